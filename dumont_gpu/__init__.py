@@ -1,0 +1,32 @@
+"""dumont-gpu: packs an ML workspace into one chunked .dumont file and brings it back fast and verified."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["DumontError", "PackResult", "Progress", "RestoreResult", "SnapshotService", "__version__"]
+
+if TYPE_CHECKING:
+    from dumont_gpu.errors import DumontError
+    from dumont_gpu.pack import PackResult
+    from dumont_gpu.progress import Progress
+    from dumont_gpu.restore import RestoreResult
+    from dumont_gpu.snapshot_service import SnapshotService
+
+_HOMES = {
+    "DumontError": "errors",
+    "PackResult": "pack",
+    "Progress": "progress",
+    "RestoreResult": "restore",
+    "SnapshotService": "snapshot_service",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports public names when they are used: `import dumont_gpu` itself costs next to nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,25 @@
+"""What a backend is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from dumont_gpu.codecs import Codec
+
+
+class Backend(Protocol):
+    """Where codecs run. Called from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """ "cpu", or "cuda:N"."""
+
+    def encode(self, codec: Codec, chunk: memoryview, out: memoryview) -> int:
+        """Writes the encoded chunk to `out` and returns its size, or 0 if it does not fit there."""
+
+    def decode(self, compressor_id: int, stored: memoryview, out: memoryview) -> None:
+        """Fills `out` with the original bytes of a chunk whose stored bytes have been checked.
+
+        Raises:
+            DamagedError: the stored bytes are malformed.
+        """

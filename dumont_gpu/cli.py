@@ -1,0 +1,384 @@
+"""The command line: options to calls, results to text or JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Final, cast
+
+import typer
+
+from dumont_gpu import __version__
+from dumont_gpu.errors import DumontError, UsageError
+
+_EXIT_SOME_UNREADABLE: Final = 3
+_MAX_LISTED: Final = 20  # problems shown without -v
+
+_SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
+    name="dumont-gpu",
+    help="Packs an ML workspace into one verified .dumont file and brings it back fast.",
+    context_settings=_SETTINGS,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+pack_app = typer.Typer(name="dumont-pack", context_settings=_SETTINGS, pretty_exceptions_enable=False)
+restore_app = typer.Typer(name="dumont-restore", context_settings=_SETTINGS, pretty_exceptions_enable=False)
+
+# --- options that several commands share ------------------------------------------------------------------------------
+
+Snap = Annotated[str, typer.Argument(metavar="SNAP", help="The snapshot: a path.")]
+Device = Annotated[
+    str, typer.Option(metavar="auto|cpu|N", envvar="DUMONT_DEVICE", help="Where to encode and decode; N: a GPU.")
+]
+Jobs = Annotated[int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0: one per core.")]
+Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory for chunk buffers.")]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Leave out what matches; may be repeated."),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Restore only what matches; may be repeated."),
+]
+Expect = Annotated[
+    str | None,
+    typer.Option(metavar="sha256:…", help="Refuse any other snapshot than the one of this id."),
+]
+DryRun = Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would be done, and do nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines.")]
+ProgressKind = Annotated[str, typer.Option("--progress", metavar="auto|bar|lines|none", help="How to show progress.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print everything there is to say.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class _Stopped(BaseException):
+    """SIGINT or SIGTERM came."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.exit_code = 128 + signal_number
+
+
+def run(application: typer.Typer) -> None:
+    """Runs a command line and exits with its code; an error is one line on stderr."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Stopped(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        application()
+    except DumontError as error:
+        _print_error(error, error.exit_code)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `dumont-gpu ls … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _print_error(DumontError(f"{place}{error.strerror or error}"), DumontError.exit_code)
+        sys.exit(DumontError.exit_code)
+    except MemoryError:
+        _print_error(DumontError("out of memory: try a smaller --memory"), DumontError.exit_code)
+        sys.exit(DumontError.exit_code)
+    except _Stopped as stopped:
+        _print_error(DumontError("stopped"), stopped.exit_code)
+        sys.exit(stopped.exit_code)
+
+
+def _print_error(error: DumontError, code: int) -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    if "--json" in sys.argv:
+        print(json.dumps({"type": "error", "code": code, "message": str(error)}), file=sys.stderr)
+    else:
+        print(f"dumont-gpu: {error}", file=sys.stderr)
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"dumont-gpu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@pack_app.command()
+def pack(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Directories or files to pack.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="OUT", help="The snapshot to write: a path.")],
+    method: Annotated[
+        str, typer.Option(metavar="hybrid_v2|lz4|lz4_hc|none", help="How to choose codecs.")
+    ] = "hybrid_v2",
+    chunk_size: Annotated[str, typer.Option(metavar="SIZE", help="Original bytes in a chunk, at most.")] = "64MiB",
+    exclude: Exclude = None,
+    exclude_from: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Read patterns to leave out from FILE, one a line."),
+    ] = None,
+    owner: Annotated[bool, typer.Option("--owner", help="Record user and group ids.")] = False,
+    device: Device = "auto",
+    jobs: Jobs = 0,
+    memory: Memory = "512MiB",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    progress: ProgressKind = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Pack directories into one snapshot.
+
+    One SOURCE: its content is the root of the snapshot. Several: each stands under its own name.
+
+    \b
+    dumont-gpu pack /workspace -o workspace.dumont
+    dumont-gpu pack /workspace ~/.cache/huggingface -o all.dumont --exclude '*.tmp'
+    """
+    from dumont_gpu import report
+    from dumont_gpu.pack import PackOptions, plan_pack
+    from dumont_gpu.pack import pack as run_pack
+    from dumont_gpu.sizes import parse_size
+
+    options = PackOptions(
+        method=method,
+        chunk_size=parse_size(chunk_size),
+        exclude=_patterns(exclude, exclude_from),
+        owner=owner,
+        device=device,
+        jobs=jobs,
+        memory=parse_size(memory),
+    )
+    if dry_run:
+        report.show(report.pack_plan(plan_pack(sources, options)), as_json=as_json, quiet=quiet)
+        return
+    with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
+        result = run_pack(sources, output, options, renderer)
+    report.show(report.packed(result, options, verbose=verbose), as_json=as_json, quiet=quiet)
+    report.problems(result.problems, None if verbose or as_json else _MAX_LISTED)
+    if result.problems:
+        raise typer.Exit(_EXIT_SOME_UNREADABLE)
+
+
+@app.command()
+def restore(
+    snapshot: Snap,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The directory to restore into.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also check every file's content, before writing it.")
+    ] = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    overwrite: Annotated[
+        str,
+        typer.Option(metavar="always|if-changed|never", help="What to do with files that are there already."),
+    ] = "refuse",
+    expect: Expect = None,
+    owner: Annotated[bool, typer.Option("--owner", help="Restore user and group ids.")] = False,
+    preserve_special: Annotated[
+        bool, typer.Option("--preserve-special", help="Restore setuid, setgid and sticky bits.")
+    ] = False,
+    no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait until everything is on disk.")] = False,
+    max_size: Annotated[str, typer.Option(metavar="SIZE", help="Refuse to restore more than this.")] = "16TiB",
+    device: Device = "auto",
+    jobs: Jobs = 0,
+    memory: Memory = "512MiB",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    progress: ProgressKind = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Restore a snapshot, or a part of it, into a directory.
+
+    \b
+    dumont-gpu restore workspace.dumont /workspace
+    dumont-gpu restore workspace.dumont /workspace --include 'runs/*/config.json' --overwrite if-changed
+    """
+    from dumont_gpu import report
+    from dumont_gpu.restore import RestoreOptions, plan_restore
+    from dumont_gpu.restore import restore as run_restore
+    from dumont_gpu.sizes import parse_size
+    from dumont_gpu.tree.place import OVERWRITE_CHOICES, Overwrite
+
+    if overwrite not in (*OVERWRITE_CHOICES, "refuse"):
+        raise UsageError(f"--overwrite {overwrite}: choose one of {', '.join(OVERWRITE_CHOICES)}")
+    options = RestoreOptions(
+        include=include or (),
+        exclude=exclude or (),
+        verify=verify,
+        expect=expect,
+        overwrite=cast(Overwrite, overwrite),
+        owner=owner,
+        preserve_special=preserve_special,
+        sync=not no_sync,
+        max_size=parse_size(max_size),
+        device=device,
+        jobs=jobs,
+        memory=parse_size(memory),
+    )
+    if dry_run:
+        report.show(report.restore_plan(plan_restore(snapshot, options)), as_json=as_json, quiet=quiet)
+        return
+    with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
+        result = run_restore(snapshot, target, options, renderer)
+    report.show(report.restored(result, options, verbose=verbose), as_json=as_json, quiet=quiet)
+
+
+@restore_app.command()
+def dumont_restore(
+    context: typer.Context,
+    snapshot: Snap,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="TARGET", help="The directory to restore into."),
+    ] = None,
+    info_only: Annotated[bool, typer.Option("--info", help="Print what the snapshot holds, and stop.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="List the entries, and stop.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also check every file's content, before writing it.")
+    ] = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    overwrite: Annotated[
+        str, typer.Option(metavar="always|if-changed|never", help="What to do with files that are there already.")
+    ] = "refuse",
+    expect: Expect = None,
+    device: Device = "auto",
+    jobs: Jobs = 0,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    progress: ProgressKind = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Restore a snapshot (the same as `dumont-gpu restore`), or look into it with --info or --list.
+
+    \b
+    dumont-restore workspace.dumont --info
+    dumont-restore workspace.dumont /workspace --verify
+    """
+    if info_only:
+        info(snapshot, as_json=as_json)
+    elif list_only:
+        list_entries(snapshot, as_json=as_json)
+    elif target is None:
+        raise UsageError("name the directory to restore into, or ask for --info or --list")
+    else:
+        restore(
+            snapshot, target, verify=verify, include=include, exclude=exclude, overwrite=overwrite, expect=expect,
+            device=device, jobs=jobs, dry_run=dry_run, as_json=as_json, progress=progress, quiet=quiet,
+            verbose=verbose,
+        )  # fmt: skip
+
+
+@app.command()
+def info(snapshot: Snap, as_json: Json = False, expect: Expect = None, debug: Debug = False) -> None:
+    """Print what a snapshot holds: totals, codecs, its id.
+
+    \b
+    dumont-gpu info workspace.dumont
+    """
+    from dumont_gpu import report
+
+    with report.opened(snapshot, expect) as opened:
+        report.show(report.info(opened), as_json=as_json)
+
+
+@app.command("ls")
+def list_entries(
+    snapshot: Snap,
+    glob: Annotated[
+        str | None,
+        typer.Argument(metavar="GLOB", help="List only what matches."),
+    ] = None,
+    long: Annotated[bool, typer.Option("-l", "--long", help="Size, codec, ratio, time and digest.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the entries of a snapshot.
+
+    \b
+    dumont-gpu ls workspace.dumont 'models/**' -l
+    """
+    from dumont_gpu import report
+
+    with report.opened(snapshot) as opened:
+        for line in report.listing(opened, glob, long=long, as_json=as_json):
+            print(line)
+
+
+@app.command()
+def verify(
+    snapshot: Snap,
+    content: Annotated[bool, typer.Option("--content", help="Also decode every chunk and check every file.")] = False,
+    expect: Expect = None,
+    device: Device = "auto",
+    jobs: Jobs = 0,
+    memory: Memory = "512MiB",
+    as_json: Json = False,
+    progress: ProgressKind = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Check every stored byte of a snapshot against its digests.
+
+    \b
+    dumont-gpu verify workspace.dumont --content
+    """
+    from dumont_gpu import report
+    from dumont_gpu.sizes import parse_size
+    from dumont_gpu.verify import VerifyOptions
+    from dumont_gpu.verify import verify as run_verify
+
+    options = VerifyOptions(content=content, expect=expect, device=device, jobs=jobs, memory=parse_size(memory))
+    with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
+        result = run_verify(snapshot, options, renderer)
+    report.show(report.verified(result), as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def doctor(as_json: Json = False, debug: Debug = False) -> None:
+    """Say what this machine can do, and what is missing for more."""
+    from dumont_gpu.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        if as_json:
+            print(json.dumps({"type": "finding", **asdict(finding)}))
+        else:
+            print(f"{'ok' if finding.found else '--':3} {finding.what:15} {finding.detail}")
+
+
+def _renderer(progress: str, *, as_json: bool, quiet: bool) -> Any:
+    from dumont_gpu.render import PROGRESS_CHOICES, make_renderer
+
+    if progress not in PROGRESS_CHOICES:
+        raise UsageError(f"--progress {progress}: choose one of {', '.join(PROGRESS_CHOICES)}")
+    return make_renderer("none" if quiet else progress, as_json=as_json)
+
+
+def _patterns(patterns: list[str] | None, files: list[str] | None) -> tuple[str, ...]:
+    lines = [line.strip() for file in files or () for line in Path(file).read_text().splitlines()]
+    return (*(patterns or ()), *(line for line in lines if line and not line.startswith("#")))

@@ -1,0 +1,29 @@
+"""How bytes change: one module per codec, and the registry by the id on disk."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dumont_gpu.codecs.base import Codec
+from dumont_gpu.codecs.lz4 import Lz4, Lz4Hc
+from dumont_gpu.codecs.raw import Raw
+from dumont_gpu.codecs.zipnn import ZipNN
+from dumont_gpu.errors import UnsupportedError
+
+CODECS: Final[tuple[Codec, ...]] = (Raw(), Lz4(), Lz4Hc(), ZipNN())
+_BY_ID: Final = {codec.id: codec for codec in CODECS}
+
+
+def codec_by_id(compressor_id: int) -> Codec:
+    """Returns the codec that decodes chunks of this compressor_id.
+
+    Raises:
+        UnsupportedError: no codec of this version has the id.
+    """
+    codec = _BY_ID.get(compressor_id)
+    if codec is None:
+        raise UnsupportedError(f"the snapshot uses compressor {compressor_id}, which this version does not have")
+    return codec
+
+
+__all__ = ["CODECS", "Codec", "Lz4", "Lz4Hc", "Raw", "ZipNN", "codec_by_id"]

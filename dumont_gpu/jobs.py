@@ -1,0 +1,29 @@
+"""How many threads and buffers a job uses."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from dumont_gpu.errors import UsageError
+from dumont_gpu.format import MiB
+
+DEFAULT_MEMORY: Final = 512 * MiB  # four chunks read and four chunks stored at the default chunk size
+_MAX_PAIRS: Final = 64
+
+
+def default_jobs() -> int:
+    """One thread per core that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def chunk_pairs(memory: int, chunk_size: int) -> int:
+    """Returns how many chunks may be in memory at once, each as original and as stored bytes.
+
+    Raises:
+        UsageError: not even one fits.
+    """
+    pairs = memory // (2 * chunk_size)
+    if not pairs:
+        raise UsageError(f"this snapshot needs --memory of at least {2 * chunk_size // MiB + 1}MiB")
+    return min(pairs, _MAX_PAIRS)

@@ -1,0 +1,395 @@
+"""The manifest of a snapshot: which entries it holds and where their bytes are. JSON to records and back, no I/O.
+
+FORMAT.md, section 6, is the specification. Paths are `str` as from `os.fsdecode`: what is not UTF-8 is a surrogate.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from dumont_gpu.errors import DamagedError
+from dumont_gpu.format import DIGEST_SIZE, ChunkEntry, GiB, Header, KiB, MiB
+
+MAX_NAME: Final = 255  # bytes in one path component, as Linux file systems have it
+MAX_PATH: Final = 32 * KiB  # bytes; trees deeper than PATH_MAX exist, and are reached through directory handles
+MAX_ENTRIES: Final = 1 << 24
+MAX_FILE_SIZE: Final = (1 << 63) - 1
+_MAX_MANIFEST: Final = 1 * GiB
+_MAX_LINE: Final = 16 * MiB
+MAX_EXTENTS: Final = 100_000  # of one file; keeps its entry well below the limit of a line
+_OPEN: Final = b'"entries":['  # ends the first line; then an entry a line, so that readers and `grep` go line by line
+_CLOSE: Final = b"]}"
+_MTIME_LIMIT: Final = 1 << 63
+
+
+class EntryType(str, enum.Enum):
+    FILE = "file"
+    DIR = "dir"
+    SYMLINK = "symlink"
+    HARDLINK = "hardlink"
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of a file's bytes inside one chunk. Offsets and length are bytes."""
+
+    file_offset: int
+    chunk: int
+    chunk_offset: int
+    length: int
+    sha256: bytes  # of these bytes
+
+    @property
+    def file_end(self) -> int:
+        return self.file_offset + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One entry of the tree. Bytes of a file that no extent covers are zero: holes."""
+
+    path: str
+    type: EntryType
+    mode: int = 0  # permission bits with setuid, setgid and sticky; 0 for links
+    mtime_ns: int = 0
+    size: int = 0
+    extents: tuple[Extent, ...] = ()
+    target: str = ""  # of a symlink, as it is; of a hard link, the path of a file entry
+    owner: tuple[int, int] | None = None  # uid, gid
+    changed: bool = False  # the file was written to while it was packed: its bytes may be of two moments
+
+    @property
+    def sort_key(self) -> bytes:
+        return os.fsencode(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    method: str
+    tool: str
+    created_ns: int
+    chunk_sha256: tuple[bytes, ...]  # of every stored chunk
+    entries: tuple[FileEntry, ...]  # by path, byte order
+    root: FileEntry | None = None  # mode, time and owner of the packed directory itself
+
+    def to_json(self) -> bytes:
+        head: dict[str, Any] = {"method": self.method, "tool": self.tool, "created_ns": self.created_ns}
+        if self.root is not None:
+            head["root"] = _metadata_to_json(self.root)
+        head["chunks"] = [digest.hex() for digest in self.chunk_sha256]
+        opening = json.dumps(head, separators=(",", ":"))[:-1].encode() + b"," + _OPEN
+        lines = ",\n".join(json.dumps(_entry_to_json(entry), separators=(",", ":")) for entry in self.entries)
+        return opening + b"\n" + lines.encode() + (b"\n" if self.entries else b"") + _CLOSE + b"\n"
+
+
+def manifest_limit(header: Header) -> int:
+    """Returns how many bytes of JSON a manifest may have: checked before it is decompressed.
+
+    Raises:
+        DamagedError: more entries than any tree this format is for.
+    """
+    if header.num_files > MAX_ENTRIES:
+        raise DamagedError(f"the snapshot declares {header.num_files} entries; the limit is {MAX_ENTRIES}")
+    return min(_MAX_MANIFEST, _head_limit(header) + _MAX_LINE * (header.num_files + 1))
+
+
+def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[ChunkEntry]) -> Manifest:
+    """Reads a manifest's JSON and checks it against FORMAT.md, the header and the chunk index.
+
+    Raises:
+        DamagedError: malformed JSON or a broken rule; the message names the entry.
+    """
+    lines = _lines(data, _head_limit(header))
+    first = next(lines, b"")
+    if not first.endswith(_OPEN):
+        raise DamagedError("malformed manifest: its first line does not open the entries")
+    head = _as_object(_parse_json(first + _CLOSE))
+    entries: list[FileEntry] = []
+    tree = _TreeRules(chunks)
+    for line in lines:
+        if line == _CLOSE:
+            break
+        if len(entries) == header.num_files:
+            raise DamagedError(f"the manifest has more entries than the {header.num_files} of the header")
+        entry = _entry_from_json(_parse_json(line.removesuffix(b",")))
+        tree.check(entry)
+        entries.append(entry)
+    else:
+        raise DamagedError("malformed manifest: it breaks off")
+    if next(lines, None) is not None:
+        raise DamagedError("malformed manifest: something follows it")
+    if len(entries) != header.num_files:
+        raise DamagedError(f"the manifest has {len(entries)} entries, the header says {header.num_files}")
+    if sum(entry.size for entry in entries) != header.total_size_original:
+        raise DamagedError("the sizes of the files do not add up to the size in the header")
+    root = head.get("root")
+    return Manifest(
+        method=_typed(head, "method", str),
+        tool=_typed(head, "tool", str),
+        created_ns=_typed(head, "created_ns", int),
+        chunk_sha256=_chunk_digests(head, chunks),
+        entries=tuple(entries),
+        root=None if root is None else _entry_from_json({"path": "root", "type": "dir"} | _as_object(root)),
+    )
+
+
+def with_new_leaders(entries: Iterable[FileEntry], files: Mapping[str, FileEntry]) -> list[FileEntry]:
+    """Gives hard links whose file is not among `entries` a new one: the first of them becomes a file of its own.
+
+    Args:
+        entries: a selection, in path order.
+        files: every file entry of the snapshot, by path.
+    """
+    leaders: dict[str, str] = {}  # path of the snapshot's file -> path of the selection's
+    result = []
+    for entry in entries:
+        if entry.type is EntryType.FILE:
+            leaders[entry.path] = entry.path
+        elif entry.type is EntryType.HARDLINK:
+            leader = leaders.setdefault(entry.target, entry.path)
+            entry = (
+                replace(files[entry.target], path=entry.path) if leader == entry.path else replace(entry, target=leader)
+            )
+        result.append(entry)
+    return result
+
+
+def check_path(path: bytes) -> None:
+    """Raises DamagedError unless `path` is a plain relative path: safe to create below a target directory."""
+    shown = printable(os.fsdecode(path[:200]))
+    if not path:
+        raise DamagedError("an entry without a path")
+    if len(path) > MAX_PATH:
+        raise DamagedError(f"a path of {len(path)} bytes: {shown}…")
+    if path.startswith(b"/"):
+        raise DamagedError(f"an absolute path: {shown}")
+    if b"\0" in path:
+        raise DamagedError(f"a path with a NUL byte: {shown}")
+    for name in path.split(b"/"):
+        if name in (b"", b".", b".."):
+            raise DamagedError(f"a path with an empty, '.' or '..' component: {shown}")
+        if len(name) > MAX_NAME:
+            raise DamagedError(f"a name of {len(name)} bytes: {shown}…")
+
+
+def printable(path: str) -> str:
+    """Returns `path` with control and undecodable characters escaped, fit for a terminal."""
+    if path.isprintable() and "\\" not in path:
+        return path
+    return "".join(char if char.isprintable() and char != "\\" else _escaped(char) for char in path)
+
+
+def _escaped(char: str) -> str:
+    if 0xDC80 <= ord(char) <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+# --- entries as JSON ----------------------------------------------------------------------------------------------
+
+
+def _metadata_to_json(entry: FileEntry) -> dict[str, Any]:
+    data: dict[str, Any] = {"mode": entry.mode, "mtime_ns": entry.mtime_ns}
+    if entry.owner is not None:
+        data["owner"] = list(entry.owner)
+    return data
+
+
+def _entry_to_json(entry: FileEntry) -> dict[str, Any]:
+    data: dict[str, Any] = {**_text_to_json("path", entry.path), "type": entry.type.value}
+    if entry.type is EntryType.HARDLINK:
+        return data | _text_to_json("target", entry.target)
+    data |= _metadata_to_json(entry)
+    if entry.type is EntryType.SYMLINK:
+        return data | _text_to_json("target", entry.target)
+    if entry.type is EntryType.FILE:
+        data["size"] = entry.size
+        data["extents"] = [[e.file_offset, e.chunk, e.chunk_offset, e.length] for e in entry.extents]
+        data["sha256"] = [e.sha256.hex() for e in entry.extents]
+        if entry.changed:
+            data["changed"] = True
+    return data
+
+
+def _entry_from_json(raw: Any) -> FileEntry:
+    data = _as_object(raw)
+    path = _text_from_json(data, "path")
+    try:
+        kind = EntryType(data.get("type"))
+    except ValueError:
+        raise DamagedError(f"{printable(path)}: unknown entry type") from None
+    try:
+        if kind is EntryType.HARDLINK:
+            return FileEntry(path, kind, target=_text_from_json(data, "target"))
+        owner = data.get("owner")
+        return FileEntry(
+            path=path,
+            type=kind,
+            mode=_number(data, "mode", 0o7777),
+            mtime_ns=_number(data, "mtime_ns", _MTIME_LIMIT - 1, -_MTIME_LIMIT),
+            size=_number(data, "size", MAX_FILE_SIZE) if kind is EntryType.FILE else 0,
+            extents=_extents_from_json(data) if kind is EntryType.FILE else (),
+            target=_text_from_json(data, "target") if kind is EntryType.SYMLINK else "",
+            owner=None if owner is None else _owner_from_json(owner),
+            changed=data.get("changed") is True,
+        )
+    except DamagedError as error:
+        raise DamagedError(f"{printable(path)}: {error}") from None
+
+
+def _extents_from_json(data: dict[str, Any]) -> tuple[Extent, ...]:
+    rows, digests = _typed(data, "extents", list), _typed(data, "sha256", list)
+    if len(rows) != len(digests):
+        raise DamagedError(f"{len(rows)} extents but {len(digests)} digests")
+    extents = []
+    for row, digest in zip(rows, digests, strict=True):
+        if not isinstance(row, list) or len(row) != 4 or not all(type(number) is int for number in row):
+            raise DamagedError("an extent is not four whole numbers")
+        file_offset, chunk, chunk_offset, length = row
+        extents.append(Extent(file_offset, chunk, chunk_offset, length, _digest(digest)))
+    return tuple(extents)
+
+
+def _owner_from_json(owner: Any) -> tuple[int, int]:
+    if isinstance(owner, list) and len(owner) == 2 and all(type(part) is int and 0 <= part < 1 << 32 for part in owner):
+        return owner[0], owner[1]
+    raise DamagedError("an owner that is not [uid, gid]")
+
+
+def _text_to_json(key: str, text: str) -> dict[str, str]:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return {f"{key}_b64": base64.b64encode(os.fsencode(text)).decode()}
+    return {key: text}
+
+
+def _text_from_json(data: dict[str, Any], key: str) -> str:
+    text, encoded = data.get(key), data.get(f"{key}_b64")
+    try:
+        if isinstance(text, str) and encoded is None:
+            text.encode()  # JSON can smuggle lone surrogates in
+            return text
+        if isinstance(encoded, str) and text is None:
+            return os.fsdecode(base64.b64decode(encoded, validate=True))
+    except (UnicodeEncodeError, binascii.Error):
+        pass
+    raise DamagedError(f"an entry whose {key} is missing, doubled or malformed")
+
+
+def _digest(text: Any) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except (TypeError, ValueError):
+        digest = b""
+    if len(digest) != DIGEST_SIZE:
+        raise DamagedError("a digest that is not 64 hexadecimal digits")
+    return digest
+
+
+def _chunk_digests(head: dict[str, Any], chunks: Sequence[ChunkEntry]) -> tuple[bytes, ...]:
+    digests = tuple(_digest(text) for text in _typed(head, "chunks", list))
+    if len(digests) != len(chunks):
+        raise DamagedError(f"{len(digests)} chunk digests for {len(chunks)} chunks")
+    for number, (digest, chunk) in enumerate(zip(digests, chunks, strict=True)):
+        if digest[: len(chunk.checksum)] != chunk.checksum:
+            raise DamagedError(f"chunk {number}: index and manifest give different digests")
+    return digests
+
+
+def _as_object(raw: Any) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise DamagedError("the manifest has something else where an object belongs")
+    return raw
+
+
+def _typed(data: dict[str, Any], key: str, kind: type) -> Any:
+    value = data.get(key)
+    if type(value) is not kind:
+        raise DamagedError(f"{key!r} is missing or of the wrong type")
+    return value
+
+
+def _number(data: dict[str, Any], key: str, highest: int, lowest: int = 0) -> int:
+    value: int = _typed(data, key, int)
+    if not lowest <= value <= highest:
+        raise DamagedError(f"{key!r} is {value}, outside {lowest} to {highest}")
+    return value
+
+
+# --- rules --------------------------------------------------------------------------------------------------------
+
+
+class _TreeRules:
+    """Checks entries one after another against what came before them."""
+
+    def __init__(self, chunks: Sequence[ChunkEntry]) -> None:
+        self._chunks = chunks
+        self._previous = b""
+        self._directories = {""}
+        self._files: set[str] = set()
+
+    def check(self, entry: FileEntry) -> None:
+        path = entry.sort_key
+        check_path(path)
+        shown = printable(entry.path)
+        if path <= self._previous:
+            raise DamagedError(f"{shown}: twice in the manifest, or not in path order")
+        self._previous = path
+        if entry.path.rpartition("/")[0] not in self._directories:
+            raise DamagedError(f"{shown}: its directory is not in the snapshot, or is not a directory")
+        if entry.type is EntryType.DIR:
+            self._directories.add(entry.path)
+        elif entry.type is EntryType.FILE:
+            self._files.add(entry.path)
+            self._check_extents(entry)
+        elif entry.type is EntryType.HARDLINK:
+            if entry.target not in self._files:
+                raise DamagedError(f"{shown}: a hard link to something that is no file of this snapshot")
+        elif not entry.target or "\0" in entry.target or len(os.fsencode(entry.target)) > MAX_PATH:
+            raise DamagedError(f"{shown}: a symlink without a usable target")
+
+    def _check_extents(self, entry: FileEntry) -> None:
+        end = 0
+        for extent in entry.extents:
+            if not 0 <= extent.chunk < len(self._chunks):
+                raise DamagedError(f"{printable(entry.path)}: an extent in chunk {extent.chunk}, which does not exist")
+            if extent.length <= 0 or extent.file_offset < end or extent.file_end > entry.size:
+                raise DamagedError(f"{printable(entry.path)}: extents overlap or leave the file")
+            room = self._chunks[extent.chunk].size_original
+            if not 0 <= extent.chunk_offset <= room - extent.length:
+                raise DamagedError(f"{printable(entry.path)}: an extent leaves chunk {extent.chunk}")
+            end = extent.file_end
+
+
+def _head_limit(header: Header) -> int:
+    return 1 * MiB + 80 * header.num_chunks  # a digest per chunk, and a little more
+
+
+def _lines(data: bytes | bytearray, first_limit: int) -> Iterator[bytes]:
+    """Yields the manifest's lines; a long one is refused unread, so that hostile JSON cannot grow in memory."""
+    start = 0
+    limit = first_limit
+    while start < len(data):
+        end = data.find(b"\n", start)
+        if end < 0:
+            raise DamagedError("malformed manifest: its last line does not end")
+        if end - start > limit:
+            raise DamagedError(f"malformed manifest: a line of {end - start} bytes; the limit is {limit}")
+        yield bytes(data[start:end])
+        start = end + 1
+        limit = _MAX_LINE
+
+
+def _parse_json(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode())
+    except (ValueError, RecursionError):
+        raise DamagedError(f"malformed manifest: {printable(os.fsdecode(line[:80]))}") from None

@@ -1,0 +1,131 @@
+"""The compiled CPU kernels behind ctypes: the one place that knows their C ABI (kernels/cpu/dumont_cpu.h).
+
+ctypes releases the GIL for every call, and one library serves all Python versions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from dumont_gpu.errors import DamagedError, DumontError, UnsupportedError
+
+_ABI_VERSION: Final = 1
+_DAMAGED: Final = -1
+_UNSUPPORTED: Final = -2
+
+
+class Dtype(enum.IntEnum):
+    """Element types of the float codec, numbered as in a ZipNN stream header."""
+
+    FP32 = 1
+    FP16 = 4
+    BF16 = 6
+    FP8_E4M3 = 29
+    FP8_E5M2 = 30
+
+    @property
+    def size(self) -> int:
+        """Bytes in one element."""
+        return {Dtype.FP32: 4, Dtype.FP16: 2, Dtype.BF16: 2}.get(self, 1)
+
+
+# What `probe` estimates, in the order of dumont_probe's results: element type, and where in the sample the first whole
+# element starts.
+PROBE_CANDIDATES: Final = (
+    *((Dtype.FP32, phase) for phase in range(4)),
+    *((Dtype.BF16, phase) for phase in range(2)),
+    *((Dtype.FP16, phase) for phase in range(2)),
+    (Dtype.FP8_E4M3, 0),
+)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    import dumont_gpu
+
+    places = [Path(folder) / "libdumont_cpu.so" for folder in dumont_gpu.__path__]
+    path = next((place for place in places if place.exists()), None)
+    if path is None:
+        raise DumontError("the compiled CPU kernels are missing: install dumont-gpu with `pip install .`")
+    library = ctypes.CDLL(str(path))
+    u8, u32, u64, i64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
+    library.dumont_abi_version.restype = u32
+    if library.dumont_abi_version() != _ABI_VERSION:
+        raise DumontError(f"{path} belongs to another dumont-gpu: install again")
+    library.dumont_cpu_path.restype = ctypes.c_char_p
+    library.dumont_select_cpu_path.argtypes = [ctypes.c_char_p]
+    library.dumont_zipnn_encode.argtypes = [u8, u64, u8, u64, u32, u32]
+    library.dumont_zipnn_decode.argtypes = [u8, u64, u8, u64]
+    library.dumont_probe.argtypes = [u8, u64, ctypes.POINTER(ctypes.c_float)]
+    for call in ("select_cpu_path", "zipnn_encode", "zipnn_decode", "probe"):
+        getattr(library, f"dumont_{call}").restype = i64
+    return library
+
+
+class _PyBuffer(ctypes.Structure):
+    _fields_ = (
+        ("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("len", ctypes.c_ssize_t), ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int), ("ndim", ctypes.c_int), ("format", ctypes.c_char_p), ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p), ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+@contextmanager
+def _address(view: memoryview, *, writable: bool = False) -> Iterator[int]:
+    """The address of a contiguous buffer, which stays exported meanwhile (ctypes itself only takes writable ones)."""
+    flags = 1 if writable else 0  # PyBUF_WRITABLE, PyBUF_SIMPLE
+    buffer = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), flags)
+    try:
+        yield buffer.buf or 0
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+
+
+def cpu_path() -> str:
+    """Returns the instruction set in use: portable, avx2, avx512 or neon."""
+    name: bytes = _library().dumont_cpu_path()
+    return name.decode()
+
+
+def select_cpu_path(name: str) -> bool:
+    """Switches to another instruction set, for tests and benchmarks; False if this machine or build lacks it."""
+    return bool(_library().dumont_select_cpu_path(name.encode()) == 0)
+
+
+def zipnn_encode(source: memoryview, out: memoryview, dtype: Dtype, block_log2: int) -> int:
+    """Writes `source` (whole elements) as one ZipNN stream; returns its size, or 0 if it does not fit in `out`."""
+    with _address(source) as start, _address(out, writable=True) as target:
+        size: int = _library().dumont_zipnn_encode(start, len(source), target, len(out), dtype, block_log2)
+    if size < 0:
+        raise ValueError(f"{len(source)} bytes of {dtype.name} in blocks of 2^{block_log2} cannot be encoded")
+    return size
+
+
+def zipnn_decode(stream: memoryview, out: memoryview) -> None:
+    """Decodes one ZipNN stream into exactly `len(out)` bytes.
+
+    Raises:
+        DamagedError: a malformed stream, or one of another original length.
+        UnsupportedError: a ZipNN feature outside FORMAT.md.
+    """
+    with _address(stream) as start, _address(out, writable=True) as target:
+        status: int = _library().dumont_zipnn_decode(start, len(stream), target, len(out))
+    if status == _UNSUPPORTED:
+        raise UnsupportedError("a ZipNN stream with a feature this version does not have")
+    if status < 0:
+        raise DamagedError("malformed ZipNN stream")
+
+
+def probe(sample: memoryview) -> list[float]:
+    """Estimates which fraction of its size the float codec would store `sample` in, per PROBE_CANDIDATES."""
+    fractions = (ctypes.c_float * len(PROBE_CANDIDATES))()
+    with _address(sample) as start:
+        _library().dumont_probe(start, len(sample), fractions)
+    return list(fractions)

@@ -1,0 +1,361 @@
+"""Packs source trees into one snapshot."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from dumont_gpu import __version__
+from dumont_gpu.backends import Backend, select_backend
+from dumont_gpu.codecs import Lz4, Raw
+from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
+from dumont_gpu.format import (
+    CHUNK_ALIGNMENT,
+    DEFAULT_CHUNK_SIZE,
+    HEADER_SIZE,
+    MAX_CHUNK_SIZE,
+    MIN_CHUNK_SIZE,
+    ChunkEntry,
+    Header,
+    KiB,
+    align_up,
+    index_to_bytes,
+)
+from dumont_gpu.globs import matcher
+from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
+from dumont_gpu.manifest import Extent, FileEntry, Manifest
+from dumont_gpu.methods import DEFAULT_METHOD, check_method
+from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
+from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent, plan_chunks
+from dumont_gpu.progress import Meter, ProgressCallback
+from dumont_gpu.storage import LocalSink, Sink, open_sink
+from dumont_gpu.tree.scan import Problem, Scan, SourceFile, scan
+
+RAW: Final = Raw()
+_GAIN: Final = 0.99  # a chunk that does not shrink below this is stored: decoding it would buy nothing
+
+
+@dataclass(frozen=True, slots=True)
+class PackOptions:
+    method: str = DEFAULT_METHOD
+    chunk_size: int = DEFAULT_CHUNK_SIZE  # bytes
+    exclude: Sequence[str] = ()  # glob patterns
+    owner: bool = False  # record user and group ids
+    device: str = "auto"
+    jobs: int = 0  # threads that encode; 0: one per core
+    memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
+
+
+@dataclass(frozen=True, slots=True)
+class PackResult:
+    """What a pack made. Sizes are bytes."""
+
+    snapshot_path: str
+    snapshot_id: str
+    original_size: int  # of the regular files
+    compressed_size: int  # of the whole snapshot
+    num_files: int
+    num_chunks: int
+    device: str
+    seconds: float
+    stage_seconds: dict[str, float] = field(default_factory=dict)  # busy time, summed over threads
+    codec_bytes: dict[str, tuple[int, int]] = field(default_factory=dict)  # codec -> original and stored bytes
+    shared_bytes: int = 0  # bytes of files stored once more than needed
+    problems: tuple[Problem, ...] = ()  # what could not be packed, or changed meanwhile
+    excluded: int = 0
+    special: int = 0  # sockets, fifos and devices, which are not packed
+
+    @property
+    def ratio(self) -> float:
+        return self.original_size / self.compressed_size if self.compressed_size else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PackPlan:
+    """What a pack would do, for `-n`."""
+
+    original_size: int
+    num_files: int
+    num_chunks: int
+    codec_bytes: dict[str, int]
+    shared_bytes: int
+    problems: tuple[Problem, ...]
+    excluded: int
+    special: int
+
+
+def pack(
+    sources: Sequence[str], output: str, options: PackOptions | None = None, progress: ProgressCallback | None = None
+) -> PackResult:
+    """Packs `sources` into a snapshot at `output`, which appears there complete or not at all.
+
+    Raises:
+        SnapshotNotFoundError: a source does not exist.
+        NoSpaceError: the disk of `output` is full.
+        DumontError: any other reason why there is no snapshot now. Files that could not be read are no such reason:
+            they are listed in the result's `problems`.
+    """
+    options = _checked(options or PackOptions(), sources)
+    started = time.monotonic()
+    backend = select_backend(options.device)
+    sink = open_sink(output)
+    try:
+        found = _scan(sources, options, sink)
+        try:
+            plan = plan_chunks(found.files, options.method, options.chunk_size, _jobs(options))
+            writer = _SnapshotWriter(plan, sink, backend)
+            seconds = _run(writer, plan, options, progress)
+            header, size = writer.finish(found, options)
+        finally:
+            found.close()
+        sink.commit(size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoSpaceError(f"{output}: no room for the snapshot: {error.strerror}") from None
+        raise DumontError(f"{output}: {error.strerror or error}") from error
+    finally:
+        sink.abort()
+    return PackResult(
+        snapshot_path=output,
+        snapshot_id=header.snapshot_id,
+        original_size=header.total_size_original,
+        compressed_size=size,
+        num_files=header.num_files,
+        num_chunks=header.num_chunks,
+        device=backend.name,
+        seconds=time.monotonic() - started,
+        stage_seconds=seconds,
+        codec_bytes=writer.codec_bytes(),
+        shared_bytes=_shared_bytes(plan),
+        problems=tuple(found.problems),
+        excluded=found.excluded,
+        special=found.special,
+    )
+
+
+def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> PackPlan:
+    """Scans and plans without writing anything. Raises as `pack` does."""
+    options = _checked(options or PackOptions(), sources)
+    select_backend(options.device)
+    found = scan(sources, matcher(options.exclude))
+    try:
+        plan = plan_chunks(found.files, options.method, options.chunk_size, _jobs(options))
+    finally:
+        found.close()
+    codec_bytes: dict[str, int] = defaultdict(int)
+    for chunk in plan.chunks:
+        codec_bytes[chunk.codec.name] += chunk.size
+    return PackPlan(
+        original_size=sum(file.entry.size for file in found.files),
+        num_files=len(found.files) + len(found.others),
+        num_chunks=len(plan.chunks),
+        codec_bytes=dict(codec_bytes),
+        shared_bytes=_shared_bytes(plan),
+        problems=(*found.problems, *plan.problems.values()),
+        excluded=found.excluded,
+        special=found.special,
+    )
+
+
+def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:
+    check_method(options.method)
+    if not sources:
+        raise UsageError("nothing to pack: name at least one source")
+    if not MIN_CHUNK_SIZE <= options.chunk_size <= MAX_CHUNK_SIZE or options.chunk_size % CHUNK_ALIGNMENT:
+        raise UsageError("the chunk size must be a multiple of 4KiB between 4KiB and 1GiB")
+    return options
+
+
+def _jobs(options: PackOptions) -> int:
+    return options.jobs or default_jobs()
+
+
+def _scan(sources: Sequence[str], options: PackOptions, sink: Sink) -> Scan:
+    own = sink.identity() if isinstance(sink, LocalSink) else None
+    return scan(sources, matcher(options.exclude), leave_out=own, with_owner=options.owner)
+
+
+def _run(
+    writer: _SnapshotWriter, plan: Plan, options: PackOptions, progress: ProgressCallback | None
+) -> dict[str, float]:
+    """Moves every chunk from its files to the sink: read, encode, write."""
+    meter = Meter(progress, "pack", plan.size, len(plan.chunks))
+    largest = max((chunk.size for chunk in plan.chunks), default=CHUNK_ALIGNMENT)
+    pairs = chunk_pairs(options.memory, largest)
+    chunks, stored = BufferPool(pairs, largest), BufferPool(pairs, largest)
+    pipeline = Pipeline(chunks, stored)
+    read = pipeline.stage("read", writer.read, with_buffers(plan.chunks, chunks))
+    encoded = pipeline.stage("encode", writer.encode, with_buffers(read, stored), threads=min(_jobs(options), pairs))
+
+    def write(chunk: _EncodedChunk) -> None:
+        writer.write(chunk)
+        meter.add(chunk.planned.size)
+
+    pipeline.stage("write", write, encoded)
+    pipeline.run()
+    return pipeline.seconds
+
+
+@dataclass(slots=True)
+class _ReadChunk:
+    planned: PlannedChunk
+    buffer: Buffer
+
+
+@dataclass(slots=True)
+class _EncodedChunk:
+    planned: PlannedChunk
+    buffer: Buffer
+    compressor_id: int
+    stored: memoryview  # within `buffer`
+    sha256: bytes  # of `stored`
+
+
+class _SnapshotWriter:
+    """The stages of a pack, and what they find out on the way."""
+
+    def __init__(self, plan: Plan, sink: Sink, backend: Backend) -> None:
+        self._plan, self._sink, self._backend = plan, sink, backend
+        self._entries: list[ChunkEntry | None] = [None] * len(plan.chunks)
+        self._sha256: list[bytes] = [b""] * len(plan.chunks)
+        self._extents: dict[int, list[Extent]] = defaultdict(list)  # file index -> its extents
+        self._lost: dict[int, Problem] = dict(plan.problems)  # file index -> why it is not in the snapshot
+        self._changed: dict[int, Problem] = {}  # file index -> packed, though it changed meanwhile
+        self._end = align_up(HEADER_SIZE + 25 * len(plan.chunks))
+
+    # --- stages ---------------------------------------------------------------------------------------------------
+
+    def read(self, item: tuple[PlannedChunk, Buffer]) -> _ReadChunk:
+        chunk, buffer = item
+        for extent in chunk.extents:
+            file = self._plan.files[extent.file]
+            out = buffer.view[extent.chunk_offset : extent.chunk_offset + extent.length]
+            try:
+                done = self._read_extent(file, extent, out)
+                reason = "" if done == extent.length else "became shorter while it was packed"
+            except OSError as error:
+                done, reason = 0, error.strerror or str(error)
+            if reason:
+                out[done:] = bytes(extent.length - done)  # another chunk's bytes may be in the buffer
+                self._lost.setdefault(extent.file, Problem(file.entry.path, reason))
+        return _ReadChunk(chunk, buffer)
+
+    def _read_extent(self, file: SourceFile, extent: PlannedExtent, out: memoryview) -> int:
+        with file.open() as fd:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "is no regular file any more")
+            done = 0
+            while done < extent.length and (count := os.preadv(fd, [out[done:]], extent.file_offset + done)):
+                done += count
+            if not file.unchanged(os.fstat(fd)):
+                self._changed.setdefault(extent.file, Problem(file.entry.path, "changed while it was packed"))
+        return done
+
+    def encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
+        read, spare = item
+        planned, chunk = read.planned, read.buffer.view[: read.planned.size]
+        for extent in planned.extents:
+            content = chunk[extent.chunk_offset : extent.chunk_offset + extent.length]
+            digest = hashlib.sha256(content).digest()
+            self._extents[extent.file].append(
+                Extent(extent.file_offset, planned.number, extent.chunk_offset, extent.length, digest)
+            )
+        size = 0
+        if planned.codec.id != RAW.id:
+            size = self._backend.encode(planned.codec, chunk, spare.view[: int(planned.size * _GAIN)])
+        if size:
+            read.buffer.release()
+            compressor_id, buffer, stored = planned.codec.id, spare, spare.view[:size]
+        else:
+            spare.release()
+            compressor_id, buffer, stored = RAW.id, read.buffer, chunk
+        return _EncodedChunk(planned, buffer, compressor_id, stored, hashlib.sha256(stored).digest())
+
+    def write(self, chunk: _EncodedChunk) -> None:
+        number, size = chunk.planned.number, len(chunk.stored)
+        self._sink.write_at(self._end, chunk.stored)
+        self._entries[number] = ChunkEntry(self._end, size, chunk.planned.size, chunk.compressor_id, chunk.sha256[:8])
+        self._sha256[number] = chunk.sha256
+        self._end = align_up(self._end + size)
+        chunk.buffer.release()
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def finish(self, found: Scan, options: PackOptions) -> tuple[Header, int]:
+        """Writes manifest, index and header; returns the header and the size of the snapshot."""
+        entries = self._file_entries(found) + found.others
+        entries = _without_orphans(sorted(entries, key=lambda entry: entry.sort_key), found)
+        manifest = Manifest(
+            method=options.method,
+            tool=f"dumont-gpu {__version__}",
+            created_ns=time.time_ns(),
+            chunk_sha256=tuple(self._sha256),
+            entries=tuple(entries),
+            root=found.root,
+        ).to_json()
+        stored = memoryview(bytearray(len(manifest) + len(manifest) // 128 + 64 * KiB))
+        stored = stored[: Lz4().encode(memoryview(manifest), stored)]
+        chunks = [entry for entry in self._entries if entry is not None]
+        index = index_to_bytes(chunks)
+        header = Header(
+            num_chunks=len(chunks),
+            num_files=len(entries),
+            total_size_compressed=sum(chunk.size_compressed for chunk in chunks),
+            total_size_original=sum(entry.size for entry in entries),
+            chunk_size=options.chunk_size,
+            manifest_offset=self._end,
+            manifest_size=len(stored),
+            index_sha256=hashlib.sha256(index).digest(),
+            manifest_sha256=hashlib.sha256(stored).digest(),
+        )
+        self._sink.write_at(self._end, stored)
+        self._sink.write_at(0, memoryview(header.to_bytes() + index))
+        return header, self._end + len(stored)
+
+    def codec_bytes(self) -> dict[str, tuple[int, int]]:
+        """Original and stored bytes by codec."""
+        totals: dict[str, tuple[int, int]] = {}
+        for planned, entry in zip(self._plan.chunks, self._entries, strict=True):
+            if entry is not None:
+                name = planned.codec.name if entry.compressor_id else RAW.name
+                original, stored = totals.get(name, (0, 0))
+                totals[name] = (original + entry.size_original, stored + entry.size_compressed)
+        return totals
+
+    def _file_entries(self, found: Scan) -> list[FileEntry]:
+        entries = []
+        for index, file in enumerate(self._plan.files):
+            leader = self._plan.copies.get(index, index)
+            problem = self._lost.get(index) or self._lost.get(leader)
+            if problem is not None:
+                found.problems.append(Problem(file.entry.path, problem.reason))
+                continue
+            changed = self._changed.get(leader)
+            if changed is not None:
+                found.problems.append(Problem(file.entry.path, changed.reason))
+            extents = sorted(self._extents.get(leader, ()), key=lambda extent: extent.file_offset)
+            entries.append(replace(file.entry, extents=tuple(extents), changed=changed is not None))
+        return entries
+
+
+def _without_orphans(entries: list[FileEntry], found: Scan) -> list[FileEntry]:
+    """Leaves out hard links to files that could not be packed."""
+    present = {entry.path for entry in entries}
+    kept = []
+    for entry in entries:
+        if entry.target and entry.type.value == "hardlink" and entry.target not in present:
+            found.problems.append(Problem(entry.path, f"is a hard link to {entry.target}, which could not be packed"))
+        else:
+            kept.append(entry)
+    return kept
+
+
+def _shared_bytes(plan: Plan) -> int:
+    return sum(plan.files[index].entry.size for index in plan.copies)

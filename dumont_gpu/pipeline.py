@@ -1,0 +1,221 @@
+"""Threads that pass items from stage to stage, bounded by the buffers the items hold.
+
+Items own buffers; the first stage waits for a free one, and nothing else bounds memory. The first error wins and
+stops every stage; no thread outlives `Pipeline.run`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class ClosedError(Exception):
+    """The channel or pool was closed while a thread waited on it: the pipeline is over."""
+
+
+class Buffer:
+    """Reusable page-aligned memory from a pool."""
+
+    def __init__(self, size: int, pool: BufferPool) -> None:
+        # Private and anonymous: fresh pages are zeroed one fault at a time (2 GB/s), so huge ones and reuse pay.
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self._pool = pool
+        self.view = memoryview(self._memory)
+
+    def release(self) -> None:
+        """Gives the buffer back; its content must not be used any more."""
+        self._pool._put(self)
+
+
+class BufferPool:
+    """A fixed number of buffers of one size (bytes), allocated on first use."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self.count, self.size = count, size
+        self._unallocated = count
+        self._free: list[Buffer] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def acquire(self) -> Buffer:
+        """Returns a free buffer, waiting for one if need be.
+
+        Raises:
+            ClosedError: the pipeline is over.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._free or self._unallocated)
+            if self._closed:
+                raise ClosedError
+            if self._free:
+                return self._free.pop()
+            self._unallocated -= 1
+        return Buffer(self.size, self)
+
+    @property
+    def free_count(self) -> int:
+        return len(self._free) + self._unallocated
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _put(self, buffer: Buffer) -> None:
+        with self._changed:
+            self._free.append(buffer)
+            self._changed.notify()
+
+
+class Channel(Generic[T]):
+    """A bounded queue that can be closed: for good (`close`), or once it is empty (`finish`)."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closed = self._finished = False
+
+    def put(self, item: T) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity)
+            if self._closed:
+                raise ClosedError
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._items or self._finished)
+            if self._closed:
+                raise ClosedError
+            if not self._items:
+                raise StopIteration
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def finish(self) -> None:
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Pipeline:
+    """A chain of stages, each a function run by its own threads.
+
+    >>> pipeline = Pipeline()
+    >>> loaded = pipeline.stage("read", read, chunks)
+    >>> pipeline.stage("write", write, loaded, threads=2)
+    >>> pipeline.run()
+    """
+
+    def __init__(self, *pools: BufferPool) -> None:
+        self._pools = pools
+        self._channels: list[Channel[Any]] = []
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self.seconds: dict[str, float] = {}  # busy time by stage, summed over its threads
+
+    def stage(self, name: str, work: Callable[[In], Out], items: Iterable[In], threads: int = 1) -> Iterable[Out]:
+        """Adds a stage that turns each of `items` into one result; returns the results, for the next stage."""
+        source = _Shared(items)
+        results: Channel[Out] = Channel(capacity=2 * threads)
+        running = [threads]
+        self._channels.append(results)
+        self.seconds[name] = 0.0
+
+        def loop() -> None:
+            try:
+                for item in source:
+                    started = time.perf_counter()
+                    result = work(item)
+                    elapsed = time.perf_counter() - started
+                    with self._lock:
+                        self.seconds[name] += elapsed
+                    if result is not None:
+                        results.put(result)
+            except ClosedError:
+                pass  # another stage failed, and says why
+            except BaseException as error:
+                self._fail(error)
+            finally:
+                with self._lock:
+                    running[0] -= 1
+                    last = not running[0]
+                if last:
+                    results.finish()
+
+        for number in range(threads):
+            self._threads.append(threading.Thread(target=loop, name=f"dumont-{name}-{number}"))
+        return results
+
+    def run(self) -> None:
+        """Runs until the items are used up, or raises the first error of any stage once every thread has ended."""
+        try:
+            for thread in self._threads:
+                thread.start()
+            for thread in self._threads:
+                thread.join()
+        except BaseException as error:  # KeyboardInterrupt, or a thread that cannot start
+            self._fail(error)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            if self._error is None:
+                self._error = error
+            else:
+                _add_note(self._error, f"and then: {error!r}")
+        for channel in self._channels:
+            channel.close()
+        for pool in self._pools:
+            pool.close()
+
+
+def with_buffers(items: Iterable[T], pool: BufferPool) -> Iterator[tuple[T, Buffer]]:
+    """Pairs each item with a free buffer: what a stage iterates over when its results need memory."""
+    for item in items:
+        yield item, pool.acquire()
+
+
+class _Shared(Generic[T]):
+    """Lets several threads take items from one iterator."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._iterator, self._lock = iter(items), threading.Lock()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._lock:
+            return next(self._iterator)
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    if hasattr(error, "add_note"):  # Python 3.11
+        error.add_note(note)

@@ -1,0 +1,66 @@
+"""What a running job reports: one stream of events, whoever shows them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is. Bytes are original (unpacked) ones."""
+
+    phase: str  # "scan", "pack", "restore", "verify", ...
+    done_bytes: int
+    total_bytes: int
+    done_chunks: int
+    total_chunks: int
+    seconds: float  # since the phase began
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second since the phase began."""
+        return self.done_bytes / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds left at that rate; None before there is one."""
+        return (self.total_bytes - self.done_bytes) / self.rate if self.done_bytes else None
+
+
+ProgressCallback = Callable[[Progress], None]
+_INTERVAL: Final = 0.1  # seconds between events: more often nobody can see
+
+
+class Meter:
+    """Counts what the threads of a phase finish, and tells the callback now and then, and at the end."""
+
+    def __init__(self, callback: ProgressCallback | None, phase: str, total_bytes: int, total_chunks: int) -> None:
+        self._callback = callback
+        self._phase, self._total_bytes, self._total_chunks = phase, total_bytes, total_chunks
+        self._bytes = self._chunks = 0
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._next_report = 0.0
+        self._report()
+
+    def add(self, size: int) -> None:
+        """Counts one finished chunk of `size` original bytes."""
+        with self._lock:
+            self._bytes += size
+            self._chunks += 1
+            due = time.monotonic() >= self._next_report or self._chunks == self._total_chunks
+            if due:
+                self._report()
+
+    def _report(self) -> None:
+        if self._callback is None:
+            return
+        now = time.monotonic()
+        self._next_report = now + _INTERVAL
+        self._callback(
+            Progress(self._phase, self._bytes, self._total_bytes, self._chunks, self._total_chunks, now - self._started)
+        )

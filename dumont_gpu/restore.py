@@ -1,0 +1,300 @@
+"""Brings a snapshot back as a tree."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from dumont_gpu.backends import Backend, select_backend
+from dumont_gpu.codecs import Raw
+from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
+from dumont_gpu.format import ChunkEntry, align_up
+from dumont_gpu.globs import matcher
+from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
+from dumont_gpu.manifest import EntryType, Extent, FileEntry, printable, with_new_leaders
+from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
+from dumont_gpu.progress import Meter, ProgressCallback
+from dumont_gpu.snapshot import Snapshot, read_snapshot
+from dumont_gpu.storage import Source, open_source
+from dumont_gpu.tree.place import Overwrite, PlaceOptions, TreeWriter
+
+RAW: Final = Raw()
+DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
+_PLACE_THREADS: Final = 2  # one writes while another waits for the disk
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOptions:
+    include: Sequence[str] = ()  # glob patterns; empty: everything
+    exclude: Sequence[str] = ()
+    verify: bool = False  # also check the content of every file against its own digest
+    expect: str | None = None  # the snapshot id it must have
+    overwrite: Overwrite = "refuse"
+    owner: bool = False
+    preserve_special: bool = False
+    sync: bool = True
+    max_size: int = DEFAULT_MAX_SIZE  # bytes that all files together may declare
+    device: str = "auto"
+    jobs: int = 0  # threads that check and decode; 0: one per core
+    memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What a restore did. Sizes are bytes."""
+
+    snapshot_path: str
+    snapshot_id: str
+    target_path: str
+    original_size: int  # of the restored files
+    compressed_size: int  # stored bytes that were read for them
+    num_files: int  # entries restored, directories and links included
+    num_chunks: int
+    kept: int  # entries of the target left as they were
+    verified: bool  # the content of every file was checked, beyond the stored bytes
+    changed_files: tuple[str, ...]  # files that changed while they were packed: theirs may be bytes of two moments
+    device: str
+    seconds: float
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        return self.original_size / self.compressed_size if self.compressed_size else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """What a restore would do, for `-n`."""
+
+    entries: tuple[FileEntry, ...]
+    original_size: int
+    compressed_size: int
+    num_chunks: int
+
+
+def restore(
+    source: str | Source,
+    target: str,
+    options: RestoreOptions | None = None,
+    progress: ProgressCallback | None = None,
+) -> RestoreResult:
+    """Restores a snapshot, or the part of it that `options` select, under `target`.
+
+    Raises:
+        SnapshotNotFoundError: nothing is at `source`.
+        DamagedError, UnsupportedError: the snapshot cannot be used; nothing wrong was written as right.
+        UsageError: the target is not empty, and `options.overwrite` does not say what to do.
+        NoSpaceError: the target has too little room.
+        DumontError: anything else that keeps the tree from being complete.
+    """
+    options = options or RestoreOptions()
+    started = time.monotonic()
+    backend = select_backend(options.device)
+    opened = open_source(source) if isinstance(source, str) else source
+    try:
+        snapshot = read_snapshot(opened, options.expect)
+        selected = _select(snapshot, options)
+        writer = TreeWriter(target, _place_options(options), snapshot.manifest.root)
+        try:
+            files = writer.prepare(selected)
+            job = _RestoreJob(snapshot, files, writer, backend, options)
+            _check_room(writer, files, target)
+            seconds = job.run(progress)
+            writer.finish()
+        finally:
+            writer.close()
+    except OSError as error:
+        place = os.fsdecode(error.filename) if error.filename else target
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError(f"{place}: the disk is full; the restore is incomplete") from None
+        raise DumontError(f"{place}: {error.strerror or error}; the restore is incomplete") from error
+    finally:
+        if isinstance(source, str):
+            opened.close()
+    return RestoreResult(
+        snapshot_path=opened.location,
+        snapshot_id=snapshot.id,
+        target_path=target,
+        original_size=sum(file.size for file in files),
+        compressed_size=job.stored_size,
+        num_files=len(selected) - writer.kept,
+        num_chunks=len(job.chunks),
+        kept=writer.kept,
+        verified=options.verify,
+        changed_files=tuple(file.path for file in files if file.changed),
+        device=backend.name,
+        seconds=time.monotonic() - started,
+        stage_seconds=seconds,
+    )
+
+
+def plan_restore(source: str | Source, options: RestoreOptions | None = None) -> RestorePlan:
+    """Reads the table of contents and says what a restore would do. Raises as `restore` does."""
+    options = options or RestoreOptions()
+    select_backend(options.device)
+    opened = open_source(source) if isinstance(source, str) else source
+    try:
+        snapshot = read_snapshot(opened, options.expect)
+        selected = _select(snapshot, options)
+    finally:
+        if isinstance(source, str):
+            opened.close()
+    chunks = {extent.chunk for entry in selected for extent in entry.extents}
+    return RestorePlan(
+        entries=tuple(selected),
+        original_size=sum(entry.size for entry in selected),
+        compressed_size=sum(snapshot.chunks[chunk].size_compressed for chunk in chunks),
+        num_chunks=len(chunks),
+    )
+
+
+def _place_options(options: RestoreOptions) -> PlaceOptions:
+    return PlaceOptions(options.overwrite, options.preserve_special, options.owner, options.sync)
+
+
+def _select(snapshot: Snapshot, options: RestoreOptions) -> list[FileEntry]:
+    """The entries that include and exclude patterns leave, with the directories they lie in."""
+    entries = snapshot.manifest.entries
+    if options.include or options.exclude:
+        included, excluded = matcher(options.include or ["**"]), matcher(options.exclude)
+        wanted = {entry.path for entry in entries if included(entry.path) and not excluded(entry.path)}
+        if options.include and not wanted:
+            raise UsageError(f"nothing in the snapshot matches {', '.join(options.include)}")
+        folders: set[str] = set()
+        for path in wanted:
+            while (path := path.rpartition("/")[0]) and path not in folders:
+                folders.add(path)
+        files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
+        selected = with_new_leaders(
+            (entry for entry in entries if entry.path in wanted or entry.path in folders), files
+        )
+    else:
+        selected = list(entries)
+    size = sum(entry.size for entry in selected)
+    if size > options.max_size:
+        raise DumontError(
+            f"{snapshot.source.location}: the files are said to have {size} bytes; --max-size {size} allows it"
+        )
+    return selected
+
+
+def _check_room(writer: TreeWriter, files: Sequence[FileEntry], target: str) -> None:
+    status = writer.statvfs()
+    needed = sum(align_up(extent.length, status.f_frsize) for file in files for extent in file.extents)
+    free = status.f_bavail * status.f_frsize
+    if status.f_blocks and needed > free:
+        raise NoSpaceError(f"{target}: {needed} bytes are needed, {free} are free: {needed - free} are missing")
+
+
+@dataclass(slots=True)
+class _LoadedChunk:
+    number: int
+    buffer: Buffer
+    content: memoryview  # within `buffer`
+
+
+class _RestoreJob:
+    """The stages of a restore: fetch, check and decode, place."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        files: Sequence[FileEntry],
+        writer: TreeWriter,
+        backend: Backend,
+        options: RestoreOptions,
+    ) -> None:
+        self._snapshot, self._writer, self._backend, self._options = snapshot, writer, backend, options
+        self._places: dict[int, list[tuple[FileEntry, list[Extent]]]] = defaultdict(list)  # chunk -> what lies in it
+        for file in files:
+            by_chunk: dict[int, list[Extent]] = {}
+            for extent in file.extents:
+                by_chunk.setdefault(extent.chunk, []).append(extent)
+            for chunk, extents in by_chunk.items():
+                self._places[chunk].append((file, extents))
+        self.chunks = sorted(self._places, key=lambda number: snapshot.chunks[number].offset)
+        self.stored_size = sum(self._entry(number).size_compressed for number in self.chunks)
+
+    def run(self, progress: ProgressCallback | None) -> dict[str, float]:
+        """Moves every needed chunk from the source into its files; returns busy seconds by stage."""
+        entries = [self._entry(number) for number in self.chunks]
+        meter = Meter(progress, "restore", sum(entry.size_original for entry in entries), len(entries))
+        largest = max((entry.size_original for entry in entries), default=1)
+        pairs = chunk_pairs(self._options.memory, largest)
+        stored, contents = BufferPool(pairs, largest), BufferPool(pairs, largest)
+        pipeline = Pipeline(stored, contents)
+        jobs = min(self._options.jobs or default_jobs(), pairs)
+        fetched = pipeline.stage("fetch", self._fetch, with_buffers(self.chunks, stored))
+        decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=jobs)
+
+        def place(chunk: _LoadedChunk) -> None:
+            self._place(chunk)
+            meter.add(self._entry(chunk.number).size_original)
+
+        pipeline.stage("place", place, decoded, threads=_PLACE_THREADS)
+        pipeline.run()
+        return pipeline.seconds
+
+    def _fetch(self, item: tuple[int, Buffer]) -> _LoadedChunk:
+        number, buffer = item
+        stored = buffer.view[: self._entry(number).size_compressed]
+        self._snapshot.source.read_into(self._entry(number).offset, stored)
+        return _LoadedChunk(number, buffer, stored)
+
+    def _decode(self, item: tuple[_LoadedChunk, Buffer]) -> _LoadedChunk:
+        chunk, spare = item
+        entry = self._entry(chunk.number)
+        self._snapshot.check_chunk(chunk.number, chunk.content)
+        if entry.compressor_id == RAW.id and len(chunk.content) == entry.size_original:
+            spare.release()
+        else:
+            content = spare.view[: entry.size_original]
+            self._decode_into(content, chunk, entry)
+            chunk.buffer.release()
+            chunk = _LoadedChunk(chunk.number, spare, content)
+        if self._options.verify:
+            check_content(chunk.content, self._places[chunk.number])
+        return chunk
+
+    def _decode_into(self, content: memoryview, chunk: _LoadedChunk, entry: ChunkEntry) -> None:
+        try:
+            self._backend.decode(entry.compressor_id, chunk.content, content)
+        except DamagedError as error:
+            raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
+
+    def _place(self, chunk: _LoadedChunk) -> None:
+        for file, extents in self._places[chunk.number]:
+            content = chunk.content
+            self._writer.write(
+                file,
+                [
+                    (extent.file_offset, content[extent.chunk_offset : extent.chunk_offset + extent.length])
+                    for extent in extents
+                ],
+            )
+        chunk.buffer.release()
+
+    def _entry(self, number: int) -> ChunkEntry:
+        return self._snapshot.chunks[number]
+
+
+def check_content(content: memoryview, places: Sequence[tuple[FileEntry, Sequence[Extent]]]) -> None:
+    """Checks every extent within one decoded chunk; what several files share is hashed once.
+
+    Raises:
+        DamagedError: a file's bytes are not those that were packed.
+    """
+    digests: dict[tuple[int, int], bytes] = {}
+    for file, extents in places:
+        for extent in extents:
+            key = extent.chunk_offset, extent.length
+            if key not in digests:
+                digests[key] = hashlib.sha256(content[key[0] : key[0] + key[1]]).digest()
+            if digests[key] != extent.sha256:
+                raise DamagedError(f"{printable(file.path)}: its content does not match its SHA-256")

@@ -1,0 +1,37 @@
+"""Sizes as people write and read them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from dumont_gpu.errors import UsageError
+
+_UNITS: Final = {"": 1, "B": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("KMGT", start=1)
+    for suffix, base in (("", 1024), ("IB", 1024), ("B", 1000))
+}
+_SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def parse_size(text: str) -> int:
+    """Returns the bytes in `64MiB`, `1.5GiB`, `100MB` or `4096`; a bare K, M, G or T is a binary unit.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    match = _SIZE.fullmatch(text)
+    factor = _UNITS.get(match[2].upper()) if match else None
+    if match is None or factor is None:
+        raise UsageError(f"{text!r} is no size; write it as 64MiB, 1.5GiB, 100MB or 4096")
+    return int(float(match[1]) * factor)
+
+
+def format_size(size: float) -> str:
+    """Returns `size` bytes with a binary unit and three or four significant digits."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

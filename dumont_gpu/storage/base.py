@@ -1,0 +1,44 @@
+"""What a snapshot is read from, and what it is written to."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Source(Protocol):
+    """A snapshot's bytes, readable at any offset from many threads at once."""
+
+    @property
+    def location(self) -> str:
+        """What people call it: a path or an address, without secrets."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the whole snapshot."""
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Fills `out` with the bytes at `offset`.
+
+        Raises:
+            DamagedError: the snapshot ends before that.
+        """
+
+    def close(self) -> None:
+        """Gives back what the source holds open."""
+
+
+class Sink(Protocol):
+    """Where a snapshot is written, piece by piece in any order, and appears at once or not at all."""
+
+    @property
+    def location(self) -> str:
+        """What people call it."""
+
+    def write_at(self, offset: int, data: memoryview) -> None:
+        """Writes all of `data` at `offset`; what is never written reads as zeros."""
+
+    def commit(self, size: int) -> None:
+        """Makes the snapshot of `size` bytes durable and visible under its name."""
+
+    def abort(self) -> None:
+        """Leaves no trace of what was written. Does nothing after `commit`."""

@@ -1,0 +1,1 @@
+"""File trees: scanning a source, and placing entries under a target."""

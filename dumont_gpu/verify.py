@@ -1,0 +1,131 @@
+"""Checks every byte of a snapshot, without restoring it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+
+from dumont_gpu.backends import select_backend
+from dumont_gpu.errors import DamagedError
+from dumont_gpu.format import HEADER_SIZE, MiB
+from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
+from dumont_gpu.manifest import Extent, FileEntry
+from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
+from dumont_gpu.progress import Meter, ProgressCallback
+from dumont_gpu.restore import check_content
+from dumont_gpu.snapshot import Snapshot, read_snapshot
+from dumont_gpu.storage import Source, open_source
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    content: bool = False  # also decode every chunk and check every file's content
+    expect: str | None = None
+    device: str = "auto"
+    jobs: int = 0
+    memory: int = DEFAULT_MEMORY
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """What was checked; nothing was found wrong. Sizes are bytes."""
+
+    snapshot_path: str
+    snapshot_id: str
+    num_chunks: int
+    num_files: int
+    stored_size: int  # all bytes of the snapshot were read
+    content_size: int | None  # bytes decoded and compared with the files' digests; None: not asked for
+    device: str
+    seconds: float
+
+
+def verify(
+    source: str | Source, options: VerifyOptions | None = None, progress: ProgressCallback | None = None
+) -> VerifyResult:
+    """Reads a whole snapshot and checks it: header, index, manifest, every chunk, and the zeros between them.
+
+    Raises:
+        DamagedError: something is wrong; all damaged chunks are named.
+        SnapshotNotFoundError, UnsupportedError: as for a restore.
+    """
+    options = options or VerifyOptions()
+    started = time.monotonic()
+    backend = select_backend(options.device)
+    opened = open_source(source) if isinstance(source, str) else source
+    try:
+        snapshot = read_snapshot(opened, options.expect)
+        _check_padding(snapshot)
+        places = _places(snapshot) if options.content else {}
+        damaged: list[str] = []
+        meter = Meter(progress, "verify", sum(chunk.size_original for chunk in snapshot.chunks), len(snapshot.chunks))
+        largest = max((chunk.size_original for chunk in snapshot.chunks), default=1)
+        pairs = chunk_pairs(options.memory, largest)
+        stored, contents = BufferPool(pairs, largest), BufferPool(pairs, largest)
+        pipeline = Pipeline(stored, contents)
+
+        def fetch(item: tuple[int, Buffer]) -> tuple[int, Buffer]:
+            number, buffer = item
+            chunk = snapshot.chunks[number]
+            opened.read_into(chunk.offset, buffer.view[: chunk.size_compressed])
+            return item
+
+        def check(item: tuple[tuple[int, Buffer], Buffer]) -> None:
+            (number, buffer), spare = item
+            chunk = snapshot.chunks[number]
+            try:
+                snapshot.check_chunk(number, buffer.view[: chunk.size_compressed])
+                if options.content:
+                    content = spare.view[: chunk.size_original]
+                    backend.decode(chunk.compressor_id, buffer.view[: chunk.size_compressed], content)
+                    check_content(content, places.get(number, ()))
+            except DamagedError as error:
+                damaged.append(f"chunk {number}: {error}")
+            buffer.release()
+            spare.release()
+            meter.add(chunk.size_original)
+
+        fetched = pipeline.stage("fetch", fetch, with_buffers(range(len(snapshot.chunks)), stored))
+        threads = min(options.jobs or default_jobs(), pairs)
+        pipeline.stage("check", check, with_buffers(fetched, contents), threads=threads)
+        pipeline.run()
+    finally:
+        if isinstance(source, str):
+            opened.close()
+    if damaged:
+        more = f" (and {len(damaged) - 1} more chunks)" if len(damaged) > 1 else ""
+        raise DamagedError(
+            f"{opened.location}: {len(damaged)} of {len(snapshot.chunks)} chunks damaged: {damaged[0]}{more}"
+        )
+    return VerifyResult(
+        snapshot_path=opened.location,
+        snapshot_id=snapshot.id,
+        num_chunks=len(snapshot.chunks),
+        num_files=len(snapshot.manifest.entries),
+        stored_size=opened.size,
+        content_size=sum(chunk.size_original for chunk in snapshot.chunks) if options.content else None,
+        device=backend.name,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _check_padding(snapshot: Snapshot) -> None:
+    """Bytes that no part of the snapshot owns must be zero: no digest covers them."""
+    end = HEADER_SIZE + snapshot.header.index_size
+    starts = sorted((chunk.offset, chunk.end) for chunk in snapshot.chunks)
+    for start, next_end in [*starts, (snapshot.header.manifest_offset, snapshot.source.size)]:
+        for at in range(end, start, MiB):
+            gap = bytearray(min(MiB, start - at))
+            snapshot.source.read_into(at, memoryview(gap))
+            if any(gap):
+                raise DamagedError(f"{snapshot.source.location}: the padding before byte {start} is not zero")
+        end = next_end
+
+
+def _places(snapshot: Snapshot) -> dict[int, list[tuple[FileEntry, list[Extent]]]]:
+    places: dict[int, list[tuple[FileEntry, list[Extent]]]] = defaultdict(list)
+    for file in snapshot.files():
+        for extent in file.extents:
+            places[extent.chunk].append((file, [extent]))
+    return places

@@ -1,0 +1,51 @@
+// The kernels that exist once per instruction set, and the table through which the rest of the codec calls them.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../huff0.h"
+
+namespace dumont {
+
+// Room for the decode tables of every window width from 0 to 12 bits: 2 + 4 + ... entries of 8 bytes.
+constexpr size_t kDecodeTableEntries = size_t{2} << kMaxTableLog;
+
+// Longest code that the encoder writes: five codes and a partial byte then fit a 64-bit accumulator.
+constexpr uint32_t kMaxWrittenLength = 11;
+
+// Code of each symbol, left-aligned in 64 bits, with its length in the low byte.
+using CodeTable = uint64_t[256];
+
+// Bytes that one encoded stream of `symbols` symbols may touch, wide stores included.
+constexpr size_t stream_room(size_t symbols) {
+    return symbols * kMaxWrittenLength / 8 + 16;
+}
+
+struct Kernels {
+    const char* name;
+
+    // Decodes one Huff0 block with a tree into exactly `symbols` bytes; false if the block is damaged. `tables` is
+    // scratch of kDecodeTableEntries.
+    bool (*decode_huff0)(const uint8_t* block, uint32_t size, uint8_t* out, uint32_t symbols, uint64_t* tables);
+
+    // Encodes `symbols` bytes as the four streams of a Huff0 block, stream i at out + i * stream_room(segment).
+    void (*encode_streams)(const uint8_t* source, uint32_t symbols, const CodeTable& codes, uint8_t* out,
+                           uint32_t* sizes /* [kStreams] */);
+
+    // Adds the occurrences of each byte value to `counts`.
+    void (*count_bytes)(const uint8_t* bytes, size_t size, uint32_t* counts /* [256] */);
+
+    // Interleaves planes[0..plane_count) into `elements` whole elements, undoing the sign move.
+    void (*join_planes)(const uint8_t* const* planes, uint32_t plane_count, bool moves_sign, uint8_t* out,
+                        size_t elements);
+
+    // Extracts one plane of `elements` whole elements, the sign moved first.
+    void (*split_plane)(const uint8_t* source, size_t elements, uint32_t plane_count, uint32_t plane, bool moves_sign,
+                        uint8_t* out);
+};
+
+// The path in use; see dispatch.cpp.
+const Kernels& kernels();
+
+}  // namespace dumont

@@ -1,0 +1,155 @@
+// Weights as nibbles, or coded with FSE: whichever is smaller.
+#include "tree_description.h"
+
+#include <string.h>
+
+namespace dumont {
+namespace {
+
+constexpr uint32_t kWeightValues = kMaxWrittenLength + 1;
+constexpr uint32_t kMaxFseSize = kFirstDirectHeader - 1;
+constexpr uint32_t kMaxDirectWeights = 256 - kFirstDirectHeader;
+
+// Appends bits upward from byte 0; remembers instead of writing past the end.
+struct BitWriter {
+    uint8_t* out;
+    uint32_t capacity;
+    uint32_t position;  // in bits
+};
+
+void append(BitWriter& writer, uint32_t value, uint32_t bits) {
+    for (uint32_t i = 0; i < bits; ++i, ++writer.position) {
+        const uint32_t byte = writer.position / 8;
+        if (byte >= writer.capacity) continue;
+        if (writer.position % 8 == 0) writer.out[byte] = 0;
+        writer.out[byte] = static_cast<uint8_t>(writer.out[byte] | (value >> i & 1) << writer.position % 8);
+    }
+}
+
+uint32_t size_in_bytes(const BitWriter& writer) {
+    return (writer.position + 7) / 8;
+}
+
+// Shares the 2^log cells among the weights in proportion to their occurrences, at least one for each that occurs.
+void normalise(const uint8_t* weights, uint32_t count, FseCounts& counts) {
+    uint32_t occurrences[kWeightValues] = {};
+    for (uint32_t i = 0; i < count; ++i) ++occurrences[weights[i]];
+    counts.log = kMaxFseLog;
+    const int32_t cells = 1 << counts.log;
+    int32_t left = cells;
+    uint32_t commonest = 0;
+    counts.symbols = 0;
+    for (uint32_t w = 0; w < kWeightValues; ++w) {
+        const uint32_t share = (occurrences[w] * static_cast<uint32_t>(cells) + count / 2) / count;
+        counts.count[w] = static_cast<int8_t>(occurrences[w] == 0 ? 0 : share == 0 ? 1 : share);
+        left -= counts.count[w];
+        if (occurrences[w] > occurrences[commonest]) commonest = w;
+        if (occurrences[w] != 0) counts.symbols = w + 1;
+    }
+    counts.count[commonest] = static_cast<int8_t>(counts.count[commonest] + left);
+    if (counts.count[commonest] == cells) {
+        // One weight only: its states would carry no bits and the reader would find no end. Give one cell away.
+        const uint32_t unused = commonest == 0 ? 1 : 0;
+        counts.count[commonest] = static_cast<int8_t>(cells - 1);
+        counts.count[unused] = 1;
+        if (unused >= counts.symbols) counts.symbols = unused + 1;
+    }
+}
+
+// The inverse of parse_fse_counts.
+void append_counts(BitWriter& writer, const FseCounts& counts) {
+    append(writer, counts.log - kMinFseLog, 4);
+    int32_t remaining = (1 << counts.log) + 1;
+    int32_t threshold = 1 << counts.log;
+    uint32_t width = counts.log + 1;
+    for (uint32_t w = 0; remaining > 1; ++w) {
+        const int32_t shorter = 2 * threshold - 1 - remaining;
+        const int32_t value = counts.count[w] + 1;
+        if (value < shorter) {
+            append(writer, static_cast<uint32_t>(value), width - 1);
+        } else {
+            append(writer, static_cast<uint32_t>(value < threshold ? value : value + shorter), width);
+        }
+        remaining -= counts.count[w];
+        while (remaining < threshold) {
+            --width;
+            threshold >>= 1;
+        }
+        if (counts.count[w] != 0) continue;
+        uint32_t absent = 0;
+        while (counts.count[w + 1] == 0) {
+            ++absent;
+            ++w;
+        }
+        for (; absent >= 3; absent -= 3) append(writer, 3, 2);
+        append(writer, absent, 2);
+    }
+}
+
+// Encodes backward, so that the reader meets weight 0 first. The two states alternate, weight i using state i % 2.
+void append_weights(BitWriter& writer, const uint8_t* weights, uint32_t count, const FseCounts& counts) {
+    uint8_t cells[1 << kMaxFseLog];
+    uint8_t cell_of[kWeightValues][1 << kMaxFseLog];  // the i-th cell of each weight
+    uint32_t found[kWeightValues] = {};
+    const uint32_t size = 1u << counts.log;
+    spread_fse_symbols(counts, cells);
+    for (uint32_t cell = 0; cell < size; ++cell) cell_of[cells[cell]][found[cells[cell]]++] = static_cast<uint8_t>(cell);
+
+    // The last two weights start in their first cell: reading on from there takes at least one bit, which the
+    // stream no longer has. That is how the reader knows the end.
+    uint32_t state[2];
+    state[(count - 1) & 1] = cell_of[weights[count - 1]][0];
+    state[(count - 2) & 1] = cell_of[weights[count - 2]][0];
+    for (uint32_t i = count - 2; i-- > 0;) {
+        const uint32_t occurrences = static_cast<uint32_t>(counts.count[weights[i]]);
+        const uint32_t next = state[i & 1] + size;
+        uint32_t bits = counts.log - highest_bit(occurrences);
+        if (next >> bits < occurrences) --bits;
+        append(writer, next, bits);
+        state[i & 1] = cell_of[weights[i]][(next >> bits) - occurrences];
+    }
+    append(writer, state[1], counts.log);
+    append(writer, state[0], counts.log);
+    append(writer, 1, 1);
+}
+
+// Returns the size, or 0 if the weights are too few or do not fit.
+uint32_t write_fse_weights(const uint8_t* weights, uint32_t count, uint8_t* out /* [kMaxFseSize] */) {
+    if (count < 2) return 0;
+    FseCounts counts = {};
+    normalise(weights, count, counts);
+    BitWriter writer = {out, kMaxFseSize, 0};
+    append_counts(writer, counts);
+    writer.position = 8 * size_in_bytes(writer);
+    append_weights(writer, weights, count, counts);
+    const uint32_t size = size_in_bytes(writer);
+    return size <= kMaxFseSize ? size : 0;
+}
+
+uint32_t write_direct_weights(const uint8_t* weights, uint32_t count, uint8_t* out) {
+    out[0] = static_cast<uint8_t>(kFirstDirectHeader + count - 1);
+    for (uint32_t i = 0; i < count; i += 2) {
+        const uint32_t second = i + 1 < count ? weights[i + 1] : 0;
+        out[1 + i / 2] = static_cast<uint8_t>(weights[i] << 4 | second);
+    }
+    return 1 + (count + 1) / 2;
+}
+
+}  // namespace
+
+uint32_t write_tree(const HuffmanCode& code, uint8_t* out) {
+    uint8_t weights[256];
+    const uint32_t count = code.last_symbol;  // the last symbol's weight is implied
+    for (uint32_t s = 0; s < count; ++s) {
+        weights[s] = static_cast<uint8_t>(code.length[s] == 0 ? 0 : code.table_log + 1 - code.length[s]);
+    }
+    const uint32_t fse = write_fse_weights(weights, count, out + 1);
+    const uint32_t direct = (count + 1) / 2;
+    if (fse != 0 && (fse < direct || count > kMaxDirectWeights)) {
+        out[0] = static_cast<uint8_t>(fse);
+        return 1 + fse;
+    }
+    return count <= kMaxDirectWeights ? write_direct_weights(weights, count, out) : 0;
+}
+
+}  // namespace dumont

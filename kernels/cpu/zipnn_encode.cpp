@@ -1,0 +1,164 @@
+// Encodes ZipNN streams plane by plane, in the order in which the format stores them.
+//
+// Going by planes reads the source once per plane, but needs no buffer of the stream's size and no copy at the end.
+#include <stdlib.h>
+#include <string.h>
+
+#include "../zipnn.h"
+#include "dumont_cpu.h"
+#include "huffman_code.h"
+#include "kernels.h"
+#include "plane_stats.h"
+#include "tree_description.h"
+
+namespace dumont {
+namespace {
+
+constexpr uint32_t kMinBlockLog2 = 10;
+constexpr uint32_t kMaxBlockLog2 = 17;
+constexpr size_t kMaxPlaneSize = size_t{1} << kMaxBlockLog2;
+constexpr uint32_t kMinHuff0Symbols = 12;  // Huff0 itself refuses less
+
+// One allocation per call; nothing is allocated per block.
+struct Workspace {
+    uint8_t plane[kMaxPlaneSize];
+    uint8_t streams[kStreams * stream_room(kMaxPlaneSize / kStreams)];
+};
+
+// zipnn keeps a Huff0 block only if it is below 0.95 of the raw size.
+bool gains(uint64_t stored, uint64_t raw) {
+    return 20 * stored < 19 * raw;
+}
+
+// Where encoded bytes go. A write that does not fit is not made, and `full` says so.
+struct Output {
+    uint8_t* next;
+    uint8_t* end;
+    bool full;
+};
+
+void write(Output& out, const void* bytes, size_t size) {
+    if (size > static_cast<size_t>(out.end - out.next)) out.full = true;
+    if (out.full) return;
+    memcpy(out.next, bytes, size);
+    out.next += size;
+}
+
+struct Huff0Block {
+    uint8_t tree[kMaxTreeSize];
+    uint32_t tree_size;
+    uint32_t stream_size[kStreams];
+    uint32_t size;
+};
+
+// Encodes a plane with at least two symbols into `streams`; false if the block would not gain.
+bool encode_huff0(const uint8_t* plane, uint32_t size, const uint32_t* counts, uint8_t* streams, Huff0Block& block) {
+    HuffmanCode code;
+    choose_lengths(counts, code);
+    if (!gains(code.payload_bits / 8, size)) return false;
+    block.tree_size = write_tree(code, block.tree);
+    if (block.tree_size == 0) return false;
+    CodeTable codes;
+    assign_codes(code, codes);
+    kernels().encode_streams(plane, size, codes, streams, block.stream_size);
+    block.size = block.tree_size + kJumpTableSize;
+    for (uint32_t i = 0; i < kStreams; ++i) block.size += block.stream_size[i];
+    return gains(block.size, size);
+}
+
+void write_huff0(const Huff0Block& block, const uint8_t* streams, uint32_t symbols, Output& out) {
+    uint8_t jumps[kJumpTableSize];
+    for (uint32_t i = 0; i < 3; ++i) {
+        jumps[2 * i] = static_cast<uint8_t>(block.stream_size[i]);
+        jumps[2 * i + 1] = static_cast<uint8_t>(block.stream_size[i] >> 8);
+    }
+    write(out, block.tree, block.tree_size);
+    write(out, jumps, sizeof jumps);
+    for (uint32_t i = 0; i < kStreams; ++i) {
+        write(out, streams + i * stream_room((symbols + 3) / 4), block.stream_size[i]);
+    }
+}
+
+// Writes one plane of one block in its smallest form.
+BlockType write_plane(const uint8_t* plane, uint32_t size, uint8_t* streams, Output& out) {
+    if (size >= 2 && !looks_incompressible(plane, size)) {
+        uint32_t counts[256] = {};
+        kernels().count_bytes(plane, size, counts);
+        Huff0Block block;
+        if (counts[plane[0]] == size) {
+            write(out, plane, 1);
+            return kHuff0Block;
+        }
+        if (size >= kMinHuff0Symbols && encode_huff0(plane, size, counts, streams, block)) {
+            write_huff0(block, streams, size, out);
+            return kHuff0Block;
+        }
+    }
+    write(out, plane, size);
+    return kRawBlock;
+}
+
+// Extracts one plane of one block; elements beyond the last 32-bit word keep their sign in place.
+void extract_plane(const uint8_t* source, uint64_t size, const ElementType& type, uint32_t plane, uint8_t* out) {
+    const uint64_t elements = size / type.planes;
+    const uint64_t moved = type.moves_sign ? moved_elements(size, type.planes) : 0;
+    kernels().split_plane(source, moved, type.planes, plane, true, out);
+    kernels().split_plane(source + moved * type.planes, elements - moved, type.planes, plane, false, out + moved);
+}
+
+void store_u64(uint8_t* out, uint64_t value) {
+    for (uint32_t i = 0; i < 8; ++i) out[i] = static_cast<uint8_t>(value >> (8 * i));
+}
+
+void write_header(const ElementType& type, uint32_t block_log2, uint64_t original_size, uint64_t stream_size,
+                  uint8_t* out) {
+    const uint8_t fields[16] = {'Z', 'N', 0, 5, 4, type.byte_reorder, type.bit_reorder, 0,
+                                1,   0,   0, 0, 0, 0, static_cast<uint8_t>(block_log2), type.dtype};
+    memcpy(out, fields, sizeof fields);
+    store_u64(out + 16, original_size);
+    store_u64(out + 24, stream_size);
+}
+
+// Returns the stream's size, or 0 if it does not fit.
+uint64_t encode(const uint8_t* source, uint64_t size, uint8_t* out, uint64_t capacity, const ElementType& type,
+                uint32_t block_log2, Workspace& workspace) {
+    const uint64_t block_size = 1ull << block_log2;
+    const uint64_t blocks = (size >> block_log2) + (size % block_size != 0);
+    const uint64_t tables = 9 * type.planes * blocks;
+    if (capacity < kHeaderSize + tables) return 0;
+    uint8_t* types = out + kHeaderSize;
+    uint8_t* ends = types + type.planes * blocks;
+    Output body = {out + kHeaderSize + tables, out + capacity, false};
+    for (uint32_t plane = 0; plane < type.planes; ++plane) {
+        const uint8_t* begin = body.next;
+        for (uint64_t block = 0; block < blocks && !body.full; ++block) {
+            const uint64_t left = size - block * block_size;
+            const uint64_t bytes = left < block_size ? left : block_size;
+            extract_plane(source + block * block_size, bytes, type, plane, workspace.plane);
+            const auto symbols = static_cast<uint32_t>(bytes / type.planes);
+            *types++ = write_plane(workspace.plane, symbols, workspace.streams, body);
+            store_u64(ends, static_cast<uint64_t>(body.next - begin));
+            ends += 8;
+        }
+    }
+    if (body.full) return 0;
+    const auto stream_size = static_cast<uint64_t>(body.next - out);
+    write_header(type, block_log2, size, stream_size, out);
+    return stream_size;
+}
+
+}  // namespace
+}  // namespace dumont
+
+int64_t dumont_zipnn_encode(const uint8_t* source, uint64_t source_size, uint8_t* out, uint64_t capacity,
+                            uint32_t dtype, uint32_t block_log2) {
+    using namespace dumont;
+    ElementType type;
+    if (!find_element_type(dtype, type) || source_size % type.planes != 0) return DUMONT_ARGUMENT;
+    if (block_log2 < kMinBlockLog2 || block_log2 > kMaxBlockLog2) return DUMONT_ARGUMENT;
+    auto* workspace = static_cast<Workspace*>(malloc(sizeof(Workspace)));
+    if (workspace == nullptr) return 0;
+    const uint64_t size = encode(source, source_size, out, capacity, type, block_log2, *workspace);
+    free(workspace);
+    return static_cast<int64_t>(size);
+}
