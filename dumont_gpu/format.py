@@ -94,7 +94,7 @@ class Header:
         """
         if data[:6] != MAGIC[:6]:
             raise DamagedError("not a .dumont file (it does not start with DUMONT02)")
-        if data[: len(MAGIC)] != MAGIC:
+        if len(data) >= len(MAGIC) and not data.startswith(MAGIC):
             version = data[6:8].decode("ascii", "backslashreplace")
             raise UnsupportedError(f"snapshot of format version {version!r}; this dumont-gpu reads version 02")
         if len(data) < HEADER_SIZE:

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+_SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wake the main thread
+
 T = TypeVar("T")
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -134,6 +136,8 @@ class Pipeline:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._error: BaseException | None = None
+        self._ending = threading.Condition()
+        self._ended = 0  # threads
         self.seconds: dict[str, float] = {}  # busy time by stage, summed over its threads
 
     def stage(self, name: str, work: Callable[[In], Out], items: Iterable[In], threads: int = 1) -> Iterable[Out]:
@@ -147,6 +151,8 @@ class Pipeline:
         def loop() -> None:
             try:
                 for item in source:
+                    if self._error is not None:
+                        break
                     started = time.perf_counter()
                     result = work(item)
                     elapsed = time.perf_counter() - started
@@ -164,6 +170,9 @@ class Pipeline:
                     last = not running[0]
                 if last:
                     results.finish()
+                with self._ending:
+                    self._ended += 1
+                    self._ending.notify()
 
         for number in range(threads):
             self._threads.append(threading.Thread(target=loop, name=f"dumont-{name}-{number}"))
@@ -174,15 +183,25 @@ class Pipeline:
         try:
             for thread in self._threads:
                 thread.start()
-            for thread in self._threads:
-                thread.join()
-        except BaseException as error:  # KeyboardInterrupt, or a thread that cannot start
+            self._wait()
+        except BaseException as error:  # a signal, or a thread that cannot start
             self._fail(error)
+            self._wait()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
         if self._error is not None:
             raise self._error
+
+    def _wait(self) -> None:
+        """Waits until every started thread is about to end.
+
+        Not by joining: a signal that interrupts `join` makes Python up to 3.12 take the thread for ended.
+        """
+        started = sum(thread.ident is not None for thread in self._threads)
+        while self._ended < started:
+            with self._ending:
+                self._ending.wait_for(lambda: self._ended >= started, timeout=_SIGNAL_POLL)
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:

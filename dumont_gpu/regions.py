@@ -78,7 +78,7 @@ def _safetensors_runs(fd: int, size: int) -> list[_Run]:
         return []
     try:
         tensors = [
-            (data_start + begin, data_start + end, tensor["dtype"])
+            (data_start + begin, data_start + end, str(tensor["dtype"]))
             for name, tensor in json.loads(os.pread(fd, header_size, 8)).items()
             if name != "__metadata__"
             for begin, end in [tensor["data_offsets"]]

@@ -88,7 +88,7 @@ class TreeWriter:
         return fresh
 
     def prepare(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
-        """Creates directories and empty files, and returns the files whose extents are to be written.
+        """Creates directories and files without extents, and returns the files whose extents are to be written.
 
         Raises:
             DumontError: something of another kind stands where an entry belongs.
@@ -101,10 +101,9 @@ class TreeWriter:
             if entry.type is EntryType.DIR:
                 self._make_directory(entry.path)
             elif entry.type is EntryType.FILE:
+                files.append(entry)
                 self._open_files[entry.path] = _OpenFile(max(1, len(entry.extents)))
-                if entry.extents:
-                    files.append(entry)
-                else:
+                if not entry.extents:
                     self.write(entry, [])
         return files
 

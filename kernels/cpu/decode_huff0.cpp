@@ -51,6 +51,8 @@ size_t safe_rounds(const Lane& lane) {
 template <uint32_t window, uint32_t lookups, uint32_t lanes>
 void decode_rounds(Lane* lane_array, const uint64_t* table) {
     static_assert(window * lookups <= 55);
+    // Bits and count are loaded as bytes of their own: loads are cheaper here than shifts, which few ports can do.
+    const auto* entries = reinterpret_cast<const uint8_t*>(table);
     Lane lane[lanes];
     for (uint32_t i = 0; i < lanes; ++i) lane[i] = lane_array[i];
     for (;;) {
@@ -65,10 +67,10 @@ void decode_rounds(Lane* lane_array, const uint64_t* table) {
             for (uint32_t lookup = 0; lookup < lookups; ++lookup) {
 #pragma GCC unroll 4
                 for (uint32_t i = 0; i < lanes; ++i) {
-                    const uint64_t entry = table[lane[i].bits >> (64 - window)];
-                    store_word(lane[i].out, entry >> 8);
-                    lane[i].bits <<= entry & 63;
-                    lane[i].out += entry_count(entry);
+                    const uint8_t* entry = entries + sizeof(uint64_t) * (lane[i].bits >> (64 - window));
+                    store_word(lane[i].out, load_word(entry));
+                    lane[i].bits <<= entry[kBitsByte] & 63;
+                    lane[i].out += entry[kCountByte];
                 }
             }
 #pragma GCC unroll 4
@@ -87,7 +89,7 @@ bool decode_exactly(BackwardBits bits, uint8_t* out, uint8_t* end, const uint64_
                     const HuffmanTree& tree) {
     while (out != end) {
         const uint64_t entry = table[peek_bits(bits, window)];
-        const uint8_t symbol = entry_first_symbol(entry);
+        const uint8_t symbol = static_cast<uint8_t>(entry);
         bits.left -= tree.length[symbol];
         if (bits.left < 0) return false;
         *out++ = symbol;

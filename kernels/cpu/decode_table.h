@@ -1,7 +1,7 @@
 // Builds the multi-symbol decode table of a Huffman tree.
 //
-// Entry of a window of W bits: byte 0 the bits consumed, bytes 1 to 6 up to six symbols, byte 7 their number. One
-// lookup thus yields every symbol that lies wholly inside the window, and one 8-byte store writes them all.
+// Entry of a window of W bits: bytes 0 to 5 up to six symbols, byte 6 the bits consumed, byte 7 the number of symbols.
+// One lookup thus yields every symbol that lies wholly inside the window, and one 8-byte store writes them all.
 //
 // With T_k the table for windows of k bits, a window that starts with the code of symbol s (l bits) continues with a
 // window of k - l bits, so the cells of s in T_k are T_{k-l} with s prepended. Built from k = 0 upward, the work is
@@ -18,21 +18,12 @@ namespace dumont {
 namespace DUMONT_PATH {
 
 constexpr uint32_t kSymbolsPerEntry = 6;
-constexpr uint64_t kOneSymbol = 1ull << 56;
-constexpr uint64_t kKeptInPlace = 0xFF000000000000FFull;  // count and bits
-constexpr uint64_t kShiftedSymbols = 0x0000FFFFFFFFFF00ull;
-
-static inline uint32_t entry_count(uint64_t entry) {
-    return static_cast<uint32_t>(entry >> 56);
-}
-
-static inline uint32_t entry_bits(uint64_t entry) {
-    return static_cast<uint32_t>(entry & 0xFF);
-}
-
-static inline uint8_t entry_first_symbol(uint64_t entry) {
-    return static_cast<uint8_t>(entry >> 8);
-}
+constexpr uint32_t kBitsByte = 6;
+constexpr uint32_t kCountByte = 7;
+constexpr uint64_t kOneBit = 1ull << (8 * kBitsByte);
+constexpr uint64_t kOneSymbol = 1ull << (8 * kCountByte);
+constexpr uint64_t kKeptInPlace = 0xFFFF000000000000ull;    // bits and count
+constexpr uint64_t kShiftedSymbols = 0x000000FFFFFFFFFFull;  // all but the sixth, which falls out
 
 // T_k starts at tables + 2^k.
 static inline uint64_t* window_table(uint64_t* tables, uint32_t window) {
@@ -67,6 +58,23 @@ static inline void order_codes(const HuffmanTree& tree, CodeOrder& order) {
     }
 }
 
+static inline uint64_t prepend(uint64_t rest, uint64_t prefix) {
+    return ((rest & kShiftedSymbols) << 8) + (rest & kKeptInPlace) + prefix;
+}
+
+// `cells` is a power of two.
+static inline void prepend_all(uint64_t* __restrict out, const uint64_t* __restrict rest, size_t cells,
+                               uint64_t prefix) {
+    constexpr size_t kBatch = 8;  // one or two vectors, whatever the instruction set
+    if (cells < kBatch) {
+        for (size_t i = 0; i < cells; ++i) out[i] = prepend(rest[i], prefix);
+        return;
+    }
+    for (size_t i = 0; i < cells; i += kBatch) {
+        for (size_t j = i; j < i + kBatch; ++j) out[j] = prepend(rest[j], prefix);
+    }
+}
+
 static inline void build_window(const HuffmanTree& tree, const CodeOrder& order, uint64_t* tables, uint32_t window) {
     // Filled from the top: the shortest codes own the highest cells.
     uint64_t* cell = window_table(tables, window) + (size_t{1} << window);
@@ -74,20 +82,19 @@ static inline void build_window(const HuffmanTree& tree, const CodeOrder& order,
         const uint32_t symbol = order.symbol[i - 1];
         const uint32_t length = tree.length[symbol];
         const size_t cells = size_t{1} << (window - length);
-        const uint64_t* rest = window_table(tables, window - length);
-        const uint64_t prefix = kOneSymbol | symbol << 8 | length;
         cell -= cells;
-        for (size_t j = 0; j < cells; ++j) {
-            cell[j] = ((rest[j] & kShiftedSymbols) << 8) + (rest[j] & kKeptInPlace) + prefix;
-        }
+        prepend_all(cell, window_table(tables, window - length), cells, kOneSymbol + kOneBit * length + symbol);
     }
+    uint64_t* begin = window_table(tables, window);
+    memset(begin, 0, sizeof(uint64_t) * static_cast<size_t>(cell - begin));
 }
 
 // Returns the table for windows of `window` bits; `window` is at least the longest code.
 static inline const uint64_t* build_decode_table(const HuffmanTree& tree, uint64_t* tables, uint32_t window) {
     CodeOrder order;
     order_codes(tree, order);
-    memset(tables, 0, sizeof(uint64_t) * (size_t{2} << window));
+    const uint32_t empty = order.shortest > 1 ? order.shortest : window + 1;  // windows below hold no whole code yet
+    memset(tables, 0, sizeof(uint64_t) << empty);
     if (order.shortest > 1) {
         for (uint32_t k = order.shortest; k <= window; ++k) build_window(tree, order, tables, k);
     } else {

@@ -11,6 +11,9 @@ namespace dumont {
 // Room for the decode tables of every window width from 0 to 12 bits: 2 + 4 + ... entries of 8 bytes.
 constexpr size_t kDecodeTableEntries = size_t{2} << kMaxTableLog;
 
+// Two tables of the counts of byte pairs, and the distance between them.
+constexpr size_t kPairTableEntries = 2 * 65536 + 256;
+
 // Longest code that the encoder writes: five codes and a partial byte then fit a 64-bit accumulator.
 constexpr uint32_t kMaxWrittenLength = 11;
 
@@ -33,8 +36,9 @@ struct Kernels {
     void (*encode_streams)(const uint8_t* source, uint32_t symbols, const CodeTable& codes, uint8_t* out,
                            uint32_t* sizes /* [kStreams] */);
 
-    // Adds the occurrences of each byte value to `counts`.
-    void (*count_bytes)(const uint8_t* bytes, size_t size, uint32_t* counts /* [256] */);
+    // Counts the occurrences of each byte value; `size` is not 0 and at most 128 KiB. `pairs` is scratch of
+    // kPairTableEntries.
+    void (*count_bytes)(const uint8_t* bytes, size_t size, uint32_t* counts /* [256] */, uint16_t* pairs);
 
     // Interleaves planes[0..plane_count) into `elements` whole elements, undoing the sign move.
     void (*join_planes)(const uint8_t* const* planes, uint32_t plane_count, bool moves_sign, uint8_t* out,

@@ -1,8 +1,8 @@
-// Splits elements into byte planes and joins them again, moving the sign on the way; counts byte values.
+// Splits elements into byte planes and joins them again, moving the sign on the way.
 //
 // Work:   one thread per block; plain loops over whole elements that the compiler vectorises.
-// Bytes:  join and split read and write each byte once; count_bytes reads each byte once.
-// Bound:  cache bandwidth for join and split; about one load, one increment a byte for count_bytes.
+// Bytes:  each is read once and written once.
+// Bound:  cache bandwidth.
 // Format: "The sign move" in kernels/zipnn.h, whose functions these loops apply to each element.
 #include "../zipnn.h"
 #include "path.h"
@@ -78,28 +78,6 @@ void split_plane(const uint8_t* source, size_t elements, uint32_t plane_count, u
         kSplit16[moves_sign][plane](source, elements, out);
     } else {
         kSplit32[plane](source, elements, out);
-    }
-}
-
-void count_bytes(const uint8_t* bytes, size_t size, uint32_t* counts) {
-    // Four tables: neighbouring equal bytes would otherwise wait for each other's increment.
-    uint32_t partial[4][256];
-    memset(partial, 0, sizeof partial);
-    size_t i = 0;
-    for (; i + 8 <= size; i += 8) {
-        const uint64_t word = load_word(bytes + i);
-        ++partial[0][word & 0xFF];
-        ++partial[1][word >> 8 & 0xFF];
-        ++partial[2][word >> 16 & 0xFF];
-        ++partial[3][word >> 24 & 0xFF];
-        ++partial[0][word >> 32 & 0xFF];
-        ++partial[1][word >> 40 & 0xFF];
-        ++partial[2][word >> 48 & 0xFF];
-        ++partial[3][word >> 56];
-    }
-    for (; i < size; ++i) ++partial[0][bytes[i]];
-    for (size_t value = 0; value < 256; ++value) {
-        counts[value] += partial[0][value] + partial[1][value] + partial[2][value] + partial[3][value];
     }
 }
 

@@ -93,7 +93,10 @@ void append_weights(BitWriter& writer, const uint8_t* weights, uint32_t count, c
     uint32_t found[kWeightValues] = {};
     const uint32_t size = 1u << counts.log;
     spread_fse_symbols(counts, cells);
-    for (uint32_t cell = 0; cell < size; ++cell) cell_of[cells[cell]][found[cells[cell]]++] = static_cast<uint8_t>(cell);
+    for (uint32_t cell = 0; cell < size; ++cell) {
+        const uint32_t weight = cells[cell];
+        cell_of[weight][found[weight]++] = static_cast<uint8_t>(cell);
+    }
 
     // The last two weights start in their first cell: reading on from there takes at least one bit, which the
     // stream no longer has. That is how the reader knows the end.

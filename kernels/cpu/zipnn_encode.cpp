@@ -22,6 +22,7 @@ constexpr uint32_t kMinHuff0Symbols = 12;  // Huff0 itself refuses less
 // One allocation per call; nothing is allocated per block.
 struct Workspace {
     uint8_t plane[kMaxPlaneSize];
+    uint16_t pairs[kPairTableEntries];
     uint8_t streams[kStreams * stream_room(kMaxPlaneSize / kStreams)];
 };
 
@@ -79,22 +80,27 @@ void write_huff0(const Huff0Block& block, const uint8_t* streams, uint32_t symbo
     }
 }
 
-// Writes one plane of one block in its smallest form.
-BlockType write_plane(const uint8_t* plane, uint32_t size, uint8_t* streams, Output& out) {
+// Writes one plane of one block in its smallest form. `plane` may already lie where the output goes.
+BlockType write_plane(const uint8_t* plane, uint32_t size, Workspace& workspace, Output& out) {
     if (size >= 2 && !looks_incompressible(plane, size)) {
-        uint32_t counts[256] = {};
-        kernels().count_bytes(plane, size, counts);
+        uint32_t counts[256];
+        kernels().count_bytes(plane, size, counts, workspace.pairs);
         Huff0Block block;
-        if (counts[plane[0]] == size) {
-            write(out, plane, 1);
+        const uint8_t first = plane[0];
+        if (counts[first] == size) {
+            write(out, &first, 1);
             return kHuff0Block;
         }
-        if (size >= kMinHuff0Symbols && encode_huff0(plane, size, counts, streams, block)) {
-            write_huff0(block, streams, size, out);
+        if (size >= kMinHuff0Symbols && encode_huff0(plane, size, counts, workspace.streams, block)) {
+            write_huff0(block, workspace.streams, size, out);
             return kHuff0Block;
         }
     }
-    write(out, plane, size);
+    if (plane == out.next) {
+        out.next += size;
+    } else {
+        write(out, plane, size);
+    }
     return kRawBlock;
 }
 
@@ -134,9 +140,12 @@ uint64_t encode(const uint8_t* source, uint64_t size, uint8_t* out, uint64_t cap
         for (uint64_t block = 0; block < blocks && !body.full; ++block) {
             const uint64_t left = size - block * block_size;
             const uint64_t bytes = left < block_size ? left : block_size;
-            extract_plane(source + block * block_size, bytes, type, plane, workspace.plane);
             const auto symbols = static_cast<uint32_t>(bytes / type.planes);
-            *types++ = write_plane(workspace.plane, symbols, workspace.streams, body);
+            // Straight into place where there is room: a plane that stays raw is then not copied again.
+            const bool room = symbols <= static_cast<uint64_t>(body.end - body.next);
+            uint8_t* bytes_of_plane = room ? body.next : workspace.plane;
+            extract_plane(source + block * block_size, bytes, type, plane, bytes_of_plane);
+            *types++ = write_plane(bytes_of_plane, symbols, workspace, body);
             store_u64(ends, static_cast<uint64_t>(body.next - begin));
             ends += 8;
         }

@@ -125,7 +125,9 @@ Targets find_targets(const Bytes& stream) {
 }
 
 void set_u64(Bytes& stream, size_t offset, uint64_t value) {
-    for (size_t i = 0; i < 8 && offset + i < stream.size(); ++i) stream[offset + i] = static_cast<uint8_t>(value >> 8 * i);
+    for (size_t i = 0; i < 8 && offset + i < stream.size(); ++i) {
+        stream[offset + i] = static_cast<uint8_t>(value >> 8 * i);
+    }
 }
 
 uint64_t interesting(Random& random, uint64_t near) {
@@ -207,7 +209,9 @@ int corrupt(const char* directory, uint64_t count, uint64_t seed) {
         const size_t pick = below(random, corpus.size());
         Bytes stream = corpus[pick];
         const uint64_t original = dumont::load_u64(stream.data() + 16);
-        for (uint64_t n = 1 + below(random, 3); n > 0 && !stream.empty(); --n) mutate(stream, targets[pick], corpus, random);
+        for (uint64_t n = 1 + below(random, 3); n > 0 && !stream.empty(); --n) {
+            mutate(stream, targets[pick], corpus, random);
+        }
         // Decode into what the stream claims where that is affordable, so that a changed size is not refused at once.
         const uint64_t claimed = stream.size() < 24 ? original : dumont::load_u64(stream.data() + 16);
         const Outcome outcome = decode_everywhere(stream, claimed <= kMaxOutput ? claimed : original, paths);
@@ -216,7 +220,8 @@ int corrupt(const char* directory, uint64_t count, uint64_t seed) {
         unsupported += outcome.status == DUMONT_UNSUPPORTED;
     }
     if (decoded + damaged + unsupported != count) fail("a status that decode may not return");
-    std::printf("corrupt: %llu streams from %zu golden ones on %zu paths: %llu decoded, %llu damaged, %llu unsupported\n",
+    std::printf("corrupt: %llu streams from %zu golden ones on %zu paths: %llu decoded, %llu damaged, "
+                "%llu unsupported\n",
                 static_cast<unsigned long long>(count), corpus.size(), paths.size(),
                 static_cast<unsigned long long>(decoded), static_cast<unsigned long long>(damaged),
                 static_cast<unsigned long long>(unsupported));
@@ -237,7 +242,7 @@ Bytes random_input(Random& random, uint32_t element) {
             case 2: bytes[i] = static_cast<uint8_t>(base + (draw == 0 ? 63 : __builtin_ctzll(draw))); break;
             case 3: bytes[i] = static_cast<uint8_t>(base + (draw & draw >> 8 & draw >> 16 & 0xFF) % alphabet); break;
             case 4: bytes[i] = static_cast<uint8_t>(i < bytes.size() / 2 ? base : draw % alphabet); break;
-            default: bytes[i] = static_cast<uint8_t>(draw % 16 == 0 ? draw >> 8 : base + (i / element) % element); break;
+            default: bytes[i] = static_cast<uint8_t>(draw % 16 == 0 ? draw >> 8 : base + i / element % element); break;
         }
     }
     return bytes;
@@ -273,11 +278,12 @@ int roundtrip(uint64_t count, uint64_t seed) {
         if (encode_into(input, stream.size(), type.dtype, block_log2, exact) != size || exact != stream) {
             fail("an exact buffer gave another stream");
         }
-        if (encode_into(input, stream.size() - 1, type.dtype, block_log2, small) != 0) fail("a stream did not fit, but did");
-        if (encode_into(input, below(random, stream.size()), type.dtype, block_log2, small) != 0) fail("likewise");
+        for (const uint64_t cramped : {stream.size() - 1, below(random, stream.size())}) {
+            if (encode_into(input, cramped, type.dtype, block_log2, small) != 0) fail("it fitted into too little");
+        }
         const Outcome outcome = decode_everywhere(stream, input.size(), paths);
         if (outcome.status < 0 || outcome.bytes != input) fail("the round trip changed the bytes");
-        if (decode_everywhere(stream, input.size() + 1, paths).status != DUMONT_DAMAGED) fail("a wrong size was accepted");
+        if (decode_everywhere(stream, input.size() + 1, paths).status != DUMONT_DAMAGED) fail("a wrong size passed");
         original += input.size();
         stored += stream.size();
         if (!input.empty()) {

@@ -17,6 +17,12 @@ class NativeCodec:
         self._lib.dumont_select_cpu_path.restype = ctypes.c_int64
         self._lib.dumont_select_cpu_path.argtypes = (ctypes.c_char_p,)
 
+        self._lib.dumont_cpu_path.restype = ctypes.c_char_p
+
+    def default_path(self) -> str:
+        path: bytes = self._lib.dumont_cpu_path()
+        return path.decode()
+
     def paths(self) -> list[str]:
         names = ("portable", "avx2", "avx512", "neon")
         return [name for name in names if self.select(name)]

@@ -1,0 +1,51 @@
+"""Fixtures and small tools that many tests share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dumont_gpu.pack import PackOptions, PackResult, pack
+from dumont_gpu.restore import RestoreOptions, RestoreResult, restore
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+sys.path.insert(0, str(ROOT / "bench"))  # compare_trees is the judge of round trips here and there
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An empty directory to fill and pack."""
+    path = tmp_path / "source"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    """Where a snapshot may be written."""
+    return tmp_path / "snapshot.dumont"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where a tree may be restored; does not exist yet."""
+    return tmp_path / "target"
+
+
+def pack_tree(source: Path, snapshot: Path, **options: object) -> PackResult:
+    return pack([str(source)], str(snapshot), PackOptions(**options))  # type: ignore[arg-type]
+
+
+def restore_tree(snapshot: Path, target: Path, **options: object) -> RestoreResult:
+    return restore(str(snapshot), str(target), RestoreOptions(sync=False, **options))  # type: ignore[arg-type]
+
+
+def assert_same_tree(source: Path, target: Path) -> None:
+    from compare_trees import differences
+
+    found: Iterator[str] = differences(source, target)
+    assert list(found) == []
