@@ -295,7 +295,7 @@ class _SnapshotWriter:
         manifest = Manifest(
             method=options.method,
             tool=f"dumont-gpu {__version__}",
-            created_ns=time.time_ns(),
+            created_ns=_now_ns(),
             chunk_sha256=tuple(self._sha256),
             entries=tuple(entries),
             root=found.root,
@@ -355,6 +355,12 @@ def _without_orphans(entries: list[FileEntry], found: Scan) -> list[FileEntry]:
         else:
             kept.append(entry)
     return kept
+
+
+def _now_ns() -> int:
+    """The time, or SOURCE_DATE_EPOCH for builds that must come out the same (with one job, a snapshot then does)."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return int(fixed) * 10**9 if fixed.isdigit() else time.time_ns()
 
 
 def _shared_bytes(plan: Plan) -> int:
