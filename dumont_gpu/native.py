@@ -88,6 +88,12 @@ def _address(view: memoryview, *, writable: bool = False) -> Iterator[int]:
         ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
 
 
+def address_of(view: memoryview) -> int:
+    """Returns the address of a buffer's first byte, for looking at its alignment."""
+    with _address(view) as address:
+        return address
+
+
 def cpu_path() -> str:
     """Returns the instruction set in use: portable, avx2, avx512 or neon."""
     name: bytes = _library().dumont_cpu_path()

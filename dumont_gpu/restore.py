@@ -13,6 +13,7 @@ from typing import Final
 
 from dumont_gpu.backends import Backend, select_backend
 from dumont_gpu.codecs import Raw
+from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import ChunkEntry, align_up
 from dumont_gpu.globs import matcher
@@ -227,7 +228,7 @@ class _RestoreJob:
         meter = Meter(progress, "restore", sum(entry.size_original for entry in entries), len(entries))
         largest = max((entry.size_original for entry in entries), default=1)
         pairs = chunk_pairs(self._options.memory, largest)
-        stored, contents = BufferPool(pairs, largest), BufferPool(pairs, largest)
+        stored, contents = (BufferPool(pairs, largest + ALIGNMENT) for _ in range(2))
         pipeline = Pipeline(stored, contents)
         jobs = min(self._options.jobs or default_jobs(), pairs)
         fetched = pipeline.stage("fetch", self._fetch, with_buffers(self.chunks, stored))
@@ -243,7 +244,8 @@ class _RestoreJob:
 
     def _fetch(self, item: tuple[int, Buffer]) -> _LoadedChunk:
         number, buffer = item
-        stored = buffer.view[: self._entry(number).size_compressed]
+        shift = self._shift(number) if self._entry(number).compressor_id == RAW.id else 0
+        stored = buffer.view[shift : shift + self._entry(number).size_compressed]
         self._snapshot.source.read_into(self._entry(number).offset, stored)
         return _LoadedChunk(number, buffer, stored)
 
@@ -254,7 +256,8 @@ class _RestoreJob:
         if entry.compressor_id == RAW.id and len(chunk.content) == entry.size_original:
             spare.release()
         else:
-            content = spare.view[: entry.size_original]
+            shift = self._shift(chunk.number)
+            content = spare.view[shift : shift + entry.size_original]
             self._decode_into(content, chunk, entry)
             chunk.buffer.release()
             chunk = _LoadedChunk(chunk.number, spare, content)
@@ -279,6 +282,12 @@ class _RestoreJob:
                 ],
             )
         chunk.buffer.release()
+
+    def _shift(self, number: int) -> int:
+        """Where in its buffer the chunk's content must start so that its largest extent can be written directly."""
+        extents = (extent for _, extents in self._places[number] for extent in extents)
+        largest = max(extents, key=lambda extent: extent.length)
+        return shift_for(largest.file_offset, largest.chunk_offset) if largest.length >= DIRECT_MINIMUM else 0
 
     def _entry(self, number: int) -> ChunkEntry:
         return self._snapshot.chunks[number]

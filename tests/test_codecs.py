@@ -100,7 +100,7 @@ def test_another_original_size_is_damaged(codec: Codec, wrong: int) -> None:
 def test_truncation_and_trailing_bytes_are_damaged(codec: Codec) -> None:
     data = b"".join(struct.pack("<f", i * 0.001) for i in range(4096))
     stored = encode(codec, data)
-    cuts = [*range(0, 64), *range(64, len(stored), 997), len(stored) - 1]
+    cuts = [*range(64), *range(64, len(stored), 997), len(stored) - 1]
     for bad in (*(stored[:cut] for cut in cuts if cut < len(stored)), stored + b"\0", stored + stored):
         with pytest.raises((DamagedError, UnsupportedError)):
             decode(codec, bad, len(data))

@@ -17,7 +17,7 @@ from dumont_gpu.storage import LocalSource
 from dumont_gpu.verify import VerifyOptions, verify
 
 sys.path.insert(0, str(GOLDEN))
-from make import ARCHIVES, FUTURE, describe  # noqa: E402
+from make import ARCHIVES, FUTURE, describe
 
 
 @pytest.mark.parametrize("name", ARCHIVES)

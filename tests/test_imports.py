@@ -15,7 +15,7 @@ LAYERS = [
     ["errors"],
     ["sizes", "globs", "format", "pipeline", "progress"],
     ["native", "jobs", "manifest"],
-    ["codecs"],
+    ["codecs", "direct_io"],
     ["methods", "storage", "tree"],
     ["regions", "snapshot", "doctor"],
     ["planner", "backends"],
@@ -62,7 +62,13 @@ def test_importing_the_package_loads_next_to_nothing() -> None:
 
 
 def test_the_command_line_loads_no_codec_before_a_command_runs() -> None:
-    assert not loaded_by("import dumont_gpu.cli") & {"lz4", "lz4.frame", "dumont_gpu.native", "dumont_gpu.pack", "numpy"}
+    assert not loaded_by("import dumont_gpu.cli") & {
+        "lz4",
+        "lz4.frame",
+        "dumont_gpu.native",
+        "dumont_gpu.pack",
+        "numpy",
+    }
 
 
 def test_no_gpu_package_is_needed() -> None:

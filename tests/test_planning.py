@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import random
@@ -28,7 +29,9 @@ FP32 = struct.pack(f"<{COUNT}f", *(rng.gauss(0, 0.02) for _ in range(COUNT)))
 BF16 = b"".join(FP32[i + 2 : i + 4] for i in range(0, len(FP32), 4))
 FP16 = struct.pack(f"<{COUNT}e", *struct.unpack(f"<{COUNT}f", FP32))
 NOISE = rng.randbytes(300_000)
-TEXT = b"".join(f"epoch {i} loss={rng.random():.3f} lr=0.0003 path=/data/shard-{i % 97}\n".encode() for i in range(6000))
+TEXT = b"".join(
+    f"epoch {i} loss={rng.random():.3f} lr=0.0003 path=/data/shard-{i % 97}\n".encode() for i in range(6000)
+)
 
 
 def regions_of(path: Path, data: bytes) -> list[Region]:
@@ -40,7 +43,7 @@ def regions_of(path: Path, data: bytes) -> list[Region]:
         os.close(fd)
     assert found[0].start == 0
     assert found[-1].end == len(data)
-    assert all(before.end == after.start for before, after in zip(found, found[1:], strict=False))
+    assert all(before.end == after.start for before, after in itertools.pairwise(found))
     return found
 
 
@@ -89,7 +92,9 @@ def safetensors(tensors: list[tuple[str, str, bytes]]) -> bytes:
 def test_safetensors_regions_follow_its_header(tmp_path: Path) -> None:
     found = regions_of(
         tmp_path / "m",  # as in a Hugging Face cache: no extension
-        safetensors([("a", "F32", FP32), ("b", "BF16", BF16), ("c", "F16", FP16), ("d", "U8", NOISE), ("e", "I64", TEXT)]),
+        safetensors(
+            [("a", "F32", FP32), ("b", "BF16", BF16), ("c", "F16", FP16), ("d", "U8", NOISE), ("e", "I64", TEXT)]
+        ),
     )
     sizes = {codec: sum(r.end - r.start for r in found if r.codec == codec) for codec in {r.codec for r in found}}
     assert sizes[ZipNN(Dtype.FP32)] == pytest.approx(len(FP32), abs=100)

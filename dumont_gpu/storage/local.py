@@ -9,6 +9,7 @@ import os
 import stat
 from pathlib import Path
 
+from dumont_gpu.direct_io import write_at
 from dumont_gpu.errors import DamagedError, DumontError, SnapshotNotFoundError, UsageError
 
 
@@ -70,9 +71,7 @@ class LocalSink:
         return status.st_dev, status.st_ino
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        done = 0
-        while done < len(data):
-            done += os.pwrite(self._fd, data[done:], offset + done)
+        write_at(self._fd, offset, data)
 
     def commit(self, size: int) -> None:
         os.ftruncate(self._fd, size)

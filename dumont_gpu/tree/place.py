@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from dumont_gpu.direct_io import write_at
 from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.manifest import EntryType, FileEntry, printable, with_new_leaders
 from dumont_gpu.tree.handles import DirectoryHandles, split
@@ -116,7 +117,7 @@ class TreeWriter:
                 fd = self._open_for_writing(parent, name, entry, state)
                 try:
                     for offset, data in pieces:
-                        _write_at(fd, offset, data)
+                        write_at(fd, offset, data)
                     with state.lock:
                         state.remaining -= max(1, len(pieces))
                         complete = state.remaining <= 0
@@ -327,12 +328,6 @@ class TreeWriter:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             reason = "a symlink or a file stands where the snapshot has a directory; it is not followed"
         return OSError(error.errno, reason, self._shown(path))
-
-
-def _write_at(fd: int, offset: int, data: memoryview) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(fd, data[done:], offset + done)
 
 
 def _sync_file_system(fd: int) -> None:

@@ -52,8 +52,9 @@ class Ours:
         self.stored = 0
 
     def encode(self, size: int) -> None:
-        self.stored = self._lib.dumont_zipnn_encode(self._data, size, self._stream, len(self._stream),
-                                                    self._kind.dtype, BLOCK_LOG2)
+        self.stored = self._lib.dumont_zipnn_encode(
+            self._data, size, self._stream, len(self._stream), self._kind.dtype, BLOCK_LOG2
+        )
 
     def decode(self, size: int) -> None:
         if self._lib.dumont_zipnn_decode(self._stream, self.stored, self._out, size) != size:
@@ -74,12 +75,19 @@ def zipnn_speeds(kind: ElementType, data: bytes) -> tuple[float, float]:
         private = bytes(bytearray(data))  # zipnn overwrites its input
         header = header_of(kind, len(data), ZIPNN_BLOCK_LOG2)
         start = time.perf_counter()
-        stream = bytes(zipnn_core.zipnn_core(header, private, kind.planes, kind.bit_reorder, kind.byte_reorder, 0,
-                                             block_size, 0.95, 10, 1))
+        stream = bytes(
+            zipnn_core.zipnn_core(
+                header, private, kind.planes, kind.bit_reorder, kind.byte_reorder, 0, block_size, 0.95, 10, 1
+            )
+        )
         encode.append(time.perf_counter() - start)
     body = stream[HEADER_SIZE:]
-    decode = best_seconds(lambda: zipnn_core.combine_dtype(body, kind.planes, kind.bit_reorder, kind.byte_reorder,
-                                                           block_size, len(data), 1), 4)
+    decode = best_seconds(
+        lambda: zipnn_core.combine_dtype(
+            body, kind.planes, kind.bit_reorder, kind.byte_reorder, block_size, len(data), 1
+        ),
+        4,
+    )
     return len(data) / min(encode) / 1e9, len(data) / decode / 1e9
 
 
@@ -96,9 +104,11 @@ def main() -> None:
         stored = ours.stored / len(data)
         hot_encode, hot_decode = ours.speeds(HOT_SIZE, 50)
         zipnn_encode, zipnn_decode = zipnn_speeds(kind, data)
-        print(f"{kind.name:9s} stored {stored:.4f} {encode:7.2f} {zipnn_encode:6.2f} {encode / zipnn_encode:5.1f}x "
-              f"{decode:8.2f} {zipnn_decode:6.2f} {decode / zipnn_decode:5.1f}x {hot_encode:12.2f} {hot_decode:6.2f}",
-              flush=True)
+        print(
+            f"{kind.name:9s} stored {stored:.4f} {encode:7.2f} {zipnn_encode:6.2f} {encode / zipnn_encode:5.1f}x "
+            f"{decode:8.2f} {zipnn_decode:6.2f} {decode / zipnn_decode:5.1f}x {hot_encode:12.2f} {hot_decode:6.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -15,8 +15,27 @@ import numpy as np
 from native_codec import NativeCodec
 from zipnn_peer import ELEMENT_TYPES, ElementType, ZipnnPeer
 
-SIZES = (*range(1, 130), 255, 256, 257, 511, 512, 513, 599, 600, 1023, 4095, 8191, 20_001, 65_536, 65_537, 98_303,
-         131_072, 196_609, 400_003)  # elements
+SIZES = (
+    *range(1, 130),
+    255,
+    256,
+    257,
+    511,
+    512,
+    513,
+    599,
+    600,
+    1023,
+    4095,
+    8191,
+    20_001,
+    65_536,
+    65_537,
+    98_303,
+    131_072,
+    196_609,
+    400_003,
+)  # elements
 
 
 def as_element(values: np.ndarray, kind: ElementType) -> bytes:
@@ -100,9 +119,11 @@ def main() -> int:
                             failures += 1
                             print(f"we ({path}) read zipnn's stream differently:", label)
     peer.close()
-    print(f"zipnn read {ours_read_by_theirs} of our streams; we read {theirs_read_by_ours} of its streams "
-          f"(on {', '.join(paths)}); {crashes} zipnn crashes, {failures} differences; "
-          f"size against zipnn {compared[1] / compared[0]:.4f}")
+    print(
+        f"zipnn read {ours_read_by_theirs} of our streams; we read {theirs_read_by_ours} of its streams "
+        f"(on {', '.join(paths)}); {crashes} zipnn crashes, {failures} differences; "
+        f"size against zipnn {compared[1] / compared[0]:.4f}"
+    )
     return 1 if failures or crashes else 0
 
 

@@ -11,7 +11,13 @@ class NativeCodec:
         self._lib = ctypes.CDLL(str(library))
         self._lib.dumont_zipnn_encode.restype = ctypes.c_int64
         self._lib.dumont_zipnn_encode.argtypes = (
-            ctypes.c_char_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32)
+            ctypes.c_char_p,
+            ctypes.c_uint64,
+            ctypes.c_char_p,
+            ctypes.c_uint64,
+            ctypes.c_uint32,
+            ctypes.c_uint32,
+        )
         self._lib.dumont_zipnn_decode.restype = ctypes.c_int64
         self._lib.dumont_zipnn_decode.argtypes = (ctypes.c_char_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_uint64)
         self._lib.dumont_select_cpu_path.restype = ctypes.c_int64

@@ -50,12 +50,28 @@ def _serve(pipe: Connection) -> None:
         if task == "encode":
             private = bytes(bytearray(data))  # zipnn overwrites its input
             header = header_of(kind, len(data), block_log2)
-            pipe.send(bytes(zipnn_core.zipnn_core(header, private, kind.planes, kind.bit_reorder, kind.byte_reorder,
-                                                  0, block_size, 0.95, 10, 1)))
+            pipe.send(
+                bytes(
+                    zipnn_core.zipnn_core(
+                        header, private, kind.planes, kind.bit_reorder, kind.byte_reorder, 0, block_size, 0.95, 10, 1
+                    )
+                )
+            )
         else:
             (original_size,) = struct.unpack_from("<Q", data, 16)
-            pipe.send(bytes(zipnn_core.combine_dtype(data[HEADER_SIZE:], kind.planes, kind.bit_reorder,
-                                                     kind.byte_reorder, block_size, original_size, 1)))
+            pipe.send(
+                bytes(
+                    zipnn_core.combine_dtype(
+                        data[HEADER_SIZE:],
+                        kind.planes,
+                        kind.bit_reorder,
+                        kind.byte_reorder,
+                        block_size,
+                        original_size,
+                        1,
+                    )
+                )
+            )
 
 
 class ZipnnPeer:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hostile import LZ4, Archive, clear_error, command, float_bytes, refused, restored, text, tree
 
-from dumont_gpu.errors import DamagedError
 from dumont_gpu.pack import pack
 from dumont_gpu.snapshot import read_snapshot
 from dumont_gpu.storage import MemorySource
@@ -89,7 +88,19 @@ def test_paths_that_climb_are_refused_behind_their_directories_too(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "name",
-    ["C:", "C:\\Windows\\x", "c:x", "\\\\host\\share", "\\", "..\\x", "..\\..\\x", "CON", "NUL.txt", "a:stream", "\\\\?\\"],
+    [
+        "C:",
+        "C:\\Windows\\x",
+        "c:x",
+        "\\\\host\\share",
+        "\\",
+        "..\\x",
+        "..\\..\\x",
+        "CON",
+        "NUL.txt",
+        "a:stream",
+        "\\\\?\\",
+    ],
 )
 def test_backslash_and_drive_forms_are_plain_names_here(name: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
@@ -138,7 +149,10 @@ def test_entry_below_something_that_is_no_directory_is_refused(kind: str, tmp_pa
         archive.entries += [entry for entry in below.entries if "path_b64" not in entry]
         archive.chunks += below.chunks
         if child == "hardlink":
-            archive.entries = [*named("hardlink", "y").entries[:1], *[e for e in archive.entries if "path_b64" not in e]]
+            archive.entries = [
+                *named("hardlink", "y").entries[:1],
+                *[e for e in archive.entries if "path_b64" not in e],
+            ]
         assert "not a directory" in refused(archive, tmp_path / "target")
         assert tree(tmp_path) == {}
 

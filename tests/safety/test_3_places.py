@@ -159,7 +159,11 @@ def test_nothing_that_was_in_the_target_is_deleted(target: Path) -> None:
 
 def test_symlinks_that_point_outside_are_created_and_never_followed(target: Path, outside: Path) -> None:
     archive = Archive()
-    for name, leads_to in (("absolute", str(outside / "precious")), ("climbing", "../outside/new"), ("dir", str(outside))):
+    for name, leads_to in (
+        ("absolute", str(outside / "precious")),
+        ("climbing", "../outside/new"),
+        ("dir", str(outside)),
+    ):
         archive.symlink(name, leads_to)
     restored(archive, target)
     restored(archive, target, overwrite="always")
@@ -167,7 +171,9 @@ def test_symlinks_that_point_outside_are_created_and_never_followed(target: Path
     assert untouched(outside)
 
 
-@pytest.mark.parametrize("leads_to", ["d/..", "missing", "dir", "sym", "../outside/precious", "/etc/passwd", "hard", "zz"])
+@pytest.mark.parametrize(
+    "leads_to", ["d/..", "missing", "dir", "sym", "../outside/precious", "/etc/passwd", "hard", "zz"]
+)
 def test_hard_link_to_anything_but_an_earlier_file_is_refused(leads_to: str, tmp_path: Path, outside: Path) -> None:
     archive = Archive()
     archive.directory("dir")
@@ -282,7 +288,7 @@ def test_symlink_swapped_for_directory_does_not_escape(
     try:
         restored(nested(), target)
     except DumontError as error:
-        assert str(error).isprintable()  # noqa: PT017
+        assert str(error).isprintable()
     assert untouched(outside)
     after = outside.stat()
     assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
@@ -333,7 +339,8 @@ SWAPS = [(replace, kind) for kind in ("symlink", "hard link", "other file", "fif
 
 @pytest.mark.parametrize(
     ("change", "kind"),
-    SWAPS + [pytest.param(replace_with_same_inode, kind, marks=SAME_INODE) for kind in ("symlink", "other file", "fifo")],
+    SWAPS
+    + [pytest.param(replace_with_same_inode, kind, marks=SAME_INODE) for kind in ("symlink", "other file", "fifo")],
 )
 def test_swapped_leader_of_a_hard_link_is_not_linked_to(
     change: Callable[[str, Path, Path], None], kind: str, target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
@@ -384,7 +391,7 @@ def test_entry_that_appears_meanwhile_is_not_written_through(
             try:
                 restored(nested(), target / overwrite, overwrite=overwrite)
             except DumontError as error:
-                assert str(error).isprintable()  # noqa: PT017
+                assert str(error).isprintable()
         assert untouched(outside)
 
 

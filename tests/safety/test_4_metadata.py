@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hostile import MTIME, Archive, command, refused, restored
 
+from dumont_gpu.errors import DamagedError
 from dumont_gpu.pack import PackOptions, pack
 from dumont_gpu.snapshot import read_snapshot
 from dumont_gpu.storage import open_source
@@ -120,7 +121,8 @@ def test_setuid_survives_neither_owner_nor_its_order(target: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "owner", [[], [0], [0, 0, 0], [-1, 0], [1 << 32, 0], [0.0, 0], ["root", "root"], "root", 0, [True, 0], {}, [None, 0]]
+    "owner",
+    [[], [0], [0, 0, 0], [-1, 0], [1 << 32, 0], [0.0, 0], ["root", "root"], "root", 0, [True, 0], {}, [None, 0]],
 )
 def test_malformed_owner_is_refused(owner: Any, target: Path) -> None:
     archive = Archive()
@@ -228,7 +230,10 @@ def test_malformed_root_is_refused(root: Any, target: Path) -> None:
 )  # fmt: skip
 def test_root_that_claims_to_be_something_else_is_refused_or_a_directory(fields: dict[str, Any], target: Path) -> None:
     source = open_source(str(Archive(head={"root": {"mode": 0o755, "mtime_ns": 0} | fields}).write(target)))
-    root = read_snapshot(source).manifest.root
+    try:
+        root = read_snapshot(source).manifest.root
+    except DamagedError:
+        return
     assert root is not None
     assert (root.path, root.type.value, root.size) == ("root", "dir", 0)
 

@@ -60,7 +60,7 @@ def huff0_block(lengths: list[int], data: bytes) -> bytes:
             cell += 1 << (longest - length)
     segment = (len(data) + 3) // 4
     streams = []
-    for part in (data[i * segment:(i + 1) * segment] for i in range(4)):
+    for part in (data[i * segment : (i + 1) * segment] for i in range(4)):
         bits = "1" + "".join(codes[symbol] for symbol in part)
         streams.append(int(bits, 2).to_bytes((len(bits) + 7) // 8, "little"))
     return tree + struct.pack("<3H", *map(len, streams[:3])) + b"".join(streams)

@@ -1,0 +1,539 @@
+"""Written from dumont_gpu/FORMAT.md alone, as a second opinion: a reader of .dumont files in pure Python.
+
+It shares no code with the program and borrows only LZ4 frames, so the two agree only where the document says the same
+to both. It holds everything in memory and is slow: for tests. "Section" in a comment means one of FORMAT.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import struct
+from dataclasses import dataclass
+
+import lz4.frame
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+ALIGNMENT = 4 * KIB
+MOST_HELD = GIB  # original bytes; more are sound, but too many for a reader that returns them
+
+HEADER = struct.Struct("<8s4I5Q32s32s352s32s")
+CHUNK = struct.Struct("<QIIB8s")
+ZIPNN = struct.Struct("<2s3sBBBB4sBBBQQ")
+
+RAW, LZ4, LZ4_HC, ZIPNN_STREAM = range(4)
+
+
+class Unsupported(Exception):  # noqa: N818 - the document's word
+    """The file needs something that this reader does not know."""
+
+
+def read(data: bytes) -> dict[str, object]:
+    """Return what a snapshot holds: path to bytes (files, hard links), str (a symlink's target) or None (directories).
+
+    Raises:
+        ValueError: the file is damaged, or is no snapshot.
+        Unsupported: it is of another version, or needs a flag or codec unknown here.
+    """
+    header = parse_header(data)
+    chunks = parse_index(data, header)
+    check_padding(data, header, chunks)
+    digests, entries = parse_manifest(data, header, chunks)
+    if header.total_size_original > MOST_HELD:
+        raise Unsupported(f"{header.total_size_original} original bytes are too many to return")
+
+    contents = {entry.path: bytearray(entry.size) for entry in entries if entry.kind == "file"}
+    users: list[list[tuple[Entry, Extent]]] = [[] for _ in chunks]
+    for entry in entries:
+        for extent in entry.extents:
+            users[extent.chunk].append((entry, extent))
+    for chunk, digest, uses in zip(chunks, digests, users, strict=True):
+        stored = data[chunk.offset : chunk.offset + chunk.size_compressed]
+        must(hashlib.sha256(stored).digest() == digest, "chunk digest")
+        original = decode_chunk(stored, chunk)
+        for entry, extent in uses:
+            piece = original[extent.chunk_offset : extent.chunk_offset + extent.length]
+            must(hashlib.sha256(piece).digest() == extent.digest, "extent digest")
+            contents[entry.path][extent.file_offset : extent.file_offset + extent.length] = piece
+
+    tree: dict[str, object] = {}
+    for entry in entries:
+        value: object = None
+        if entry.kind == "symlink":
+            value = os.fsdecode(entry.target)
+        elif entry.kind != "dir":
+            value = bytes(contents[entry.target or entry.path])
+        tree[os.fsdecode(entry.path)] = value
+    return tree
+
+
+def must(holds: object, rule: str) -> None:
+    """Raise ValueError with the broken `rule` unless it holds."""
+    if not holds:
+        raise ValueError(f"damaged: {rule}")
+
+
+# --- Header: section 3
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    num_chunks: int
+    num_files: int
+    total_size_compressed: int
+    total_size_original: int
+    chunk_size: int
+    manifest_offset: int
+    manifest_size: int
+    index_sha256: bytes
+    manifest_sha256: bytes
+
+    @property
+    def index_end(self) -> int:
+        return HEADER.size + CHUNK.size * self.num_chunks
+
+
+def parse_header(data: bytes) -> Header:
+    if data[:8] != b"DUMONT02":
+        if re.fullmatch(rb"DUMONT[0-9]{2}", data[:8]):
+            raise Unsupported(f"magic {data[:8]!r}")
+        raise ValueError("no snapshot")
+    must(len(data) >= HEADER.size, "header is cut short")
+    _, version, flags, *fields, reserved, own_sha256 = HEADER.unpack_from(data)
+    must(hashlib.sha256(data[:480]).digest() == own_sha256, "header_sha256")
+    if version != 2:
+        raise Unsupported(f"version {version}")
+    if flags & 0xFFFF:
+        raise Unsupported(f"flags {flags:#x}")
+
+    header = Header(*fields)
+    must(not any(reserved), "reserved bytes")
+    must(header.num_chunks <= 4_194_304 and header.num_files <= 16_777_216, "counts")
+    must(4 * KIB <= header.chunk_size <= GIB, "chunk_size")
+    must(header.manifest_offset + header.manifest_size == len(data), "end of manifest")
+    room = header.manifest_offset - -(-header.index_end // ALIGNMENT) * ALIGNMENT
+    must(room >= 0 and header.total_size_compressed <= room, "room for chunks")
+    return header
+
+
+# --- Chunk index: section 4
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    offset: int
+    size_compressed: int
+    size_original: int
+    codec: int
+    checksum: bytes
+
+
+def parse_index(data: bytes, header: Header) -> list[Chunk]:
+    index = data[HEADER.size : header.index_end]
+    must(hashlib.sha256(index).digest() == header.index_sha256, "index_sha256")
+    chunks = [Chunk(*fields) for fields in CHUNK.iter_unpack(index)]
+    for chunk in chunks:
+        must(chunk.offset % ALIGNMENT == 0, "offset of a chunk")
+        must(1 <= chunk.size_compressed <= chunk.size_original <= header.chunk_size, "sizes of a chunk")
+        if chunk.codec > ZIPNN_STREAM:
+            raise Unsupported(f"codec {chunk.codec}")
+    must(sum(chunk.size_compressed for chunk in chunks) == header.total_size_compressed, "total_size_compressed")
+    return chunks
+
+
+def check_padding(data: bytes, header: Header, chunks: list[Chunk]) -> None:
+    """Check that the parts do not overlap, and that zeros stand between them."""
+    end = header.index_end
+    parts = sorted((chunk.offset, chunk.size_compressed) for chunk in chunks)
+    for offset, size in [*parts, (header.manifest_offset, header.manifest_size)]:
+        must(offset >= end, "parts overlap")
+        must(not any(data[end:offset]), "bytes between the parts")
+        end = offset + size
+
+
+# --- Codecs: section 5
+
+
+def decode_chunk(stored: bytes, chunk: Chunk) -> bytes:
+    if chunk.codec == RAW:
+        original = stored
+    elif chunk.codec in (LZ4, LZ4_HC):
+        original = decode_lz4(stored, chunk.size_original)
+    else:
+        original = decode_zipnn(stored, chunk.size_original)
+    must(len(original) == chunk.size_original, "size_original")
+    return original
+
+
+def decode_lz4(stored: bytes, most: int) -> bytes:
+    """Decode one LZ4 frame with a content size of at most `most` bytes."""
+    must(len(stored) >= 15 and stored[:4] == b"\x04\x22\x4d\x18", "magic of an LZ4 frame")
+    # Version 1, independent blocks, content size, no dictionary; bits 2 and 4 are the checksums. Blocks of 64 KiB.
+    must(stored[4] & 0b11101011 == 0b01101000 and stored[5] == 0x40, "kind of LZ4 frame")
+    size = int.from_bytes(stored[6:14], "little")
+    must(size <= most, "content size")
+    try:
+        original, used = lz4.frame.decompress(stored, return_bytes_read=True)
+    except RuntimeError as error:
+        raise ValueError(f"damaged: {error}") from None
+    must(used == len(stored) and len(original) == size, "LZ4 frame")
+    return bytes(original)
+
+
+@dataclass(frozen=True, slots=True)
+class Dtype:
+    """A ZipNN dtype. In `word`, 32 bits after the sign was moved, lie the exponents, the signs and the mantissas."""
+
+    element: int
+    byte_order: int = 10
+    sign_moved: int | None = None
+    word: tuple[int, int, int] | None = None
+
+
+DTYPES = {
+    1: Dtype(4, 220, 1, (0xFF000000, 0x00800000, 0x007FFFFF)),  # fp32
+    4: Dtype(2, sign_moved=0),  # fp16
+    6: Dtype(2, sign_moved=1, word=(0xFF00FF00, 0x00800080, 0x007F007F)),  # bf16
+    29: Dtype(1),  # fp8 e4m3
+    30: Dtype(1),  # fp8 e5m2
+}
+
+
+def decode_zipnn(stream: bytes, original_size: int) -> bytes:
+    """Decode one ZipNN stream of `original_size` original bytes: section 5.2."""
+    must(len(stream) >= ZIPNN.size, "ZipNN header is cut short")
+    magic, version, order, moved, _, plain, zero, zero_too, block_log2, number, size, total = ZIPNN.unpack_from(stream)
+    must(magic == b"ZN", "magic of a ZipNN stream")
+    dtype = DTYPES.get(number)
+    if dtype is None or version != b"\x00\x05\x04" or plain != 1 or any(zero) or zero_too:
+        raise Unsupported("kind of ZipNN stream")
+    must(order == dtype.byte_order and dtype.sign_moved in (moved, None), "ZipNN header contradicts its dtype")
+    must(size == original_size and total == len(stream), "sizes of a ZipNN stream")
+
+    planes = dtype.element
+    block_size = min(1 << block_log2, 128 * KIB) if planes == 1 else 1 << block_log2
+    blocks = -(-size // block_size)
+    tables_end = ZIPNN.size + planes * blocks * 9
+    must(tables_end <= len(stream), "ZipNN tables are cut short")
+    types = stream[ZIPNN.size : ZIPNN.size + planes * blocks]
+    ends = struct.unpack_from(f"<{planes * blocks}Q", stream, ZIPNN.size + planes * blocks)
+
+    sizes = [min(block_size, size - start) for start in range(0, size, block_size)]
+    originals = [bytearray(length) for length in sizes]
+    at = tables_end
+    for plane in range(planes):
+        start = at
+        for block, length in enumerate(sizes):
+            end = start + ends[plane * blocks + block]
+            must(at <= end <= len(stream), "bounds of a ZipNN block")
+            count = length // planes + (plane < length % planes)
+            originals[block][plane::planes] = decode_plane(types[plane * blocks + block], stream[at:end], count)
+            at = end
+    must(at == len(stream), "bytes left over in a ZipNN stream")
+    return b"".join(restore_signs(original, dtype) for original in originals)
+
+
+def restore_signs(block: bytearray, dtype: Dtype) -> bytes:
+    """Move the sign bits of a block back to the top: all its 32-bit words at once, as one long integer."""
+    if dtype.word is None:
+        return bytes(block)
+    words = len(block) // 4
+    exponents, signs, mantissas = (int.from_bytes(mask.to_bytes(4, "little") * words, "little") for mask in dtype.word)
+    moved = int.from_bytes(block[: 4 * words], "little")
+    restored = (moved & exponents) >> 1 | (moved & signs) << 8 | moved & mantissas
+    return restored.to_bytes(4 * words, "little") + block[4 * words :]
+
+
+def decode_plane(kind: int, stored: bytes, count: int) -> bytes:
+    """Decode one block of one group to `count` bytes."""
+    must(kind in (0, 1), "type of a ZipNN block")
+    if len(stored) == count:
+        return stored
+    must(kind == 1 and 1 <= len(stored) < count, "size of a ZipNN block")
+    if len(stored) == 1:
+        return stored * count
+    return decode_huff0(stored, count)
+
+
+# --- Huff0
+
+
+def decode_huff0(stored: bytes, count: int) -> bytes:
+    """Decode a tree description, a jump table and four bit streams to `count` symbols."""
+    must(count <= 128 * KIB, "size of a Huff0 block")
+    weights, used = parse_weights(stored)
+    cells, width = decoding_table(weights)
+    at = used + 6
+    must(at <= len(stored), "jump table is cut short")
+    sizes = struct.unpack_from("<3H", stored, used)
+    quarter = -(-count // 4)
+    must(3 * quarter <= count, "a Huff0 block too small for four streams")
+    original = bytearray()
+    for size in sizes:
+        must(at + size <= len(stored), "jump table")
+        original += decode_symbols(stored[at : at + size], cells, width, quarter)
+        at += size
+    return bytes(original + decode_symbols(stored[at:], cells, width, count - 3 * quarter))
+
+
+def backward_bits(stream: bytes) -> str:
+    """Return the bits of a stream that is read backwards, in reading order, as digits; the marker is left out."""
+    must(stream and stream[-1], "end mark of a bit stream")
+    return f"{int.from_bytes(stream, 'little'):b}"[1:]
+
+
+def decode_symbols(stream: bytes, cells: dict[str, tuple[int, int]], width: int, count: int) -> bytes:
+    bits = backward_bits(stream)
+    end = len(bits)
+    bits += "0" * width  # the last codes may be shorter than what a look-up reads
+    symbols = bytearray()
+    at = 0
+    while at < end:
+        symbol, length = cells[bits[at : at + width]]
+        symbols.append(symbol)
+        at += length
+    must(at == end and len(symbols) == count, "symbols of a bit stream")
+    return bytes(symbols)
+
+
+def decoding_table(weights: list[int]) -> tuple[dict[str, tuple[int, int]], int]:
+    """Return the cells, (symbol, bits of its code) by their binary digits, and tableLog: how many digits."""
+    must(len(weights) < 256 and all(weight < 12 for weight in weights), "weights")
+    total = sum(1 << weight >> 1 for weight in weights)
+    must(total, "a tree without symbols")
+    width = total.bit_length()
+    rest = (1 << width) - total
+    must(width <= 12 and rest & (rest - 1) == 0, "sum of weights")
+    weights = [*weights, rest.bit_length()]
+    must(weights.count(1) >= 2 and weights.count(1) % 2 == 0, "symbols of weight 1")
+
+    cells = [
+        (symbol, width + 1 - weight)
+        for weight in range(1, width + 1)
+        for symbol in range(len(weights))
+        if weights[symbol] == weight
+        for _ in range(1 << weight - 1)
+    ]
+    return {f"{number:0{width}b}": cell for number, cell in enumerate(cells)}, width
+
+
+def parse_weights(data: bytes) -> tuple[list[int], int]:
+    """Return the written weights, and the bytes that the tree description takes."""
+    must(data, "tree description is cut short")
+    first = data[0]
+    used = 1 + first if first < 128 else 1 + (first - 127 + 1) // 2
+    must(used <= len(data), "tree description is cut short")
+    if first < 128:
+        return fse_weights(data[1:used]), used
+    halves = [half for byte in data[1:used] for half in (byte >> 4, byte & 15)]
+    return halves[: first - 127], used
+
+
+# --- FSE: RFC 8878, sections 4.1 and 4.2.1.2
+
+
+def fse_weights(data: bytes) -> list[int]:
+    """Decode weights that two states read in turn from one backward stream, until an update finds too few bits."""
+    accuracy, counts, used = fse_counts(data)
+    must(accuracy <= 6, "accuracy log of weights")
+    cells = fse_table(accuracy, counts)
+    bits = backward_bits(data[used:])
+    at = 2 * accuracy
+    must(at <= len(bits), "states of weights")
+    states = [int(bits[:accuracy], 2), int(bits[accuracy:at], 2)]
+    weights: list[int] = []
+    while len(weights) < 255:
+        symbol, length, base = cells[states[0]]
+        weights.append(symbol)
+        if at + length > len(bits):
+            return [*weights, cells[states[1]][0]]
+        states = [states[1], base + int("0" + bits[at : at + length], 2)]
+        at += length
+    raise ValueError("damaged: too many weights")
+
+
+def fse_counts(data: bytes) -> tuple[int, list[int], int]:
+    """Return accuracy log, normalised counts (-1: "less than one") and the bytes that they take."""
+    number = int.from_bytes(data, "little")
+    accuracy = (number & 15) + 5
+    at = 4
+    counts: list[int] = []
+    left = 1 << accuracy
+    while left > 0:
+        must(len(counts) < 256, "symbols of an FSE table")
+        width = (left + 1).bit_length()
+        spare = (1 << width) - 1 - (left + 1)  # so many values take a bit less
+        value = number >> at & (1 << width) - 1
+        low = value & (1 << width - 1) - 1
+        if low < spare:
+            value, width = low, width - 1
+        elif value != low:
+            value -= spare
+        at += width
+        counts.append(value - 1)
+        left -= abs(value - 1)
+        repeat = 3 if value == 1 else 0
+        while repeat == 3:
+            repeat = number >> at & 3
+            at += 2
+            must(at <= 8 * len(data), "FSE table is cut short")
+            counts += [0] * repeat
+    must(left == 0 and at <= 8 * len(data), "FSE table")
+    return accuracy, counts, -(-at // 8)
+
+
+def fse_table(accuracy: int, counts: list[int]) -> list[tuple[int, int, int]]:
+    """Return for each state its symbol, the bits that the next one takes, and what they are added to."""
+    size = 1 << accuracy
+    symbols = [-1] * size
+    rare = [symbol for symbol, count in enumerate(counts) if count == -1]
+    symbols[size - len(rare) :] = reversed(rare)
+    at = 0
+    for symbol, count in enumerate(counts):
+        for _ in range(count):
+            symbols[at] = symbol
+            at = (at + (size >> 1) + (size >> 3) + 3) % size
+            while at >= size - len(rare):
+                at = (at + (size >> 1) + (size >> 3) + 3) % size
+
+    following = [abs(count) for count in counts]
+    cells = []
+    for symbol in symbols:
+        length = accuracy + 1 - following[symbol].bit_length()
+        cells.append((symbol, length, (following[symbol] << length) - size))
+        following[symbol] += 1
+    return cells
+
+
+# --- Manifest: section 6
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    file_offset: int
+    chunk: int
+    chunk_offset: int
+    length: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    path: bytes
+    kind: str
+    size: int = 0
+    extents: tuple[Extent, ...] = ()
+    target: bytes = b""
+
+
+def parse_manifest(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[list[bytes], list[Entry]]:
+    """Return the digests of the chunks, and the entries."""
+    stored = data[header.manifest_offset :]
+    must(hashlib.sha256(stored).digest() == header.manifest_sha256, "manifest_sha256")
+    all_lines = decode_lz4(stored, GIB).split(b"\n")
+    must(len(all_lines) >= 3, "lines of the manifest")
+    first, *lines, last, nothing = all_lines
+    must(first.endswith(b'"entries":[') and last == b"]}" and nothing == b"", "layout of the manifest")
+    must(len(first) <= MIB + 80 * header.num_chunks, "length of the manifest's first line")
+    must(len(lines) == header.num_files, "num_files")
+
+    head = json_object(first + b"]}")
+    string(head.get("method"))
+    string(head.get("tool"))
+    integer(head.get("created_ns"), 0, 1 << 64)
+    digests = [digest(value) for value in array(head.get("chunks"))]
+    must([chunk.checksum for chunk in chunks] == [value[:8] for value in digests], "digests of chunks")
+
+    entries: list[Entry] = []
+    kinds: dict[bytes, str] = {b"": "dir"}
+    for number, line in enumerate(lines, 1):
+        must(len(line) <= 16 * MIB, "length of a manifest's line")
+        must(line.endswith(b",") == (number < len(lines)), "comma after an entry")
+        entry = parse_entry(json_object(line.removesuffix(b",")), chunks)
+        must(not entries or entries[-1].path < entry.path, "order of paths")
+        must(kinds.get(entry.path.rpartition(b"/")[0]) == "dir", "directory of an entry")
+        must(entry.kind != "hardlink" or kinds.get(entry.target) == "file", "target of a hard link")
+        kinds[entry.path] = entry.kind
+        entries.append(entry)
+    must(sum(entry.size for entry in entries) == header.total_size_original, "total_size_original")
+    return digests, entries
+
+
+def parse_entry(record: dict[str, object], chunks: list[Chunk]) -> Entry:
+    path = name(record, "path")
+    must(len(path) <= 32 * KIB and b"\0" not in path, "path")
+    for component in path.split(b"/"):
+        must(component not in (b"", b".", b"..") and len(component) <= 255, "component of a path")
+    kind = string(record.get("type"))
+    must(kind in ("file", "dir", "symlink", "hardlink"), "type of an entry")
+    if kind == "hardlink":
+        return Entry(path, kind, target=name(record, "target"))
+    integer(record.get("mode"), 0, 0o7777)
+    integer(record.get("mtime_ns"), -(1 << 63), (1 << 63) - 1)
+    if kind == "dir":
+        return Entry(path, kind)
+    if kind == "symlink":
+        return Entry(path, kind, target=name(record, "target"))
+    size = integer(record.get("size"), 0, (1 << 63) - 1)
+    return Entry(path, kind, size, parse_extents(record, size, chunks))
+
+
+def parse_extents(record: dict[str, object], size: int, chunks: list[Chunk]) -> tuple[Extent, ...]:
+    places, digests = array(record.get("extents")), array(record.get("sha256"))
+    must(len(places) == len(digests), "one digest per extent")
+    extents = []
+    end = 0
+    for place, sha256 in zip(places, digests, strict=True):
+        numbers = array(place)
+        must(len(numbers) == 4, "fields of an extent")
+        at, chunk, chunk_offset, length = (integer(number, 0, (1 << 63) - 1) for number in numbers)
+        extent = Extent(at, chunk, chunk_offset, length, digest(sha256))
+        must(extent.length > 0 and end <= extent.file_offset, "order of extents")
+        end = extent.file_offset + extent.length
+        must(end <= size and extent.chunk < len(chunks), "extent outside its file, or of no chunk")
+        must(extent.chunk_offset + extent.length <= chunks[extent.chunk].size_original, "extent outside its chunk")
+        extents.append(extent)
+    return tuple(extents)
+
+
+def json_object(text: bytes) -> dict[str, object]:
+    try:
+        value = json.loads(text.decode())
+    except RecursionError:
+        raise ValueError("damaged: JSON is nested too deeply") from None
+    must(isinstance(value, dict), "a JSON object")
+    return dict(value)
+
+
+def array(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise ValueError("damaged: a JSON array is missing")
+    return value
+
+
+def string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("damaged: a JSON string is missing")
+    return value
+
+
+def integer(value: object, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:  # a bool is an int, but not here
+        raise ValueError("damaged: a JSON number is missing or out of bounds")
+    return value
+
+
+def digest(value: object) -> bytes:
+    text = string(value)
+    must(re.fullmatch("[0-9a-f]{64}", text), "digits of a digest")
+    return bytes.fromhex(text)
+
+
+def name(record: dict[str, object], key: str) -> bytes:
+    """Return the bytes of `key`, or of what stands instead of it when they are not UTF-8."""
+    if key in record:
+        return string(record[key]).encode()
+    return base64.b64decode(string(record.get(f"{key}_b64")), validate=True)
