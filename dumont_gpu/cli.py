@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -74,6 +75,9 @@ def run(application: typer.Typer) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # paths need not fit the terminal's encoding
     try:
         application()
     except DumontError as error:
@@ -100,7 +104,9 @@ def _print_error(error: DumontError, code: int) -> None:
     if "--json" in sys.argv:
         print(json.dumps({"type": "error", "code": code, "message": str(error)}), file=sys.stderr)
     else:
-        print(f"dumont-gpu: {error}", file=sys.stderr)
+        from dumont_gpu.sizes import one_line
+
+        print(f"dumont-gpu: {one_line(str(error))}", file=sys.stderr)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -380,5 +386,12 @@ def _renderer(progress: str, *, as_json: bool, quiet: bool) -> Any:
 
 
 def _patterns(patterns: list[str] | None, files: list[str] | None) -> tuple[str, ...]:
-    lines = [line.strip() for file in files or () for line in Path(file).read_text().splitlines()]
+    lines = [line.strip() for file in files or () for line in _pattern_file(file)]
     return (*(patterns or ()), *(line for line in lines if line and not line.startswith("#")))
+
+
+def _pattern_file(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not a list of patterns in UTF-8") from None

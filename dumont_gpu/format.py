@@ -92,11 +92,11 @@ class Header:
             UnsupportedError: another version, or a required flag this version does not know.
             DamagedError: anything else that contradicts FORMAT.md.
         """
-        if data[:6] != MAGIC[:6]:
+        if data[:6] != MAGIC[:6] or not data[6:8].isdigit():
             raise DamagedError("not a .dumont file (it does not start with DUMONT02)")
         if len(data) >= len(MAGIC) and not data.startswith(MAGIC):
-            version = data[6:8].decode("ascii", "backslashreplace")
-            raise UnsupportedError(f"snapshot of format version {version!r}; this dumont-gpu reads version 02")
+            version = data[6:8].decode()
+            raise UnsupportedError(f"snapshot of format version {version}; this dumont-gpu reads version 02")
         if len(data) < HEADER_SIZE:
             raise DamagedError(f"the file ends within its header ({len(data)} of {HEADER_SIZE} bytes)")
         (

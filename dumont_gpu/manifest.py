@@ -6,7 +6,6 @@ FORMAT.md, section 6, is the specification. Paths are `str` as from `os.fsdecode
 from __future__ import annotations
 
 import base64
-import binascii
 import enum
 import json
 import os
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from dumont_gpu.errors import DamagedError
+from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.format import DIGEST_SIZE, ChunkEntry, GiB, Header, KiB, MiB
 
 MAX_NAME: Final = 255  # bytes in one path component, as Linux file systems have it
@@ -23,10 +22,12 @@ MAX_ENTRIES: Final = 1 << 24
 MAX_FILE_SIZE: Final = (1 << 63) - 1
 _MAX_MANIFEST: Final = 1 * GiB
 _MAX_LINE: Final = 16 * MiB
-MAX_EXTENTS: Final = 100_000  # of one file; keeps its entry well below the limit of a line
+MAX_EXTENTS: Final = 100_000  # of one file; keeps its entry below the limit of a line
 _OPEN: Final = b'"entries":['  # ends the first line; then an entry a line, so that readers and `grep` go line by line
 _CLOSE: Final = b"]}"
 _MTIME_LIMIT: Final = 1 << 63
+_NO_OWNER: Final = (1 << 32) - 1  # what chown takes for "leave it as it is"
+_SHOWN: Final = 200  # characters of a hostile value that a message repeats
 
 
 class EntryType(str, enum.Enum):
@@ -80,13 +81,21 @@ class Manifest:
     root: FileEntry | None = None  # mode, time and owner of the packed directory itself
 
     def to_json(self) -> bytes:
+        """Returns the manifest as FORMAT.md lays it out.
+
+        Raises:
+            DumontError: it would break a limit, so that no reader would accept it.
+        """
         head: dict[str, Any] = {"method": self.method, "tool": self.tool, "created_ns": self.created_ns}
         if self.root is not None:
             head["root"] = _metadata_to_json(self.root)
         head["chunks"] = [digest.hex() for digest in self.chunk_sha256]
-        opening = json.dumps(head, separators=(",", ":"))[:-1].encode() + b"," + _OPEN
-        lines = ",\n".join(json.dumps(_entry_to_json(entry), separators=(",", ":")) for entry in self.entries)
-        return opening + b"\n" + lines.encode() + (b"\n" if self.entries else b"") + _CLOSE + b"\n"
+        opening = json.dumps(head, separators=(",", ":"))[:-1] + "," + _OPEN.decode()
+        lines = [_entry_line(entry) for entry in self.entries]
+        if len(lines) > MAX_ENTRIES:
+            raise DumontError(f"{len(lines)} entries; a snapshot may have {MAX_ENTRIES}")
+        body = [",\n".join(lines)] if lines else []
+        return "\n".join([opening, *body, _CLOSE.decode(), ""]).encode()
 
 
 def manifest_limit(header: Header) -> int:
@@ -107,6 +116,7 @@ def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[Chu
         DamagedError: malformed JSON or a broken rule; the message names the entry.
     """
     lines = _lines(data, _head_limit(header))
+    more = True  # whether the line before announced another entry
     first = next(lines, b"")
     if not first.endswith(_OPEN):
         raise DamagedError("malformed manifest: its first line does not open the entries")
@@ -116,6 +126,9 @@ def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[Chu
     for line in lines:
         if line == _CLOSE:
             break
+        if not more:
+            raise DamagedError("malformed manifest: a comma is missing between entries")
+        more = line.endswith(b",")
         if len(entries) == header.num_files:
             raise DamagedError(f"the manifest has more entries than the {header.num_files} of the header")
         entry = _entry_from_json(_parse_json(line.removesuffix(b",")))
@@ -123,6 +136,8 @@ def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[Chu
         entries.append(entry)
     else:
         raise DamagedError("malformed manifest: it breaks off")
+    if entries and more:
+        raise DamagedError("malformed manifest: a comma after the last entry")
     if next(lines, None) is not None:
         raise DamagedError("malformed manifest: something follows it")
     if len(entries) != header.num_files:
@@ -133,10 +148,10 @@ def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[Chu
     return Manifest(
         method=_typed(head, "method", str),
         tool=_typed(head, "tool", str),
-        created_ns=_typed(head, "created_ns", int),
+        created_ns=_number(head, "created_ns", _MTIME_LIMIT - 1, -_MTIME_LIMIT),
         chunk_sha256=_chunk_digests(head, chunks),
         entries=tuple(entries),
-        root=None if root is None else _entry_from_json({"path": "root", "type": "dir"} | _as_object(root)),
+        root=None if root is None else _entry_from_json({**_as_object(root), "path": "root", "type": "dir"}),
     )
 
 
@@ -161,13 +176,18 @@ def with_new_leaders(entries: Iterable[FileEntry], files: Mapping[str, FileEntry
     return result
 
 
+def clamp_mtime(mtime_ns: int) -> int:
+    """Returns the nearest time that the format can hold: a signed 64-bit number of nanoseconds."""
+    return max(-_MTIME_LIMIT, min(mtime_ns, _MTIME_LIMIT - 1))
+
+
 def check_path(path: bytes) -> None:
     """Raises DamagedError unless `path` is a plain relative path: safe to create below a target directory."""
-    shown = printable(os.fsdecode(path[:200]))
+    shown = _shown(os.fsdecode(path))
     if not path:
         raise DamagedError("an entry without a path")
     if len(path) > MAX_PATH:
-        raise DamagedError(f"a path of {len(path)} bytes: {shown}…")
+        raise DamagedError(f"a path of {len(path)} bytes: {shown}")
     if path.startswith(b"/"):
         raise DamagedError(f"an absolute path: {shown}")
     if b"\0" in path:
@@ -176,7 +196,7 @@ def check_path(path: bytes) -> None:
         if name in (b"", b".", b".."):
             raise DamagedError(f"a path with an empty, '.' or '..' component: {shown}")
         if len(name) > MAX_NAME:
-            raise DamagedError(f"a name of {len(name)} bytes: {shown}…")
+            raise DamagedError(f"a name of {len(name)} bytes: {shown}")
 
 
 def printable(path: str) -> str:
@@ -184,6 +204,11 @@ def printable(path: str) -> str:
     if path.isprintable() and "\\" not in path:
         return path
     return "".join(char if char.isprintable() and char != "\\" else _escaped(char) for char in path)
+
+
+def _shown(value: object) -> str:
+    text = printable(str(value)[: _SHOWN + 1])
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def _escaped(char: str) -> str:
@@ -200,6 +225,16 @@ def _metadata_to_json(entry: FileEntry) -> dict[str, Any]:
     if entry.owner is not None:
         data["owner"] = list(entry.owner)
     return data
+
+
+def _entry_line(entry: FileEntry) -> str:
+    line = json.dumps(_entry_to_json(entry), separators=(",", ":"))
+    if len(line) > _MAX_LINE or len(entry.extents) > MAX_EXTENTS:
+        raise DumontError(
+            f"{_shown(entry.path)}: {len(entry.extents)} extents are more than a snapshot can hold: "
+            "choose a larger --chunk-size"
+        )
+    return line
 
 
 def _entry_to_json(entry: FileEntry) -> dict[str, Any]:
@@ -224,7 +259,7 @@ def _entry_from_json(raw: Any) -> FileEntry:
     try:
         kind = EntryType(data.get("type"))
     except ValueError:
-        raise DamagedError(f"{printable(path)}: unknown entry type") from None
+        raise DamagedError(f"{_shown(path)}: unknown entry type") from None
     try:
         if kind is EntryType.HARDLINK:
             return FileEntry(path, kind, target=_text_from_json(data, "target"))
@@ -241,11 +276,13 @@ def _entry_from_json(raw: Any) -> FileEntry:
             changed=data.get("changed") is True,
         )
     except DamagedError as error:
-        raise DamagedError(f"{printable(path)}: {error}") from None
+        raise DamagedError(f"{_shown(path)}: {error}") from None
 
 
 def _extents_from_json(data: dict[str, Any]) -> tuple[Extent, ...]:
     rows, digests = _typed(data, "extents", list), _typed(data, "sha256", list)
+    if len(rows) > MAX_EXTENTS:
+        raise DamagedError(f"{len(rows)} extents; the limit is {MAX_EXTENTS}")
     if len(rows) != len(digests):
         raise DamagedError(f"{len(rows)} extents but {len(digests)} digests")
     extents = []
@@ -258,7 +295,11 @@ def _extents_from_json(data: dict[str, Any]) -> tuple[Extent, ...]:
 
 
 def _owner_from_json(owner: Any) -> tuple[int, int]:
-    if isinstance(owner, list) and len(owner) == 2 and all(type(part) is int and 0 <= part < 1 << 32 for part in owner):
+    if (
+        isinstance(owner, list)
+        and len(owner) == 2
+        and all(type(part) is int and 0 <= part < _NO_OWNER for part in owner)
+    ):
         return owner[0], owner[1]
     raise DamagedError("an owner that is not [uid, gid]")
 
@@ -279,17 +320,19 @@ def _text_from_json(data: dict[str, Any], key: str) -> str:
             return text
         if isinstance(encoded, str) and text is None:
             return os.fsdecode(base64.b64decode(encoded, validate=True))
-    except (UnicodeEncodeError, binascii.Error):
+    except ValueError:  # not encodable, or no Base64
         pass
     raise DamagedError(f"an entry whose {key} is missing, doubled or malformed")
 
 
 def _digest(text: Any) -> bytes:
+    if not isinstance(text, str) or len(text) != 2 * DIGEST_SIZE:
+        raise DamagedError("a digest that is not 64 hexadecimal digits")
     try:
         digest = bytes.fromhex(text)
-    except (TypeError, ValueError):
+    except ValueError:
         digest = b""
-    if len(digest) != DIGEST_SIZE:
+    if len(digest) != DIGEST_SIZE:  # fromhex skips white space
         raise DamagedError("a digest that is not 64 hexadecimal digits")
     return digest
 
@@ -320,7 +363,7 @@ def _typed(data: dict[str, Any], key: str, kind: type) -> Any:
 def _number(data: dict[str, Any], key: str, highest: int, lowest: int = 0) -> int:
     value: int = _typed(data, key, int)
     if not lowest <= value <= highest:
-        raise DamagedError(f"{key!r} is {value}, outside {lowest} to {highest}")
+        raise DamagedError(f"{key!r} is outside {lowest} to {highest}")
     return value
 
 
@@ -339,7 +382,7 @@ class _TreeRules:
     def check(self, entry: FileEntry) -> None:
         path = entry.sort_key
         check_path(path)
-        shown = printable(entry.path)
+        shown = _shown(entry.path)
         if path <= self._previous:
             raise DamagedError(f"{shown}: twice in the manifest, or not in path order")
         self._previous = path
@@ -360,12 +403,12 @@ class _TreeRules:
         end = 0
         for extent in entry.extents:
             if not 0 <= extent.chunk < len(self._chunks):
-                raise DamagedError(f"{printable(entry.path)}: an extent in chunk {extent.chunk}, which does not exist")
+                raise DamagedError(f"{_shown(entry.path)}: an extent in a chunk that does not exist")
             if extent.length <= 0 or extent.file_offset < end or extent.file_end > entry.size:
-                raise DamagedError(f"{printable(entry.path)}: extents overlap or leave the file")
+                raise DamagedError(f"{_shown(entry.path)}: extents overlap or leave the file")
             room = self._chunks[extent.chunk].size_original
             if not 0 <= extent.chunk_offset <= room - extent.length:
-                raise DamagedError(f"{printable(entry.path)}: an extent leaves chunk {extent.chunk}")
+                raise DamagedError(f"{_shown(entry.path)}: an extent leaves chunk {extent.chunk}")
             end = extent.file_end
 
 
@@ -390,6 +433,14 @@ def _lines(data: bytes | bytearray, first_limit: int) -> Iterator[bytes]:
 
 def _parse_json(line: bytes) -> Any:
     try:
-        return json.loads(line.decode())
+        return json.loads(line.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
-        raise DamagedError(f"malformed manifest: {printable(os.fsdecode(line[:80]))}") from None
+        raise DamagedError(f"malformed manifest: {_shown(os.fsdecode(line[:80]))}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two values for one key would let two readers see two trees."""
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise DamagedError("malformed manifest: two values for one key")
+    return data

@@ -30,7 +30,7 @@ from dumont_gpu.format import (
 )
 from dumont_gpu.globs import matcher
 from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
-from dumont_gpu.manifest import Extent, FileEntry, Manifest
+from dumont_gpu.manifest import EntryType, Extent, FileEntry, Manifest, manifest_limit, printable
 from dumont_gpu.methods import DEFAULT_METHOD, check_method
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent, plan_chunks
@@ -178,7 +178,7 @@ def _jobs(options: PackOptions) -> int:
 
 
 def _scan(sources: Sequence[str], options: PackOptions, sink: Sink) -> Scan:
-    own = sink.identity() if isinstance(sink, LocalSink) else None
+    own = sink.identities() if isinstance(sink, LocalSink) else frozenset()
     return scan(sources, matcher(options.exclude), leave_out=own, with_owner=options.owner)
 
 
@@ -315,6 +315,10 @@ class _SnapshotWriter:
             index_sha256=hashlib.sha256(index).digest(),
             manifest_sha256=hashlib.sha256(stored).digest(),
         )
+        if len(manifest) > manifest_limit(header):
+            raise DumontError(
+                f"a manifest of {len(manifest)} bytes is more than a snapshot can hold: pack less at once"
+            )
         self._sink.write_at(self._end, stored)
         self._sink.write_at(0, memoryview(header.to_bytes() + index))
         return header, self._end + len(stored)
@@ -350,8 +354,10 @@ def _without_orphans(entries: list[FileEntry], found: Scan) -> list[FileEntry]:
     present = {entry.path for entry in entries}
     kept = []
     for entry in entries:
-        if entry.target and entry.type.value == "hardlink" and entry.target not in present:
-            found.problems.append(Problem(entry.path, f"is a hard link to {entry.target}, which could not be packed"))
+        if entry.type is EntryType.HARDLINK and entry.target not in present:
+            found.problems.append(
+                Problem(entry.path, f"is a hard link to {printable(entry.target)}, which could not be packed")
+            )
         else:
             kept.append(entry)
     return kept
@@ -360,7 +366,7 @@ def _without_orphans(entries: list[FileEntry], found: Scan) -> list[FileEntry]:
 def _now_ns() -> int:
     """The time, or SOURCE_DATE_EPOCH for builds that must come out the same (with one job, a snapshot then does)."""
     fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return int(fixed) * 10**9 if fixed.isdigit() else time.time_ns()
+    return int(fixed) * 10**9 if fixed.isascii() and fixed.isdecimal() else time.time_ns()
 
 
 def _shared_bytes(plan: Plan) -> int:

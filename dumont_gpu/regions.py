@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 import os
 import struct
 import zipfile
@@ -81,7 +82,7 @@ def _safetensors_runs(fd: int, size: int) -> list[_Run]:
             (data_start + begin, data_start + end, str(tensor["dtype"]))
             for name, tensor in json.loads(os.pread(fd, header_size, 8)).items()
             if name != "__metadata__"
-            for begin, end in [tensor["data_offsets"]]
+            for begin, end in [map(operator.index, tensor["data_offsets"])]
         ]
         tensors.sort()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -109,7 +110,7 @@ def _zip_members(fd: int, size: int) -> list[tuple[int, int]]:
         return []
     ranges = []
     for info in members[:_MAX_ZIP_MEMBERS]:
-        local = os.pread(fd, 30, info.header_offset)
+        local = os.pread(fd, 30, info.header_offset) if 0 <= info.header_offset < size else b""
         if len(local) == 30:
             name_size, extra_size = struct.unpack("<HH", local[26:])
             begin = info.header_offset + 30 + name_size + extra_size
@@ -188,7 +189,8 @@ class _Reader:
         self._fd, self._size, self._at = fd, size, 0
 
     def read(self, count: int = -1) -> bytes:
-        data = os.pread(self._fd, self._size - self._at if count < 0 else count, self._at)
+        left = max(0, self._size - self._at)
+        data = os.pread(self._fd, left if count < 0 else min(count, left), self._at) if left else b""
         self._at += len(data)
         return data
 

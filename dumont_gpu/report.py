@@ -16,7 +16,7 @@ from dumont_gpu.globs import matcher
 from dumont_gpu.manifest import EntryType, FileEntry, printable
 from dumont_gpu.pack import PackOptions, PackPlan, PackResult
 from dumont_gpu.restore import RestoreOptions, RestorePlan, RestoreResult
-from dumont_gpu.sizes import format_size
+from dumont_gpu.sizes import format_size, one_line
 from dumont_gpu.snapshot import Snapshot, read_snapshot
 from dumont_gpu.storage import open_source
 from dumont_gpu.tree.scan import Problem
@@ -39,7 +39,8 @@ def show(report: Report, *, as_json: bool, quiet: bool = False) -> None:
     if as_json:
         print(json.dumps({"type": "summary", **report.data}))
     elif not quiet:
-        print("\n".join(report.lines))
+        for line in report.lines:
+            print(one_line(line))
 
 
 def problems(found: Sequence[Problem], limit: int | None) -> None:
@@ -157,7 +158,7 @@ def info(snapshot: Snapshot) -> Report:
     for entry in manifest.entries:
         counts[entry.type.value] += 1
     size = snapshot.source.size
-    created = datetime.fromtimestamp(manifest.created_ns / 1e9, timezone.utc).isoformat(timespec="seconds")
+    created = _stamp(manifest.created_ns)
     ratio = header.total_size_original / size if size else 1.0
     data = {
         "snapshot_path": snapshot.source.location,
@@ -171,7 +172,7 @@ def info(snapshot: Snapshot) -> Report:
         "codec_bytes": codecs,
         "method": manifest.method,
         "tool": manifest.tool,
-        "created": created,
+        "created_ns": manifest.created_ns,
     }
     entries = ", ".join(f"{count:,} {name}{'s' * (count != 1)}" for name, count in sorted(counts.items()))
     lines = [
@@ -225,10 +226,10 @@ def _long_line(snapshot: Snapshot, entry: FileEntry) -> str:
     )
 
 
-def _stamp(mtime_ns: int) -> str:
+def _stamp(time_ns: int) -> str:
     try:
-        return datetime.fromtimestamp(mtime_ns / 1e9, timezone.utc).strftime("%Y-%m-%d %H:%M")
-    except (ValueError, OverflowError):
+        return datetime.fromtimestamp(time_ns // 10**9, timezone.utc).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
         return "out of range"
 
 

@@ -103,9 +103,11 @@ def restore(
         selected = _select(snapshot, options)
         writer = TreeWriter(target, _place_options(options), snapshot.manifest.root)
         try:
-            files = writer.prepare(selected)
+            entries = writer.resolve(selected)
+            files = [entry for entry in entries if entry.type is EntryType.FILE]
             job = _RestoreJob(snapshot, files, writer, backend, options)
-            _check_room(writer, files, target)
+            _check_bounds(job, writer, target)
+            writer.prepare(entries)
             seconds = job.run(progress)
             writer.finish()
         finally:
@@ -124,7 +126,7 @@ def restore(
         target_path=target,
         original_size=sum(file.size for file in files),
         compressed_size=job.stored_size,
-        num_files=len(selected) - writer.kept,
+        num_files=len(entries),
         num_chunks=len(job.chunks),
         kept=writer.kept,
         verified=options.verify,
@@ -185,9 +187,12 @@ def _select(snapshot: Snapshot, options: RestoreOptions) -> list[FileEntry]:
     return selected
 
 
-def _check_room(writer: TreeWriter, files: Sequence[FileEntry], target: str) -> None:
+def _check_bounds(job: _RestoreJob, writer: TreeWriter, target: str) -> None:
+    """Refuses what would decode without end, or fill the disk."""
+    if job.decoded_size > job.options.max_size:
+        raise DumontError(f"the chunks decode to {job.decoded_size} bytes; --max-size {job.decoded_size} allows it")
     status = writer.statvfs()
-    needed = sum(align_up(extent.length, status.f_frsize) for file in files for extent in file.extents)
+    needed = sum(align_up(extent.length, status.f_frsize) for file in job.files for extent in file.extents)
     free = status.f_bavail * status.f_frsize
     if status.f_blocks and needed > free:
         raise NoSpaceError(f"{target}: {needed} bytes are needed, {free} are free: {needed - free} are missing")
@@ -211,7 +216,8 @@ class _RestoreJob:
         backend: Backend,
         options: RestoreOptions,
     ) -> None:
-        self._snapshot, self._writer, self._backend, self._options = snapshot, writer, backend, options
+        self._snapshot, self._writer, self._backend = snapshot, writer, backend
+        self.files, self.options = files, options
         self._places: dict[int, list[tuple[FileEntry, list[Extent]]]] = defaultdict(list)  # chunk -> what lies in it
         for file in files:
             by_chunk: dict[int, list[Extent]] = {}
@@ -221,16 +227,17 @@ class _RestoreJob:
                 self._places[chunk].append((file, extents))
         self.chunks = sorted(self._places, key=lambda number: snapshot.chunks[number].offset)
         self.stored_size = sum(self._entry(number).size_compressed for number in self.chunks)
+        self.decoded_size = sum(self._entry(number).size_original for number in self.chunks)
 
     def run(self, progress: ProgressCallback | None) -> dict[str, float]:
         """Moves every needed chunk from the source into its files; returns busy seconds by stage."""
         entries = [self._entry(number) for number in self.chunks]
-        meter = Meter(progress, "restore", sum(entry.size_original for entry in entries), len(entries))
+        meter = Meter(progress, "restore", self.decoded_size, len(entries))
         largest = max((entry.size_original for entry in entries), default=1)
-        pairs = chunk_pairs(self._options.memory, largest)
+        pairs = chunk_pairs(self.options.memory, largest)
         stored, contents = (BufferPool(pairs, largest + ALIGNMENT) for _ in range(2))
         pipeline = Pipeline(stored, contents)
-        jobs = min(self._options.jobs or default_jobs(), pairs)
+        jobs = min(self.options.jobs or default_jobs(), pairs)
         fetched = pipeline.stage("fetch", self._fetch, with_buffers(self.chunks, stored))
         decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=jobs)
 
@@ -246,7 +253,7 @@ class _RestoreJob:
         number, buffer = item
         shift = self._shift(number) if self._entry(number).compressor_id == RAW.id else 0
         stored = buffer.view[shift : shift + self._entry(number).size_compressed]
-        self._snapshot.source.read_into(self._entry(number).offset, stored)
+        self._snapshot.read_chunk(number, stored)
         return _LoadedChunk(number, buffer, stored)
 
     def _decode(self, item: tuple[_LoadedChunk, Buffer]) -> _LoadedChunk:
@@ -261,7 +268,7 @@ class _RestoreJob:
             self._decode_into(content, chunk, entry)
             chunk.buffer.release()
             chunk = _LoadedChunk(chunk.number, spare, content)
-        if self._options.verify:
+        if self.options.verify:
             check_content(chunk.content, self._places[chunk.number])
         return chunk
 

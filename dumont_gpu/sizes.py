@@ -1,4 +1,4 @@
-"""Sizes as people write and read them."""
+"""Sizes as people write and read them, and text that is safe to show."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _UNITS: Final = {"": 1, "B": 1} | {
     for power, letter in enumerate("KMGT", start=1)
     for suffix, base in (("", 1024), ("IB", 1024), ("B", 1000))
 }
+_TOO_LARGE: Final = 1 << 63
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -25,7 +26,10 @@ def parse_size(text: str) -> int:
     factor = _UNITS.get(match[2].upper()) if match else None
     if match is None or factor is None:
         raise UsageError(f"{text!r} is no size; write it as 64MiB, 1.5GiB, 100MB or 4096")
-    return int(float(match[1]) * factor)
+    size = float(match[1]) * factor
+    if size >= _TOO_LARGE:
+        raise UsageError(f"{text[:20]!r} is more than 8 EiB")
+    return int(size)
 
 
 def format_size(size: float) -> str:
@@ -35,3 +39,10 @@ def format_size(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def one_line(text: str) -> str:
+    """Returns `text` with everything escaped that is not printable: paths may hold what would move the cursor."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

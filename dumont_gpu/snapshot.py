@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dumont_gpu.codecs import Lz4, codec_by_id
 from dumont_gpu.codecs.lz4 import frame_content_size
-from dumont_gpu.errors import DamagedError, UsageError
-from dumont_gpu.format import HEADER_SIZE, ChunkEntry, Header, parse_index
+from dumont_gpu.errors import DamagedError, DumontError, UsageError
+from dumont_gpu.format import HEADER_SIZE, ChunkEntry, Header, KiB, parse_index
 from dumont_gpu.manifest import EntryType, FileEntry, Manifest, manifest_limit, parse_manifest
 from dumont_gpu.storage import Source
 
@@ -32,13 +34,8 @@ class Snapshot:
         return [entry for entry in self.manifest.entries if entry.type is EntryType.FILE]
 
     def read_chunk(self, number: int, out: memoryview) -> None:
-        """Fills `out` with the stored bytes of a chunk, checked against their SHA-256.
-
-        Raises:
-            DamagedError: they are not what was packed.
-        """
-        self.source.read_into(self.chunks[number].offset, out)
-        self.check_chunk(number, out)
+        """Fills `out` with the stored bytes of a chunk, unchecked. Raises as `read_into` does."""
+        read_into(self.source, self.chunks[number].offset, out)
 
     def check_chunk(self, number: int, stored: memoryview) -> None:
         """Raises DamagedError unless `stored` are the stored bytes of chunk `number`."""
@@ -62,14 +59,15 @@ def read_snapshot(source: Source, expect: str | None = None) -> Snapshot:
         UnsupportedError: a newer version, a required flag or a codec this version does not have.
         UsageError: `expect` is no snapshot id.
     """
-    try:
+    with _naming(source):
         return _read_snapshot(source, expect)
-    except DamagedError as error:
-        raise DamagedError(f"{source.location}: {error}") from None
 
 
 def _read_snapshot(source: Source, expect: str | None) -> Snapshot:
     header = Header.parse(_read(source, 0, min(HEADER_SIZE, source.size)), source.size)
+    limit = manifest_limit(header)
+    if header.manifest_size > limit + limit // 128 + 64 * KiB:  # what LZ4 adds to bytes that do not shrink, and more
+        raise DamagedError(f"a stored manifest of {header.manifest_size} bytes")
     if expect is not None:
         _check_id(header, expect)
     chunks = parse_index(_read(source, HEADER_SIZE, header.index_size), header)
@@ -78,12 +76,33 @@ def _read_snapshot(source: Source, expect: str | None) -> Snapshot:
     stored = _read(source, header.manifest_offset, header.manifest_size)
     if hashlib.sha256(stored).digest() != header.manifest_sha256:
         raise DamagedError("the manifest does not match its SHA-256")
-    size, limit = frame_content_size(stored), manifest_limit(header)
+    size = frame_content_size(stored)
     if size > limit:
         raise DamagedError(f"a manifest of {size} bytes; {header.num_files} entries may have {limit}")
     data = bytearray(size)
     Lz4().decode(memoryview(stored), memoryview(data))
     return Snapshot(source, header, chunks, parse_manifest(data, header, chunks))
+
+
+def read_into(source: Source, offset: int, out: memoryview) -> None:
+    """Fills `out` from a snapshot.
+
+    Raises:
+        DumontError: the source cannot be read, or (DamagedError) ends too early; the message names it.
+    """
+    with _naming(source):
+        source.read_into(offset, out)
+
+
+@contextmanager
+def _naming(source: Source) -> Iterator[None]:
+    """Puts the source's name before what is found wrong with it."""
+    try:
+        yield
+    except DamagedError as error:
+        raise DamagedError(f"{source.location}: {error}") from None
+    except OSError as error:
+        raise DumontError(f"{source.location}: cannot be read: {error.strerror or error}") from error
 
 
 def _read(source: Source, offset: int, size: int) -> bytes:

@@ -14,7 +14,7 @@ from dumont_gpu.manifest import Extent, FileEntry
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.restore import check_content
-from dumont_gpu.snapshot import Snapshot, read_snapshot
+from dumont_gpu.snapshot import Snapshot, read_into, read_snapshot
 from dumont_gpu.storage import Source, open_source
 
 
@@ -68,7 +68,7 @@ def verify(
         def fetch(item: tuple[int, Buffer]) -> tuple[int, Buffer]:
             number, buffer = item
             chunk = snapshot.chunks[number]
-            opened.read_into(chunk.offset, buffer.view[: chunk.size_compressed])
+            snapshot.read_chunk(number, buffer.view[: chunk.size_compressed])
             return item
 
         def check(item: tuple[tuple[int, Buffer], Buffer]) -> None:
@@ -117,7 +117,7 @@ def _check_padding(snapshot: Snapshot) -> None:
     for start, next_end in [*starts, (snapshot.header.manifest_offset, snapshot.source.size)]:
         for at in range(end, start, MiB):
             gap = bytearray(min(MiB, start - at))
-            snapshot.source.read_into(at, memoryview(gap))
+            read_into(snapshot.source, at, memoryview(gap))
             if any(gap):
                 raise DamagedError(f"{snapshot.source.location}: the padding before byte {start} is not zero")
         end = next_end

@@ -270,7 +270,6 @@ def decode_huff0(stored: bytes, count: int) -> bytes:
     must(at <= len(stored), "jump table is cut short")
     sizes = struct.unpack_from("<3H", stored, used)
     quarter = -(-count // 4)
-    must(3 * quarter <= count, "a Huff0 block too small for four streams")
     original = bytearray()
     for size in sizes:
         must(at + size <= len(stored), "jump table")
@@ -534,6 +533,7 @@ def digest(value: object) -> bytes:
 
 def name(record: dict[str, object], key: str) -> bytes:
     """Return the bytes of `key`, or of what stands instead of it when they are not UTF-8."""
+    must((key in record) != (f"{key}_b64" in record), f"{key} is missing or doubled")
     if key in record:
         return string(record[key]).encode()
-    return base64.b64decode(string(record.get(f"{key}_b64")), validate=True)
+    return base64.b64decode(string(record[f"{key}_b64"]), validate=True)

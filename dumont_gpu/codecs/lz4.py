@@ -16,8 +16,9 @@ from dumont_gpu.format import KiB
 # Frames pass through the library in slices: its output buffers stay small enough for the allocator to reuse them,
 # where one call for a whole chunk takes 64 MiB of fresh pages each time (3x slower, measured).
 _ENCODE_SLICE: Final = 256 * KiB
-_DECODE_SLICE: Final = 64 * KiB  # LZ4 expands at most 255 times: a hostile slice costs 16 MiB of memory
+_DECODE_SLICE: Final = 16 * KiB  # LZ4 expands at most 255 times: bounds what a hostile slice costs in memory
 _MAX_FRAME_HEADER: Final = 19
+_DICTIONARY_ID: Final = 1  # bit of the flags in byte 4
 _FAST_LEVEL: Final = 0
 _HC_LEVEL: Final = 9  # the lz4 tool's default for high compression
 
@@ -84,6 +85,8 @@ def frame_content_size(stored: memoryview | bytes) -> int:
         info = lz4.frame.get_frame_info(stored[:_MAX_FRAME_HEADER])
     except RuntimeError as error:
         raise DamagedError(f"malformed LZ4 frame: {error}") from None
+    if stored[4] & _DICTIONARY_ID:
+        raise DamagedError("an LZ4 frame that needs a dictionary")
     if info["block_linked"] or info["block_size"] != 64 * KiB:
         raise DamagedError("an LZ4 frame whose blocks are not independent ones of 64 KiB")
     return int(info["content_size"])  # 0: absent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import stat
@@ -17,7 +16,7 @@ class LocalSource:
     def __init__(self, path: str) -> None:
         self.location = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise SnapshotNotFoundError(f"{path}: no such snapshot") from None
         except OSError as error:
@@ -33,7 +32,7 @@ class LocalSource:
         while done < len(out):
             count = os.preadv(self._fd, [out[done:]], offset + done)
             if count == 0:
-                raise DamagedError(f"{self.location}: ends at byte {offset + done}, {len(out) - done} are missing")
+                raise DamagedError(f"ends at byte {offset + done}, {len(out) - done} are missing")
             done += count
 
     def close(self) -> None:
@@ -49,26 +48,64 @@ class LocalSink:
         if final.is_dir() or not final.name:
             raise UsageError(f"{path}: is a directory; name a file, such as workspace.dumont")
         self._final = final
-        # One fixed name, locked: what a killed run left behind is reused, and a run in progress is not disturbed.
+        # One fixed name, locked: what a killed run left behind is replaced, and a run in progress is not disturbed.
         self._partial = final.with_name(f".{final.name[:200]}.partial")
         try:
-            self._fd = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            self._fd = self._create()
         except OSError as error:
             raise DumontError(f"{path}: cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._fd)
-            if error.errno == errno.EWOULDBLOCK:
-                raise DumontError(f"{path}: another dumont-gpu is writing it") from None
-            raise
-        os.ftruncate(self._fd, 0)
         self._open = True
 
-    def identity(self) -> tuple[int, int]:
-        """Device and inode of the file being written, for leaving it out of what is packed."""
-        status = os.fstat(self._fd)
-        return status.st_dev, status.st_ino
+    def _create(self) -> int:
+        while True:
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                fd = os.open(self._partial, flags, 0o666)
+            except FileExistsError:
+                self._remove_stale()
+                continue
+            # Between its creation and the lock another process may have taken the file for a stale one.
+            if self._lock(fd) and self._is_partial(fd):
+                return fd
+            os.close(fd)
+
+    def _remove_stale(self) -> None:
+        """Removes what a killed run left under the partial name; it is never opened for writing, nor cut."""
+        try:
+            fd = os.open(self._partial, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise DumontError(f"{self._partial}: is in the way, and no file of ours; move it away")
+            if not self._lock(fd):
+                raise DumontError(f"{self.location}: another dumont-gpu is writing it")
+            if self._is_partial(fd):
+                self._partial.unlink()
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _lock(fd: int) -> bool:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _is_partial(self, fd: int) -> bool:
+        """Whether the open file still is what stands under the partial name."""
+        try:
+            return os.path.samestat(os.fstat(fd), self._partial.lstat())
+        except FileNotFoundError:
+            return False
+
+    def identities(self) -> frozenset[tuple[int, int]]:
+        """Device and inode of the file being written and of the one it will replace, for leaving them out of a pack."""
+        found = {_identity(os.fstat(self._fd))}
+        with contextlib.suppress(OSError):
+            found.add(_identity(self._final.lstat()))
+        return frozenset(found)
 
     def write_at(self, offset: int, data: memoryview) -> None:
         write_at(self._fd, offset, data)
@@ -93,3 +130,7 @@ class LocalSink:
     def _close(self) -> None:
         os.close(self._fd)
         self._open = False
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

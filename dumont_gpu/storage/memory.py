@@ -13,7 +13,7 @@ class MemorySource:
 
     def read_into(self, offset: int, out: memoryview) -> None:
         if offset + len(out) > self.size:
-            raise DamagedError(f"{self.location}: ends at byte {self.size}, {offset + len(out)} were expected")
+            raise DamagedError(f"ends at byte {self.size}, {offset + len(out)} were expected")
         out[:] = self._data[offset : offset + len(out)]
 
     def close(self) -> None:

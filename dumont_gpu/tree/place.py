@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ Overwrite = Literal["refuse", "always", "if-changed", "never"]
 OVERWRITE_CHOICES: Final = ("always", "if-changed", "never")
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_REOPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_REOPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
 _PERMISSIONS: Final = 0o777
 _ALL_MODE_BITS: Final = 0o7777
 
@@ -54,7 +54,8 @@ class TreeWriter:
     """Writes one selection of entries under one target. `write` is called from many threads.
 
     >>> writer = TreeWriter(target, options)
-    >>> files = writer.prepare(entries)          # directories exist now; `files` are those to be written
+    >>> entries = writer.resolve(entries)        # without those that stay as they are; nothing is written yet
+    >>> writer.prepare(entries)                  # directories and files without extents exist now
     >>> writer.write(file, [(0, content)])       # for every extent of every file, in any order
     >>> writer.finish()                          # links, directory modes and times, sync
     """
@@ -64,7 +65,7 @@ class TreeWriter:
         self._target = target
         self._fresh = self._open_target(target)
         self._open_files: dict[str, _OpenFile] = {}
-        self._links: dict[str, tuple[int, int] | None] = {}  # files that hard links will want -> device, inode
+        self._links: dict[str, tuple[int, ...] | None] = {}  # files that hard links will want -> their fingerprint
         self._entries: Sequence[FileEntry] = ()
         self.kept = 0  # entries of the target that were left as they are
 
@@ -76,8 +77,6 @@ class TreeWriter:
             root_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileExistsError, NotADirectoryError):
             raise UsageError(f"{target}: exists and is not a directory") from None
-        except OSError as error:
-            raise DumontError(f"{target}: {error.strerror}") from None
         self._handles = DirectoryHandles(root_fd)
         with os.scandir(root_fd) as listing:
             fresh = next(listing, None) is None
@@ -88,25 +87,17 @@ class TreeWriter:
             )
         return fresh
 
-    def prepare(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
-        """Creates directories and files without extents, and returns the files whose extents are to be written.
-
-        Raises:
-            DumontError: something of another kind stands where an entry belongs.
-        """
-        entries = self._resolve_kept(entries)
+    def prepare(self, entries: Sequence[FileEntry]) -> None:
+        """Creates directories and files without extents."""
         self._entries = entries
         self._links = {entry.target: None for entry in entries if entry.type is EntryType.HARDLINK}
-        files = []
         for entry in entries:
             if entry.type is EntryType.DIR:
                 self._make_directory(entry.path)
             elif entry.type is EntryType.FILE:
-                files.append(entry)
                 self._open_files[entry.path] = _OpenFile(max(1, len(entry.extents)))
                 if not entry.extents:
                     self.write(entry, [])
-        return files
 
     def write(self, entry: FileEntry, pieces: Sequence[tuple[int, memoryview]]) -> None:
         """Writes extents of a file, each at its offset; the file is complete once all of them have come."""
@@ -160,8 +151,12 @@ class TreeWriter:
 
     # --- what is there already ------------------------------------------------------------------------------------
 
-    def _resolve_kept(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
-        """Drops entries that the overwrite policy keeps as they are, and refuses impossible ones."""
+    def resolve(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
+        """Returns `entries` without those that the overwrite policy keeps as they are.
+
+        Raises:
+            DumontError: something of another kind stands where an entry belongs.
+        """
         if self._fresh:
             return list(entries)
         wanted: list[FileEntry] = []
@@ -217,7 +212,8 @@ class TreeWriter:
                 return self._create(parent, name, entry, state)
         fd = os.open(state.name, _REOPEN, dir_fd=parent)
         status = os.fstat(fd)
-        if (status.st_dev, status.st_ino) != state.identity:
+        same = (status.st_dev, status.st_ino) == state.identity
+        if not same or not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
             os.close(fd)
             raise OSError(errno.ESTALE, "was replaced by another program during the restore")
         return fd
@@ -229,7 +225,9 @@ class TreeWriter:
         except FileExistsError:
             if self._options.overwrite not in ("always", "if-changed"):
                 raise
-            state.name = self._temporary_name()
+            state.name = _temporary_name(name)
+            with contextlib.suppress(FileNotFoundError):  # left behind by a run that was killed
+                os.unlink(state.name, dir_fd=parent)
             fd = os.open(state.name, _CREATE, 0o600, dir_fd=parent)
         try:
             status = os.fstat(fd)
@@ -247,7 +245,7 @@ class TreeWriter:
             os.rename(state.name, name, src_dir_fd=parent, dst_dir_fd=parent)
             state.name = name
         if entry.path in self._links:
-            self._links[entry.path] = state.identity
+            self._links[entry.path] = _fingerprint(os.fstat(fd))
 
     # --- everything else ------------------------------------------------------------------------------------------
 
@@ -276,13 +274,13 @@ class TreeWriter:
 
     def _make_hard_link(self, entry: FileEntry, parent: int, name: str) -> None:
         folder, leader = split(entry.target)
-        identity = self._links.get(entry.target)
+        fingerprint = self._links.get(entry.target)
 
         def create(new: str) -> None:
             with self._handles.lease(folder) as leader_parent:
                 os.link(leader, new, src_dir_fd=leader_parent, dst_dir_fd=parent, follow_symlinks=False)
             status = os.stat(new, dir_fd=parent, follow_symlinks=False)
-            if (status.st_dev, status.st_ino) != identity:
+            if _fingerprint(status) != fingerprint:
                 os.unlink(new, dir_fd=parent)
                 raise OSError(errno.ESTALE, "the file it links to was replaced during the restore")
 
@@ -294,7 +292,9 @@ class TreeWriter:
         except FileExistsError:
             if self._options.overwrite not in ("always", "if-changed"):
                 raise
-            temporary = self._temporary_name()
+            temporary = _temporary_name(name)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=parent)
             create(temporary)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
@@ -307,10 +307,6 @@ class TreeWriter:
             os.fchown(fd, *entry.owner)
         os.fchmod(fd, entry.mode & (_ALL_MODE_BITS if self._options.preserve_special else _PERMISSIONS))
         os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-
-    @staticmethod
-    def _temporary_name() -> str:
-        return f".dumont-{secrets.token_hex(8)}.partial"
 
     def _guarded(self, entry: FileEntry, make: Callable[[FileEntry, int, str], None]) -> None:
         folder, name = split(entry.path)
@@ -328,6 +324,16 @@ class TreeWriter:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             reason = "a symlink or a file stands where the snapshot has a directory; it is not followed"
         return OSError(error.errno, reason, self._shown(path))
+
+
+def _temporary_name(name: str) -> str:
+    """Of the file that will replace `name`: always the same, so that the next run replaces what a killed one left."""
+    return f".dumont-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.partial"
+
+
+def _fingerprint(status: os.stat_result) -> tuple[int, ...]:
+    """Tells a file from another that got its inode number after it was deleted."""
+    return status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns
 
 
 def _sync_file_system(fd: int) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
-from dumont_gpu.manifest import MAX_EXTENTS, EntryType, FileEntry
+from dumont_gpu.manifest import MAX_EXTENTS, MAX_PATH, EntryType, FileEntry, clamp_mtime
 from dumont_gpu.tree.handles import DirectoryHandles, split
 
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a file may have become a fifo
@@ -80,7 +81,7 @@ class SourceFile:
         return (
             (status.st_dev, status.st_ino) == self.identity
             and status.st_size == entry.size
-            and status.st_mtime_ns == entry.mtime_ns
+            and clamp_mtime(status.st_mtime_ns) == entry.mtime_ns
         )
 
 
@@ -114,7 +115,7 @@ def scan(
     sources: Sequence[str],
     excluded: Callable[[str], bool],
     *,
-    leave_out: tuple[int, int] | None = None,
+    leave_out: Collection[tuple[int, int]] = (),
     with_owner: bool = False,
 ) -> Scan:
     """Scans the source trees.
@@ -123,7 +124,8 @@ def scan(
         sources: one directory, whose content becomes the root of the snapshot, or several paths, each of which
             stands under its base name. A single file stands under its name.
         excluded: says of a path in the snapshot whether it, and all below it, is left out.
-        leave_out: device and inode of the snapshot being written, which may lie inside a source.
+        leave_out: devices and inodes of the snapshot being written, and of the one it replaces: they may lie inside
+            a source.
         with_owner: record user and group.
 
     Raises:
@@ -146,7 +148,7 @@ def scan(
 
 class _Scanner:
     def __init__(
-        self, result: Scan, excluded: Callable[[str], bool], leave_out: tuple[int, int] | None, with_owner: bool
+        self, result: Scan, excluded: Callable[[str], bool], leave_out: Collection[tuple[int, int]], with_owner: bool
     ) -> None:
         self._result, self._excluded, self._leave_out, self._with_owner = result, excluded, leave_out, with_owner
         self._names: set[str] = set()
@@ -210,6 +212,8 @@ class _Scanner:
         if self._excluded(path):
             self._result.excluded += 1
             return False
+        if len(path) > MAX_PATH // 4 and len(os.fsencode(path)) > MAX_PATH:
+            raise OSError(errno.ENAMETOOLONG, f"a path of more than {MAX_PATH} bytes")
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFDIR:
             self._result.others.append(self._entry(path, EntryType.DIR, status))
@@ -219,7 +223,7 @@ class _Scanner:
             self._result.others.append(self._entry(path, EntryType.SYMLINK, status, target=target))
         elif kind != stat.S_IFREG:
             self._result.special += 1
-        elif (status.st_dev, status.st_ino) != self._leave_out:
+        elif (status.st_dev, status.st_ino) not in self._leave_out:
             self._result.files.append(
                 SourceFile(
                     entry=self._entry(path, EntryType.FILE, status, size=status.st_size),
@@ -239,7 +243,7 @@ class _Scanner:
             path=path,
             type=kind,
             mode=0 if kind is EntryType.SYMLINK else status.st_mode & _MODE_BITS,
-            mtime_ns=status.st_mtime_ns,
+            mtime_ns=clamp_mtime(status.st_mtime_ns),
             size=size,
             target=target,
             owner=(status.st_uid, status.st_gid) if self._with_owner else None,

@@ -333,14 +333,12 @@ def replace_with_same_inode(kind: str, path: Path, outside: Path) -> None:
         pytest.skip("this file system does not use an inode number again")
 
 
-SAME_INODE = pytest.mark.xfail(strict=True, reason="device and inode are no identity")
 SWAPS = [(replace, kind) for kind in ("symlink", "hard link", "other file", "fifo", "directory", "nothing")]
 
 
 @pytest.mark.parametrize(
     ("change", "kind"),
-    SWAPS
-    + [pytest.param(replace_with_same_inode, kind, marks=SAME_INODE) for kind in ("symlink", "other file", "fifo")],
+    SWAPS + [(replace_with_same_inode, kind) for kind in ("symlink", "other file", "fifo")],
 )
 def test_swapped_leader_of_a_hard_link_is_not_linked_to(
     change: Callable[[str, Path, Path], None], kind: str, target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
@@ -351,9 +349,7 @@ def test_swapped_leader_of_a_hard_link_is_not_linked_to(
     assert (outside / "precious").stat().st_nlink == (2 if kind == "hard link" else 1)
 
 
-@pytest.mark.parametrize(
-    ("change", "kind"), [*SWAPS, pytest.param(replace_with_same_inode, "other file", marks=SAME_INODE)]
-)
+@pytest.mark.parametrize(("change", "kind"), [*SWAPS, (replace_with_same_inode, "other file")])
 def test_file_swapped_between_its_extents_is_an_error(
     change: Callable[[str, Path, Path], None], kind: str, target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,7 +359,6 @@ def test_file_swapped_between_its_extents_is_an_error(
     assert untouched(outside)
 
 
-@pytest.mark.xfail(strict=True, reason="reopening without O_NONBLOCK waits for a reader of the fifo for ever")
 def test_file_swapped_for_a_fifo_does_not_block(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = target / "a" / "b" / "in-two"
     flags: list[int] = []

@@ -70,6 +70,11 @@ def test_unknown_required_flag_is_not_supported(flag: int, target: Path) -> None
     assert "flags" in refused(two_chunks(flags=1 << flag), target, UnsupportedError)
 
 
+@pytest.mark.parametrize("version", [b"\0\0", b"\x1b[", b"xx", b"2 "])
+def test_magic_without_a_version_is_no_snapshot(version: bytes, target: Path) -> None:
+    refused(two_chunks(magic=b"DUMONT" + version), target)
+
+
 @pytest.mark.parametrize("flag", range(16, 32))
 def test_unknown_optional_flag_is_ignored(flag: int, target: Path) -> None:
     restored(two_chunks(flags=1 << flag), target)
@@ -77,7 +82,7 @@ def test_unknown_optional_flag_is_ignored(flag: int, target: Path) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [*({"magic": b"DUMONT" + version} for version in (b"01", b"03", b"99", b"\0\0", b"\x1b[")),
+    [*({"magic": b"DUMONT" + version} for version in (b"01", b"03", b"99")),
      *({"version": version} for version in (0, 1, 3, 1 << 31, U32)), {"magic": b"DUMONT03", "version": 3}],
     ids=repr,
 )  # fmt: skip
@@ -101,8 +106,8 @@ def test_what_is_not_supported_and_what_is_damaged_have_their_exit_codes(tmp_pat
     unknown = two_chunks()
     unknown.chunks[0].codec = 9
     cases = [
-        (8, two_chunks(flags=1)), (8, two_chunks(version=3)), (8, two_chunks(magic=b"DUMONT01")), (8, unknown),
-        (4, two_chunks(reserved=b"x")), (4, two_chunks(magic=b"x" * 8)), (0, two_chunks(flags=1 << 31)),
+        (8, two_chunks(flags=1)), (8, two_chunks(magic=b"DUMONT01")), (8, unknown),
+        (4, two_chunks(reserved=b"x")), (0, two_chunks(flags=1 << 31)),
     ]  # fmt: skip
     for code, archive in cases:
         ran = command("verify", archive.write(tmp_path / "x.dumont"))
@@ -220,9 +225,7 @@ def test_extents_that_overlap_wrap_or_leave_chunk_or_file_are_refused(extents: A
      ["00 " * 32], ["٠" * 64]],
     ids=repr,
 )  # fmt: skip
-def test_malformed_digests_are_refused(digests: Any, request: pytest.FixtureRequest, target: Path) -> None:
-    if digests == ["00 " * 32]:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="bytes.fromhex skips white space"))
+def test_malformed_digests_are_refused(digests: Any, target: Path) -> None:
     archive = two_chunks()
     archive.entries[0]["sha256"] = digests
     refused(archive, target)
@@ -288,7 +291,6 @@ def test_malformed_manifest_is_refused(what: str, manifest: bytes, target: Path)
     refused(archive, target)
 
 
-@pytest.mark.xfail(strict=True, reason="messages repeat what they refuse in full")
 @pytest.mark.parametrize("what", ["a number of 4000 digits", "a path of 30,000 bytes"])
 def test_what_is_refused_is_not_repeated_at_length(what: str, target: Path) -> None:
     archive = two_chunks()
@@ -299,7 +301,6 @@ def test_what_is_refused_is_not_repeated_at_length(what: str, target: Path) -> N
     refused(archive, target)
 
 
-@pytest.mark.xfail(strict=True, reason="the last of two equal keys wins: another reader may take the first")
 @pytest.mark.parametrize("key", [b'"path": "zz"', b'"type": "dir"', b'"size": 7', b'"mode": 511', b'"path": "a"'])
 def test_duplicate_key_is_refused(key: bytes, target: Path) -> None:
     archive = two_chunks()
@@ -307,7 +308,6 @@ def test_duplicate_key_is_refused(key: bytes, target: Path) -> None:
     refused(archive, target)
 
 
-@pytest.mark.xfail(strict=True, reason="lines are read one by one, and the commas between them not at all")
 @pytest.mark.parametrize("what", ["missing comma", "comma after the last"])
 def test_manifest_that_is_no_json_as_a_whole_is_refused(what: str, target: Path) -> None:
     archive = two_chunks()
@@ -348,7 +348,7 @@ VALUES = st.recursive(
 KEYS = ["path", "path_b64", "type", "mode", "mtime_ns", "size", "extents", "sha256", "target", "target_b64", "owner"]
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=250, deadline=None, derandomize=True, database=None)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 7), st.sampled_from([*KEYS, "changed"]), VALUES), min_size=1, max_size=3),
     head=st.dictionaries(st.sampled_from(["method", "tool", "chunks", "root"]), VALUES, max_size=1),

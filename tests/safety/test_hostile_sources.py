@@ -49,6 +49,8 @@ def comes_back(content: bytes, source: Path, snapshot: Path) -> None:
         {"a": tensor("no such type")},
         {"a": tensor(None)},
         {"a": tensor(7)},
+        {"a": tensor([])},
+        {"a": tensor({})},
         {"a": {}},
         {"a": []},
         [],
@@ -65,15 +67,12 @@ def test_strange_safetensors_headers_come_back(header: object, source: Path, sna
     comes_back(safetensors(header), source, snapshot)
 
 
-@pytest.mark.xfail(strict=True, reason="offsets may be floats, and a dtype a list: TypeError, no snapshot at all")
 @pytest.mark.parametrize(
     "header",
     [
         {"a": tensor(begin=0.0)},
         {"a": tensor(end=float(len(DATA)))},
         {"a": tensor(end=1e4), "b": tensor(begin=1e4)},
-        {"a": tensor([])},
-        {"a": tensor({})},
     ],
     ids=repr,
 )
@@ -105,13 +104,11 @@ def test_strange_zip_offsets_come_back(offset: int, source: Path, snapshot: Path
     comes_back(with_offset(zip_file(source.parent), offset), source, snapshot)
 
 
-@pytest.mark.xfail(strict=True, reason="pread raises OverflowError or EINVAL for such an offset")
 @pytest.mark.parametrize("offset", [1 << 63, (1 << 64) - 1, (1 << 63) - 1])
 def test_zip_offsets_that_no_file_has_come_back(offset: int, source: Path, snapshot: Path) -> None:
     comes_back(with_offset(zip_file(source.parent), offset), source, snapshot)
 
 
-@pytest.mark.xfail(strict=True, reason="EINVAL for an offset in the file's own table: it is left out of the snapshot")
 def test_damaged_zips_come_back(source: Path, snapshot: Path) -> None:
     for seed in range(20):
         chance, data = random.Random(seed), zip_file(source.parent)
@@ -129,14 +126,13 @@ def usable_or_refused(source: Path, snapshot: Path, **options: Any) -> None:
     try:
         result = pack([str(source)], str(snapshot), PackOptions(**options))
     except DumontError as error:
-        assert str(error).isprintable()  # noqa: PT017
+        assert str(error).isprintable()
         assert not snapshot.exists()
         return
     verify(str(snapshot), VerifyOptions(content=True))
     assert result.problems or result.num_files
 
 
-@pytest.mark.xfail(strict=True, reason="a snapshot is written that no reader accepts")
 def test_path_longer_than_a_reader_takes_is_not_packed_unnoticed(source: Path, snapshot: Path) -> None:
     fd = os.open(source, os.O_RDONLY)
     for _ in range(140):
@@ -151,7 +147,6 @@ def test_path_longer_than_a_reader_takes_is_not_packed_unnoticed(source: Path, s
         os.system(f"rm -rf '{source}'")  # shutil.rmtree gives up before
 
 
-@pytest.mark.xfail(strict=True, reason="a snapshot is written that no reader accepts")
 def test_file_of_more_extents_than_a_line_holds_is_not_packed_unnoticed(
     source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +156,6 @@ def test_file_of_more_extents_than_a_line_holds_is_not_packed_unnoticed(
     usable_or_refused(source, snapshot, chunk_size=4096, method="none")
 
 
-@pytest.mark.xfail(strict=True, reason="a snapshot is written that no reader accepts")
 def test_more_entries_than_a_reader_takes_are_not_packed_unnoticed(
     source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +165,6 @@ def test_more_entries_than_a_reader_takes_are_not_packed_unnoticed(
     usable_or_refused(source, snapshot)
 
 
-@pytest.mark.xfail(strict=True, reason="a UnicodeDecodeError, with its traceback")
 def test_exclude_file_that_is_not_text_is_one_clear_error(source: Path, snapshot: Path) -> None:
     (source / "patterns").write_bytes(b"\xff\xfe*")
     ran = command("pack", source, "-o", snapshot, "--exclude-from", source / "patterns")
