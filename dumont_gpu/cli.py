@@ -71,6 +71,8 @@ def run(application: typer.Typer) -> None:
     """Runs a command line and exits with its code; an error is one line on stderr."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, signal.SIG_IGN)  # cleaning up must not be interrupted; SIGQUIT still ends everything
         raise _Stopped(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
