@@ -26,6 +26,9 @@ def write_at(fd: int, offset: int, data: memoryview) -> None:
     Raises:
         OSError: as for a write.
     """
+    if len(data) < DIRECT_MINIMUM:
+        _write(fd, offset, data)
+        return
     start = -offset % ALIGNMENT
     end = len(data) - (offset + len(data)) % ALIGNMENT
     if end - start >= DIRECT_MINIMUM and native.address_of(data[start:]) % ALIGNMENT == 0:

@@ -9,6 +9,7 @@ import base64
 import enum
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -28,6 +29,10 @@ _CLOSE: Final = b"]}"
 _MTIME_LIMIT: Final = 1 << 63
 _NO_OWNER: Final = (1 << 32) - 1  # what chown takes for "leave it as it is"
 _SHOWN: Final = 200  # characters of a hostile value that a message repeats
+
+
+_COMPONENT: Final = rb"(?!\.{1,2}(?:/|\Z))[^/\0]{1,255}"
+_PLAIN_PATH: Final = re.compile(_COMPONENT + rb"(?:/" + _COMPONENT + rb")*")
 
 
 class EntryType(str, enum.Enum):
@@ -183,6 +188,8 @@ def clamp_mtime(mtime_ns: int) -> int:
 
 def check_path(path: bytes) -> None:
     """Raises DamagedError unless `path` is a plain relative path: safe to create below a target directory."""
+    if _PLAIN_PATH.fullmatch(path) and len(path) <= MAX_PATH:
+        return
     shown = _shown(os.fsdecode(path))
     if not path:
         raise DamagedError("an entry without a path")
@@ -382,12 +389,11 @@ class _TreeRules:
     def check(self, entry: FileEntry) -> None:
         path = entry.sort_key
         check_path(path)
-        shown = _shown(entry.path)
         if path <= self._previous:
-            raise DamagedError(f"{shown}: twice in the manifest, or not in path order")
+            raise DamagedError(f"{_shown(entry.path)}: twice in the manifest, or not in path order")
         self._previous = path
         if entry.path.rpartition("/")[0] not in self._directories:
-            raise DamagedError(f"{shown}: its directory is not in the snapshot, or is not a directory")
+            raise DamagedError(f"{_shown(entry.path)}: its directory is not in the snapshot, or is not a directory")
         if entry.type is EntryType.DIR:
             self._directories.add(entry.path)
         elif entry.type is EntryType.FILE:
@@ -395,9 +401,9 @@ class _TreeRules:
             self._check_extents(entry)
         elif entry.type is EntryType.HARDLINK:
             if entry.target not in self._files:
-                raise DamagedError(f"{shown}: a hard link to something that is no file of this snapshot")
+                raise DamagedError(f"{_shown(entry.path)}: a hard link to something that is no file of this snapshot")
         elif not entry.target or "\0" in entry.target or len(os.fsencode(entry.target)) > MAX_PATH:
-            raise DamagedError(f"{shown}: a symlink without a usable target")
+            raise DamagedError(f"{_shown(entry.path)}: a symlink without a usable target")
 
     def _check_extents(self, entry: FileEntry) -> None:
         end = 0
@@ -433,7 +439,7 @@ def _lines(data: bytes | bytearray, first_limit: int) -> Iterator[bytes]:
 
 def _parse_json(line: bytes) -> Any:
     try:
-        return json.loads(line.decode(), object_pairs_hook=_unique)
+        return _DECODER.decode(line.decode())
     except (ValueError, RecursionError):
         raise DamagedError(f"malformed manifest: {_shown(os.fsdecode(line[:80]))}") from None
 
@@ -444,3 +450,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(data) != len(pairs):
         raise DamagedError("malformed manifest: two values for one key")
     return data
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique)

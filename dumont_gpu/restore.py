@@ -23,6 +23,7 @@ from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.snapshot import Snapshot, read_snapshot
 from dumont_gpu.storage import Source, open_source
+from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.place import Overwrite, PlaceOptions, TreeWriter
 
 RAW: Final = Raw()
@@ -218,13 +219,7 @@ class _RestoreJob:
     ) -> None:
         self._snapshot, self._writer, self._backend = snapshot, writer, backend
         self.files, self.options = files, options
-        self._places: dict[int, list[tuple[FileEntry, list[Extent]]]] = defaultdict(list)  # chunk -> what lies in it
-        for file in files:
-            by_chunk: dict[int, list[Extent]] = {}
-            for extent in file.extents:
-                by_chunk.setdefault(extent.chunk, []).append(extent)
-            for chunk, extents in by_chunk.items():
-                self._places[chunk].append((file, extents))
+        self._places = places_by_chunk(files)
         self.chunks = sorted(self._places, key=lambda number: snapshot.chunks[number].offset)
         self.stored_size = sum(self._entry(number).size_compressed for number in self.chunks)
         self.decoded_size = sum(self._entry(number).size_original for number in self.chunks)
@@ -279,15 +274,18 @@ class _RestoreJob:
             raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
 
     def _place(self, chunk: _LoadedChunk) -> None:
+        small: dict[str, list[tuple[FileEntry, memoryview]]] = defaultdict(list)  # directory -> whole files
         for file, extents in self._places[chunk.number]:
-            content = chunk.content
-            self._writer.write(
-                file,
-                [
-                    (extent.file_offset, content[extent.chunk_offset : extent.chunk_offset + extent.length])
-                    for extent in extents
-                ],
-            )
+            pieces = [
+                (extent.file_offset, chunk.content[extent.chunk_offset : extent.chunk_offset + extent.length])
+                for extent in extents
+            ]
+            if extents[0].length == file.size < DIRECT_MINIMUM:
+                small[split(file.path)[0]].append((file, pieces[0][1]))
+            else:
+                self._writer.write(file, pieces)
+        for folder, contents in small.items():
+            self._writer.write_small(folder, contents)
         chunk.buffer.release()
 
     def _shift(self, number: int) -> int:
@@ -298,6 +296,18 @@ class _RestoreJob:
 
     def _entry(self, number: int) -> ChunkEntry:
         return self._snapshot.chunks[number]
+
+
+def places_by_chunk(files: Sequence[FileEntry]) -> dict[int, list[tuple[FileEntry, list[Extent]]]]:
+    """Maps each chunk that `files` need to what lies in it: files, and their extents there in file order."""
+    places: dict[int, list[tuple[FileEntry, list[Extent]]]] = defaultdict(list)
+    for file in files:
+        by_chunk: dict[int, list[Extent]] = {}
+        for extent in file.extents:
+            by_chunk.setdefault(extent.chunk, []).append(extent)
+        for chunk, extents in by_chunk.items():
+            places[chunk].append((file, extents))
+    return places
 
 
 def check_content(content: memoryview, places: Sequence[tuple[FileEntry, Sequence[Extent]]]) -> None:

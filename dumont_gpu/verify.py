@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 
 from dumont_gpu.backends import select_backend
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format import HEADER_SIZE, MiB
 from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
-from dumont_gpu.manifest import Extent, FileEntry
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
-from dumont_gpu.restore import check_content
+from dumont_gpu.restore import check_content, places_by_chunk
 from dumont_gpu.snapshot import Snapshot, read_into, read_snapshot
 from dumont_gpu.storage import Source, open_source
 
@@ -57,7 +55,7 @@ def verify(
     try:
         snapshot = read_snapshot(opened, options.expect)
         _check_padding(snapshot)
-        places = _places(snapshot) if options.content else {}
+        places = places_by_chunk(snapshot.files()) if options.content else {}
         damaged: list[str] = []
         meter = Meter(progress, "verify", sum(chunk.size_original for chunk in snapshot.chunks), len(snapshot.chunks))
         largest = max((chunk.size_original for chunk in snapshot.chunks), default=1)
@@ -121,11 +119,3 @@ def _check_padding(snapshot: Snapshot) -> None:
             if any(gap):
                 raise DamagedError(f"{snapshot.source.location}: the padding before byte {start} is not zero")
         end = next_end
-
-
-def _places(snapshot: Snapshot) -> dict[int, list[tuple[FileEntry, list[Extent]]]]:
-    places: dict[int, list[tuple[FileEntry, list[Extent]]]] = defaultdict(list)
-    for file in snapshot.files():
-        for extent in file.extents:
-            places[extent.chunk].append((file, [extent]))
-    return places
