@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dumont_gpu.digests import DIGEST_SIZE
 from dumont_gpu.errors import DamagedError, UnsupportedError
 
 KiB: Final = 1 << 10
@@ -20,13 +21,14 @@ GiB: Final = 1 << 30
 MAGIC: Final = b"DUMONT02"
 VERSION: Final = 2
 HEADER_SIZE: Final = 512
-DIGEST_SIZE: Final = 32
 CHUNK_ALIGNMENT: Final = 4096  # a page: direct I/O, reflinks and GPU-direct reads stay possible
 DEFAULT_CHUNK_SIZE: Final = 64 * MiB  # double buffering fits the memory of small GPUs
 MAX_CHUNK_SIZE: Final = 1 * GiB
 MIN_CHUNK_SIZE: Final = 4 * KiB
 MAX_CHUNKS: Final = 1 << 22  # 256 TiB of 64 MiB chunks; bounds the memory that a hostile header can ask for
 REQUIRED_FLAGS: Final = 0xFFFF  # bits a reader must understand; the upper half may be ignored
+FLAG_BLAKE3: Final = 0x0001  # chunks and extents have BLAKE3 digests instead of SHA-256 ones
+_KNOWN_FLAGS: Final = FLAG_BLAKE3
 
 _HEADER = struct.Struct("<8sIIIIQQQQQ32s32s352s32s")
 _CHUNK = struct.Struct("<QIIB8s")
@@ -68,6 +70,11 @@ class Header:
         return align_up(HEADER_SIZE + self.index_size)
 
     @property
+    def digest(self) -> str:
+        """The name of the digest that covers chunks and extents."""
+        return "blake3" if self.flags & FLAG_BLAKE3 else "sha256"
+
+    @property
     def snapshot_id(self) -> str:
         """`sha256:` and the digest of the header, which covers index, manifest and so every chunk."""
         return "sha256:" + self.to_bytes()[_DIGEST_AT:].hex()
@@ -107,7 +114,7 @@ class Header:
             raise DamagedError("the header does not match its SHA-256")
         if version != VERSION:
             raise UnsupportedError(f"snapshot of format version {version}; this dumont-gpu reads version {VERSION}")
-        if flags & REQUIRED_FLAGS:
+        if flags & REQUIRED_FLAGS & ~_KNOWN_FLAGS:
             raise UnsupportedError(f"the snapshot needs features this version does not have (flags {flags:#010x})")
         if reserved.strip(b"\0"):
             raise DamagedError("reserved header bytes are not zero")
@@ -142,7 +149,7 @@ class ChunkEntry:
     size_compressed: int
     size_original: int
     compressor_id: int
-    checksum: bytes  # the first 8 bytes of the SHA-256 of the stored bytes
+    checksum: bytes  # the first 8 bytes of the digest of the stored bytes
 
     @property
     def end(self) -> int:

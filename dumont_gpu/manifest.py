@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from dumont_gpu.digests import DEFAULT_DIGEST, DIGEST_SIZE
 from dumont_gpu.errors import DamagedError, DumontError
-from dumont_gpu.format import DIGEST_SIZE, ChunkEntry, GiB, Header, KiB, MiB
+from dumont_gpu.format import ChunkEntry, GiB, Header, KiB, MiB
 
 MAX_NAME: Final = 255  # bytes in one path component, as Linux file systems have it
 MAX_PATH: Final = 32 * KiB  # bytes; trees deeper than PATH_MAX exist, and are reached through directory handles
@@ -50,7 +51,7 @@ class Extent:
     chunk: int
     chunk_offset: int
     length: int
-    sha256: bytes  # of these bytes
+    digest: bytes  # of these bytes
 
     @property
     def file_end(self) -> int:
@@ -81,9 +82,10 @@ class Manifest:
     method: str
     tool: str
     created_ns: int
-    chunk_sha256: tuple[bytes, ...]  # of every stored chunk
+    chunk_digests: tuple[bytes, ...]  # of every chunk's stored bytes
     entries: tuple[FileEntry, ...]  # by path, byte order
     root: FileEntry | None = None  # mode, time and owner of the packed directory itself
+    digest: str = DEFAULT_DIGEST  # which digest these are; the header has a flag for it
 
     def to_json(self) -> bytes:
         """Returns the manifest as FORMAT.md lays it out.
@@ -94,9 +96,9 @@ class Manifest:
         head: dict[str, Any] = {"method": self.method, "tool": self.tool, "created_ns": self.created_ns}
         if self.root is not None:
             head["root"] = _metadata_to_json(self.root)
-        head["chunks"] = [digest.hex() for digest in self.chunk_sha256]
+        head["chunks"] = [digest.hex() for digest in self.chunk_digests]
         opening = json.dumps(head, separators=(",", ":"))[:-1] + "," + _OPEN.decode()
-        lines = [_entry_line(entry) for entry in self.entries]
+        lines = [_entry_line(entry, self.digest) for entry in self.entries]
         if len(lines) > MAX_ENTRIES:
             raise DumontError(f"{len(lines)} entries; a snapshot may have {MAX_ENTRIES}")
         body = [",\n".join(lines)] if lines else []
@@ -136,7 +138,7 @@ def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[Chu
         more = line.endswith(b",")
         if len(entries) == header.num_files:
             raise DamagedError(f"the manifest has more entries than the {header.num_files} of the header")
-        entry = _entry_from_json(_parse_json(line.removesuffix(b",")))
+        entry = _entry_from_json(_parse_json(line.removesuffix(b",")), header.digest)
         tree.check(entry)
         entries.append(entry)
     else:
@@ -154,9 +156,12 @@ def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[Chu
         method=_typed(head, "method", str),
         tool=_typed(head, "tool", str),
         created_ns=_number(head, "created_ns", _MTIME_LIMIT - 1, -_MTIME_LIMIT),
-        chunk_sha256=_chunk_digests(head, chunks),
+        chunk_digests=_chunk_digests(head, chunks),
         entries=tuple(entries),
-        root=None if root is None else _entry_from_json({**_as_object(root), "path": "root", "type": "dir"}),
+        digest=header.digest,
+        root=None
+        if root is None
+        else _entry_from_json({**_as_object(root), "path": "root", "type": "dir"}, header.digest),
     )
 
 
@@ -234,8 +239,8 @@ def _metadata_to_json(entry: FileEntry) -> dict[str, Any]:
     return data
 
 
-def _entry_line(entry: FileEntry) -> str:
-    line = json.dumps(_entry_to_json(entry), separators=(",", ":"))
+def _entry_line(entry: FileEntry, digest: str) -> str:
+    line = json.dumps(_entry_to_json(entry, digest), separators=(",", ":"))
     if len(line) > _MAX_LINE or len(entry.extents) > MAX_EXTENTS:
         raise DumontError(
             f"{_shown(entry.path)}: {len(entry.extents)} extents are more than a snapshot can hold: "
@@ -244,7 +249,7 @@ def _entry_line(entry: FileEntry) -> str:
     return line
 
 
-def _entry_to_json(entry: FileEntry) -> dict[str, Any]:
+def _entry_to_json(entry: FileEntry, digest: str) -> dict[str, Any]:
     data: dict[str, Any] = {**_text_to_json("path", entry.path), "type": entry.type.value}
     if entry.type is EntryType.HARDLINK:
         return data | _text_to_json("target", entry.target)
@@ -254,13 +259,13 @@ def _entry_to_json(entry: FileEntry) -> dict[str, Any]:
     if entry.type is EntryType.FILE:
         data["size"] = entry.size
         data["extents"] = [[e.file_offset, e.chunk, e.chunk_offset, e.length] for e in entry.extents]
-        data["sha256"] = [e.sha256.hex() for e in entry.extents]
+        data[digest] = [e.digest.hex() for e in entry.extents]
         if entry.changed:
             data["changed"] = True
     return data
 
 
-def _entry_from_json(raw: Any) -> FileEntry:
+def _entry_from_json(raw: Any, digest: str) -> FileEntry:
     data = _as_object(raw)
     path = _text_from_json(data, "path")
     try:
@@ -277,7 +282,7 @@ def _entry_from_json(raw: Any) -> FileEntry:
             mode=_number(data, "mode", 0o7777),
             mtime_ns=_number(data, "mtime_ns", _MTIME_LIMIT - 1, -_MTIME_LIMIT),
             size=_number(data, "size", MAX_FILE_SIZE) if kind is EntryType.FILE else 0,
-            extents=_extents_from_json(data) if kind is EntryType.FILE else (),
+            extents=_extents_from_json(data, digest) if kind is EntryType.FILE else (),
             target=_text_from_json(data, "target") if kind is EntryType.SYMLINK else "",
             owner=None if owner is None else _owner_from_json(owner),
             changed=data.get("changed") is True,
@@ -286,18 +291,18 @@ def _entry_from_json(raw: Any) -> FileEntry:
         raise DamagedError(f"{_shown(path)}: {error}") from None
 
 
-def _extents_from_json(data: dict[str, Any]) -> tuple[Extent, ...]:
-    rows, digests = _typed(data, "extents", list), _typed(data, "sha256", list)
+def _extents_from_json(data: dict[str, Any], digest: str) -> tuple[Extent, ...]:
+    rows, digests = _typed(data, "extents", list), _typed(data, digest, list)
     if len(rows) > MAX_EXTENTS:
         raise DamagedError(f"{len(rows)} extents; the limit is {MAX_EXTENTS}")
     if len(rows) != len(digests):
         raise DamagedError(f"{len(rows)} extents but {len(digests)} digests")
     extents = []
-    for row, digest in zip(rows, digests, strict=True):
+    for row, text in zip(rows, digests, strict=True):
         if not isinstance(row, list) or len(row) != 4 or not all(type(number) is int for number in row):
             raise DamagedError("an extent is not four whole numbers")
         file_offset, chunk, chunk_offset, length = row
-        extents.append(Extent(file_offset, chunk, chunk_offset, length, _digest(digest)))
+        extents.append(Extent(file_offset, chunk, chunk_offset, length, _digest(text)))
     return tuple(extents)
 
 

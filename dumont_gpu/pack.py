@@ -15,10 +15,12 @@ from typing import Final
 from dumont_gpu import __version__
 from dumont_gpu.backends import Backend, select_backend
 from dumont_gpu.codecs import Lz4, Raw
+from dumont_gpu.digests import DEFAULT_DIGEST, Digest, digest_function
 from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import (
     CHUNK_ALIGNMENT,
     DEFAULT_CHUNK_SIZE,
+    FLAG_BLAKE3,
     HEADER_SIZE,
     MAX_CHUNK_SIZE,
     MIN_CHUNK_SIZE,
@@ -47,6 +49,7 @@ class PackOptions:
     method: str = DEFAULT_METHOD
     chunk_size: int = DEFAULT_CHUNK_SIZE  # bytes
     exclude: Sequence[str] = ()  # glob patterns
+    digest: str = DEFAULT_DIGEST  # of chunks and files: "sha256" or "blake3"
     owner: bool = False  # record user and group ids
     device: str = "auto"
     jobs: int = 0  # threads that encode; 0: one per core
@@ -110,7 +113,7 @@ def pack(
         found = _scan(sources, options, sink)
         try:
             plan = plan_chunks(found.files, options.method, options.chunk_size, _jobs(options))
-            writer = _SnapshotWriter(plan, sink, backend)
+            writer = _SnapshotWriter(plan, sink, backend, digest_function(options.digest))
             seconds = _run(writer, plan, options, progress)
             header, size = writer.finish(found, options)
         finally:
@@ -166,6 +169,7 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> Pac
 
 def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:
     check_method(options.method)
+    digest_function(options.digest)
     if not sources:
         raise UsageError("nothing to pack: name at least one source")
     if not MIN_CHUNK_SIZE <= options.chunk_size <= MAX_CHUNK_SIZE or options.chunk_size % CHUNK_ALIGNMENT:
@@ -215,16 +219,16 @@ class _EncodedChunk:
     buffer: Buffer
     compressor_id: int
     stored: memoryview  # within `buffer`
-    sha256: bytes  # of `stored`
+    digest: bytes  # of `stored`
 
 
 class _SnapshotWriter:
     """The stages of a pack, and what they find out on the way."""
 
-    def __init__(self, plan: Plan, sink: Sink, backend: Backend) -> None:
-        self._plan, self._sink, self._backend = plan, sink, backend
+    def __init__(self, plan: Plan, sink: Sink, backend: Backend, digest: Digest) -> None:
+        self._plan, self._sink, self._backend, self._digest = plan, sink, backend, digest
         self._entries: list[ChunkEntry | None] = [None] * len(plan.chunks)
-        self._sha256: list[bytes] = [b""] * len(plan.chunks)
+        self._digests: list[bytes] = [b""] * len(plan.chunks)
         self._extents: dict[int, list[Extent]] = defaultdict(list)  # file index -> its extents
         self._lost: dict[int, Problem] = dict(plan.problems)  # file index -> why it is not in the snapshot
         self._changed: dict[int, Problem] = {}  # file index -> packed, though it changed meanwhile
@@ -263,9 +267,8 @@ class _SnapshotWriter:
         planned, chunk = read.planned, read.buffer.view[: read.planned.size]
         for extent in planned.extents:
             content = chunk[extent.chunk_offset : extent.chunk_offset + extent.length]
-            digest = hashlib.sha256(content).digest()
             self._extents[extent.file].append(
-                Extent(extent.file_offset, planned.number, extent.chunk_offset, extent.length, digest)
+                Extent(extent.file_offset, planned.number, extent.chunk_offset, extent.length, self._digest(content))
             )
         size = 0
         if planned.codec.id != RAW.id:
@@ -276,13 +279,13 @@ class _SnapshotWriter:
         else:
             spare.release()
             compressor_id, buffer, stored = RAW.id, read.buffer, chunk
-        return _EncodedChunk(planned, buffer, compressor_id, stored, hashlib.sha256(stored).digest())
+        return _EncodedChunk(planned, buffer, compressor_id, stored, self._digest(stored))
 
     def write(self, chunk: _EncodedChunk) -> None:
         number, size = chunk.planned.number, len(chunk.stored)
         self._sink.write_at(self._end, chunk.stored)
-        self._entries[number] = ChunkEntry(self._end, size, chunk.planned.size, chunk.compressor_id, chunk.sha256[:8])
-        self._sha256[number] = chunk.sha256
+        self._entries[number] = ChunkEntry(self._end, size, chunk.planned.size, chunk.compressor_id, chunk.digest[:8])
+        self._digests[number] = chunk.digest
         self._end = align_up(self._end + size)
         chunk.buffer.release()
 
@@ -296,7 +299,8 @@ class _SnapshotWriter:
             method=options.method,
             tool=f"dumont-gpu {__version__}",
             created_ns=_now_ns(),
-            chunk_sha256=tuple(self._sha256),
+            chunk_digests=tuple(self._digests),
+            digest=options.digest,
             entries=tuple(entries),
             root=found.root,
         ).to_json()
@@ -314,6 +318,7 @@ class _SnapshotWriter:
             manifest_size=len(stored),
             index_sha256=hashlib.sha256(index).digest(),
             manifest_sha256=hashlib.sha256(stored).digest(),
+            flags=FLAG_BLAKE3 if options.digest == "blake3" else 0,
         )
         if len(manifest) > manifest_limit(header):
             raise DumontError(

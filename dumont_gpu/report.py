@@ -168,6 +168,7 @@ def info(snapshot: Snapshot) -> Report:
         "ratio": ratio,
         "num_chunks": header.num_chunks,
         "chunk_size": header.chunk_size,
+        "digest": header.digest,
         "entries": dict(counts),
         "codec_bytes": codecs,
         "method": manifest.method,
@@ -178,7 +179,7 @@ def info(snapshot: Snapshot) -> Report:
     lines = [
         f"{snapshot.source.location}: {format_size(header.total_size_original)} in {format_size(size)} ({ratio:.2f}x)",
         f"  {entries or 'no entries'}",
-        f"  {header.num_chunks} chunks of up to {format_size(header.chunk_size)}",
+        f"  {header.num_chunks} chunks of up to {format_size(header.chunk_size)}, covered by {header.digest}",
         *_codec_lines(codecs),
         f"  packed {created} by {printable(manifest.tool)}, method {printable(manifest.method)}",
         f"  {snapshot.id}",
@@ -208,7 +209,7 @@ def _entry_data(snapshot: Snapshot, entry: FileEntry) -> dict[str, Any]:
         data["target"] = printable(entry.target)
     if entry.type is EntryType.FILE:
         data |= {"size": entry.size, "codecs": _codecs(snapshot, entry), "ratio": _ratio(snapshot, entry)}
-        data["sha256"] = [extent.sha256.hex() for extent in entry.extents]
+        data[snapshot.header.digest] = [extent.digest.hex() for extent in entry.extents]
     return data
 
 
@@ -217,7 +218,7 @@ def _long_line(snapshot: Snapshot, entry: FileEntry) -> str:
     ratio = f"{_ratio(snapshot, entry):.2f}x" if entry.extents else ""
     stamp = "" if entry.type is EntryType.HARDLINK else _stamp(entry.mtime_ns)
     digest = (
-        entry.extents[0].sha256.hex()[:12] if len(entry.extents) == 1 else f"{len(entry.extents)} extents" * is_file
+        entry.extents[0].digest.hex()[:12] if len(entry.extents) == 1 else f"{len(entry.extents)} extents" * is_file
     )
     arrow = f" -> {printable(entry.target)}" if entry.target else ""
     return (

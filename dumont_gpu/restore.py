@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import time
 from collections import defaultdict
@@ -13,6 +12,7 @@ from typing import Final
 
 from dumont_gpu.backends import Backend, select_backend
 from dumont_gpu.codecs import Raw
+from dumont_gpu.digests import Digest
 from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import ChunkEntry, align_up
@@ -264,7 +264,7 @@ class _RestoreJob:
             chunk.buffer.release()
             chunk = _LoadedChunk(chunk.number, spare, content)
         if self.options.verify:
-            check_content(chunk.content, self._places[chunk.number])
+            check_content(chunk.content, self._places[chunk.number], self._snapshot.digest)
         return chunk
 
     def _decode_into(self, content: memoryview, chunk: _LoadedChunk, entry: ChunkEntry) -> None:
@@ -310,7 +310,7 @@ def places_by_chunk(files: Sequence[FileEntry]) -> dict[int, list[tuple[FileEntr
     return places
 
 
-def check_content(content: memoryview, places: Sequence[tuple[FileEntry, Sequence[Extent]]]) -> None:
+def check_content(content: memoryview, places: Sequence[tuple[FileEntry, Sequence[Extent]]], digest: Digest) -> None:
     """Checks every extent within one decoded chunk; what several files share is hashed once.
 
     Raises:
@@ -321,6 +321,6 @@ def check_content(content: memoryview, places: Sequence[tuple[FileEntry, Sequenc
         for extent in extents:
             key = extent.chunk_offset, extent.length
             if key not in digests:
-                digests[key] = hashlib.sha256(content[key[0] : key[0] + key[1]]).digest()
-            if digests[key] != extent.sha256:
-                raise DamagedError(f"{printable(file.path)}: its content does not match its SHA-256")
+                digests[key] = digest(content[key[0] : key[0] + key[1]])
+            if digests[key] != extent.digest:
+                raise DamagedError(f"{printable(file.path)}: its content does not match its digest")

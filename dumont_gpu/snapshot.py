@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dumont_gpu.codecs import Lz4, codec_by_id
 from dumont_gpu.codecs.lz4 import frame_content_size
+from dumont_gpu.digests import Digest, digest_function
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format import HEADER_SIZE, ChunkEntry, Header, KiB, parse_index
 from dumont_gpu.manifest import EntryType, FileEntry, Manifest, manifest_limit, parse_manifest
@@ -25,6 +26,7 @@ class Snapshot:
     header: Header
     chunks: tuple[ChunkEntry, ...]
     manifest: Manifest
+    digest: Digest  # of chunks and extents
 
     @property
     def id(self) -> str:
@@ -39,11 +41,11 @@ class Snapshot:
 
     def check_chunk(self, number: int, stored: memoryview) -> None:
         """Raises DamagedError unless `stored` are the stored bytes of chunk `number`."""
-        if hashlib.sha256(stored).digest() != self.manifest.chunk_sha256[number]:
+        if self.digest(stored) != self.manifest.chunk_digests[number]:
             chunk = self.chunks[number]
             raise DamagedError(
                 f"{self.source.location}: chunk {number} ({chunk.size_compressed} bytes at {chunk.offset}) is damaged: "
-                "its SHA-256 does not match"
+                "its digest does not match"
             )
 
 
@@ -81,7 +83,7 @@ def _read_snapshot(source: Source, expect: str | None) -> Snapshot:
         raise DamagedError(f"a manifest of {size} bytes; {header.num_files} entries may have {limit}")
     data = bytearray(size)
     Lz4().decode(memoryview(stored), memoryview(data))
-    return Snapshot(source, header, chunks, parse_manifest(data, header, chunks))
+    return Snapshot(source, header, chunks, parse_manifest(data, header, chunks), digest_function(header.digest))
 
 
 def read_into(source: Source, offset: int, out: memoryview) -> None:

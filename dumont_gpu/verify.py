@@ -77,7 +77,7 @@ def verify(
                 if options.content:
                     content = spare.view[: chunk.size_original]
                     backend.decode(chunk.compressor_id, buffer.view[: chunk.size_compressed], content)
-                    check_content(content, places.get(number, ()))
+                    check_content(content, places.get(number, ()), snapshot.digest)
             except DamagedError as error:
                 damaged.append(f"chunk {number}: {error}")
             buffer.release()

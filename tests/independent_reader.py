@@ -15,6 +15,7 @@ import struct
 from dataclasses import dataclass
 
 import lz4.frame
+from blake3 import blake3
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 ALIGNMENT = 4 * KIB
@@ -52,11 +53,11 @@ def read(data: bytes) -> dict[str, object]:
             users[extent.chunk].append((entry, extent))
     for chunk, digest, uses in zip(chunks, digests, users, strict=True):
         stored = data[chunk.offset : chunk.offset + chunk.size_compressed]
-        must(hashlib.sha256(stored).digest() == digest, "chunk digest")
+        must(header.digest_of(stored) == digest, "chunk digest")
         original = decode_chunk(stored, chunk)
         for entry, extent in uses:
             piece = original[extent.chunk_offset : extent.chunk_offset + extent.length]
-            must(hashlib.sha256(piece).digest() == extent.digest, "extent digest")
+            must(header.digest_of(piece) == extent.digest, "extent digest")
             contents[entry.path][extent.file_offset : extent.file_offset + extent.length] = piece
 
     tree: dict[str, object] = {}
@@ -90,6 +91,14 @@ class Header:
     manifest_size: int
     index_sha256: bytes
     manifest_sha256: bytes
+    flags: int
+
+    @property
+    def digest_name(self) -> str:
+        return "blake3" if self.flags & 1 else "sha256"
+
+    def digest_of(self, data: bytes) -> bytes:
+        return blake3(data).digest() if self.flags & 1 else hashlib.sha256(data).digest()
 
     @property
     def index_end(self) -> int:
@@ -106,10 +115,10 @@ def parse_header(data: bytes) -> Header:
     must(hashlib.sha256(data[:480]).digest() == own_sha256, "header_sha256")
     if version != 2:
         raise Unsupported(f"version {version}")
-    if flags & 0xFFFF:
+    if flags & 0xFFFE:
         raise Unsupported(f"flags {flags:#x}")
 
-    header = Header(*fields)
+    header = Header(*fields, flags)
     must(not any(reserved), "reserved bytes")
     must(header.num_chunks <= 4_194_304 and header.num_files <= 16_777_216, "counts")
     must(4 * KIB <= header.chunk_size <= GIB, "chunk_size")
@@ -451,7 +460,7 @@ def parse_manifest(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[li
     for number, line in enumerate(lines, 1):
         must(len(line) <= 16 * MIB, "length of a manifest's line")
         must(line.endswith(b",") == (number < len(lines)), "comma after an entry")
-        entry = parse_entry(json_object(line.removesuffix(b",")), chunks)
+        entry = parse_entry(json_object(line.removesuffix(b",")), chunks, header)
         must(not entries or entries[-1].path < entry.path, "order of paths")
         must(kinds.get(entry.path.rpartition(b"/")[0]) == "dir", "directory of an entry")
         must(entry.kind != "hardlink" or kinds.get(entry.target) == "file", "target of a hard link")
@@ -461,7 +470,7 @@ def parse_manifest(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[li
     return digests, entries
 
 
-def parse_entry(record: dict[str, object], chunks: list[Chunk]) -> Entry:
+def parse_entry(record: dict[str, object], chunks: list[Chunk], header: Header) -> Entry:
     path = name(record, "path")
     must(len(path) <= 32 * KIB and b"\0" not in path, "path")
     for component in path.split(b"/"):
@@ -477,19 +486,19 @@ def parse_entry(record: dict[str, object], chunks: list[Chunk]) -> Entry:
     if kind == "symlink":
         return Entry(path, kind, target=name(record, "target"))
     size = integer(record.get("size"), 0, (1 << 63) - 1)
-    return Entry(path, kind, size, parse_extents(record, size, chunks))
+    return Entry(path, kind, size, parse_extents(record, size, chunks, header))
 
 
-def parse_extents(record: dict[str, object], size: int, chunks: list[Chunk]) -> tuple[Extent, ...]:
-    places, digests = array(record.get("extents")), array(record.get("sha256"))
+def parse_extents(record: dict[str, object], size: int, chunks: list[Chunk], header: Header) -> tuple[Extent, ...]:
+    places, digests = array(record.get("extents")), array(record.get(header.digest_name))
     must(len(places) == len(digests), "one digest per extent")
     extents = []
     end = 0
-    for place, sha256 in zip(places, digests, strict=True):
+    for place, text in zip(places, digests, strict=True):
         numbers = array(place)
         must(len(numbers) == 4, "fields of an extent")
         at, chunk, chunk_offset, length = (integer(number, 0, (1 << 63) - 1) for number in numbers)
-        extent = Extent(at, chunk, chunk_offset, length, digest(sha256))
+        extent = Extent(at, chunk, chunk_offset, length, digest(text))
         must(extent.length > 0 and end <= extent.file_offset, "order of extents")
         end = extent.file_offset + extent.length
         must(end <= size and extent.chunk < len(chunks), "extent outside its file, or of no chunk")

@@ -106,6 +106,7 @@ def test_excludes_come_from_files_too(workspace: Path, snapshot: Path, tmp_path:
         (["pack", "{tmp}/nothing", "-o", "{tmp}/x.dumont"], 10, "no such file"),
         (["pack", "{tmp}", "-o", "{tmp}"], 2, "directory"),
         (["pack", "{tmp}", "-o", "{tmp}/x", "--method", "zip"], 2, "method"),
+        (["pack", "{tmp}", "-o", "{tmp}/x", "--digest", "md5"], 2, "digest"),
         (["pack", "{tmp}", "-o", "{tmp}/x", "--chunk-size", "5000"], 2, "chunk size"),
         (["pack", "{tmp}", "-o", "{tmp}/x", "--chunk-size", "lots"], 2, "size"),
         (["pack", "{tmp}"], 2, "output"),

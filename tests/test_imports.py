@@ -13,7 +13,8 @@ PACKAGE = Path(dumont_gpu.__file__).parent
 # Each may import those on the lines above it, and its own folder.
 LAYERS = [
     ["errors"],
-    ["sizes", "globs", "format", "pipeline", "progress"],
+    ["sizes", "globs", "digests", "pipeline", "progress"],
+    ["format"],
     ["native", "jobs", "manifest"],
     ["codecs", "direct_io"],
     ["methods", "storage", "tree"],

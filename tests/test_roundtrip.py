@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import TREES, Dir, make
 
+from dumont_gpu.digests import DIGESTS
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format import KiB
 from dumont_gpu.methods import METHODS
@@ -21,12 +22,17 @@ from dumont_gpu.verify import VerifyOptions, verify
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-@given(tree=TREES, method=st.sampled_from(METHODS), chunk_size=st.sampled_from([4 * KiB, 64 * KiB, 64 * 1024 * KiB]))
-def test_any_tree_comes_back(tree: Dir, method: str, chunk_size: int) -> None:
+@given(
+    tree=TREES,
+    method=st.sampled_from(METHODS),
+    digest=st.sampled_from(DIGESTS),
+    chunk_size=st.sampled_from([4 * KiB, 64 * KiB, 64 * 1024 * KiB]),
+)
+def test_any_tree_comes_back(tree: Dir, method: str, digest: str, chunk_size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source, snapshot, target = (Path(folder) / name for name in ("source", "s.dumont", "target"))
         make(tree, source)
-        packed = pack_tree(source, snapshot, method=method, chunk_size=chunk_size)
+        packed = pack_tree(source, snapshot, method=method, digest=digest, chunk_size=chunk_size)
         assert packed.problems == ()
         checked = verify(str(snapshot), VerifyOptions(content=True))
         assert (checked.snapshot_id, checked.stored_size) == (packed.snapshot_id, snapshot.stat().st_size)

@@ -105,12 +105,13 @@ ARCHIVES: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
     "shared": (shared, {}),
     "spans-chunks": (spans, {"chunk_size": 4 * KiB}),
     "zipnn": (zipnn, {}),
+    "blake3": (lz4_text, {"digest": "blake3"}),
 }
 # From the future: a reader of today must say "not supported", not "damaged". name -> (from, offset, bytes)
 FUTURE = {
     "future-magic": ("example", 6, b"03"),
     "future-version": ("example", 8, b"\x03"),
-    "future-flag": ("example", 12, b"\x01"),
+    "future-flag": ("example", 13, b"\x80"),
     "future-codec": ("example", 512 + 16, b"\x7f"),
 }
 

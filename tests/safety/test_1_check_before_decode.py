@@ -59,7 +59,7 @@ def test_chunk_is_checked_before_its_decoder_runs(codec: int, target: Path, deco
     data[4096] ^= 1
     message = clear_error(lambda: restored(bytes(data), target), DamagedError)
     assert "chunk 0" in message
-    assert "SHA-256" in message
+    assert "digest" in message
     clear_error(lambda: verify(MemorySource(data), VerifyOptions(content=True)), DamagedError)
     assert decoded == ["lz4", "lz4"]  # the manifest, twice
     assert all(not path.read_bytes() for path in target.iterdir())

@@ -273,7 +273,7 @@ def before_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, act: Ca
 @pytest.mark.parametrize("where", ["a", "a/b"])
 @pytest.mark.parametrize(
     ("method", "number"),
-    [("_make_directory", 2), ("write", 1), ("write", 2), ("write", 3), ("_complete", 1), ("_complete", 2), ("finish", 1)]
+    [("_make_directory", 2), ("write", 1), ("write", 2), ("write_small", 1), ("_complete", 1), ("_set_metadata", 1), ("finish", 1)]
     + [("_make_symlink", 1), ("_make_hard_link", 1), ("_finish_directory", 1)],
 )  # fmt: skip
 def test_symlink_swapped_for_directory_does_not_escape(
@@ -354,7 +354,7 @@ def test_file_swapped_between_its_extents_is_an_error(
     change: Callable[[str, Path, Path], None], kind: str, target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dumont_gpu.restore._PLACE_THREADS", 1)
-    before_call(monkeypatch, "write", 3, lambda: change(kind, target / "a" / "b" / "in-two", outside))
+    before_call(monkeypatch, "write", 2, lambda: change(kind, target / "a" / "b" / "in-two", outside))
     clear_error(lambda: restored(nested(), target), DumontError)
     assert untouched(outside)
 
@@ -369,7 +369,7 @@ def test_file_swapped_for_a_fifo_does_not_block(target: Path, monkeypatch: pytes
         os.open(file, os.O_RDWR)  # or this test would block, too
 
     monkeypatch.setattr("dumont_gpu.restore._PLACE_THREADS", 1)
-    before_call(monkeypatch, "write", 3, act)
+    before_call(monkeypatch, "write", 2, act)
     record(monkeypatch, "open", lambda path, flag, *_, **__: flags.append(flag) if path == "in-two" else None)
     clear_error(lambda: restored(nested(), target), DumontError)
     assert flags[-1] & os.O_NONBLOCK
