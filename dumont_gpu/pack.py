@@ -16,6 +16,7 @@ from dumont_gpu import __version__
 from dumont_gpu.backends import Backend, select_backend
 from dumont_gpu.codecs import Lz4, Raw
 from dumont_gpu.digests import DEFAULT_DIGEST, Digest, digest_function
+from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, read_at, shift_for
 from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import (
     CHUNK_ALIGNMENT,
@@ -193,7 +194,7 @@ def _run(
     meter = Meter(progress, "pack", plan.size, len(plan.chunks))
     largest = max((chunk.size for chunk in plan.chunks), default=CHUNK_ALIGNMENT)
     pairs = chunk_pairs(options.memory, largest)
-    chunks, stored = BufferPool(pairs, largest), BufferPool(pairs, largest)
+    chunks, stored = BufferPool(pairs, largest + ALIGNMENT), BufferPool(pairs, largest)
     pipeline = Pipeline(chunks, stored)
     read = pipeline.stage("read", writer.read, with_buffers(plan.chunks, chunks))
     encoded = pipeline.stage("encode", writer.encode, with_buffers(read, stored), threads=min(_jobs(options), pairs))
@@ -211,6 +212,7 @@ def _run(
 class _ReadChunk:
     planned: PlannedChunk
     buffer: Buffer
+    content: memoryview  # within `buffer`
 
 
 @dataclass(slots=True)
@@ -238,9 +240,10 @@ class _SnapshotWriter:
 
     def read(self, item: tuple[PlannedChunk, Buffer]) -> _ReadChunk:
         chunk, buffer = item
+        content = buffer.view[_shift(chunk) :][: chunk.size]
         for extent in chunk.extents:
             file = self._plan.files[extent.file]
-            out = buffer.view[extent.chunk_offset : extent.chunk_offset + extent.length]
+            out = content[extent.chunk_offset : extent.chunk_offset + extent.length]
             try:
                 done = self._read_extent(file, extent, out)
                 reason = "" if done == extent.length else "became shorter while it was packed"
@@ -249,22 +252,20 @@ class _SnapshotWriter:
             if reason:
                 out[done:] = bytes(extent.length - done)  # another chunk's bytes may be in the buffer
                 self._lost.setdefault(extent.file, Problem(file.entry.path, reason))
-        return _ReadChunk(chunk, buffer)
+        return _ReadChunk(chunk, buffer, content)
 
     def _read_extent(self, file: SourceFile, extent: PlannedExtent, out: memoryview) -> int:
         with file.open() as fd:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(errno.EINVAL, "is no regular file any more")
-            done = 0
-            while done < extent.length and (count := os.preadv(fd, [out[done:]], extent.file_offset + done)):
-                done += count
+            done = read_at(fd, extent.file_offset, out)
             if not file.unchanged(os.fstat(fd)):
                 self._changed.setdefault(extent.file, Problem(file.entry.path, "changed while it was packed"))
         return done
 
     def encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
         read, spare = item
-        planned, chunk = read.planned, read.buffer.view[: read.planned.size]
+        planned, chunk = read.planned, read.content
         for extent in planned.extents:
             content = chunk[extent.chunk_offset : extent.chunk_offset + extent.length]
             self._extents[extent.file].append(
@@ -352,6 +353,17 @@ class _SnapshotWriter:
             extents = sorted(self._extents.get(leader, ()), key=lambda extent: extent.file_offset)
             entries.append(replace(file.entry, extents=tuple(extents), changed=changed is not None))
         return entries
+
+
+def _shift(chunk: PlannedChunk) -> int:
+    """Where in its buffer a chunk's content starts so that its largest extent can be read directly.
+
+    Chunks that are stored as they are start at 0 instead, so that they can be written directly.
+    """
+    largest = max(chunk.extents, key=lambda extent: extent.length)
+    if chunk.codec.id == RAW.id or largest.length < DIRECT_MINIMUM:
+        return 0
+    return shift_for(largest.file_offset, largest.chunk_offset)
 
 
 def _without_orphans(entries: list[FileEntry], found: Scan) -> list[FileEntry]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for, write_at
+from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, read_at, shift_for, write_at
 
 
 @pytest.mark.parametrize("offset", [0, 1, 511, 4095, 4096, 4097, 123_456])
@@ -20,7 +20,7 @@ def test_every_byte_is_written_once(tmp_path: Path, offset: int, extra: int, ali
     if folder is not None and not Path(folder).is_dir():
         pytest.skip("no memory file system")
     data = random.Random(offset + extra).randbytes(DIRECT_MINIMUM + extra)
-    memory = memoryview(mmap.mmap(-1, len(data) + 2 * ALIGNMENT))
+    memory = memoryview(mmap.mmap(-1, len(data) + 3 * ALIGNMENT))
     shift = shift_for(offset, 0) if aligned else shift_for(offset, 0) + 1
     memory[shift : shift + len(data)] = data
     path = Path(folder or tmp_path) / f"dumont-direct-{os.getpid()}"
@@ -28,6 +28,15 @@ def test_every_byte_is_written_once(tmp_path: Path, offset: int, extra: int, ali
     try:
         write_at(fd, offset, memory[shift : shift + len(data)])
         assert path.read_bytes() == bytes(offset) + data
+        for cached in (True, False):
+            if not cached:
+                os.fsync(fd)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            memory[:] = b"\xa5" * len(memory)
+            out = memory[shift : shift + len(data) + 100]
+            assert read_at(fd, offset, out) == len(data)
+            assert out[: len(data)] == data
+            assert set(memory[shift + len(out) :]) == {0xA5}
         write_at(fd, 0, memoryview(b"head"))
         assert path.read_bytes()[:4] == b"head"
     finally:

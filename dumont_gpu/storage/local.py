@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from dumont_gpu.direct_io import write_at
+from dumont_gpu.direct_io import read_at, write_at
 from dumont_gpu.errors import DamagedError, DumontError, SnapshotNotFoundError, UsageError
 
 
@@ -28,12 +28,9 @@ class LocalSource:
             raise UsageError(f"{path}: not a regular file")
 
     def read_into(self, offset: int, out: memoryview) -> None:
-        done = 0
-        while done < len(out):
-            count = os.preadv(self._fd, [out[done:]], offset + done)
-            if count == 0:
-                raise DamagedError(f"ends at byte {offset + done}, {len(out) - done} are missing")
-            done += count
+        done = read_at(self._fd, offset, out)
+        if done < len(out):
+            raise DamagedError(f"ends at byte {offset + done}, {len(out) - done} are missing")
 
     def close(self) -> None:
         os.close(self._fd)
