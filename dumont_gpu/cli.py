@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from dumont_gpu.errors import DumontError, UsageError
 
 _EXIT_SOME_UNREADABLE: Final = 3
 _MAX_LISTED: Final = 20  # problems shown without -v
+_GC_THRESHOLD: Final = 1_000_000  # entries are many and hold no cycles: looking through them again and again is in vain
 
 _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -77,6 +79,7 @@ def run(application: typer.Typer) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    gc.set_threshold(_GC_THRESHOLD)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # paths need not fit the terminal's encoding

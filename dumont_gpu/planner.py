@@ -20,7 +20,7 @@ from dumont_gpu.methods import LZ4, PROBE_MINIMUM, UNIFORM_METHODS, codec_for_sm
 from dumont_gpu.regions import Region, find_regions
 from dumont_gpu.tree.scan import Problem, SourceFile
 
-_SHARE_MINIMUM: Final = 4 * KiB  # equal files below this are not looked for: reading them twice costs more
+_SHARE_MINIMUM: Final = 16 * KiB  # equal files below this are not looked for: opening each twice costs more
 _SAMPLES: Final = 4  # checkpoints of one model share size and header, but not these places: few files are read twice
 _SAMPLE_SIZE: Final = 4 * KiB
 _LARGE: Final = 16 * MiB  # worth a thread of its own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from dumont_gpu.backends import select_backend
+from dumont_gpu.backends import Backend, select_backend
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format import HEADER_SIZE, MiB
 from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
@@ -55,46 +55,15 @@ def verify(
     try:
         snapshot = read_snapshot(opened, options.expect)
         _check_padding(snapshot)
-        places = places_by_chunk(snapshot.files()) if options.content else {}
-        damaged: list[str] = []
-        meter = Meter(progress, "verify", sum(chunk.size_original for chunk in snapshot.chunks), len(snapshot.chunks))
-        largest = max((chunk.size_original for chunk in snapshot.chunks), default=1)
-        pairs = chunk_pairs(options.memory, largest)
-        stored, contents = BufferPool(pairs, largest), BufferPool(pairs, largest)
-        pipeline = Pipeline(stored, contents)
-
-        def fetch(item: tuple[int, Buffer]) -> tuple[int, Buffer]:
-            number, buffer = item
-            chunk = snapshot.chunks[number]
-            snapshot.read_chunk(number, buffer.view[: chunk.size_compressed])
-            return item
-
-        def check(item: tuple[tuple[int, Buffer], Buffer]) -> None:
-            (number, buffer), spare = item
-            chunk = snapshot.chunks[number]
-            try:
-                snapshot.check_chunk(number, buffer.view[: chunk.size_compressed])
-                if options.content:
-                    content = spare.view[: chunk.size_original]
-                    backend.decode(chunk.compressor_id, buffer.view[: chunk.size_compressed], content)
-                    check_content(content, places.get(number, ()), snapshot.digest)
-            except DamagedError as error:
-                damaged.append(f"chunk {number}: {error}")
-            buffer.release()
-            spare.release()
-            meter.add(chunk.size_original)
-
-        fetched = pipeline.stage("fetch", fetch, with_buffers(range(len(snapshot.chunks)), stored))
-        threads = min(options.jobs or default_jobs(), pairs)
-        pipeline.stage("check", check, with_buffers(fetched, contents), threads=threads)
-        pipeline.run()
+        job = _VerifyJob(snapshot, backend, options)
+        job.run(progress)
     finally:
         if isinstance(source, str):
             opened.close()
-    if damaged:
-        more = f" (and {len(damaged) - 1} more chunks)" if len(damaged) > 1 else ""
+    if job.damaged:
+        more = f" (and {len(job.damaged) - 1} more)" if len(job.damaged) > 1 else ""
         raise DamagedError(
-            f"{opened.location}: {len(damaged)} of {len(snapshot.chunks)} chunks damaged: {damaged[0]}{more}"
+            f"{opened.location}: {len(job.damaged)} of {len(snapshot.chunks)} chunks damaged: {job.damaged[0]}{more}"
         )
     return VerifyResult(
         snapshot_path=opened.location,
@@ -102,10 +71,56 @@ def verify(
         num_chunks=len(snapshot.chunks),
         num_files=len(snapshot.manifest.entries),
         stored_size=opened.size,
-        content_size=sum(chunk.size_original for chunk in snapshot.chunks) if options.content else None,
+        content_size=job.original_size if options.content else None,
         device=backend.name,
         seconds=time.monotonic() - started,
     )
+
+
+class _VerifyJob:
+    """The stages of a verification: fetch, check. A damaged chunk does not end it."""
+
+    def __init__(self, snapshot: Snapshot, backend: Backend, options: VerifyOptions) -> None:
+        self._snapshot, self._backend, self._options = snapshot, backend, options
+        self._places = places_by_chunk(snapshot.files()) if options.content else {}
+        self.original_size = sum(chunk.size_original for chunk in snapshot.chunks)
+        self.damaged: list[str] = []
+
+    def run(self, progress: ProgressCallback | None) -> None:
+        chunks = self._snapshot.chunks
+        meter = Meter(progress, "verify", self.original_size, len(chunks))
+        largest = max((chunk.size_original for chunk in chunks), default=1)
+        pairs = chunk_pairs(self._options.memory, largest)
+        stored, contents = BufferPool(pairs, largest), BufferPool(pairs, largest)
+        pipeline = Pipeline(stored, contents)
+        fetched = pipeline.stage("fetch", self._fetch, with_buffers(range(len(chunks)), stored))
+
+        def check(item: tuple[tuple[int, Buffer], Buffer]) -> None:
+            (number, buffer), spare = item
+            self._check(number, buffer.view[: chunks[number].size_compressed], spare.view)
+            buffer.release()
+            spare.release()
+            meter.add(chunks[number].size_original)
+
+        jobs = min(self._options.jobs or default_jobs(), pairs)
+        pipeline.stage("check", check, with_buffers(fetched, contents), threads=jobs)
+        pipeline.run()
+
+    def _fetch(self, item: tuple[int, Buffer]) -> tuple[int, Buffer]:
+        number, buffer = item
+        self._snapshot.read_chunk(number, buffer.view[: self._snapshot.chunks[number].size_compressed])
+        return item
+
+    def _check(self, number: int, stored: memoryview, spare: memoryview) -> None:
+        chunk = self._snapshot.chunks[number]
+        try:
+            self._snapshot.check_chunk(number, stored)
+            if self._options.content:
+                content = spare[: chunk.size_original]
+                self._backend.decode(chunk.compressor_id, stored, content)
+                check_content(content, self._places.get(number, ()), self._snapshot.digest)
+        except DamagedError as error:
+            self.damaged.append(str(error).removeprefix(f"{self._snapshot.source.location}: "))
 
 
 def _check_padding(snapshot: Snapshot) -> None:

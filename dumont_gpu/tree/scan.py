@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -64,16 +63,13 @@ class SourceFile:
                     break
             return ranges
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator[int]:
-        """A descriptor for reading, reached without following symlinks."""
-        folder, name = split(self.relative)
-        with self.tree.handles.lease(folder) as parent:
-            fd = os.open(name, _READ_FLAGS, dir_fd=parent)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+    def open(self) -> OpenedFile:
+        """Returns a context in which a descriptor for reading is open, reached without following symlinks.
+
+        Raises:
+            OSError: on entry, if the file cannot be opened.
+        """
+        return OpenedFile(self)
 
     def unchanged(self, status: os.stat_result) -> bool:
         """Whether `status` shows the file that the scan found."""
@@ -83,6 +79,24 @@ class SourceFile:
             and status.st_size == entry.size
             and clamp_mtime(status.st_mtime_ns) == entry.mtime_ns
         )
+
+
+class OpenedFile:
+    """`with file.open() as fd:` as a class, which costs half of what a generator does, once per file."""
+
+    __slots__ = ("_fd", "_file")
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+
+    def __enter__(self) -> int:
+        folder, name = split(self._file.relative)
+        with self._file.tree.handles.lease(folder) as parent:
+            self._fd = os.open(name, _READ_FLAGS, dir_fd=parent)
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
 
 
 @dataclass(slots=True)

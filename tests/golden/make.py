@@ -77,7 +77,7 @@ def holes(root: Path) -> None:
 
 
 def shared(root: Path) -> None:
-    data = random.Random(5).randbytes(9000)
+    data = random.Random(5).randbytes(20_000)
     write(root / "a", data)
     write(root / "b", data)
 
