@@ -35,11 +35,12 @@ bool has_v3() {
            __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
 }
 
-// Every CPU with -march=x86-64-v4 and VBMI: Ice Lake, Zen 4 and later.
+// Every CPU with -march=x86-64-v4, VBMI and VBMI2: Ice Lake, Zen 4 and later.
 bool has_v4_vbmi() {
     return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi");
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
+           __builtin_cpu_supports("avx512vbmi2");
 }
 
 // Best first.

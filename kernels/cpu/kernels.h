@@ -14,6 +14,8 @@ constexpr size_t kDecodeTableEntries = size_t{2} << kMaxTableLog;
 // Two tables of the counts of byte pairs, and the distance between them.
 constexpr size_t kPairTableEntries = 2 * 65536 + 256;
 
+constexpr size_t kFewestPairs = 16 * 1024;  // bytes; below, summing up the pair tables costs more than it saves
+
 // Longest code that the encoder writes: five codes and a partial byte then fit a 64-bit accumulator.
 constexpr uint32_t kMaxWrittenLength = 11;
 
@@ -37,16 +39,17 @@ struct Kernels {
                            uint32_t* sizes /* [kStreams] */);
 
     // Counts the occurrences of each byte value; `size` is not 0 and at most 128 KiB. `pairs` is scratch of
-    // kPairTableEntries.
+    // kPairTableEntries, unused below kFewestPairs bytes.
     void (*count_bytes)(const uint8_t* bytes, size_t size, uint32_t* counts /* [256] */, uint16_t* pairs);
 
-    // Interleaves planes[0..plane_count) into `elements` whole elements, undoing the sign move.
-    void (*join_planes)(const uint8_t* const* planes, uint32_t plane_count, bool moves_sign, uint8_t* out,
-                        size_t elements);
+    // Interleaves planes[0..plane_count) into `elements` whole elements, undoing the sign move. `past_caches` says that
+    // `out` will not be read soon; the caller then fences before it tells anyone of the result.
+    void (*join_planes)(const uint8_t* const* planes, uint32_t plane_count, bool moves_sign, bool past_caches,
+                        uint8_t* out, size_t elements);
 
-    // Extracts one plane of `elements` whole elements, the sign moved first.
-    void (*split_plane)(const uint8_t* source, size_t elements, uint32_t plane_count, uint32_t plane, bool moves_sign,
-                        uint8_t* out);
+    // Takes `elements` whole elements apart into planes[0..plane_count), the sign moved first.
+    void (*split_planes)(const uint8_t* source, size_t elements, uint32_t plane_count, bool moves_sign,
+                         uint8_t* const* planes);
 };
 
 // The path in use; see dispatch.cpp.

@@ -8,7 +8,7 @@ namespace dumont {
 namespace DUMONT_PATH {
 
 const Kernels kernels = {
-    DUMONT_QUOTE(DUMONT_PATH), decode_huff0, encode_streams, count_bytes, join_planes, split_plane,
+    DUMONT_QUOTE(DUMONT_PATH), decode_huff0, encode_streams, count_bytes, join_planes, split_planes,
 };
 
 }  // namespace DUMONT_PATH

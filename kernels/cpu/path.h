@@ -20,9 +20,10 @@ extern const Kernels kernels;
 bool decode_huff0(const uint8_t* block, uint32_t size, uint8_t* out, uint32_t symbols, uint64_t* tables);
 void encode_streams(const uint8_t* source, uint32_t symbols, const CodeTable& codes, uint8_t* out, uint32_t* sizes);
 void count_bytes(const uint8_t* bytes, size_t size, uint32_t* counts, uint16_t* pairs);
-void join_planes(const uint8_t* const* planes, uint32_t plane_count, bool moves_sign, uint8_t* out, size_t elements);
-void split_plane(const uint8_t* source, size_t elements, uint32_t plane_count, uint32_t plane, bool moves_sign,
-                 uint8_t* out);
+void join_planes(const uint8_t* const* planes, uint32_t plane_count, bool moves_sign, bool past_caches, uint8_t* out,
+                 size_t elements);
+void split_planes(const uint8_t* source, size_t elements, uint32_t plane_count, bool moves_sign,
+                  uint8_t* const* planes);
 
 // One 8-byte load or store, at any address.
 [[maybe_unused]] static inline uint64_t load_word(const uint8_t* bytes) {

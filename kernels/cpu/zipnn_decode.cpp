@@ -11,6 +11,13 @@ namespace {
 
 constexpr size_t kTileSize = 4096;  // bytes of a plane joined at a time; a constant plane is one tile used again
 
+// From this output size on, the first blocks have left the cache before the last is decoded, so none is kept there.
+#if defined(DUMONT_LEAVES_CACHE)
+constexpr uint64_t kLeavesCache = DUMONT_LEAVES_CACHE;  // for the fuzzer, whose streams are small
+#else
+constexpr uint64_t kLeavesCache = 16 * 1024 * 1024;
+#endif
+
 // One allocation per call, independent of the stream's size.
 struct Workspace {
     uint64_t tables[kDecodeTableEntries];
@@ -62,23 +69,24 @@ int64_t open_plane(const BlockSource& source, uint32_t plane, uint64_t block, ui
 }
 
 // Joins elements [first, last) tile by tile, so that a constant plane needs one tile only.
-void join_elements(const PlaneBytes* planes, const ElementType& type, bool moves_sign, uint64_t first, uint64_t last,
-                   uint8_t* out) {
+void join_elements(const PlaneBytes* planes, const ElementType& type, bool moves_sign, bool past_caches,
+                   uint64_t first, uint64_t last, uint8_t* out) {
     for (uint64_t begin = first; begin < last; begin += kTileSize) {
         const uint64_t elements = last - begin < kTileSize ? last - begin : kTileSize;
         const uint8_t* tile[kMaxPlanes];
         for (uint32_t plane = 0; plane < type.planes; ++plane) tile[plane] = plane_at(planes[plane], begin);
-        kernels().join_planes(tile, type.planes, moves_sign, out + begin * type.planes, elements);
+        kernels().join_planes(tile, type.planes, moves_sign, past_caches, out + begin * type.planes, elements);
     }
 }
 
-void join_block(const PlaneBytes* planes, const ElementType& type, uint64_t block_bytes, uint8_t* out) {
+void join_block(const PlaneBytes* planes, const ElementType& type, uint64_t block_bytes, bool past_caches,
+                uint8_t* out) {
     if (type.planes == 1 && planes[0].bytes == out) return;
     const uint64_t whole = block_bytes / type.planes;
     const uint64_t moved = type.moves_sign ? moved_elements(block_bytes, type.planes) : 0;
-    join_elements(planes, type, true, 0, moved, out);
+    join_elements(planes, type, true, past_caches, 0, moved, out);
     // fp32 moves every whole element, so that this is 16-bit or fp8 work.
-    join_elements(planes, type, false, moved, whole, out);
+    join_elements(planes, type, false, past_caches, moved, whole, out);
     for (uint64_t byte = whole * type.planes; byte < block_bytes; ++byte) {
         const PlaneBytes& plane = planes[byte % type.planes];
         out[byte] = plane.constant ? plane.bytes[0] : plane.bytes[byte / type.planes];
@@ -98,8 +106,9 @@ int64_t decode_blocks(const BlockSource& source, uint8_t* out) {
             const int64_t status = open_plane(source, plane, block, size, direct, planes[plane]);
             if (status != 0) return status;
         }
-        join_block(planes, header.type, block_bytes, out + begin);
+        join_block(planes, header.type, block_bytes, header.original_size >= kLeavesCache, out + begin);
     }
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);  // stores past the caches are not ordered by themselves
     return 0;
 }
 

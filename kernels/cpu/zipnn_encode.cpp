@@ -1,6 +1,7 @@
-// Encodes ZipNN streams plane by plane, in the order in which the format stores them.
+// Encodes ZipNN streams block by block: takes a block's planes apart, and encodes each while it is in cache.
 //
-// Going by planes reads the source once per plane, but needs no buffer of the stream's size and no copy at the end.
+// The format stores plane after plane. Each is written where it would begin if those before it stayed raw, which for
+// weights is where it belongs; a plane that comes to lie too far up is moved down at the end.
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,14 +17,14 @@ namespace {
 
 constexpr uint32_t kMinBlockLog2 = 10;
 constexpr uint32_t kMaxBlockLog2 = 17;
-constexpr size_t kMaxPlaneSize = size_t{1} << kMaxBlockLog2;
+constexpr size_t kMaxBlockSize = size_t{1} << kMaxBlockLog2;
 constexpr uint32_t kMinHuff0Symbols = 12;  // Huff0 itself refuses less
 
 // One allocation per call; nothing is allocated per block.
 struct Workspace {
-    uint8_t plane[kMaxPlaneSize];
+    uint8_t planes[kMaxBlockSize];  // of one block, one after the other
     uint16_t pairs[kPairTableEntries];
-    uint8_t streams[kStreams * stream_room(kMaxPlaneSize / kStreams)];
+    uint8_t streams[kStreams * stream_room(kMaxBlockSize / kStreams)];
 };
 
 // zipnn keeps a Huff0 block only if it is below 0.95 of the raw size.
@@ -31,8 +32,9 @@ bool gains(uint64_t stored, uint64_t raw) {
     return 20 * stored < 19 * raw;
 }
 
-// Where encoded bytes go. A write that does not fit is not made, and `full` says so.
+// Where a plane's encoded bytes go. A write that does not fit is not made, and `full` says so.
 struct Output {
+    uint8_t* begin;
     uint8_t* next;
     uint8_t* end;
     bool full;
@@ -104,12 +106,15 @@ BlockType write_plane(const uint8_t* plane, uint32_t size, Workspace& workspace,
     return kRawBlock;
 }
 
-// Extracts one plane of one block; elements beyond the last 32-bit word keep their sign in place.
-void extract_plane(const uint8_t* source, uint64_t size, const ElementType& type, uint32_t plane, uint8_t* out) {
+// Takes one block apart; elements beyond the last 32-bit word keep their sign in place.
+void split_block(const uint8_t* source, uint64_t size, const ElementType& type, uint8_t* const* planes) {
     const uint64_t elements = size / type.planes;
     const uint64_t moved = type.moves_sign ? moved_elements(size, type.planes) : 0;
-    kernels().split_plane(source, moved, type.planes, plane, true, out);
-    kernels().split_plane(source + moved * type.planes, elements - moved, type.planes, plane, false, out + moved);
+    kernels().split_planes(source, moved, type.planes, true, planes);
+    if (moved == elements) return;
+    uint8_t* rest[kMaxPlanes];
+    for (uint32_t plane = 0; plane < type.planes; ++plane) rest[plane] = planes[plane] + moved;
+    kernels().split_planes(source + moved * type.planes, elements - moved, type.planes, false, rest);
 }
 
 void store_u64(uint8_t* out, uint64_t value) {
@@ -125,33 +130,97 @@ void write_header(const ElementType& type, uint32_t block_log2, uint64_t origina
     store_u64(out + 24, stream_size);
 }
 
+struct Source {
+    const uint8_t* bytes;
+    uint64_t size;
+    uint64_t block_size;
+    uint64_t blocks;
+    ElementType type;
+};
+
+// The tables of a stream, [planes][blocks] each.
+struct Tables {
+    uint8_t* types;
+    uint8_t* ends;  // u64
+};
+
+// Encodes planes [first, last) of all blocks, plane p to out[p]; false if one of them does not fit.
+bool encode_planes(const Source& source, uint32_t first, uint32_t last, const Tables& tables, Output* out,
+                   Workspace& workspace) {
+    const uint32_t planes = source.type.planes;
+    for (uint64_t block = 0; block < source.blocks; ++block) {
+        const uint64_t begin = block * source.block_size;
+        const uint64_t left = source.size - begin;
+        const uint64_t bytes = left < source.block_size ? left : source.block_size;
+        const auto symbols = static_cast<uint32_t>(bytes / planes);
+        uint8_t* bytes_of_plane[kMaxPlanes];
+        for (uint32_t plane = 0; plane < planes; ++plane) {
+            // Straight into place where there is room: a plane that stays raw is then not copied again.
+            const bool room = plane >= first && plane < last &&
+                              symbols <= static_cast<uint64_t>(out[plane].end - out[plane].next);
+            bytes_of_plane[plane] = room ? out[plane].next : workspace.planes + plane * symbols;
+        }
+        split_block(source.bytes + begin, bytes, source.type, bytes_of_plane);
+        for (uint32_t plane = first; plane < last; ++plane) {
+            const uint64_t index = plane * source.blocks + block;
+            tables.types[index] = write_plane(bytes_of_plane[plane], symbols, workspace, out[plane]);
+            store_u64(tables.ends + 8 * index, static_cast<uint64_t>(out[plane].next - out[plane].begin));
+            if (out[plane].full) return false;
+        }
+    }
+    return true;
+}
+
+// Encodes all planes in one pass over the source, each with room for it to stay raw, and closes the gaps. Returns the
+// end of the last plane, or null if they do not fit that way.
+uint8_t* encode_together(const Source& source, const Tables& tables, uint8_t* body, uint8_t* end,
+                         Workspace& workspace) {
+    const uint32_t planes = source.type.planes;
+    const uint64_t raw = source.size / planes;
+    Output out[kMaxPlanes];
+    for (uint32_t plane = 0; plane < planes; ++plane) {
+        if (plane * raw > static_cast<uint64_t>(end - body)) return nullptr;
+        uint8_t* begin = body + plane * raw;
+        out[plane] = {begin, begin, plane + 1 < planes && raw < static_cast<uint64_t>(end - begin) ? begin + raw : end,
+                      false};
+    }
+    if (!encode_planes(source, 0, planes, tables, out, workspace)) return nullptr;
+    uint8_t* next = out[0].next;
+    for (uint32_t plane = 1; plane < planes; ++plane) {
+        const auto size = static_cast<size_t>(out[plane].next - out[plane].begin);
+        if (out[plane].begin != next) memmove(next, out[plane].begin, size);
+        next += size;
+    }
+    return next;
+}
+
+// Encodes one plane after the other, a pass over the source for each: no room is lost between them.
+uint8_t* encode_in_turn(const Source& source, const Tables& tables, uint8_t* body, uint8_t* end,
+                        Workspace& workspace) {
+    for (uint32_t plane = 0; plane < source.type.planes; ++plane) {
+        Output out[kMaxPlanes];
+        out[plane] = {body, body, end, false};
+        if (!encode_planes(source, plane, plane + 1, tables, out, workspace)) return nullptr;
+        body = out[plane].next;
+    }
+    return body;
+}
+
 // Returns the stream's size, or 0 if it does not fit.
-uint64_t encode(const uint8_t* source, uint64_t size, uint8_t* out, uint64_t capacity, const ElementType& type,
+uint64_t encode(const uint8_t* bytes, uint64_t size, uint8_t* out, uint64_t capacity, const ElementType& type,
                 uint32_t block_log2, Workspace& workspace) {
     const uint64_t block_size = 1ull << block_log2;
     const uint64_t blocks = (size >> block_log2) + (size % block_size != 0);
-    const uint64_t tables = 9 * type.planes * blocks;
-    if (capacity < kHeaderSize + tables) return 0;
+    const Source source = {bytes, size, block_size, blocks, type};
+    const uint64_t tables_size = 9 * type.planes * blocks;
+    if (capacity < kHeaderSize + tables_size) return 0;
     uint8_t* types = out + kHeaderSize;
-    uint8_t* ends = types + type.planes * blocks;
-    Output body = {out + kHeaderSize + tables, out + capacity, false};
-    for (uint32_t plane = 0; plane < type.planes; ++plane) {
-        const uint8_t* begin = body.next;
-        for (uint64_t block = 0; block < blocks && !body.full; ++block) {
-            const uint64_t left = size - block * block_size;
-            const uint64_t bytes = left < block_size ? left : block_size;
-            const auto symbols = static_cast<uint32_t>(bytes / type.planes);
-            // Straight into place where there is room: a plane that stays raw is then not copied again.
-            const bool room = symbols <= static_cast<uint64_t>(body.end - body.next);
-            uint8_t* bytes_of_plane = room ? body.next : workspace.plane;
-            extract_plane(source + block * block_size, bytes, type, plane, bytes_of_plane);
-            *types++ = write_plane(bytes_of_plane, symbols, workspace, body);
-            store_u64(ends, static_cast<uint64_t>(body.next - begin));
-            ends += 8;
-        }
-    }
-    if (body.full) return 0;
-    const auto stream_size = static_cast<uint64_t>(body.next - out);
+    const Tables tables = {types, types + type.planes * blocks};
+    uint8_t* body = types + tables_size;
+    uint8_t* end = encode_together(source, tables, body, out + capacity, workspace);
+    if (end == nullptr && type.planes > 1) end = encode_in_turn(source, tables, body, out + capacity, workspace);
+    if (end == nullptr) return 0;
+    const auto stream_size = static_cast<uint64_t>(end - out);
     write_header(type, block_log2, size, stream_size, out);
     return stream_size;
 }
