@@ -253,6 +253,12 @@ class _RestoreJob:
 
     def _decode(self, item: tuple[_LoadedChunk, Buffer]) -> _LoadedChunk:
         chunk, spare = item
+        try:
+            return self._check_and_decode(chunk, spare)
+        except DamagedError as error:
+            raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
+
+    def _check_and_decode(self, chunk: _LoadedChunk, spare: Buffer) -> _LoadedChunk:
         entry = self._entry(chunk.number)
         self._snapshot.check_chunk(chunk.number, chunk.content)
         if entry.compressor_id == RAW.id and len(chunk.content) == entry.size_original:
@@ -260,18 +266,12 @@ class _RestoreJob:
         else:
             shift = self._shift(chunk.number)
             content = spare.view[shift : shift + entry.size_original]
-            self._decode_into(content, chunk, entry)
+            self._backend.decode(entry.compressor_id, chunk.content, content)
             chunk.buffer.release()
             chunk = _LoadedChunk(chunk.number, spare, content)
         if self.options.verify:
             check_content(chunk.content, self._places[chunk.number], self._snapshot.digest)
         return chunk
-
-    def _decode_into(self, content: memoryview, chunk: _LoadedChunk, entry: ChunkEntry) -> None:
-        try:
-            self._backend.decode(entry.compressor_id, chunk.content, content)
-        except DamagedError as error:
-            raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
 
     def _place(self, chunk: _LoadedChunk) -> None:
         small: dict[str, list[tuple[FileEntry, memoryview]]] = defaultdict(list)  # directory -> whole files

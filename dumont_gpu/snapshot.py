@@ -43,10 +43,7 @@ class Snapshot:
         """Raises DamagedError unless `stored` are the stored bytes of chunk `number`."""
         if self.digest(stored) != self.manifest.chunk_digests[number]:
             chunk = self.chunks[number]
-            raise DamagedError(
-                f"{self.source.location}: chunk {number} ({chunk.size_compressed} bytes at {chunk.offset}) is damaged: "
-                "its digest does not match"
-            )
+            raise DamagedError(f"its {chunk.size_compressed} bytes at {chunk.offset} do not match their digest")
 
 
 def read_snapshot(source: Source, expect: str | None = None) -> Snapshot:

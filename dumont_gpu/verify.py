@@ -120,7 +120,7 @@ class _VerifyJob:
                 self._backend.decode(chunk.compressor_id, stored, content)
                 check_content(content, self._places.get(number, ()), self._snapshot.digest)
         except DamagedError as error:
-            self.damaged.append(str(error).removeprefix(f"{self._snapshot.source.location}: "))
+            self.damaged.append(f"chunk {number}: {error}")
 
 
 def _check_padding(snapshot: Snapshot) -> None:
