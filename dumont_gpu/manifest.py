@@ -32,6 +32,7 @@ _NO_OWNER: Final = (1 << 32) - 1  # what chown takes for "leave it as it is"
 _SHOWN: Final = 200  # characters of a hostile value that a message repeats
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _COMPONENT: Final = rb"(?!\.{1,2}(?:/|\Z))[^/\0]{1,255}"
 _PLAIN_PATH: Final = re.compile(_COMPONENT + rb"(?:/" + _COMPONENT + rb")*")
 
@@ -97,7 +98,7 @@ class Manifest:
         if self.root is not None:
             head["root"] = _metadata_to_json(self.root)
         head["chunks"] = [digest.hex() for digest in self.chunk_digests]
-        opening = json.dumps(head, separators=(",", ":"))[:-1] + "," + _OPEN.decode()
+        opening = _ENCODER.encode(head)[:-1] + "," + _OPEN.decode()
         lines = [_entry_line(entry, self.digest) for entry in self.entries]
         if len(lines) > MAX_ENTRIES:
             raise DumontError(f"{len(lines)} entries; a snapshot may have {MAX_ENTRIES}")
@@ -240,7 +241,7 @@ def _metadata_to_json(entry: FileEntry) -> dict[str, Any]:
 
 
 def _entry_line(entry: FileEntry, digest: str) -> str:
-    line = json.dumps(_entry_to_json(entry, digest), separators=(",", ":"))
+    line = _ENCODER.encode(_entry_to_json(entry, digest))
     if len(line) > _MAX_LINE or len(entry.extents) > MAX_EXTENTS:
         raise DumontError(
             f"{_shown(entry.path)}: {len(entry.extents)} extents are more than a snapshot can hold: "

@@ -220,7 +220,8 @@ class _RestoreJob:
         self._snapshot, self._writer, self._backend = snapshot, writer, backend
         self.files, self.options = files, options
         self._places = places_by_chunk(files)
-        self.chunks = sorted(self._places, key=lambda number: snapshot.chunks[number].offset)
+        # Chunks of many small files take longest to place: they come first, and the others go on beside them.
+        self.chunks = sorted(self._places, key=lambda number: (-len(self._places[number]), number))
         self.stored_size = sum(self._entry(number).size_compressed for number in self.chunks)
         self.decoded_size = sum(self._entry(number).size_original for number in self.chunks)
 

@@ -11,12 +11,14 @@ from typing import Final
 import lz4.frame
 
 from dumont_gpu.errors import DamagedError
-from dumont_gpu.format import KiB
+from dumont_gpu.format import KiB, MiB
 
 # Frames pass through the library in slices: its output buffers stay small enough for the allocator to reuse them,
 # where one call for a whole chunk takes 64 MiB of fresh pages each time (3x slower, measured).
 _ENCODE_SLICE: Final = 256 * KiB
-_DECODE_SLICE: Final = 16 * KiB  # LZ4 expands at most 255 times: bounds what a hostile slice costs in memory
+_DECODED_PIECE: Final = 1 * MiB  # what a slice should decode to, on average
+_MIN_SLICE: Final = 16 * KiB  # LZ4 expands at most 255 times: 4 MiB
+_MAX_SLICE: Final = 256 * KiB
 _MAX_FRAME_HEADER: Final = 19
 _DICTIONARY_ID: Final = 1  # bit of the flags in byte 4
 _FAST_LEVEL: Final = 0
@@ -55,11 +57,13 @@ class Lz4:
             raise DamagedError(f"an LZ4 frame that does not declare {len(out)} bytes")
         frame = lz4.frame.LZ4FrameDecompressor()
         size = 0
+        # Each slice takes the GIL: as few as the memory for what one may expand to allows.
+        step = min(_MAX_SLICE, max(_MIN_SLICE, _DECODED_PIECE * len(stored) // max(1, len(out))))
         try:
-            for start in range(0, len(stored), _DECODE_SLICE):
+            for start in range(0, len(stored), step):
                 if frame.eof:
                     raise DamagedError("bytes follow the end of an LZ4 frame")
-                piece = frame.decompress(stored[start : start + _DECODE_SLICE])
+                piece = frame.decompress(stored[start : start + step])
                 if size + len(piece) > len(out):
                     raise DamagedError(f"an LZ4 frame holds more than {len(out)} bytes")
                 out[size : size + len(piece)] = piece
