@@ -17,8 +17,9 @@ from dumont_gpu.native import Dtype
 MiB = 1 << 20
 PATHS = ("portable", "avx2", "avx512", "neon")
 BLOCK_LOG2S = (16, 17)  # what the package writes, and half of zipnn's default of 18
-SIZED_CHUNKS = 4  # chunks per thread: enough that one slow core does not set the pace
+CHUNKS_PER_THREAD = 4  # chunks per thread: enough that one slow core does not set the pace
 ZSTD_LEVEL = 3
+LARGE_ALLOCATION = 32 * MiB  # from here on, malloc takes fresh pages each time (DEFAULT_MMAP_THRESHOLD_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def anonymous(size: int) -> memoryview:
 
 def chunks_of(data: memoryview, threads: int) -> list[memoryview]:
     """The whole of `data` for one thread, else several chunks of whole MiB (or one) for each."""
-    size = len(data) if threads == 1 else max(MiB, len(data) // (SIZED_CHUNKS * threads) // MiB * MiB)
+    size = len(data) if threads == 1 else max(MiB, len(data) // (CHUNKS_PER_THREAD * threads) // MiB * MiB)
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
@@ -223,8 +224,9 @@ def contenders(
         for path in paths:
             for block_log2 in BLOCK_LOG2S:
                 yield Ours(data, dtype, Label("dumont-gpu", count, path, block_log2), shared, buffers)
-        fresh = Label("dumont-gpu, fresh buffers", count, paths[-1], BLOCK_LOG2S[-1])
-        yield Ours(data, dtype, fresh, shared, buffers, fresh=True)
+        if len(data) >= LARGE_ALLOCATION:
+            fresh = Label("dumont-gpu, fresh buffers", count, paths[-1], BLOCK_LOG2S[-1])
+            yield Ours(data, dtype, fresh, shared, buffers, fresh=True)
         yield from _peers(data, dtype, shared, count)
 
 

@@ -2,8 +2,8 @@
 
     python bench/cpu.py [codecs|jobs|all] [--workspace DIR] [--repeats N] [--results DIR] [--scratch DIR] [--quick]
 
-Needs `pip install '.[bench]'`. Peers that are installed take part, the others are listed as absent: the packages
-zstandard and zipnn (`pip install --no-deps zipnn==0.5.4`), the commands zstd, lz4, restic, borg, mksquashfs, unsquashfs.
+Needs `pip install '.[bench]'`. Peers that are installed take part, the others are listed as absent. Packages:
+zstandard, and zipnn (`pip install --no-deps zipnn==0.5.4`); commands: zstd, lz4, restic, borg, mksquashfs, unsquashfs.
 Prints Markdown, and writes it to `cpu-MODEL.md` with `cpu-MODEL.json` beside it; a part that is not run keeps its place
 in them. `--quick` only shows that everything works: it writes no results.
 """
@@ -22,7 +22,7 @@ from cpu_report import render
 from machine import cpu_slug, describe
 
 PARTS = ("codecs", "jobs")
-REPEATS = {"codecs": 7, "jobs": 3}
+REPEATS = {"codecs": 5, "jobs": 3}
 
 
 def run_jobs(options: argparse.Namespace) -> dict[str, Any]:
@@ -59,11 +59,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workspace", type=Path, metavar="DIR", help="pack DIR; otherwise bench/workspace.py builds one"
     )
-    parser.add_argument("--repeats", type=int, metavar="N", help="timed runs of each (codecs 7, jobs 3)")
+    parser.add_argument("--repeats", type=int, metavar="N", help="timed runs of each (codecs 5, jobs 3)")
     default_results = Path(__file__).resolve().parent / "results"
     parser.add_argument("--results", type=Path, metavar="DIR", default=default_results, help="default: bench/results")
     parser.add_argument("--scratch", type=Path, metavar="DIR", default=Path(tempfile.gettempdir()),
-                        help="where jobs write, on the disk to measure; needs 6 times the workspace")  # fmt: skip
+                        help="where jobs write, on the disk to measure; needs 8 times the workspace")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="small inputs, one run, no slow peers, nothing written")
     return parser.parse_args(arguments)
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import workspace
 from codec_contenders import BLOCK_LOG2S, Buffers, Contender, Label, Machine, anonymous, available_paths, contenders
+from machine import cores
+
 from dumont_gpu import native
 from dumont_gpu.native import Dtype
-from machine import cores
 
 KiB, MiB = 1 << 10, 1 << 20
 SIZE, QUICK_SIZE = 64 * MiB, 8 * MiB  # bytes of each kind of weights: a chunk of the package

@@ -6,11 +6,12 @@ Keep this module's process small and without NumPy: Linux counts a parent's memo
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from typing import Any
 from compare_trees import differences
 from job_contenders import SMALL_FILES, WORKSPACE, Case, Contender, command_line
 from machine import REPOSITORY, file_system
+from places import Places, files_below, give_space_back, places
 
 MiB = 1 << 20
 SETTLE = 1.0  # seconds between the sync and a timed run
-MINOR_SECONDS = 10.0  # a minor peer runs no more once its runs add up to this
+MINOR_SECONDS = 8.0  # a minor peer runs no more once its runs add up to this
 QUICK_SMALL_FILES = (2000, 20)  # files, directories
 ENVIRONMENT = {"RESTIC_PASSWORD": "benchmark", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes"}
+CACHE_VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")  # restic and borg start without a cache
 
 
 class CommandError(Exception):
@@ -47,25 +50,6 @@ class JobFigures:
     problem: str = ""  # why there are no figures
 
 
-@dataclass(frozen=True, slots=True)
-class Scratch:
-    """Where a case does its work. `archives` has one directory for each pack."""
-
-    root: Path
-
-    def archive(self, pack: str) -> Path:
-        name = "".join(letter if letter.isalnum() else "-" for letter in pack)
-        return self.root / "archives" / name / "archive"
-
-    @property
-    def target(self) -> Path:
-        return self.root / "target"
-
-    @property
-    def caches(self) -> Path:
-        return self.root / "caches"  # of restic and borg
-
-
 def measure(workspace: Path | None, scratch: Path, repeats: int, quick: bool = False) -> dict[str, Any]:
     """Returns all figures of this part, ready for JSON.
 
@@ -75,16 +59,18 @@ def measure(workspace: Path | None, scratch: Path, repeats: int, quick: bool = F
     """
     figures: list[JobFigures] = []
     trees = {}
-    for case in (WORKSPACE, SMALL_FILES):
-        with tempfile.TemporaryDirectory(prefix="dumont-bench-", dir=scratch, ignore_cleanup_errors=True) as folder:
-            source = workspace if case is WORKSPACE and workspace else _build(case, Path(folder) / "source", quick)
-            trees[case.name] = {"origin": _origin(case, workspace, quick), **_tree_size(source)}
-            figures += _CaseRun(case, source.resolve(), Scratch(Path(folder)), repeats, quick).run()
+    with places(scratch) as room:
+        for case in (WORKSPACE, SMALL_FILES):
+            given = workspace if case is WORKSPACE else None
+            source = given.resolve() if given else _build(case, room.new() / "source", quick)
+            trees[case.name] = {"origin": _origin(case, given, quick), **_tree_size(source)}
+            figures += _CaseRun(case, source, room, repeats, quick).run()
     return {
         "repeats": repeats,
         "settle_seconds": SETTLE,
         "minor_seconds": MINOR_SECONDS,
         "file_system": file_system(scratch),
+        "own_peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "trees": trees,
         "figures": [asdict(row) for row in figures],
     }
@@ -114,18 +100,8 @@ def _origin(case: Case, workspace: Path | None, quick: bool) -> str:
     return "given by --workspace" if workspace else f"bench/workspace.py, {'small' if quick else 'full'}"
 
 
-def _files(root: Path) -> Iterator[os.DirEntry[str]]:
-    pending = [str(root)]
-    while pending:
-        with os.scandir(pending.pop()) as listing:
-            for entry in listing:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                yield entry
-
-
 def _tree_size(root: Path) -> dict[str, int]:
-    found = [entry.stat(follow_symlinks=False) for entry in _files(root) if not entry.is_dir(follow_symlinks=False)]
+    found = [entry.stat(follow_symlinks=False) for entry in files_below(root)]
     inodes = {status.st_ino: status for status in found}.values()
     return {
         "files": len(found),
@@ -141,24 +117,21 @@ def _size(archive: Path) -> int:
 def _warm(root: Path) -> None:
     """Reads every file once, so that it is in the page cache (restic and borg drop what they read)."""
     buffer = bytearray(MiB)
-    files = (entry.path for entry in _files(root) if entry.is_file(follow_symlinks=False)) if root.is_dir() else [root]
+    files = (
+        (entry.path for entry in files_below(root) if entry.is_file(follow_symlinks=False)) if root.is_dir() else [root]
+    )
     for path in files:
-        with open(path, "rb", buffering=0) as file:
+        with Path(path).open("rb", buffering=0) as file:
             while file.readinto(buffer):
                 pass
-
-
-def _delete(place: Path) -> None:
-    if place.exists():
-        subprocess.run(["chmod", "-R", "u+rwX", str(place)], check=False, stderr=subprocess.DEVNULL)
-        subprocess.run(["rm", "-rf", str(place)], check=True)
 
 
 class _CaseRun:
     """All jobs on one tree: first the packs, then the restores of what the last packs made."""
 
-    def __init__(self, case: Case, source: Path, scratch: Scratch, repeats: int, quick: bool) -> None:
-        self._case, self._source, self._scratch, self._repeats, self._quick = case, source, scratch, repeats, quick
+    def __init__(self, case: Case, source: Path, room: Places, repeats: int, quick: bool) -> None:
+        self._case, self._source, self._room, self._repeats, self._quick = case, source, room, repeats, quick
+        self._packed: dict[str, Path] = {}  # pack -> the place of its last run
 
     def run(self) -> list[JobFigures]:
         packed = self._repeat("pack", self._case.packs)
@@ -184,7 +157,6 @@ class _CaseRun:
                     row.problem, row.seconds = str(error), []
                 print(f"jobs: {self._case.name}: {job}: {row.contender}: {row.problem or f'{row.seconds[-1]:.2f} s'}",
                       file=sys.stderr, flush=True)  # fmt: skip
-        _delete(self._scratch.target)
         return rows
 
     def _reason_to_skip(self, contender: Contender, row: JobFigures) -> str:
@@ -193,60 +165,60 @@ class _CaseRun:
         return "left out by --quick" if contender.minor and self._quick else ""
 
     def _pack(self, contender: Contender, row: JobFigures) -> None:
-        archive = self._scratch.archive(contender.name)
-        for place in (archive.parent, self._scratch.caches):
-            _delete(place)
-            place.mkdir(parents=True)
-        paths = {"SOURCE": self._source, "ARCHIVE": archive}
+        if last := self._packed.pop(contender.name, None):
+            give_space_back(last)
+        place = self._room.new()
+        paths = {"SOURCE": self._source, "ARCHIVE": place / "archive"}
         for command in contender.prepare:
-            self._execute(command, paths, self._source)
+            _execute(command, paths, self._source, place)
         _warm(self._source)
-        self._timed(contender, row, paths, self._source)
-        row.archive_size = _size(archive)
+        _time(contender, row, paths, self._source, place)
+        row.archive_size = _size(paths["ARCHIVE"])
+        self._packed[contender.name] = place
 
     def _restore(self, contender: Contender, row: JobFigures) -> None:
-        archive = self._scratch.archive(contender.reads) if contender.reads else self._source
-        target = self._scratch.target
-        _delete(target)
+        archive = self._packed[contender.reads] / "archive" if contender.reads else self._source
+        place = self._room.new()
+        target = place / "target"
         target.mkdir()
         _warm(archive)
-        paths = {"SOURCE": self._source, "ARCHIVE": archive, "TARGET": target}
-        self._timed(contender, row, paths, target)
+        _time(contender, row, {"SOURCE": self._source, "ARCHIVE": archive, "TARGET": target}, target, place)
         if contender.is_ours and row.identical is None:
             found = list(differences(self._source, target))
             row.identical = not found
             if found:
                 raise SystemExit("\n".join([f"{contender.name} did not restore the tree:", *found[:20]]))
+        give_space_back(place)
 
-    def _timed(self, contender: Contender, row: JobFigures, paths: dict[str, Path], folder: Path) -> None:
-        subprocess.run(["sync", "-f", str(self._scratch.root)], check=True)
-        time.sleep(SETTLE)
-        seconds, cpu_seconds = 0.0, 0.0
-        for command in contender.commands:
-            took, cpu, peak = self._execute(command, paths, folder)
-            seconds, cpu_seconds, row.peak_rss = seconds + took, cpu_seconds + cpu, max(row.peak_rss, peak)
-        row.seconds.append(seconds)
-        row.cpu_seconds.append(cpu_seconds)
 
-    def _execute(self, command: str, paths: dict[str, Path], folder: Path) -> tuple[float, float, int]:
-        """Runs one command; its seconds, CPU seconds, and peak memory in bytes (of its largest process)."""
-        words = command_line(command, paths)
-        caches = str(self._scratch.caches)
-        environment = os.environ | ENVIRONMENT | {"XDG_CACHE_HOME": caches, "XDG_CONFIG_HOME": caches}
-        with tempfile.TemporaryFile() as messages:
-            start = time.perf_counter()
-            process = subprocess.Popen(
-                words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=messages, stderr=messages
-            )
-            _, status, usage = os.wait4(process.pid, 0)
-            seconds = time.perf_counter() - start
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                messages.seek(0)
-                lines = messages.read().decode(errors="replace").strip().splitlines() or ["no message"]
-                raise CommandError(f"exit code {process.returncode}: {self._public(lines[-1])}")
-        return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+def _time(contender: Contender, row: JobFigures, paths: Mapping[str, Path], folder: Path, place: Path) -> None:
+    """Adds one run of `contender`, in `folder`, to its figures. `place` lies on the disk that is measured."""
+    subprocess.run(["sync", "-f", str(place)], check=True)
+    time.sleep(SETTLE)
+    seconds, cpu_seconds = 0.0, 0.0
+    for command in contender.commands:
+        took, cpu, peak = _execute(command, paths, folder, place)
+        seconds, cpu_seconds, row.peak_rss = seconds + took, cpu_seconds + cpu, max(row.peak_rss, peak)
+    row.seconds.append(seconds)
+    row.cpu_seconds.append(cpu_seconds)
 
-    def _public(self, message: str) -> str:
-        """A message without the paths of this machine."""
-        return message.replace(str(self._source), "SOURCE").replace(str(self._scratch.root), "SCRATCH")
+
+def _execute(command: str, paths: Mapping[str, Path], folder: Path, place: Path) -> tuple[float, float, int]:
+    """Runs one command; its seconds, CPU seconds, and peak memory in bytes (of its largest process)."""
+    words = command_line(command, paths)
+    environment = {**os.environ, **ENVIRONMENT, **dict.fromkeys(CACHE_VARIABLES, str(place / "caches"))}
+    with tempfile.TemporaryFile() as messages:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=messages, stderr=messages
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            messages.seek(0)
+            message = (messages.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+            for name, path in paths.items():
+                message = message.replace(str(path), name)  # results name no path of this machine
+            raise CommandError(f"exit code {process.returncode}: {message}")
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024

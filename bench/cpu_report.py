@@ -10,22 +10,24 @@ from tables import rate, share, speedup, table
 
 Json = dict[str, Any]
 MB, MIB = 1e6, 1 << 20
+FRESH = "dumont-gpu, fresh buffers"
 
 CODEC_NOTES = """\
 GB/s of original bytes: by the median of {repeats} runs, in brackets by the best. {size:.0f} MiB of normal weights
-(σ = 0.02), which are warm; each repeat runs everyone once, in a rotating order. Threads: one call for the whole, or
+(sigma = 0.02), which are warm; each repeat runs everyone once, in a rotating order. Threads: one call for the whole, or
 chunks shared by {cores} threads (`zipnn`: its own threads). "Hot" is {hot:.0f} MiB that stays in cache, {hot_repeats}
-runs. `dumont-gpu` is given its buffers, as a pipeline with a pool of them does; `zipnn`, `lz4` and `zstd` allocate their
-output, and beyond 32 MiB the C library asks the kernel for fresh pages in each run: their price is in the columns that
-are not hot. "Fresh buffers" pays it too.
+runs. `dumont-gpu` is given its buffers, as its pipeline has a pool of them; `zipnn`, `lz4` and `zstd` allocate their
+output. Above 32 MiB, that means fresh pages from the kernel in each run, whose price is in the rows that are not hot;
+"fresh buffers" pays it too, so it tells how much of the lead is the reuse of memory.
 """
 JOB_NOTES = """\
 Seconds of whole commands, process start to end. {repeats} repeats (peers marked * stop when their runs add up to
-{minor_seconds:.0f} s), each of everyone once, in a rotating order. Before each run: what it wrote last time is deleted,
-its source is read (warm page cache), the file system ({file_system}) synced, and {settle_seconds:.0f} s waited.
-`dumont-gpu` packs and restores are on disk when they end (but for `--no-sync`), as are `restic`'s and `borg`'s packs;
-`tar`, `cp` and the other restores leave that to the kernel. Large files that `dumont-gpu` restores do not pass through
-the page cache. `restic` before 0.15 fills holes with zeros. Peak memory is that of the largest process.
+{minor_seconds:.0f} s), each of everyone once, in a rotating order. Before each run its source is read (so the page
+cache is warm), the file system ({file_system}) synced, and {settle_seconds:.0f} s waited. It writes to a new place;
+nothing is deleted until the end. `dumont-gpu` packs and restores are on disk when they end (but for `--no-sync`), as
+are `restic`'s and `borg`'s packs; `tar`, `cp` and the other restores leave that to the kernel. `restic` before 0.15
+fills holes with zeros. Peak memory is that of the largest process, and never below the {own_peak:.0f} MiB of the
+benchmark that starts it.
 """
 
 
@@ -90,7 +92,7 @@ def _against_zipnn(part: Json, threads: int) -> str:
             for block_log2 in part["block_log2s"]:
                 label = {"path": part["default_path"], "block_log2": block_log2, "threads": threads}
                 ours = _find(rows, size, codec="dumont-gpu", **label)
-                fresh = _find(rows, size, codec="dumont-gpu, fresh buffers", **label)
+                fresh = _find(rows, size, codec=FRESH, **label)
                 theirs = _find(rows, size, codec="zipnn", threads=threads)
                 if ours:
                     title = f"{name}, 2^{block_log2}{suffix}"
@@ -99,7 +101,7 @@ def _against_zipnn(part: Json, threads: int) -> str:
 
 
 def _duel(ours: Json, theirs: Json | None, fresh: Json | None) -> Iterator[str]:
-    yield f"{theirs['stored']:.4f}" if theirs else "–"
+    yield f"{theirs['stored']:.4f}" if theirs else "-"
     for task in ("encode_seconds", "decode_seconds"):
         other = theirs[task] if theirs else []
         yield rate(ours["size"], ours[task])
@@ -120,7 +122,7 @@ def _everyone(part: Json, name: str) -> str:
         found = [_find(rows, size, codec=codec, path=path, block_log2=block_log2, threads=n) for size, n in columns]
         title = f"{codec}, {path}, 2^{block_log2}" if path else codec
         stored = next(row["stored"] for row in found if row)
-        cells = [rate(r["size"], r[task]) if r else "–" for task in ("encode_seconds", "decode_seconds") for r in found]
+        cells = [rate(r["size"], r[task]) if r else "-" for task in ("encode_seconds", "decode_seconds") for r in found]
         lines.append([title, f"{stored:.4f}", *cells])
     return table(header, lines)
 
@@ -129,7 +131,7 @@ def _everyone(part: Json, name: str) -> str:
 
 
 def _jobs(part: Json) -> Iterator[str]:
-    yield JOB_NOTES.format(**part)
+    yield JOB_NOTES.format(**part, own_peak=part["own_peak_rss"] / MIB)
     for case, tree in part["trees"].items():
         size, disk = tree["size"] / MB, tree["disk_size"] / MB
         yield f"### {case.capitalize()}: {tree['files']:,} files, {size:.0f} MB, {disk:.0f} MB on disk\n"
@@ -137,7 +139,7 @@ def _jobs(part: Json) -> Iterator[str]:
         for job in ("pack", "restore"):
             rows = [row for row in part["figures"] if (row["case"], row["job"]) == (case, job)]
             yield _job_table(job, [row for row in rows if row["seconds"]])
-            yield from (f"- {row['contender']}: {row['problem']}\n" for row in rows if row["problem"])
+            yield "".join(f"- {row['contender']}: {row['problem']}\n" for row in rows if row["problem"])
     yield "### Commands\n"
     commands = {(row["job"], row["contender"]): row["commands"] for row in part["figures"]}
     yield "".join(f"- {job}, {name}: `{' && '.join(lines)}`\n" for (job, name), lines in commands.items())

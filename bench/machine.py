@@ -21,6 +21,7 @@ VERSION_FLAGS = {
     "lz4": "--version",
     "mksquashfs": "-version",
     "restic": "version",
+    "sync": "--version",
     "tar": "--version",
     "unsquashfs": "-version",
     "zstd": "--version",

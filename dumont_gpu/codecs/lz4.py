@@ -18,7 +18,7 @@ from dumont_gpu.format import KiB, MiB
 _ENCODE_SLICE: Final = 256 * KiB
 _DECODED_PIECE: Final = 1 * MiB  # what a slice should decode to, on average
 _MIN_SLICE: Final = 16 * KiB  # LZ4 expands at most 255 times: 4 MiB
-_MAX_SLICE: Final = 256 * KiB
+_MAX_SLICE: Final = 64 * KiB  # a hostile one: 16 MiB
 _MAX_FRAME_HEADER: Final = 19
 _DICTIONARY_ID: Final = 1  # bit of the flags in byte 4
 _FAST_LEVEL: Final = 0
