@@ -9,17 +9,15 @@ import base64
 import enum
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dumont_gpu.digests import DEFAULT_DIGEST, DIGEST_SIZE
 from dumont_gpu.errors import DamagedError, DumontError
-from dumont_gpu.format import ChunkEntry, GiB, Header, KiB, MiB
+from dumont_gpu.format import ChunkEntry, GiB, Header, MiB
+from dumont_gpu.paths import MAX_PATH, check_path, shown
 
-MAX_NAME: Final = 255  # bytes in one path component, as Linux file systems have it
-MAX_PATH: Final = 32 * KiB  # bytes; trees deeper than PATH_MAX exist, and are reached through directory handles
 MAX_ENTRIES: Final = 1 << 24
 MAX_FILE_SIZE: Final = (1 << 63) - 1
 _MAX_MANIFEST: Final = 1 * GiB
@@ -29,12 +27,7 @@ _OPEN: Final = b'"entries":['  # ends the first line; then an entry a line, so t
 _CLOSE: Final = b"]}"
 _MTIME_LIMIT: Final = 1 << 63
 _NO_OWNER: Final = (1 << 32) - 1  # what chown takes for "leave it as it is"
-_SHOWN: Final = 200  # characters of a hostile value that a message repeats
-
-
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
-_COMPONENT: Final = rb"(?!\.{1,2}(?:/|\Z))[^/\0]{1,255}"
-_PLAIN_PATH: Final = re.compile(_COMPONENT + rb"(?:/" + _COMPONENT + rb")*")
 
 
 class EntryType(str, enum.Enum):
@@ -192,44 +185,6 @@ def clamp_mtime(mtime_ns: int) -> int:
     return max(-_MTIME_LIMIT, min(mtime_ns, _MTIME_LIMIT - 1))
 
 
-def check_path(path: bytes) -> None:
-    """Raises DamagedError unless `path` is a plain relative path: safe to create below a target directory."""
-    if _PLAIN_PATH.fullmatch(path) and len(path) <= MAX_PATH:
-        return
-    shown = _shown(os.fsdecode(path))
-    if not path:
-        raise DamagedError("an entry without a path")
-    if len(path) > MAX_PATH:
-        raise DamagedError(f"a path of {len(path)} bytes: {shown}")
-    if path.startswith(b"/"):
-        raise DamagedError(f"an absolute path: {shown}")
-    if b"\0" in path:
-        raise DamagedError(f"a path with a NUL byte: {shown}")
-    for name in path.split(b"/"):
-        if name in (b"", b".", b".."):
-            raise DamagedError(f"a path with an empty, '.' or '..' component: {shown}")
-        if len(name) > MAX_NAME:
-            raise DamagedError(f"a name of {len(name)} bytes: {shown}")
-
-
-def printable(path: str) -> str:
-    """Returns `path` with control and undecodable characters escaped, fit for a terminal."""
-    if path.isprintable() and "\\" not in path:
-        return path
-    return "".join(char if char.isprintable() and char != "\\" else _escaped(char) for char in path)
-
-
-def _shown(value: object) -> str:
-    text = printable(str(value)[: _SHOWN + 1])
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-
-
-def _escaped(char: str) -> str:
-    if 0xDC80 <= ord(char) <= 0xDCFF:  # a byte that is not UTF-8
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()
-
-
 # --- entries as JSON ----------------------------------------------------------------------------------------------
 
 
@@ -244,7 +199,7 @@ def _entry_line(entry: FileEntry, digest: str) -> str:
     line = _ENCODER.encode(_entry_to_json(entry, digest))
     if len(line) > _MAX_LINE or len(entry.extents) > MAX_EXTENTS:
         raise DumontError(
-            f"{_shown(entry.path)}: {len(entry.extents)} extents are more than a snapshot can hold: "
+            f"{shown(entry.path)}: {len(entry.extents)} extents are more than a snapshot can hold: "
             "choose a larger --chunk-size"
         )
     return line
@@ -272,7 +227,7 @@ def _entry_from_json(raw: Any, digest: str) -> FileEntry:
     try:
         kind = EntryType(data.get("type"))
     except ValueError:
-        raise DamagedError(f"{_shown(path)}: unknown entry type") from None
+        raise DamagedError(f"{shown(path)}: unknown entry type") from None
     try:
         if kind is EntryType.HARDLINK:
             return FileEntry(path, kind, target=_text_from_json(data, "target"))
@@ -289,7 +244,7 @@ def _entry_from_json(raw: Any, digest: str) -> FileEntry:
             changed=data.get("changed") is True,
         )
     except DamagedError as error:
-        raise DamagedError(f"{_shown(path)}: {error}") from None
+        raise DamagedError(f"{shown(path)}: {error}") from None
 
 
 def _extents_from_json(data: dict[str, Any], digest: str) -> tuple[Extent, ...]:
@@ -396,10 +351,10 @@ class _TreeRules:
         path = entry.sort_key
         check_path(path)
         if path <= self._previous:
-            raise DamagedError(f"{_shown(entry.path)}: twice in the manifest, or not in path order")
+            raise DamagedError(f"{shown(entry.path)}: twice in the manifest, or not in path order")
         self._previous = path
         if entry.path.rpartition("/")[0] not in self._directories:
-            raise DamagedError(f"{_shown(entry.path)}: its directory is not in the snapshot, or is not a directory")
+            raise DamagedError(f"{shown(entry.path)}: its directory is not in the snapshot, or is not a directory")
         if entry.type is EntryType.DIR:
             self._directories.add(entry.path)
         elif entry.type is EntryType.FILE:
@@ -407,20 +362,20 @@ class _TreeRules:
             self._check_extents(entry)
         elif entry.type is EntryType.HARDLINK:
             if entry.target not in self._files:
-                raise DamagedError(f"{_shown(entry.path)}: a hard link to something that is no file of this snapshot")
+                raise DamagedError(f"{shown(entry.path)}: a hard link to something that is no file of this snapshot")
         elif not entry.target or "\0" in entry.target or len(os.fsencode(entry.target)) > MAX_PATH:
-            raise DamagedError(f"{_shown(entry.path)}: a symlink without a usable target")
+            raise DamagedError(f"{shown(entry.path)}: a symlink without a usable target")
 
     def _check_extents(self, entry: FileEntry) -> None:
         end = 0
         for extent in entry.extents:
             if not 0 <= extent.chunk < len(self._chunks):
-                raise DamagedError(f"{_shown(entry.path)}: an extent in a chunk that does not exist")
+                raise DamagedError(f"{shown(entry.path)}: an extent in a chunk that does not exist")
             if extent.length <= 0 or extent.file_offset < end or extent.file_end > entry.size:
-                raise DamagedError(f"{_shown(entry.path)}: extents overlap or leave the file")
+                raise DamagedError(f"{shown(entry.path)}: extents overlap or leave the file")
             room = self._chunks[extent.chunk].size_original
             if not 0 <= extent.chunk_offset <= room - extent.length:
-                raise DamagedError(f"{_shown(entry.path)}: an extent leaves chunk {extent.chunk}")
+                raise DamagedError(f"{shown(entry.path)}: an extent leaves chunk {extent.chunk}")
             end = extent.file_end
 
 
@@ -447,7 +402,7 @@ def _parse_json(line: bytes) -> Any:
     try:
         return _DECODER.decode(line.decode())
     except (ValueError, RecursionError):
-        raise DamagedError(f"malformed manifest: {_shown(os.fsdecode(line[:80]))}") from None
+        raise DamagedError(f"malformed manifest: {shown(os.fsdecode(line[:80]))}") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -33,8 +33,9 @@ from dumont_gpu.format import (
 )
 from dumont_gpu.globs import matcher
 from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
-from dumont_gpu.manifest import EntryType, Extent, FileEntry, Manifest, manifest_limit, printable
+from dumont_gpu.manifest import EntryType, Extent, FileEntry, Manifest, manifest_limit
 from dumont_gpu.methods import DEFAULT_METHOD, check_method
+from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent, plan_chunks
 from dumont_gpu.progress import Meter, ProgressCallback

@@ -13,8 +13,9 @@ from typing import Any
 
 from dumont_gpu.codecs import CODECS
 from dumont_gpu.globs import matcher
-from dumont_gpu.manifest import EntryType, FileEntry, printable
+from dumont_gpu.manifest import EntryType, FileEntry
 from dumont_gpu.pack import PackOptions, PackPlan, PackResult
+from dumont_gpu.paths import printable
 from dumont_gpu.restore import RestoreOptions, RestorePlan, RestoreResult
 from dumont_gpu.sizes import format_size, one_line
 from dumont_gpu.snapshot import Snapshot, read_snapshot

@@ -18,7 +18,8 @@ from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageErro
 from dumont_gpu.format import ChunkEntry, align_up
 from dumont_gpu.globs import matcher
 from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
-from dumont_gpu.manifest import EntryType, Extent, FileEntry, printable, with_new_leaders
+from dumont_gpu.manifest import EntryType, Extent, FileEntry, with_new_leaders
+from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.snapshot import Snapshot, read_snapshot

@@ -20,7 +20,8 @@ from typing import Final, Literal
 
 from dumont_gpu.direct_io import write_at
 from dumont_gpu.errors import DumontError, UsageError
-from dumont_gpu.manifest import EntryType, FileEntry, printable, with_new_leaders
+from dumont_gpu.manifest import EntryType, FileEntry, with_new_leaders
+from dumont_gpu.paths import printable
 from dumont_gpu.tree.handles import DirectoryHandles, split
 
 Overwrite = Literal["refuse", "always", "if-changed", "never"]

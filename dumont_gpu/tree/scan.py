@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
-from dumont_gpu.manifest import MAX_EXTENTS, MAX_PATH, EntryType, FileEntry, clamp_mtime
+from dumont_gpu.manifest import MAX_EXTENTS, EntryType, FileEntry, clamp_mtime
+from dumont_gpu.paths import MAX_PATH
 from dumont_gpu.tree.handles import DirectoryHandles, split
 
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a file may have become a fifo
