@@ -15,7 +15,6 @@ import stat
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Literal
 
 from dumont_gpu.direct_io import write_at
@@ -74,10 +73,9 @@ class TreeWriter:
 
     def _open_target(self, target: str) -> bool:
         """Opens or creates the target directory; returns whether it was empty."""
-        path = Path(target)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            root_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.makedirs(target, exist_ok=True)
+            root_fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileExistsError, NotADirectoryError):
             raise UsageError(f"{target}: exists and is not a directory") from None
         self._handles = DirectoryHandles(root_fd)

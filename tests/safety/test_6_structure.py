@@ -316,7 +316,7 @@ def test_manifest_that_is_no_json_as_a_whole_is_refused(what: str, target: Path)
         "missing comma": good.replace(b"},\n", b"}\n"),
         "comma after the last": good.replace(b"}\n]}", b"},\n]}"),
     }[what]
-    with pytest.raises(ValueError, match="delimiter|value"):
+    with pytest.raises(json.JSONDecodeError):
         json.loads(archive.manifest)
     refused(archive, target)
 
