@@ -235,6 +235,7 @@ class _EncodedChunk:
     compressor_id: int
     stored: memoryview  # within `buffer`
     digest: bytes  # of `stored`
+    extents: list[Extent]  # as many as `planned` has, in the same order
 
 
 class _SnapshotWriter:
@@ -245,6 +246,10 @@ class _SnapshotWriter:
         self._entries: list[ChunkEntry | None] = [None] * len(plan.chunks)
         self._digests: list[bytes] = [b""] * len(plan.chunks)
         self._extents: dict[int, list[Extent]] = defaultdict(list)  # file index -> its extents
+        self._planned: dict[int, int] = defaultdict(int)  # file index -> bytes in its extents
+        for chunk in plan.chunks:
+            for extent in chunk.extents:
+                self._planned[extent.file] += extent.length
         self._lost: dict[int, Problem] = dict(plan.problems)  # file index -> why it is not in the snapshot
         self._changed: dict[int, Problem] = {}  # file index -> packed, though it changed meanwhile
         self._end = align_up(HEADER_SIZE + 25 * len(plan.chunks))
@@ -279,11 +284,16 @@ class _SnapshotWriter:
     def encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
         read, spare = item
         planned, chunk = read.planned, read.content
-        for extent in planned.extents:
-            content = chunk[extent.chunk_offset : extent.chunk_offset + extent.length]
-            self._extents[extent.file].append(
-                Extent(extent.file_offset, planned.number, extent.chunk_offset, extent.length, self._digest(content))
+        extents = [
+            Extent(
+                extent.file_offset,
+                planned.number,
+                extent.chunk_offset,
+                extent.length,
+                self._digest(chunk[extent.chunk_offset : extent.chunk_offset + extent.length]),
             )
+            for extent in planned.extents
+        ]
         size = 0
         if planned.codec.id != RAW.id:
             size = self._backend.encode(planned.codec, chunk, spare.view[: int(planned.size * _GAIN)])
@@ -293,13 +303,15 @@ class _SnapshotWriter:
         else:
             spare.release()
             compressor_id, buffer, stored = RAW.id, read.buffer, chunk
-        return _EncodedChunk(planned, buffer, compressor_id, stored, self._digest(stored))
+        return _EncodedChunk(planned, buffer, compressor_id, stored, self._digest(stored), extents)
 
     def write(self, chunk: _EncodedChunk) -> None:
         number, size = chunk.planned.number, len(chunk.stored)
         self._sink.write_at(self._end, chunk.stored)
         self._entries[number] = ChunkEntry(self._end, size, chunk.planned.size, chunk.compressor_id, chunk.digest[:8])
         self._digests[number] = chunk.digest
+        for planned, extent in zip(chunk.planned.extents, chunk.extents, strict=True):
+            self._extents[planned.file].append(extent)
         self._end = align_up(self._end + size)
         chunk.buffer.release()
 
@@ -364,6 +376,8 @@ class _SnapshotWriter:
             if changed is not None:
                 found.problems.append(Problem(file.entry.path, changed.reason))
             extents = sorted(self._extents.get(leader, ()), key=lambda extent: extent.file_offset)
+            if sum(extent.length for extent in extents) != self._planned[leader]:
+                raise DumontError(f"{printable(file.entry.path)}: an extent is missing; this is a defect of dumont-gpu")
             entries.append(replace(file.entry, extents=tuple(extents), changed=changed is not None))
         return entries
 

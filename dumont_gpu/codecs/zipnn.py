@@ -11,7 +11,7 @@ from typing import Final
 from dumont_gpu import native
 from dumont_gpu.native import Dtype
 
-# 128 KiB: on a CPU a sixth faster than 64 KiB, and smaller; half of zipnn's 256 KiB leaves a GPU twice the streams.
+# 128 KiB: on a CPU a sixth faster than 64 KiB at the same size; half of zipnn's 256 KiB leaves a GPU twice the streams.
 _BLOCK_LOG2: Final = 17
 
 
