@@ -20,6 +20,7 @@ from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, read_at, shift_for
 from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import (
     CHUNK_ALIGNMENT,
+    CHUNK_ENTRY_SIZE,
     DEFAULT_CHUNK_SIZE,
     FLAG_BLAKE3,
     HEADER_SIZE,
@@ -39,7 +40,7 @@ from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent, plan_chunks
 from dumont_gpu.progress import Meter, ProgressCallback
-from dumont_gpu.storage import LocalSink, Sink, open_sink
+from dumont_gpu.storage import Sink, open_sink
 from dumont_gpu.tree.scan import Problem, Scan, SourceFile, scan
 
 RAW: Final = Raw()
@@ -116,7 +117,7 @@ def pack(
     backend = select_backend(options.device)
     sink = open_sink(output)
     try:
-        found = _scan(sources, options, sink)
+        found = scan(sources, matcher(options.exclude), leave_out=sink.identities(), with_owner=options.owner)
         try:
             plan = plan_chunks(found.files, options.method, options.chunk_size, _jobs(options))
             writer = _SnapshotWriter(plan, sink, backend, digest_function(options.digest))
@@ -187,11 +188,6 @@ def _jobs(options: PackOptions) -> int:
     return options.jobs or default_jobs()
 
 
-def _scan(sources: Sequence[str], options: PackOptions, sink: Sink) -> Scan:
-    own = sink.identities() if isinstance(sink, LocalSink) else frozenset()
-    return scan(sources, matcher(options.exclude), leave_out=own, with_owner=options.owner)
-
-
 def _run(
     writer: _SnapshotWriter, plan: Plan, options: PackOptions, progress: ProgressCallback | None
 ) -> dict[str, float]:
@@ -252,7 +248,7 @@ class _SnapshotWriter:
                 self._planned[extent.file] += extent.length
         self._lost: dict[int, Problem] = dict(plan.problems)  # file index -> why it is not in the snapshot
         self._changed: dict[int, Problem] = {}  # file index -> packed, though it changed meanwhile
-        self._end = align_up(HEADER_SIZE + 25 * len(plan.chunks))
+        self._end = align_up(HEADER_SIZE + CHUNK_ENTRY_SIZE * len(plan.chunks))
 
     # --- stages ---------------------------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ def _find_regions(file: SourceFile, method: str) -> list[Region]:
         codec = codec_for_small_file(file.entry.path)
     if codec is None:
         with file.open() as fd:
-            regions = [region for start, end in ranges for region in find_regions(fd, start, end)]
+            regions = find_regions(fd, ranges)
         if len(regions) <= MAX_EXTENTS // 2:
             return regions
     return [Region(start, end, codec or LZ4) for start, end in ranges]

@@ -11,7 +11,7 @@ import operator
 import os
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -52,28 +52,28 @@ class _Run:
     phase: int
 
 
-def find_regions(fd: int, start: int, end: int) -> list[Region]:
-    """Cuts the file bytes from `start` to `end` into regions that cover them all.
+def find_regions(fd: int, ranges: Sequence[tuple[int, int]]) -> list[Region]:
+    """Cuts a file's (start, end) ranges, all that is not holes, into regions that cover them.
 
     Raises:
         OSError: the file cannot be read.
     """
-    return _align(_merge(_clip(_runs(fd, start, end), start, end)))
-
-
-def _runs(fd: int, start: int, end: int) -> Iterator[_Run]:
     size = os.fstat(fd).st_size
     magic = os.pread(fd, 9, 0)
-    if len(magic) == 9 and magic[8:] == b"{" and (tensors := _safetensors_runs(fd, size)):
-        return iter(tensors)
-    if magic[:4] == b"PK\x03\x04" and (members := _zip_members(fd, size)):
-        return _between(fd, members, start, end)
-    return _sampled(fd, start, end)
+    tensors = _safetensors_runs(fd, magic, size)
+    members = _zip_members(fd, size) if magic[:4] == b"PK\x03\x04" else []
+    regions: list[Region] = []
+    for start, end in ranges:
+        runs = _clip(tensors, start, end) if tensors else _between(fd, members, start, end)
+        regions += _align(_merge(runs))
+    return regions
 
 
-def _safetensors_runs(fd: int, size: int) -> list[_Run]:
+def _safetensors_runs(fd: int, magic: bytes, size: int) -> list[_Run]:
     """The tensors of a safetensors file, or nothing if it is not a sound one."""
-    (header_size,) = struct.unpack("<Q", os.pread(fd, 8, 0))
+    if len(magic) < 9 or magic[8:] != b"{":
+        return []
+    (header_size,) = struct.unpack("<Q", magic[:8])
     data_start = 8 + header_size
     if header_size > _MAX_SAFETENSORS_HEADER or data_start > size:
         return []
@@ -122,6 +122,9 @@ def _zip_members(fd: int, size: int) -> list[tuple[int, int]]:
 
 def _between(fd: int, members: list[tuple[int, int]], start: int, end: int) -> Iterator[_Run]:
     """Samples each member by itself, so that every storage gets its own element type and phase."""
+    if not members:
+        yield from _sampled(fd, start, end)
+        return
     at = start
     for member_start, member_end in members:
         member_start, member_end = max(member_start, at), min(member_end, end)
@@ -147,14 +150,14 @@ def _sampled(fd: int, start: int, end: int) -> Iterator[_Run]:
         yield _Run(at, window_end, *decision)
 
 
-def _clip(runs: Iterator[_Run], start: int, end: int) -> Iterator[_Run]:
+def _clip(runs: Iterable[_Run], start: int, end: int) -> Iterator[_Run]:
     for run in runs:
         low, high = max(run.start, start), min(run.end, end)
         if low < high:
             yield _Run(low, high, run.codec, run.phase)
 
 
-def _merge(runs: Iterator[_Run]) -> list[_Run]:
+def _merge(runs: Iterable[_Run]) -> list[_Run]:
     """Joins neighbours of one kind, and short runs with what comes before them."""
     merged: list[_Run] = []
     for run in runs:

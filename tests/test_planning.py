@@ -38,7 +38,7 @@ def regions_of(path: Path, data: bytes) -> list[Region]:
     path.write_bytes(data)
     fd = os.open(path, os.O_RDONLY)
     try:
-        found = find_regions(fd, 0, len(data))
+        found = find_regions(fd, [(0, len(data))])
     finally:
         os.close(fd)
     assert found[0].start == 0
@@ -127,6 +127,19 @@ def test_storages_of_a_checkpoint_get_their_own_phase(tmp_path: Path) -> None:
     assert [codec for codec, size in floats if size > MiB // 4] == [
         ZipNN(Dtype.FP32), ZipNN(Dtype.BF16), ZipNN(Dtype.FP32),
     ]  # fmt: skip
+
+
+def test_holes_cut_regions_and_keep_their_phase(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(safetensors([("a", "F32", FP32)]))
+    start = path.stat().st_size - len(FP32)
+    ranges = [(0, start + 80_001), (start + 90_002, path.stat().st_size)]
+    fd = os.open(path, os.O_RDONLY)
+    found = find_regions(fd, ranges)
+    os.close(fd)
+    covered = [(region.start, region.end) for region in found]
+    assert [(a, b) for a, b in ranges if a not in dict(covered) or b not in dict(covered).values()] == []
+    assert {region.start % 4 for region in found if region.codec == ZipNN(Dtype.FP32)} == {start % 4}
 
 
 @pytest.mark.parametrize("cut", [30, 1000, 100_000])

@@ -34,6 +34,9 @@ class Sink(Protocol):
     def location(self) -> str:
         """What people call it."""
 
+    def identities(self) -> frozenset[tuple[int, int]]:
+        """Device and inode of files on this machine that are no part of what is packed: this snapshot, old and new."""
+
     def write_at(self, offset: int, data: memoryview) -> None:
         """Writes all of `data` at `offset`; what is never written reads as zeros."""
 

@@ -98,7 +98,7 @@ class LocalSink:
             return False
 
     def identities(self) -> frozenset[tuple[int, int]]:
-        """Device and inode of the file being written and of the one it will replace, for leaving them out of a pack."""
+        """Of the file being written and of the one it will replace."""
         found = {_identity(os.fstat(self._fd))}
         with contextlib.suppress(OSError):
             found.add(_identity(self._final.lstat()))

@@ -26,6 +26,9 @@ class MemorySink:
         self.data = bytearray()
         self.committed = False
 
+    def identities(self) -> frozenset[tuple[int, int]]:
+        return frozenset()
+
     def write_at(self, offset: int, data: memoryview) -> None:
         if offset + len(data) > len(self.data):
             self.data.extend(bytes(offset + len(data) - len(self.data)))
