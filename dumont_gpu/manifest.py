@@ -81,7 +81,7 @@ class Manifest:
     root: FileEntry | None = None  # mode, time and owner of the packed directory itself
     digest: str = DEFAULT_DIGEST  # which digest these are; the header has a flag for it
 
-    def to_json(self) -> bytes:
+    def to_json(self) -> bytearray:
         """Returns the manifest as FORMAT.md lays it out.
 
         Raises:
@@ -91,12 +91,15 @@ class Manifest:
         if self.root is not None:
             head["root"] = _metadata_to_json(self.root)
         head["chunks"] = [digest.hex() for digest in self.chunk_digests]
-        opening = _ENCODER.encode(head)[:-1] + "," + _OPEN.decode()
-        lines = [_entry_line(entry, self.digest) for entry in self.entries]
-        if len(lines) > MAX_ENTRIES:
-            raise DumontError(f"{len(lines)} entries; a snapshot may have {MAX_ENTRIES}")
-        body = [",\n".join(lines)] if lines else []
-        return "\n".join([opening, *body, _CLOSE.decode(), ""]).encode()
+        if len(self.entries) > MAX_ENTRIES:
+            raise DumontError(f"{len(self.entries)} entries; a snapshot may have {MAX_ENTRIES}")
+        data = bytearray(_ENCODER.encode(head)[:-1].encode() + b"," + _OPEN)
+        separator = b"\n"
+        for entry in self.entries:
+            data += separator + _entry_line(entry, self.digest).encode()
+            separator = b",\n"
+        data += b"\n" + _CLOSE + b"\n"
+        return data
 
 
 def manifest_limit(header: Header) -> int:
