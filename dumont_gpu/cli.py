@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from dumont_gpu import __version__
+from dumont_gpu.digests import DEFAULT_DIGEST, DIGESTS
 from dumont_gpu.errors import DumontError, UsageError
 
 _EXIT_SOME_UNREADABLE: Final = 3
@@ -146,7 +147,9 @@ def pack(
         list[str] | None,
         typer.Option(metavar="FILE", help="Read patterns to leave out from FILE, one a line."),
     ] = None,
-    digest: Annotated[str, typer.Option(metavar="sha256|blake3", help="What covers chunks and files.")] = "sha256",
+    digest: Annotated[
+        str, typer.Option(metavar="|".join(DIGESTS), help="What covers chunks and files.")
+    ] = DEFAULT_DIGEST,
     owner: Annotated[bool, typer.Option("--owner", help="Record user and group ids.")] = False,
     device: Device = "auto",
     jobs: Jobs = 0,

@@ -8,14 +8,16 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
-from collections.abc import Iterator
+import os
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from dumont_gpu.errors import DamagedError, DumontError, UnsupportedError
 
-_ABI_VERSION: Final = 1
+_ABI_VERSION: Final = 2
 _DAMAGED: Final = -1
 _UNSUPPORTED: Final = -2
 
@@ -65,6 +67,11 @@ def _library() -> ctypes.CDLL:
     library.dumont_probe.argtypes = [u8, u64, ctypes.POINTER(ctypes.c_float)]
     for call in ("select_cpu_path", "zipnn_encode", "zipnn_decode", "probe"):
         getattr(library, f"dumont_{call}").restype = i64
+    i32 = ctypes.c_int32
+    library.dumont_create_files.argtypes = [i32, ctypes.c_char_p, u8, u64, u8, u64, ctypes.POINTER(i32)]
+    library.dumont_create_files.restype = u64
+    library.dumont_read_files.argtypes = [i32, ctypes.c_char_p, u8, u64, ctypes.c_char_p, u64, u8]
+    library.dumont_read_files.restype = None
     return library
 
 
@@ -135,3 +142,70 @@ def probe(sample: memoryview) -> list[float]:
     with _address(sample) as start:
         _library().dumont_probe(start, len(sample), fractions)
     return list(fractions)
+
+
+class NewFile(NamedTuple):
+    """A file to create from bytes `begin` to `begin + size` of a buffer."""
+
+    name: str  # within its directory
+    begin: int
+    size: int
+    mtime_ns: int
+    mode: int
+
+
+class OldFile(NamedTuple):
+    """A file to read into bytes `begin` to `begin + size` of a buffer; the rest says what it must be."""
+
+    name: str  # within its directory
+    begin: int
+    size: int
+    mtime_ns: int
+    device: int
+    inode: int
+
+
+_NEW_FILE: Final = struct.Struct("<QQQqQ")
+_OLD_FILE: Final = struct.Struct("<QQQqQQ")
+NOT_REGULAR: Final = -1
+SHORT: Final = -2
+CHANGED: Final = -3
+
+
+def create_files(directory: int, files: Sequence[NewFile], content: memoryview) -> Iterator[tuple[int, int]]:
+    """Creates files of one directory; yields (index, errno) of those that cannot be created, and goes on after them."""
+    names, records = _records(_NEW_FILE, files)
+    error = ctypes.c_int32()
+    first = 0
+    with _address(content) as start, _address(memoryview(records)) as table:
+        while first < len(files):
+            first += _library().dumont_create_files(
+                directory, names, start, len(content), table + first * _NEW_FILE.size, len(files) - first, error
+            )
+            if error.value:
+                yield first, error.value
+                first += 1
+
+
+def read_files(directory: int, files: Sequence[OldFile], out: memoryview) -> Sequence[int]:
+    """Reads files of one directory into `out`; returns 0, an errno, NOT_REGULAR, SHORT or CHANGED for each."""
+    names, records = _records(_OLD_FILE, files)
+    results = (ctypes.c_int32 * len(files))()
+    with _address(out, writable=True) as start:
+        _library().dumont_read_files(directory, names, start, len(out), records, len(files), results)
+    return results[:]
+
+
+def _records(layout: struct.Struct, files: Sequence[NewFile] | Sequence[OldFile]) -> tuple[bytes, bytes]:
+    """The names, each with a NUL, and a table of records that refer to them."""
+    names, records = bytearray(), bytearray()
+    for name, *numbers in files:
+        records += layout.pack(len(names), *numbers)
+        names += os.fsencode(name) + b"\0"
+    return bytes(names), bytes(records)
+
+
+def copy(to: memoryview, source: memoryview) -> None:
+    """Copies `source` to the start of `to` without holding the GIL, as a slice assignment would."""
+    with _address(to, writable=True) as target, _address(source) as start:
+        ctypes.memmove(target, start, min(len(source), len(to)))

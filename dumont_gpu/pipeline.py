@@ -10,7 +10,7 @@ import mmap
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wake the main thread
@@ -169,6 +169,7 @@ class Pipeline:
                     running[0] -= 1
                     last = not running[0]
                 if last:
+                    source.close()
                     results.finish()
                 with self._ending:
                     self._ended += 1
@@ -233,6 +234,11 @@ class _Shared(Generic[T]):
     def __next__(self) -> T:
         with self._lock:
             return next(self._iterator)
+
+    def close(self) -> None:
+        """Ends a generator here and now, not when it is collected: it may hold threads and descriptors."""
+        if isinstance(self._iterator, Generator):
+            self._iterator.close()
 
 
 def _add_note(error: BaseException, note: str) -> None:

@@ -231,12 +231,12 @@ class _RestoreJob:
         entries = [self._entry(number) for number in self.chunks]
         meter = Meter(progress, "restore", self.decoded_size, len(entries))
         largest = max((entry.size_original for entry in entries), default=1)
-        pairs = chunk_pairs(self.options.memory, largest)
+        jobs = self.options.jobs or default_jobs()
+        pairs = chunk_pairs(self.options.memory, largest, jobs)
         stored, contents = (BufferPool(pairs, largest + ALIGNMENT) for _ in range(2))
         pipeline = Pipeline(stored, contents)
-        jobs = min(self.options.jobs or default_jobs(), pairs)
         fetched = pipeline.stage("fetch", self._fetch, with_buffers(self.chunks, stored))
-        decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=jobs)
+        decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=min(jobs, pairs))
 
         def place(chunk: _LoadedChunk) -> None:
             self._place(chunk)
@@ -276,18 +276,18 @@ class _RestoreJob:
         return chunk
 
     def _place(self, chunk: _LoadedChunk) -> None:
-        small: dict[str, list[tuple[FileEntry, memoryview]]] = defaultdict(list)  # directory -> whole files
+        small: dict[str, list[tuple[FileEntry, int]]] = defaultdict(list)  # directory -> whole files, offsets in chunk
         for file, extents in self._places[chunk.number]:
+            if extents[0].length == file.size < DIRECT_MINIMUM:
+                small[split(file.path)[0]].append((file, extents[0].chunk_offset))
+                continue
             pieces = [
                 (extent.file_offset, chunk.content[extent.chunk_offset : extent.chunk_offset + extent.length])
                 for extent in extents
             ]
-            if extents[0].length == file.size < DIRECT_MINIMUM:
-                small[split(file.path)[0]].append((file, pieces[0][1]))
-            else:
-                self._writer.write(file, pieces)
-        for folder, contents in small.items():
-            self._writer.write_small(folder, contents)
+            self._writer.write(file, pieces)
+        for folder, files in small.items():
+            self._writer.write_small(folder, files, chunk.content)
         chunk.buffer.release()
 
     def _shift(self, number: int) -> int:

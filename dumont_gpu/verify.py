@@ -90,7 +90,8 @@ class _VerifyJob:
         chunks = self._snapshot.chunks
         meter = Meter(progress, "verify", self.original_size, len(chunks))
         largest = max((chunk.size_original for chunk in chunks), default=1)
-        pairs = chunk_pairs(self._options.memory, largest)
+        jobs = self._options.jobs or default_jobs()
+        pairs = chunk_pairs(self._options.memory, largest, jobs)
         stored, contents = BufferPool(pairs, largest), BufferPool(pairs, largest)
         pipeline = Pipeline(stored, contents)
         fetched = pipeline.stage("fetch", self._fetch, with_buffers(range(len(chunks)), stored))
@@ -102,8 +103,7 @@ class _VerifyJob:
             spare.release()
             meter.add(chunks[number].size_original)
 
-        jobs = min(self._options.jobs or default_jobs(), pairs)
-        pipeline.stage("check", check, with_buffers(fetched, contents), threads=jobs)
+        pipeline.stage("check", check, with_buffers(fetched, contents), threads=min(jobs, pairs))
         pipeline.run()
 
     def _fetch(self, item: tuple[int, Buffer]) -> tuple[int, Buffer]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from dumont_gpu import native
 from dumont_gpu.direct_io import write_at
 from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.manifest import EntryType, FileEntry, with_new_leaders
@@ -57,7 +58,7 @@ class TreeWriter:
     >>> entries = writer.resolve(entries)        # without those that stay as they are; nothing is written yet
     >>> writer.prepare(entries)                  # directories and files without extents exist now
     >>> writer.write(file, [(0, content)])       # for every extent of every file, in any order
-    >>> writer.write_small("src", small_files)   # or for whole files of one directory
+    >>> writer.write_small("src", files, content)  # or for whole files of one directory
     >>> writer.finish()                          # links, directory modes and times, sync
     """
 
@@ -121,26 +122,24 @@ class TreeWriter:
         except OSError as error:
             raise self._located(error, entry.path) from error
 
-    def write_small(self, folder: str, files: Sequence[tuple[FileEntry, memoryview]]) -> None:
-        """Writes whole files of one directory: a third of the time per file that `write` takes."""
+    def write_small(self, folder: str, files: Sequence[tuple[FileEntry, int]], content: memoryview) -> None:
+        """Writes whole files of one directory, each from its offset in `content`: a fifth of what `write` takes."""
+        batch = []
+        for entry, begin in files:
+            if self._options.owner or entry.path in self._links:
+                self.write(entry, [(0, content[begin : begin + entry.size])])
+            else:
+                batch.append((entry, begin))
+        records = [
+            native.NewFile(split(entry.path)[1], begin, entry.size, entry.mtime_ns, self._mode(entry))
+            for entry, begin in batch
+        ]
         with self._handles.lease(folder) as parent:
-            for entry, content in files:
-                name = split(entry.path)[1]
-                try:
-                    try:
-                        fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
-                    except FileExistsError:
-                        self.write(entry, [(0, content)])
-                        continue
-                    try:
-                        write_at(fd, 0, content)
-                        self._set_metadata(fd, entry)
-                        if entry.path in self._links:
-                            self._links[entry.path] = _fingerprint(os.fstat(fd))
-                    finally:
-                        os.close(fd)
-                except OSError as error:
-                    raise self._located(error, entry.path) from error
+            for index, number in native.create_files(parent, records, content):
+                entry, begin = batch[index]
+                if number != errno.EEXIST:
+                    raise self._located(OSError(number, os.strerror(number)), entry.path)
+                self.write(entry, [(0, content[begin : begin + entry.size])])
 
     def finish(self) -> None:
         """Creates symlinks and hard links, gives directories their modes and times, and syncs."""
@@ -328,8 +327,11 @@ class TreeWriter:
     def _set_metadata(self, fd: int, entry: FileEntry) -> None:
         if self._options.owner and entry.owner is not None:
             os.fchown(fd, *entry.owner)
-        os.fchmod(fd, entry.mode & (_ALL_MODE_BITS if self._options.preserve_special else _PERMISSIONS))
+        os.fchmod(fd, self._mode(entry))
         os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def _mode(self, entry: FileEntry) -> int:
+        return entry.mode & (_ALL_MODE_BITS if self._options.preserve_special else _PERMISSIONS)
 
     def _guarded(self, entry: FileEntry, make: Callable[[FileEntry, int, str], None]) -> None:
         folder, name = split(entry.path)

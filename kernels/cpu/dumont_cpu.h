@@ -62,3 +62,39 @@ enum DumontProbe : uint32_t {
 // Estimates, from a sample's byte-plane entropies, the fraction of its size (0 to about 1) that each candidate needs.
 // Small samples bias entropies low; the estimate corrects for it (Miller-Madow). Returns 0 or DUMONT_ARGUMENT.
 DUMONT_API int64_t dumont_probe(const uint8_t* sample, uint64_t size, float* fractions /* [DUMONT_PROBE_COUNT] */);
+
+// A file to be created: NUL-terminated at `names + name`, with the `size` bytes from `content + begin`.
+struct DumontNewFile {
+    uint64_t name;
+    uint64_t begin;
+    uint64_t size;
+    int64_t mtime_ns;
+    uint64_t mode;
+};
+
+// Creates files in the directory open as `directory`; nothing may exist under their names. Returns how many were
+// finished before one failed, and the errno of that one in `error` (0: none failed).
+DUMONT_API uint64_t dumont_create_files(int32_t directory, const char* names, const uint8_t* content,
+                                        uint64_t content_size, const DumontNewFile* files, uint64_t count,
+                                        int32_t* error);
+
+// A file to be read: its `size` bytes go to `out + begin`. The rest is what a scan found of it.
+struct DumontOldFile {
+    uint64_t name;
+    uint64_t begin;
+    uint64_t size;
+    int64_t mtime_ns;
+    uint64_t device;
+    uint64_t inode;
+};
+
+// What else than an errno can keep a file from being read as it was scanned.
+enum DumontReadProblem : int32_t {
+    DUMONT_NOT_REGULAR = -1,
+    DUMONT_SHORT = -2,    // it ended early; the rest of its bytes in `out` are as they were
+    DUMONT_CHANGED = -3,  // all bytes were read, but the file is not the one that was scanned
+};
+
+// Reads files of the directory open as `directory`; `results` gets 0, an errno or a DumontReadProblem for each.
+DUMONT_API void dumont_read_files(int32_t directory, const char* names, uint8_t* out, uint64_t out_size,
+                                  const DumontOldFile* files, uint64_t count, int32_t* results);
