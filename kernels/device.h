@@ -1,0 +1,17 @@
+// What the CUDA kernels need beyond the language, spelled so that the CPU emulator of tests/emulator compiles it too.
+//
+// The first include of every `.cu` file. Under NVRTC and nvcc the CUDA names are built in; the emulator brings its own.
+#pragma once
+
+#if defined(DUMONT_EMULATOR)
+#include "cuda_on_cpu.h"
+#endif
+
+#include "portable.h"
+
+// Declares `name`, a `uint8_t*` or array of it: the dynamic shared memory of the block, 16-byte aligned.
+#if defined(DUMONT_EMULATOR)
+#define DUMONT_DYNAMIC_SHARED(name) uint8_t* const name = dumont::emulator::dynamic_shared()
+#else
+#define DUMONT_DYNAMIC_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
+#endif
