@@ -2,6 +2,7 @@
 //
 //   emulator_self_test           all of it, with the threads in several orders; prints one line at the end
 //   emulator_self_test switches  measures a switch between threads
+//   emulator_self_test KERNEL    commits a mistake that a sanitizer must see, and ends well if none does
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -40,6 +41,9 @@ DUMONT_EMULATE(wrong_dynamic_shared_size);
 DUMONT_EMULATE(wrong_selector);
 DUMONT_EMULATE(wrong_trap);
 DUMONT_EMULATE(wrong_race);
+DUMONT_EMULATE(wrong_static_shared_index);
+DUMONT_EMULATE(wrong_global_index);
+DUMONT_EMULATE(wrong_vector_address);
 
 namespace {
 
@@ -394,6 +398,21 @@ void measure_switches() {
     }
 }
 
+int commit_mistake(const std::string& kernel) {
+    std::vector<uint4> in(8);
+    std::vector<uint4> out(32);
+    auto* words = reinterpret_cast<uint32_t*>(in.data());
+    auto* results = reinterpret_cast<uint32_t*>(out.data());
+    if (kernel == "wrong_dynamic_shared_size") return try_launch(kernel.c_str(), 1, 32, 31);
+    if (kernel == "wrong_static_shared_index") return try_launch(kernel.c_str(), 1, 32, 0, results, 17u);
+    if (kernel == "wrong_global_index") return try_launch(kernel.c_str(), 1, 32, 0, words, results, 32u);
+    if (kernel == "wrong_vector_address") {
+        return try_launch(kernel.c_str(), 1, 1, 0, reinterpret_cast<const uint8_t*>(words), out.data());
+    }
+    std::fprintf(stderr, "no such mistake: %s\n", kernel.c_str());
+    return 2;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -401,6 +420,7 @@ int main(int argc, char** argv) {
         measure_switches();
         return 0;
     }
+    if (argc > 1) return commit_mistake(argv[1]);
     constexpr unsigned kOrders = 8;
     for (unsigned order = 0; order < kOrders; ++order) {
         emulator_set_order(order);

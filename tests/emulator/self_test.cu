@@ -284,6 +284,23 @@ KERNEL wrong_trap() {
     __syncthreads();
 }
 
+// The next three are for the sanitizers, which end the program.
+KERNEL wrong_static_shared_index(uint32_t* out, uint32_t index) {
+    __shared__ uint32_t words[32];
+    words[threadIdx.x] = threadIdx.x;
+    __syncthreads();
+    const uint32_t* other = words + threadIdx.x / 2;
+    out[threadIdx.x] = other[index];
+}
+
+KERNEL wrong_global_index(const uint32_t* in, uint32_t* out, uint32_t size) {
+    out[threadIdx.x] = in[size - 31 + threadIdx.x];
+}
+
+KERNEL wrong_vector_address(const uint8_t* in, uint4* out) {
+    out[threadIdx.x] = *reinterpret_cast<const uint4*>(in + 4);
+}
+
 // Correct only if lane 0 runs first: a barrier is missing.
 KERNEL wrong_race(uint32_t* out) {
     __shared__ uint32_t word;
