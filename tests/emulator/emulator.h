@@ -49,6 +49,13 @@ struct Body<kernel> {
     }
 };
 
+// emulator_launch with the arguments themselves; their types must be exactly the kernel's, nothing checks them.
+template <class... A>
+int launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned shared_bytes, A... arguments) {
+    void* addresses[] = {static_cast<void*>(&arguments)..., nullptr};
+    return emulator_launch(kernel, grid_x, block_x, shared_bytes, addresses);
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // For the built-in functions of cuda_on_cpu.h.
 

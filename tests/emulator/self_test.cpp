@@ -64,14 +64,8 @@ void expect(const char* what, size_t index, uint64_t expected, uint64_t actual) 
 }
 
 template <class... A>
-int try_launch(const char* kernel, unsigned grid, unsigned threads, unsigned shared, A... arguments) {
-    void* addresses[] = {static_cast<void*>(&arguments)..., nullptr};
-    return emulator_launch(kernel, grid, threads, shared, addresses);
-}
-
-template <class... A>
 void launch(const char* kernel, unsigned grid, unsigned threads, unsigned shared, A... arguments) {
-    if (try_launch(kernel, grid, threads, shared, arguments...) == 0) return;
+    if (dumont::emulator::launch(kernel, grid, threads, shared, arguments...) == 0) return;
     std::fprintf(stderr, "%s\n", emulator_error());
     ++failures;
 }
@@ -339,7 +333,7 @@ void test_all_threads_of_a_large_block() {
 // Every message names the kernel; `reason` is part of it.
 template <class... A>
 void expect_error(const char* reason, const char* kernel, unsigned threads, unsigned shared, A... arguments) {
-    const int status = try_launch(kernel, 2, threads, shared, arguments...);
+    const int status = dumont::emulator::launch(kernel, 2, threads, shared, arguments...);
     const std::string error = emulator_error();
     const bool named = error.find(kernel) == 0 || error.find("a block") == 0 || error.find("no device") == 0;
     if (status != 0 && named && error.find(reason) != std::string::npos) return;
@@ -403,11 +397,11 @@ int commit_mistake(const std::string& kernel) {
     std::vector<uint4> out(32);
     auto* words = reinterpret_cast<uint32_t*>(in.data());
     auto* results = reinterpret_cast<uint32_t*>(out.data());
-    if (kernel == "wrong_dynamic_shared_size") return try_launch(kernel.c_str(), 1, 32, 31);
-    if (kernel == "wrong_static_shared_index") return try_launch(kernel.c_str(), 1, 32, 0, results, 17u);
-    if (kernel == "wrong_global_index") return try_launch(kernel.c_str(), 1, 32, 0, words, results, 32u);
+    if (kernel == "wrong_dynamic_shared_size") return dumont::emulator::launch(kernel.c_str(), 1, 32, 31);
+    if (kernel == "wrong_static_shared_index") return dumont::emulator::launch(kernel.c_str(), 1, 32, 0, results, 17u);
+    if (kernel == "wrong_global_index") return dumont::emulator::launch(kernel.c_str(), 1, 32, 0, words, results, 32u);
     if (kernel == "wrong_vector_address") {
-        return try_launch(kernel.c_str(), 1, 1, 0, reinterpret_cast<const uint8_t*>(words), out.data());
+        return dumont::emulator::launch(kernel.c_str(), 1, 1, 0, reinterpret_cast<const uint8_t*>(words), out.data());
     }
     std::fprintf(stderr, "no such mistake: %s\n", kernel.c_str());
     return 2;
