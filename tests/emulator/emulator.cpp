@@ -374,7 +374,8 @@ void prepare_block(unsigned threads) {
         set_ready(w, warp.exists);
         for (unsigned i = 0; i < lanes; ++i) {
             warp.lanes[i].at = Collective::kNone;
-            prepare(warp.lanes[i].fiber, stacks[w * kLanes + i], run_thread);
+            const unsigned number = w * kLanes + i;
+            prepare(warp.lanes[i].fiber, stacks.bottom(number), stacks.top(number), run_thread);
         }
     }
 }

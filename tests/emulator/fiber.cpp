@@ -32,14 +32,14 @@ bool Stacks::reserve(size_t count) {
     memory_ = static_cast<char*>(memory);
     count_ = count;
     for (size_t i = 0; i < count; ++i) {
-        if (mprotect((*this)[i], kSize, PROT_READ | PROT_WRITE) != 0) return false;
+        if (mprotect(bottom(i), kSize, PROT_READ | PROT_WRITE) != 0) return false;
     }
     return true;
 }
 
 void Stacks::forget_frames([[maybe_unused]] size_t count) {
 #if defined(DUMONT_ASAN)
-    for (size_t i = 0; i < count; ++i) __asan_unpoison_memory_region((*this)[i], kSize);
+    for (size_t i = 0; i < count; ++i) __asan_unpoison_memory_region(bottom(i), kSize);
 #endif
 }
 
@@ -77,10 +77,10 @@ void end_switch() {}
 
 #if defined(DUMONT_UCONTEXT)
 
-static void prepare_context(Fiber& fiber, char* stack) {
+static void prepare_context(Fiber& fiber, char* bottom, char* top) {
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = stack;
-    fiber.context.uc_stack.ss_size = Stacks::kSize;
+    fiber.context.uc_stack.ss_sp = bottom;
+    fiber.context.uc_stack.ss_size = static_cast<size_t>(top - bottom);
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, start, 0);
 }
@@ -160,9 +160,9 @@ constexpr size_t kSavedWords = 20;  // x19 to x30, d8 to d15
 constexpr size_t kReturnWord = 11;
 #endif
 
-static void prepare_context(Fiber& fiber, char* stack) {
+static void prepare_context(Fiber& fiber, char*, char* top) {
     // Above the saved words the stack is aligned to 16; `start` finds it as a call would have left it.
-    uint64_t* words = reinterpret_cast<uint64_t*>(stack + Stacks::kSize) - kSavedWords;
+    uint64_t* words = reinterpret_cast<uint64_t*>(top) - kSavedWords;
     for (size_t i = 0; i < kSavedWords; ++i) words[i] = 0;
     words[kReturnWord] = reinterpret_cast<uint64_t>(&start);
     fiber.stack_pointer = words;
@@ -174,12 +174,12 @@ static void switch_context(Fiber& from, Fiber& to) {
 
 #endif
 
-void prepare(Fiber& fiber, char* stack, void (*entry)()) {
+void prepare(Fiber& fiber, char* bottom, char* top, void (*entry)()) {
     fiber.entry = entry;
-    fiber.stack_bottom = stack;
-    fiber.stack_size = Stacks::kSize;
+    fiber.stack_bottom = bottom;
+    fiber.stack_size = static_cast<size_t>(top - bottom);
     fiber.fake_stack = nullptr;
-    prepare_context(fiber, stack);
+    prepare_context(fiber, bottom, top);
 }
 
 void switch_fiber(Fiber& from, Fiber& to) {
