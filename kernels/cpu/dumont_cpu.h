@@ -45,6 +45,14 @@ DUMONT_API int64_t dumont_zipnn_encode(const uint8_t* source, uint64_t source_si
 // Returns `out_size`, or a negative status; `out` may then hold anything.
 DUMONT_API int64_t dumont_zipnn_decode(const uint8_t* stream, uint64_t stream_size, uint8_t* out, uint64_t out_size);
 
+// Lists the blocks of a ZipNN chunk (one stream or several) for a device as DeviceBlocks of kernels/zipnn_blocks.h, sorted
+// by their number of coded planes; `counts[n]` gets how many have n. Everything outside the blocks is checked. `stored` and
+// `out` say where the chunk's stored and original bytes will lie in the device's memory. Returns 0, DUMONT_DAMAGED, or
+// DUMONT_UNSUPPORTED for what the device does not do: partial elements, more than `capacity` blocks.
+DUMONT_API int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chunk_size, uint64_t out_size,
+                                              uint64_t stored, uint64_t out, void* blocks, uint64_t capacity,
+                                              uint64_t* counts /* [5] */);
+
 // Candidates of dumont_probe, in the order of its results.
 enum DumontProbe : uint32_t {
     DUMONT_PROBE_FP32_PHASE0,  // phase p: the first whole element starts p bytes into the sample

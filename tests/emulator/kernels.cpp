@@ -1,7 +1,7 @@
 // The kernels that the library and `emulator_run` know: the sources that NVRTC compiles, and their names.
 //
-//   #include "zipnn_decode.cu"
-//   DUMONT_EMULATE(zipnn_decode);
-//
 // A source that is compiled in several ways, with -D, needs a file like this one for each: the names would collide.
-#include "cuda_on_cpu.h"
+#include "zipnn_decode.cu"
+
+DUMONT_EMULATE(zipnn_decode);
+DUMONT_EMULATE(zipnn_join);
