@@ -43,6 +43,9 @@ Device = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0: one per core.")]
 Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory for chunk buffers.")]
+GpuMemory = Annotated[
+    str, typer.Option(metavar="SIZE", help="Device memory to take at most; half of what is free if not given.")
+]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Leave out what matches; may be repeated."),
@@ -216,6 +219,7 @@ def restore(
     no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait until everything is on disk.")] = False,
     max_size: Annotated[str, typer.Option(metavar="SIZE", help="Refuse to restore more than this.")] = "16TiB",
     device: Device = "auto",
+    gpu_memory: GpuMemory = "",
     jobs: Jobs = 0,
     memory: Memory = "512MiB",
     dry_run: DryRun = False,
@@ -250,6 +254,7 @@ def restore(
         sync=not no_sync,
         max_size=parse_size(max_size),
         device=device,
+        gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
         memory=parse_size(memory),
     )
@@ -351,6 +356,7 @@ def verify(
     content: Annotated[bool, typer.Option("--content", help="Also decode every chunk and check every file.")] = False,
     expect: Expect = None,
     device: Device = "auto",
+    gpu_memory: GpuMemory = "",
     jobs: Jobs = 0,
     memory: Memory = "512MiB",
     as_json: Json = False,
@@ -368,7 +374,14 @@ def verify(
     from dumont_gpu.verify import VerifyOptions
     from dumont_gpu.verify import verify as run_verify
 
-    options = VerifyOptions(content=content, expect=expect, device=device, jobs=jobs, memory=parse_size(memory))
+    options = VerifyOptions(
+        content=content,
+        expect=expect,
+        device=device,
+        gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
+        jobs=jobs,
+        memory=parse_size(memory),
+    )
     with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
         result = run_verify(snapshot, options, renderer)
     report.show(report.verified(result), as_json=as_json, quiet=quiet)

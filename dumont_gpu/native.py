@@ -67,12 +67,24 @@ def _library() -> ctypes.CDLL:
     library.dumont_probe.argtypes = [u8, u64, ctypes.POINTER(ctypes.c_float)]
     for call in ("select_cpu_path", "zipnn_encode", "zipnn_decode", "probe"):
         getattr(library, f"dumont_{call}").restype = i64
+    library.dumont_zipnn_device_blocks.argtypes = [u8, u64, u64, u64, u64, u8, u64, u8]
+    library.dumont_zipnn_device_blocks.restype = i64
+    library.dumont_lz4_device_blocks.argtypes = [u8, u64, u64, u64, u64, ctypes.POINTER(_Lz4Blocks)]
+    library.dumont_lz4_device_blocks.restype = i64
     i32 = ctypes.c_int32
     library.dumont_create_files.argtypes = [i32, ctypes.c_char_p, u8, u64, u8, u64, ctypes.POINTER(i32)]
     library.dumont_create_files.restype = u64
     library.dumont_read_files.argtypes = [i32, ctypes.c_char_p, u8, u64, ctypes.c_char_p, u64, u8]
     library.dumont_read_files.restype = None
     return library
+
+
+class _Lz4Blocks(ctypes.Structure):
+    _fields_ = (
+        ("capacity", ctypes.c_uint64), ("compressed_count", ctypes.c_uint64), ("copy_count", ctypes.c_uint64),
+        ("from_", ctypes.c_void_p), ("from_bytes", ctypes.c_void_p), ("to", ctypes.c_void_p),
+        ("to_bytes", ctypes.c_void_p), ("copies", ctypes.c_void_p),
+    )  # fmt: skip
 
 
 class _PyBuffer(ctypes.Structure):
@@ -142,6 +154,46 @@ def probe(sample: memoryview) -> list[float]:
     with _address(sample) as start:
         _library().dumont_probe(start, len(sample), fractions)
     return list(fractions)
+
+
+ZIPNN_BLOCK: Final = 56  # bytes of a DeviceBlock, see kernels/zipnn_blocks.h
+LZ4_BLOCK: Final = 32  # bytes that one compressed block takes in the four arrays of a table
+STORED_COPY: Final = 24  # bytes of a StoredCopy, see kernels/lz4_blocks.h
+
+
+def zipnn_device_blocks(stored: memoryview, size: int, table: memoryview) -> list[int] | None:
+    """Lists the blocks of a ZipNN chunk of `size` original bytes in `table`, ZIPNN_BLOCK bytes each.
+
+    Returns:
+        How many blocks have 0, 1, 2, 3 and 4 coded planes; the table has them in this order. None if this chunk is not
+        for a device: it is damaged, or of a shape that only the CPU decodes.
+    """
+    counts = (ctypes.c_uint64 * 5)()
+    capacity = len(table) // ZIPNN_BLOCK
+    with _address(stored) as start, _address(table, writable=True) as blocks:
+        status = _library().dumont_zipnn_device_blocks(start, len(stored), size, 0, 0, blocks, capacity, counts)
+    return None if status else counts[:]
+
+
+def lz4_device_blocks(
+    stored: memoryview, size: int, device_stored: int, device_out: int, table: memoryview
+) -> tuple[int, int] | None:
+    """Lists the blocks of an LZ4 frame of `size` original bytes for a device.
+
+    Args:
+        device_stored, device_out: addresses of the stored and of the original bytes there.
+        table: gets four arrays of u64, a quarter of LZ4_BLOCK / (LZ4_BLOCK + STORED_COPY) of it each (where compressed
+            blocks lie, their sizes, where their bytes go, how many), then StoredCopy records.
+
+    Returns:
+        How many blocks are compressed, and how many are copies; None if the frame is not for a device.
+    """
+    capacity = len(table) // (LZ4_BLOCK + STORED_COPY)
+    with _address(stored) as start, _address(table, writable=True) as base:
+        arrays = [base + 8 * capacity * number for number in range(5)]
+        blocks = _Lz4Blocks(capacity, 0, 0, *arrays)
+        status = _library().dumont_lz4_device_blocks(start, len(stored), size, device_stored, device_out, blocks)
+    return None if status else (blocks.compressed_count, blocks.copy_count)
 
 
 class NewFile(NamedTuple):

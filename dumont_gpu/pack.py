@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dumont_gpu import __version__, native
-from dumont_gpu.backends import Backend, select_backend
+from dumont_gpu.backends import Backend, CpuBackend, select_backend
 from dumont_gpu.codecs import Lz4, Raw
 from dumont_gpu.digests import DEFAULT_DIGEST, Digest, digest_function
 from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, read_at, shift_for
-from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
+from dumont_gpu.errors import DeviceError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import (
     CHUNK_ALIGNMENT,
     CHUNK_ENTRY_SIZE,
@@ -115,7 +115,7 @@ def pack(
     """
     options = _checked(options or PackOptions(), sources)
     started = time.monotonic()
-    backend = select_backend(options.device)
+    backend = _encoding_backend(options.device)
     sink = open_sink(output)
     try:
         found = scan(sources, matcher(options.exclude), leave_out=sink.identities(), with_owner=options.owner)
@@ -133,6 +133,7 @@ def pack(
         raise DumontError(f"{output}: {error.strerror or error}") from error
     finally:
         sink.abort()
+        backend.close()
     return PackResult(
         snapshot_path=output,
         snapshot_id=header.snapshot_id,
@@ -154,7 +155,7 @@ def pack(
 def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> PackPlan:
     """Scans and plans without writing anything. Raises as `pack` does."""
     options = _checked(options or PackOptions(), sources)
-    select_backend(options.device)
+    _encoding_backend(options.device).close()
     found = scan(sources, matcher(options.exclude))
     try:
         plan = Plan(found.files, options.method, options.chunk_size, _jobs(options))
@@ -174,6 +175,17 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> Pac
         excluded=found.excluded,
         special=found.special,
     )
+
+
+def _encoding_backend(device: str) -> Backend:
+    """Raises DeviceError for a CUDA device: encoding runs on the CPU in this version."""
+    if device == "auto":
+        return select_backend("cpu")
+    backend = select_backend(device)
+    if isinstance(backend, CpuBackend):
+        return backend
+    backend.close()
+    raise DeviceError(f"{backend.name}: this version packs on the CPU only; --device auto does that")
 
 
 def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:

@@ -40,10 +40,10 @@ class Buffer:
 
 
 class BufferPool:
-    """A fixed number of buffers of one size (bytes), allocated on first use."""
+    """A fixed number of buffers of one size (bytes), allocated on first use; `on_new` sees each of them once."""
 
-    def __init__(self, count: int, size: int) -> None:
-        self.count, self.size = count, size
+    def __init__(self, count: int, size: int, on_new: Callable[[memoryview], None] = lambda memory: None) -> None:
+        self.count, self.size, self._on_new = count, size, on_new
         self._unallocated = count
         self._free: list[Buffer] = []
         self._changed = threading.Condition()
@@ -62,7 +62,9 @@ class BufferPool:
             if self._free:
                 return self._free.pop()
             self._unallocated -= 1
-        return Buffer(self.size, self)
+        buffer = Buffer(self.size, self)
+        self._on_new(buffer.view)
+        return buffer
 
     @property
     def free_count(self) -> int:

@@ -44,6 +44,7 @@ class RestoreOptions:
     sync: bool = True
     max_size: int = DEFAULT_MAX_SIZE  # bytes that all files together may declare
     device: str = "auto"
+    gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
     jobs: int = 0  # threads that check and decode; 0: one per core
     memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
 
@@ -98,7 +99,7 @@ def restore(
     """
     options = options or RestoreOptions()
     started = time.monotonic()
-    backend = select_backend(options.device)
+    backend = select_backend(options.device, _jobs(options), options.gpu_memory)
     opened = open_source(source) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
@@ -120,6 +121,7 @@ def restore(
             raise NoSpaceError(f"{place}: the disk is full; the restore is incomplete") from None
         raise DumontError(f"{place}: {error.strerror or error}; the restore is incomplete") from error
     finally:
+        backend.close()
         if isinstance(source, str):
             opened.close()
     return RestoreResult(
@@ -142,7 +144,7 @@ def restore(
 def plan_restore(source: str | Source, options: RestoreOptions | None = None) -> RestorePlan:
     """Reads the table of contents and says what a restore would do. Raises as `restore` does."""
     options = options or RestoreOptions()
-    select_backend(options.device)
+    select_backend(options.device).close()
     opened = open_source(source) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
@@ -157,6 +159,10 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None) ->
         compressed_size=sum(snapshot.chunks[chunk].size_compressed for chunk in chunks),
         num_chunks=len(chunks),
     )
+
+
+def _jobs(options: RestoreOptions) -> int:
+    return options.jobs or default_jobs()
 
 
 def _place_options(options: RestoreOptions) -> PlaceOptions:
@@ -231,9 +237,10 @@ class _RestoreJob:
         entries = [self._entry(number) for number in self.chunks]
         meter = Meter(progress, "restore", self.decoded_size, len(entries))
         largest = max((entry.size_original for entry in entries), default=1)
-        jobs = self.options.jobs or default_jobs()
+        self._backend.prepare(largest)
+        jobs = _jobs(self.options) + self._backend.extra_jobs
         pairs = chunk_pairs(self.options.memory, largest, jobs)
-        stored, contents = (BufferPool(pairs, largest + ALIGNMENT) for _ in range(2))
+        stored, contents = (BufferPool(pairs, largest + ALIGNMENT, self._backend.pin) for _ in range(2))
         pipeline = Pipeline(stored, contents)
         fetched = pipeline.stage("fetch", self._fetch, with_buffers(self.chunks, stored))
         decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=min(jobs, pairs))

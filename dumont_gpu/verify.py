@@ -21,6 +21,7 @@ class VerifyOptions:
     content: bool = False  # also decode every chunk and check every file's content
     expect: str | None = None
     device: str = "auto"
+    gpu_memory: int | None = None
     jobs: int = 0
     memory: int = DEFAULT_MEMORY
 
@@ -50,7 +51,9 @@ def verify(
     """
     options = options or VerifyOptions()
     started = time.monotonic()
-    backend = select_backend(options.device)
+    # Stored bytes alone are checked by the CPU, and a device that nobody asked for need not wake up.
+    device = options.device if options.content or options.device != "auto" else "cpu"
+    backend = select_backend(device, _jobs(options), options.gpu_memory)
     opened = open_source(source) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
@@ -58,6 +61,7 @@ def verify(
         job = _VerifyJob(snapshot, backend, options)
         job.run(progress)
     finally:
+        backend.close()
         if isinstance(source, str):
             opened.close()
     if job.damaged:
@@ -77,6 +81,10 @@ def verify(
     )
 
 
+def _jobs(options: VerifyOptions) -> int:
+    return options.jobs or default_jobs()
+
+
 class _VerifyJob:
     """The stages of a verification: fetch, check. A damaged chunk does not end it."""
 
@@ -90,9 +98,10 @@ class _VerifyJob:
         chunks = self._snapshot.chunks
         meter = Meter(progress, "verify", self.original_size, len(chunks))
         largest = max((chunk.size_original for chunk in chunks), default=1)
-        jobs = self._options.jobs or default_jobs()
+        self._backend.prepare(largest)
+        jobs = _jobs(self._options) + self._backend.extra_jobs
         pairs = chunk_pairs(self._options.memory, largest, jobs)
-        stored, contents = BufferPool(pairs, largest), BufferPool(pairs, largest)
+        stored, contents = (BufferPool(pairs, largest, self._backend.pin) for _ in range(2))
         pipeline = Pipeline(stored, contents)
         fetched = pipeline.stage("fetch", self._fetch, with_buffers(range(len(chunks)), stored))
 

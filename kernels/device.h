@@ -25,3 +25,14 @@ __device__ __forceinline__ void prefetch_line(const T* address) {
     asm volatile("prefetch.global.L1 [%0];" ::"l"(address));
 #endif
 }
+
+namespace dumont {
+
+// Four bytes from any address, out of the aligned words around them: up to seven bytes after the first may be read.
+__device__ __forceinline__ uint32_t load_unaligned(const uint8_t* bytes) {
+    const uintptr_t address = reinterpret_cast<uintptr_t>(bytes);
+    const uint32_t* words = reinterpret_cast<const uint32_t*>(address & ~uintptr_t{3});
+    return __funnelshift_r(__ldg(words), __ldg(words + 1), 8 * (address & 3));
+}
+
+}  // namespace dumont

@@ -224,13 +224,6 @@ __device__ void decode_tile(StreamReader& reader, const uint2* table, uint32_t s
 // ---------------------------------------------------------------------------------------------------------------
 // Joining planes.
 
-// Four bytes from any address; the aligned words around them belong to the chunk, or to the room after it.
-__device__ __forceinline__ uint32_t load_unaligned(const uint8_t* bytes) {
-    const uintptr_t address = reinterpret_cast<uintptr_t>(bytes);
-    const uint32_t* words = reinterpret_cast<const uint32_t*>(address & ~uintptr_t{3});
-    return __funnelshift_r(__ldg(words), __ldg(words + 1), 8 * (address & 3));
-}
-
 // One plane of a block: where its bytes come from.
 struct PlaneSource {
     const uint8_t* bytes;  // in the stored bytes, or null

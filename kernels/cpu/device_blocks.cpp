@@ -1,5 +1,6 @@
-// Lists the blocks of a ZipNN stream for a device, which decodes them in any order: the host checks headers and tables,
-// the device looks inside blocks.
+// Lists the blocks of a chunk for a device, which decodes them in any order: the host checks headers and tables, the device
+// looks inside blocks.
+#include "../lz4_blocks.h"
 #include "../zipnn_blocks.h"
 
 #include <string.h>
@@ -114,4 +115,52 @@ int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chunk_size, ui
     if (written != out_size) return DUMONT_DAMAGED;
     list.sort(counts);
     return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// LZ4 frames: https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md. The caller has checked the frame's header.
+
+namespace dumont {
+namespace {
+
+constexpr uint32_t kLz4HeaderSize = 15;  // magic, flags, block descriptor, u64 content size, header checksum
+constexpr uint64_t kLz4BlockSize = 64 * 1024;
+constexpr uint32_t kLz4StoredBit = 0x80000000;
+constexpr uint8_t kLz4Checksums = 0x10 | 0x04;  // of blocks, of the content: what the device would not check
+
+}  // namespace
+}  // namespace dumont
+
+int64_t dumont_lz4_device_blocks(const uint8_t* frame, uint64_t frame_size, uint64_t out_size, uint64_t stored,
+                                 uint64_t out, DumontLz4Blocks* blocks) {
+    using namespace dumont;
+    if (frame_size < kLz4HeaderSize) return DUMONT_DAMAGED;
+    if (frame[4] & kLz4Checksums) return DUMONT_UNSUPPORTED;
+    blocks->compressed_count = blocks->copy_count = 0;
+    StoredCopy* copies = static_cast<StoredCopy*>(blocks->copies);
+    uint64_t read = kLz4HeaderSize;
+    uint64_t written = 0;
+    while (written < out_size) {
+        if (frame_size - read < 4) return DUMONT_DAMAGED;
+        const uint32_t word = load_u32(frame + read);
+        const uint64_t size = word & ~kLz4StoredBit;
+        read += 4;
+        const uint64_t left = out_size - written;
+        const uint64_t expected = left < kLz4BlockSize ? left : kLz4BlockSize;
+        if (size == 0 || size > frame_size - read || size > kLz4BlockSize) return DUMONT_DAMAGED;
+        if (blocks->compressed_count + blocks->copy_count == blocks->capacity) return DUMONT_UNSUPPORTED;
+        if (word & kLz4StoredBit) {
+            if (size != expected) return DUMONT_UNSUPPORTED;  // a short block amid others: rare, and the CPU's
+            copies[blocks->copy_count++] = {stored + read, out + written, size};
+        } else {
+            const uint64_t i = blocks->compressed_count++;
+            blocks->from[i] = stored + read;
+            blocks->from_bytes[i] = size;
+            blocks->to[i] = out + written;
+            blocks->to_bytes[i] = expected;
+        }
+        read += size;
+        written += expected;
+    }
+    return frame_size - read == 4 && load_u32(frame + read) == 0 ? 0 : static_cast<int64_t>(DUMONT_DAMAGED);
 }

@@ -53,6 +53,23 @@ DUMONT_API int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chu
                                               uint64_t stored, uint64_t out, void* blocks, uint64_t capacity,
                                               uint64_t* counts /* [5] */);
 
+// The blocks of an LZ4 frame for a device, as addresses in its memory: arrays of `capacity`, the caller's.
+struct DumontLz4Blocks {
+    uint64_t capacity;
+    uint64_t compressed_count;
+    uint64_t copy_count;
+    uint64_t* from;        // of compressed blocks: where they lie,
+    uint64_t* from_bytes;  // their size,
+    uint64_t* to;          // where their original bytes go,
+    uint64_t* to_bytes;    // and how many these must be
+    void* copies;          // StoredCopy of kernels/lz4_blocks.h: blocks that are stored as they are
+};
+
+// Lists the blocks of an LZ4 frame with independent blocks of 64 KiB and a content size of `out_size`, whose header has
+// been checked. Returns 0, DUMONT_DAMAGED, or DUMONT_UNSUPPORTED for frames with further checksums or short blocks.
+DUMONT_API int64_t dumont_lz4_device_blocks(const uint8_t* frame, uint64_t frame_size, uint64_t out_size,
+                                            uint64_t stored, uint64_t out, DumontLz4Blocks* blocks);
+
 // Candidates of dumont_probe, in the order of its results.
 enum DumontProbe : uint32_t {
     DUMONT_PROBE_FP32_PHASE0,  // phase p: the first whole element starts p bytes into the sample

@@ -1,7 +1,9 @@
 // The kernels that the library and `emulator_run` know: the sources that NVRTC compiles, and their names.
 //
 // A source that is compiled in several ways, with -D, needs a file like this one for each: the names would collide.
+#include "copy_stored.cu"
 #include "zipnn_decode.cu"
 
+DUMONT_EMULATE(copy_stored);
 DUMONT_EMULATE(zipnn_decode);
 DUMONT_EMULATE(zipnn_join);
