@@ -117,6 +117,14 @@ DUMONT_HD uint64_t plane_share(uint64_t block_bytes, uint32_t planes, uint32_t p
     return block_bytes / planes + (plane < block_bytes % planes);
 }
 
+// Which planes are worth a Huff0 block: zipnn keeps one only if it is below 0.95 of the raw size, and Huff0 itself refuses
+// fewer symbols.
+constexpr uint32_t kMinHuff0Symbols = 12;
+
+DUMONT_HD bool gains(uint64_t stored, uint64_t raw) {
+    return 20 * stored < 19 * raw;
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // The sign move: exponent alone in the top byte, sign next to the mantissa; and back.
 

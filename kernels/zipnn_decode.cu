@@ -38,6 +38,7 @@ struct alignas(16) PlaneMemory {
         uint2 table[kCells];
         struct {
             HuffmanTree tree;
+            ParseWorkspace parse;
             uint8_t order[256];  // symbols in the order of their cells: longest codes first, then by value
         } plan;
     };
@@ -108,7 +109,7 @@ __device__ uint32_t open_block(const uint8_t* huff0, uint32_t size, uint32_t sym
     if (lane == 0) {
         HuffmanTree& tree = memory.plan.tree;
         memory.status = kBlockGood;
-        if (symbols > kMaxHuff0Symbols || !parse_tree(huff0, size, tree)) {
+        if (symbols > kMaxHuff0Symbols || !parse_tree(huff0, size, tree, memory.plan.parse)) {
             memory.status = kBadTree;
         } else if (!parse_streams(huff0 + tree.size, size - tree.size, symbols, memory.streams)) {
             memory.status = kBadJumpTable;
