@@ -28,6 +28,9 @@ __device__ __forceinline__ void prefetch_line(const T* address) {
 
 namespace dumont {
 
+constexpr uint32_t kWarp = 32;  // threads that run together
+constexpr uint32_t kAllLanes = 0xFFFFFFFF;
+
 // Four bytes from any address, out of the aligned words around them: up to seven bytes after the first may be read.
 __device__ __forceinline__ uint32_t load_unaligned(const uint8_t* bytes) {
     const uintptr_t address = reinterpret_cast<uintptr_t>(bytes);

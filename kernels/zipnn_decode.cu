@@ -22,8 +22,6 @@
 namespace dumont {
 namespace {
 
-constexpr uint32_t kAllLanes = 0xFFFFFFFF;
-constexpr uint32_t kWarp = 32;
 constexpr uint32_t kWindow = 11;  // bits that select a table entry: the longest code that packers write
 constexpr uint32_t kCells = 1u << kWindow;
 constexpr uint32_t kSymbolsPerEntry = 4;

@@ -2,6 +2,7 @@
 // looks inside blocks.
 #include "../lz4_blocks.h"
 #include "../zipnn_blocks.h"
+#include "../zipnn_job.h"
 
 #include <string.h>
 
@@ -163,4 +164,26 @@ int64_t dumont_lz4_device_blocks(const uint8_t* frame, uint64_t frame_size, uint
         written += expected;
     }
     return frame_size - read == 4 && load_u32(frame + read) == 0 ? 0 : static_cast<int64_t>(DUMONT_DAMAGED);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Encoding: the device writes all of a stream but its header.
+
+int64_t dumont_zipnn_encode_job(uint32_t dtype, uint64_t size, uint32_t block_log2, uint64_t source, uint64_t out,
+                                uint64_t plans, void* job) {
+    using namespace dumont;
+    ElementType type;
+    if (!find_element_type(dtype, type) || size % type.planes != 0 || size > kLargestStream) return DUMONT_ARGUMENT;
+    if (block_log2 < 10 || block_log2 > 17) return DUMONT_ARGUMENT;
+    const auto blocks = static_cast<uint32_t>((size + (1ull << block_log2) - 1) >> block_log2);
+    *static_cast<EncodeJob*>(job) = {source, out, plans, size, blocks, block_log2, type.planes, type.moves_sign};
+    return blocks * type.planes;
+}
+
+int64_t dumont_zipnn_header(uint32_t dtype, uint64_t size, uint32_t block_log2, uint64_t stream_size, uint8_t* out) {
+    using namespace dumont;
+    ElementType type;
+    if (!find_element_type(dtype, type)) return DUMONT_ARGUMENT;
+    write_header(type, block_log2, size, stream_size, out);
+    return kHeaderSize;
 }

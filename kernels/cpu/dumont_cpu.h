@@ -53,6 +53,15 @@ DUMONT_API int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chu
                                               uint64_t stored, uint64_t out, void* blocks, uint64_t capacity,
                                               uint64_t* counts /* [5] */);
 
+// Describes the encoding of `size` bytes as one ZipNN stream to a device: fills an EncodeJob of kernels/zipnn_job.h with
+// addresses in its memory. Returns how many planes of blocks there are, or DUMONT_ARGUMENT as dumont_zipnn_encode does.
+DUMONT_API int64_t dumont_zipnn_encode_job(uint32_t dtype, uint64_t size, uint32_t block_log2, uint64_t source,
+                                           uint64_t out, uint64_t plans, void* job);
+
+// Writes the header of a stream whose other bytes a device has written. Returns its size, or DUMONT_ARGUMENT.
+DUMONT_API int64_t dumont_zipnn_header(uint32_t dtype, uint64_t size, uint32_t block_log2, uint64_t stream_size,
+                                       uint8_t* out);
+
 // The blocks of an LZ4 frame for a device, as addresses in its memory: arrays of `capacity`, the caller's.
 struct DumontLz4Blocks {
     uint64_t capacity;

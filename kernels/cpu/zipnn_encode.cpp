@@ -121,19 +121,6 @@ void split_block(const uint8_t* source, uint64_t size, const ElementType& type, 
     kernels().split_planes(source + moved * type.planes, elements - moved, type.planes, false, rest);
 }
 
-void store_u64(uint8_t* out, uint64_t value) {
-    for (uint32_t i = 0; i < 8; ++i) out[i] = static_cast<uint8_t>(value >> (8 * i));
-}
-
-void write_header(const ElementType& type, uint32_t block_log2, uint64_t original_size, uint64_t stream_size,
-                  uint8_t* out) {
-    const uint8_t fields[16] = {'Z', 'N', 0, 5, 4, type.byte_reorder, type.bit_reorder, 0,
-                                1,   0,   0, 0, 0, 0, static_cast<uint8_t>(block_log2), type.dtype};
-    memcpy(out, fields, sizeof fields);
-    store_u64(out + 16, original_size);
-    store_u64(out + 24, stream_size);
-}
-
 struct Source {
     const uint8_t* bytes;
     uint64_t size;
