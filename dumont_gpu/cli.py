@@ -155,6 +155,10 @@ def pack(
     ] = DEFAULT_DIGEST,
     owner: Annotated[bool, typer.Option("--owner", help="Record user and group ids.")] = False,
     device: Device = "auto",
+    gpu_memory: GpuMemory = "",
+    paranoid: Annotated[
+        bool, typer.Option("--paranoid", help="Decode every chunk, and compare, before it is written.")
+    ] = False,
     jobs: Jobs = 0,
     memory: Memory = "512MiB",
     dry_run: DryRun = False,
@@ -184,6 +188,8 @@ def pack(
         digest=digest,
         owner=owner,
         device=device,
+        gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
+        paranoid=paranoid,
         jobs=jobs,
         memory=parse_size(memory),
     )

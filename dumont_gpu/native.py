@@ -71,6 +71,10 @@ def _library() -> ctypes.CDLL:
     library.dumont_zipnn_device_blocks.restype = i64
     library.dumont_lz4_device_blocks.argtypes = [u8, u64, u64, u64, u64, ctypes.POINTER(_Lz4Blocks)]
     library.dumont_lz4_device_blocks.restype = i64
+    library.dumont_zipnn_encode_job.argtypes = [u32, u64, u32, u64, u64, u64, u8]
+    library.dumont_zipnn_encode_job.restype = i64
+    library.dumont_zipnn_header.argtypes = [u32, u64, u32, u64, u8]
+    library.dumont_zipnn_header.restype = i64
     i32 = ctypes.c_int32
     library.dumont_create_files.argtypes = [i32, ctypes.c_char_p, u8, u64, u8, u64, ctypes.POINTER(i32)]
     library.dumont_create_files.restype = u64
@@ -173,6 +177,35 @@ def zipnn_device_blocks(stored: memoryview, size: int, table: memoryview) -> lis
     with _address(stored) as start, _address(table, writable=True) as blocks:
         status = _library().dumont_zipnn_device_blocks(start, len(stored), size, 0, 0, blocks, capacity, counts)
     return None if status else counts[:]
+
+
+ENCODE_JOB: Final = 48  # bytes of an EncodeJob, see kernels/zipnn_job.h
+PLANE_PLAN: Final = 1192  # bytes of a PlanePlan, see kernels/zipnn_job.h
+
+
+def zipnn_encode_job(
+    dtype: Dtype, size: int, block_log2: int, source: int, out: int, plans: int, job: memoryview
+) -> int:
+    """Describes to a device the encoding of `size` bytes, whole elements, as one ZipNN stream.
+
+    Args:
+        source, out, plans: addresses there; `plans` has PLANE_PLAN bytes for each plane of each block.
+        job: gets the description, ENCODE_JOB bytes.
+
+    Returns:
+        How many planes of blocks there are.
+    """
+    with _address(job, writable=True) as start:
+        entries: int = _library().dumont_zipnn_encode_job(dtype, size, block_log2, source, out, plans, start)
+    if entries < 0:
+        raise ValueError(f"{size} bytes of {dtype.name} in blocks of 2^{block_log2} cannot be encoded")
+    return entries
+
+
+def zipnn_header(dtype: Dtype, size: int, block_log2: int, stream_size: int, out: memoryview) -> None:
+    """Writes the header of a stream whose other bytes a device has written."""
+    with _address(out, writable=True) as start:
+        _library().dumont_zipnn_header(dtype, size, block_log2, stream_size, start)
 
 
 def lz4_device_blocks(

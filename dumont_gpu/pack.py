@@ -9,15 +9,16 @@ import stat
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from dumont_gpu import __version__, native
-from dumont_gpu.backends import Backend, CpuBackend, select_backend
-from dumont_gpu.codecs import Lz4, Raw
+from dumont_gpu.backends import Backend, select_backend
+from dumont_gpu.codecs import Codec, Lz4, Raw
 from dumont_gpu.digests import DEFAULT_DIGEST, Digest, digest_function
 from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, read_at, shift_for
-from dumont_gpu.errors import DeviceError, DumontError, NoSpaceError, UsageError
+from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import (
     CHUNK_ALIGNMENT,
     CHUNK_ENTRY_SIZE,
@@ -60,6 +61,8 @@ class PackOptions:
     digest: str = DEFAULT_DIGEST  # of chunks and files: "sha256" or "blake3"
     owner: bool = False  # record user and group ids
     device: str = "auto"
+    gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
+    paranoid: bool = False  # decode every chunk, and compare, before it is written
     jobs: int = 0  # threads that encode; 0: one per core
     memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
 
@@ -115,7 +118,7 @@ def pack(
     """
     options = _checked(options or PackOptions(), sources)
     started = time.monotonic()
-    backend = _encoding_backend(options.device)
+    backend = select_backend(options.device, _jobs(options), options.gpu_memory)
     sink = open_sink(output)
     try:
         found = scan(sources, matcher(options.exclude), leave_out=sink.identities(), with_owner=options.owner)
@@ -155,7 +158,7 @@ def pack(
 def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> PackPlan:
     """Scans and plans without writing anything. Raises as `pack` does."""
     options = _checked(options or PackOptions(), sources)
-    _encoding_backend(options.device).close()
+    select_backend(options.device).close()
     found = scan(sources, matcher(options.exclude))
     try:
         plan = Plan(found.files, options.method, options.chunk_size, _jobs(options))
@@ -175,17 +178,6 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> Pac
         excluded=found.excluded,
         special=found.special,
     )
-
-
-def _encoding_backend(device: str) -> Backend:
-    """Raises DeviceError for a CUDA device: encoding runs on the CPU in this version."""
-    if device == "auto":
-        return select_backend("cpu")
-    backend = select_backend(device)
-    if isinstance(backend, CpuBackend):
-        return backend
-    backend.close()
-    raise DeviceError(f"{backend.name}: this version packs on the CPU only; --device auto does that")
 
 
 def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:
@@ -208,10 +200,14 @@ def _run(
     """Moves every chunk from its files to the sink: plan, read, encode, write."""
     meter = Meter(progress, "pack", plan.size, plan.max_chunks)
     largest = align_up(max(1, min(options.chunk_size, plan.size)))
-    jobs = _jobs(options)
-    pairs = chunk_pairs(options.memory, largest, jobs)
-    chunks, stored = BufferPool(pairs, largest + ALIGNMENT), BufferPool(pairs, largest)
-    pipeline = Pipeline(chunks, stored)
+    backend = writer.backend
+    backend.prepare(largest, encode=True, decode=options.paranoid)
+    jobs = _jobs(options) + backend.extra_jobs
+    pairs = chunk_pairs(options.memory * 2 // 3 if options.paranoid else options.memory, largest, jobs)
+    chunks, stored, checks = (BufferPool(pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest))
+    pipeline = Pipeline(chunks, stored, checks)
+    if options.paranoid:
+        writer.check_with(checks)
 
     def all_chunks() -> Iterator[PlannedChunk]:
         count = 0
@@ -260,12 +256,17 @@ class _SnapshotWriter:
     """The stages of a pack, and what they find out on the way."""
 
     def __init__(self, plan: Plan, sink: Sink, backend: Backend, digest: Digest) -> None:
-        self._plan, self._sink, self._backend, self._digest = plan, sink, backend, digest
+        self._plan, self._sink, self.backend, self._digest = plan, sink, backend, digest
+        self._checks: BufferPool | None = None
         self._written: dict[int, tuple[ChunkEntry, bytes, str]] = {}  # number -> entry, digest, name of its codec
         self._extents: dict[int, list[Extent]] = defaultdict(list)  # file index -> its extents
         self._lost: dict[int, Problem] = {}  # file index -> why it is not in the snapshot
         self._changed: dict[int, Problem] = {}  # file index -> packed, though it changed meanwhile
         self._end = align_up(HEADER_SIZE + CHUNK_ENTRY_SIZE * plan.max_chunks)  # room for header and index
+
+    def check_with(self, checks: BufferPool) -> None:
+        """Has every chunk decoded again, into one of these buffers, before it is written."""
+        self._checks = checks
 
     # --- stages ---------------------------------------------------------------------------------------------------
 
@@ -340,16 +341,32 @@ class _SnapshotWriter:
         ]
         size = 0
         if planned.codec.id != RAW.id:
-            size = self._backend.encode(planned.codec, chunk, spare.view[: int(planned.size * _GAIN)])
+            size = self.backend.encode(planned.codec, chunk, spare.view[: int(planned.size * _GAIN)])
         if size:
             read.buffer.release()
             compressor_id, buffer, stored = planned.codec.id, spare, spare.view[:size]
         else:
             spare.release()
             compressor_id, buffer, stored = RAW.id, read.buffer, chunk
+        if size and self._checks is not None:
+            self._check(planned.codec, stored, extents, self._checks)
         is_extent = stored is chunk and len(extents) == 1  # whose digest is known already
         digest = extents[0].digest if is_extent else self._digest(stored)
         return _EncodedChunk(planned, buffer, compressor_id, stored, digest, extents)
+
+    def _check(self, codec: Codec, stored: memoryview, extents: Sequence[Extent], checks: BufferPool) -> None:
+        """Raises DumontError unless the encoded chunk decodes to the bytes that were read."""
+        buffer = checks.acquire()
+        content = buffer.view[: extents[-1].chunk_offset + extents[-1].length]
+        with suppress(DamagedError):
+            self.backend.decode(codec.id, stored, content)
+        for extent in extents:
+            if self._digest(content[extent.chunk_offset : extent.chunk_offset + extent.length]) != extent.digest:
+                raise DumontError(
+                    f"chunk {extent.chunk}: {codec.name} on {self.backend.name} does not give back what it got; "
+                    "this is a defect of dumont-gpu or of the machine"
+                )
+        buffer.release()
 
     def write(self, chunk: _EncodedChunk) -> None:
         number, size = chunk.planned.number, len(chunk.stored)

@@ -237,7 +237,7 @@ class _RestoreJob:
         entries = [self._entry(number) for number in self.chunks]
         meter = Meter(progress, "restore", self.decoded_size, len(entries))
         largest = max((entry.size_original for entry in entries), default=1)
-        self._backend.prepare(largest)
+        self._backend.prepare(largest, decode=True)
         jobs = _jobs(self.options) + self._backend.extra_jobs
         pairs = chunk_pairs(self.options.memory, largest, jobs)
         stored, contents = (BufferPool(pairs, largest + ALIGNMENT, self._backend.pin) for _ in range(2))

@@ -98,7 +98,8 @@ class _VerifyJob:
         chunks = self._snapshot.chunks
         meter = Meter(progress, "verify", self.original_size, len(chunks))
         largest = max((chunk.size_original for chunk in chunks), default=1)
-        self._backend.prepare(largest)
+        if self._options.content:
+            self._backend.prepare(largest, decode=True)
         jobs = _jobs(self._options) + self._backend.extra_jobs
         pairs = chunk_pairs(self._options.memory, largest, jobs)
         stored, contents = (BufferPool(pairs, largest, self._backend.pin) for _ in range(2))

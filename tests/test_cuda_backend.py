@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import lz4.frame
 import pytest
 from conftest import GOLDEN, assert_same_tree, emulated_device, pack_tree, restore_tree
 from emulated_device import EmulatedDevice
@@ -14,7 +15,7 @@ from emulated_device import EmulatedDevice
 import dumont_gpu.backends as backends
 from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, auto
 from dumont_gpu.codecs import Codec, Lz4, Lz4Hc, ZipNN
-from dumont_gpu.errors import DamagedError, DeviceError
+from dumont_gpu.errors import DamagedError, DeviceError, DumontError
 from dumont_gpu.format import KiB, MiB
 from dumont_gpu.native import Dtype
 
@@ -56,7 +57,7 @@ def device() -> EmulatedDevice:
 @pytest.fixture
 def backend(device: EmulatedDevice) -> Iterator[CudaBackend]:
     backend = CudaBackend(device, minimum=0)
-    backend.prepare(1 * MiB)
+    backend.prepare(1 * MiB, decode=True)
     yield backend
     backend.close()
 
@@ -104,7 +105,7 @@ def test_damaged_chunk_is_judged_by_the_cpu(codec: Codec, backend: CudaBackend) 
 
 def test_small_and_oversized_chunks_stay_on_the_cpu(device: EmulatedDevice) -> None:
     backend = CudaBackend(device)
-    backend.prepare(300 * KiB)
+    backend.prepare(300 * KiB, decode=True)
     for content in (BF16[: 255 * KiB], BF16 + BF16[: 200 * KiB]):
         out = memoryview(bytearray(len(content)))
         backend.decode(3, encoded(ZipNN(Dtype.BF16), content), out)
@@ -116,7 +117,7 @@ def test_small_and_oversized_chunks_stay_on_the_cpu(device: EmulatedDevice) -> N
 def test_lz4_stays_on_the_cpu_without_a_decoder() -> None:
     device = emulated_device(has_lz4=False)
     backend = CudaBackend(device, minimum=0)
-    backend.prepare(1 * MiB)
+    backend.prepare(1 * MiB, decode=True)
     out = memoryview(bytearray(len(TEXT)))
     backend.decode(1, encoded(Lz4(), TEXT), out)
     assert out == TEXT
@@ -127,7 +128,7 @@ def test_lz4_stays_on_the_cpu_without_a_decoder() -> None:
 def test_blocks_with_more_coded_planes_than_fit_stay_on_the_cpu() -> None:
     device = emulated_device(shared_limit=32 * KiB)
     backend = CudaBackend(device, minimum=0)
-    backend.prepare(1 * MiB)
+    backend.prepare(1 * MiB, decode=True)
     skewed = bytes(rng.choices(range(256), weights=[1.1**-i for i in range(256)], k=400_000))
     out = memoryview(bytearray(len(skewed)))
     backend.decode(3, encoded(ZipNN(Dtype.FP32), skewed), out)
@@ -140,7 +141,7 @@ def test_blocks_with_more_coded_planes_than_fit_stay_on_the_cpu() -> None:
 def test_slots_are_as_many_as_memory_allows(memory: int) -> None:
     device = emulated_device(memory=memory)
     backend = CudaBackend(device, memory=1 << 40, minimum=0)
-    backend.prepare(1 * MiB)
+    backend.prepare(1 * MiB, decode=True)
     out = memoryview(bytearray(len(BF16)))
     backend.decode(3, encoded(ZipNN(Dtype.BF16), BF16), out)
     assert out == BF16
@@ -151,14 +152,14 @@ def test_device_without_room_for_one_chunk_is_an_error(device: EmulatedDevice) -
     for limit in (1 * MiB, None):
         backend = CudaBackend(emulated_device(memory=1 * MiB), memory=limit)
         with pytest.raises(DeviceError, match="device memory"):
-            backend.prepare(1 * MiB)
+            backend.prepare(1 * MiB, decode=True)
         backend.close()
 
 
 def test_launch_without_memory_goes_on_with_fewer_slots() -> None:
     device = emulated_device(short_at=frozenset({1, 2}))
     backend = CudaBackend(device, minimum=0)
-    backend.prepare(1 * MiB)
+    backend.prepare(1 * MiB, decode=True)
     out = memoryview(bytearray(len(BF16)))
     backend.decode(3, encoded(ZipNN(Dtype.BF16), BF16), out)
     assert out == BF16
@@ -169,10 +170,46 @@ def test_launch_without_memory_goes_on_with_fewer_slots() -> None:
 def test_launch_that_never_has_memory_is_an_error() -> None:
     device = emulated_device(short_at=frozenset(range(100)))
     backend = CudaBackend(device, minimum=0)
-    backend.prepare(1 * MiB)
+    backend.prepare(1 * MiB, decode=True)
     with pytest.raises(DeviceError, match="no memory left"):
         backend.decode(3, encoded(ZipNN(Dtype.BF16), BF16), memoryview(bytearray(len(BF16))))
     backend.close()
+
+
+@pytest.fixture
+def encoder(device: EmulatedDevice) -> Iterator[CudaBackend]:
+    backend = CudaBackend(device, minimum=0)
+    backend.prepare(1 * MiB, encode=True)
+    yield backend
+    backend.close()
+
+
+@pytest.mark.parametrize(("codec", "content"), CHUNKS[:7])
+def test_device_encodes_zipnn_to_the_same_bytes_as_the_cpu(codec: Codec, content: bytes, encoder: CudaBackend) -> None:
+    out = memoryview(bytearray(2 * len(content)))
+    size = encoder.encode(codec, memoryview(content), out)
+    assert out[:size] == encoded(codec, content)
+
+
+@pytest.mark.parametrize("content", [TEXT, MIXED, TEXT[:1], TEXT[: 64 * KiB], TEXT[: 64 * KiB + 1], b"\0" * MiB])
+def test_device_encodes_lz4_to_a_standard_frame(content: bytes, encoder: CudaBackend, device: EmulatedDevice) -> None:
+    out = memoryview(bytearray(2 * len(content) + 1000))
+    size = encoder.encode(Lz4(), memoryview(content), out)
+    assert lz4.frame.decompress(out[:size]) == content
+    assert "lz4_write" in device.launches
+
+
+@pytest.mark.parametrize("codec", [Lz4(), ZipNN(Dtype.BF16)], ids=["lz4", "zipnn"])
+def test_what_does_not_fit_is_not_written(codec: Codec, encoder: CudaBackend) -> None:
+    noise = rng.randbytes(300_000)
+    out = memoryview(bytearray(b"\xa5" * 297_000))
+    assert encoder.encode(codec, memoryview(noise), out) == 0
+    assert set(out) == {0xA5}
+
+
+def test_high_compression_is_encoded_on_the_cpu(encoder: CudaBackend, device: EmulatedDevice) -> None:
+    assert encoder.encode(Lz4Hc(), memoryview(TEXT), memoryview(bytearray(len(TEXT))))
+    assert device.launches == []
 
 
 # --- whole jobs -------------------------------------------------------------------------------------------------------
@@ -195,6 +232,57 @@ def test_tree_restored_through_a_device_is_the_same(
     assert {"zipnn_decode", "lz4"} <= set(device.launches)
     assert device.closed
     assert result.device == "cuda:0" or device_option == "auto"
+
+
+@pytest.mark.parametrize("device_option", ["0", "auto"])
+def test_tree_packed_on_a_device_is_as_small_and_restores_the_same(
+    device_option: str, source: Path, snapshot: Path, target: Path, use: Callable[[EmulatedDevice], None]
+) -> None:
+    fill(source)
+    expected = pack_tree(source, snapshot, chunk_size=512 * KiB, device="cpu")
+    use(device := emulated_device())
+    result = pack_tree(source, snapshot, chunk_size=512 * KiB, device=device_option, paranoid=True)
+    assert device.closed
+    assert {"zipnn_write", "lz4_write"} <= set(device.launches)
+    assert device_option == "auto" or {"zipnn_decode", "lz4"} <= set(device.launches)
+    assert result.codec_bytes["zipnn"] == expected.codec_bytes["zipnn"]
+    assert result.compressed_size <= 1.01 * expected.compressed_size
+    restore_tree(snapshot, target, device="cpu", verify=True)
+    assert_same_tree(source, target)
+
+
+def test_paranoid_pack_stops_at_a_chunk_that_does_not_come_back(
+    source: Path, snapshot: Path, use: Callable[[EmulatedDevice], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(source)
+    use(emulated_device())
+    encode = CudaBackend.encode
+
+    def wrong(self: CudaBackend, codec: Codec, chunk: memoryview, out: memoryview) -> int:
+        size = encode(self, codec, chunk, out)
+        out[size // 2] ^= 1
+        return size
+
+    monkeypatch.setattr(CudaBackend, "encode", wrong)
+    with pytest.raises(DumontError, match="does not give back"):
+        pack_tree(source, snapshot, device="0", paranoid=True)
+    assert not snapshot.exists()
+
+
+@pytest.mark.parametrize("operations", [0, 5, 9, 14, 30])
+def test_device_lost_during_a_pack(
+    operations: int, source: Path, snapshot: Path, target: Path, use: Callable[[EmulatedDevice], None]
+) -> None:
+    fill(source)
+    use(emulated_device(lose_after=operations))
+    with pytest.raises(DeviceError, match="lost"):
+        pack_tree(source, snapshot, device="0", chunk_size=256 * KiB)
+    assert not snapshot.exists()
+    use(emulated_device(lose_after=operations))
+    result = pack_tree(source, snapshot, device="auto", chunk_size=256 * KiB)
+    assert result.device == "cpu (cuda:0: the device is lost)"
+    restore_tree(snapshot, target, device="cpu", verify=True)
+    assert_same_tree(source, target)
 
 
 @pytest.mark.parametrize("archive", sorted(GOLDEN.glob("[!f]*.dumont")), ids=lambda path: path.stem)
@@ -238,7 +326,7 @@ def test_auto_goes_where_it_was_faster(
     cpu: float, device_seconds: float, there: bool, device: EmulatedDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = AutoBackend(CudaBackend(device, minimum=0), jobs=2)
-    backend.prepare(1 * MiB)
+    backend.prepare(1 * MiB, decode=True)
     scripted(monkeypatch, cpu, device_seconds)
     stored, out = encoded(ZipNN(Dtype.BF16), BF16), memoryview(bytearray(len(BF16)))
     backend.decode(3, stored, out)
@@ -247,7 +335,7 @@ def test_auto_goes_where_it_was_faster(
     backend.decode(3, stored, out)
     assert out == BF16
     assert (len(device.launches) > tried) == there
-    assert backend.name == ("cuda:0" if there else "cpu (zipnn on cpu)")
+    assert backend.name == ("cuda:0" if there else "cpu (zipnn decoding on cpu)")
     backend.close()
 
 
@@ -258,7 +346,7 @@ def test_device_that_decodes_to_other_bytes_is_not_used(device: EmulatedDevice) 
             out[0] ^= 1
 
     backend = AutoBackend(Wrong(device, minimum=0), jobs=2)
-    backend.prepare(1 * MiB)
+    backend.prepare(1 * MiB, decode=True)
     for _ in range(2):
         out = memoryview(bytearray(len(BF16)))
         backend.decode(3, encoded(ZipNN(Dtype.BF16), BF16), out)

@@ -18,8 +18,8 @@ class Backend(Protocol):
     def extra_jobs(self) -> int:
         """How many more chunks than those of the CPU's threads it can work on at once."""
 
-    def prepare(self, chunk_size: int) -> None:
-        """Called once, before any chunk: none of them has more than `chunk_size` original bytes."""
+    def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:
+        """Called once, before any chunk: what will be asked for; none has more than `chunk_size` original bytes."""
 
     def pin(self, memory: memoryview) -> None:
         """Called for each buffer that chunks will come and go in; it stays until `close`."""

@@ -9,7 +9,7 @@ class CpuBackend:
     name = "cpu"
     extra_jobs = 0
 
-    def prepare(self, chunk_size: int) -> None:
+    def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:
         pass
 
     def pin(self, memory: memoryview) -> None:

@@ -43,6 +43,15 @@ class CupyDevice:
     def has_lz4(self) -> bool:
         return self._lz4 is not None
 
+    def lz4_encode_scratch(self, blocks: int, block_size: int) -> int:
+        if self._lz4 is None:
+            return 0
+        size = ctypes.c_size_t()
+        query = _scratch_query(self._lz4)
+        if query(blocks, block_size, _EncodeOptions(), ctypes.byref(size), blocks * block_size, None):
+            raise DeviceError(f"{self.name}: nvCOMP does not say how much memory LZ4 takes")
+        return size.value
+
     def free_memory(self) -> int:
         with self._errors() as runtime:
             free: int = runtime.memGetInfo()[0]
@@ -138,9 +147,24 @@ class CupyStream:
             raise DeviceError(f"{self._device.name}: there is no nvCOMP")
         with self._device._errors():
             status = library.nvcompBatchedLZ4DecompressAsync(
-                batch.stored, batch.stored_sizes, batch.output_sizes, batch.actual_sizes, batch.count, None, 0,
-                batch.outputs, _Lz4Options(backend=_CUDA_BACKEND), batch.statuses, self._stream.ptr,
+                batch.inputs, batch.input_sizes, batch.output_rooms, batch.output_sizes, batch.count, None, 0,
+                batch.outputs, _DecodeOptions(backend=_CUDA_BACKEND), batch.statuses, self._stream.ptr,
             )  # fmt: skip
+        self._check(status)
+
+    def encode_lz4(self, batch: Lz4Batch, block_size: int, scratch: int) -> None:
+        library = self._device._lz4
+        if library is None:
+            raise DeviceError(f"{self._device.name}: there is no nvCOMP")
+        scratch_size = self._device.lz4_encode_scratch(batch.count, block_size)
+        with self._device._errors():
+            status = library.nvcompBatchedLZ4CompressAsync(
+                batch.inputs, batch.input_sizes, block_size, batch.count, scratch, scratch_size, batch.outputs,
+                batch.output_sizes, _EncodeOptions(), batch.statuses, self._stream.ptr,
+            )  # fmt: skip
+        self._check(status)
+
+    def _check(self, status: int) -> None:
         if status:
             raise DeviceError(f"{self._device.name}: nvCOMP refuses a batch of LZ4 blocks (status {status})")
 
@@ -186,7 +210,13 @@ def _digest_of_headers(folder: Path) -> str:
 # takes the tables that the host has made anyway.
 
 
-class _Lz4Options(ctypes.Structure):
+class _EncodeOptions(ctypes.Structure):
+    """nvcompBatchedLZ4CompressOpts_t: plain bytes, so all zero."""
+
+    _fields_ = (("data_type", ctypes.c_int), ("bitshuffle_mode", ctypes.c_int), ("reserved", ctypes.c_char * 56))
+
+
+class _DecodeOptions(ctypes.Structure):
     """nvcompBatchedLZ4DecompressOpts_t of nvCOMP 5.1 to 6; what 5.1 lacks is reserved there and 0 here."""
 
     _fields_ = (
@@ -203,19 +233,40 @@ def load_nvcomp() -> ctypes.CDLL | None:
         return None
     try:
         library = ctypes.CDLL(str(path))
-        decode, alignments = (
-            library.nvcompBatchedLZ4DecompressAsync,
-            library.nvcompBatchedLZ4DecompressGetRequiredAlignments,
-        )
+        decode, encode = library.nvcompBatchedLZ4DecompressAsync, library.nvcompBatchedLZ4CompressAsync
+        alignments = library.nvcompBatchedLZ4DecompressGetRequiredAlignments
+        scratch = _scratch_query(library)
     except (OSError, AttributeError):
         return None
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    decode.argtypes = [pointer, pointer, pointer, pointer, size, pointer, size, pointer, _Lz4Options, pointer, pointer]
-    alignments.argtypes = [_Lz4Options, pointer]
+    decode.argtypes = [
+        pointer,
+        pointer,
+        pointer,
+        pointer,
+        size,
+        pointer,
+        size,
+        pointer,
+        _DecodeOptions,
+        pointer,
+        pointer,
+    ]
+    encode.argtypes = [pointer, pointer, size, size, pointer, size, pointer, pointer, _EncodeOptions, pointer, pointer]
+    scratch.argtypes = [size, size, _EncodeOptions, pointer, size, pointer]
+    alignments.argtypes = [_DecodeOptions, pointer]
     required = (size * 3)()  # of stored bytes, original bytes and temporary memory, of which LZ4 needs none
-    if alignments(_Lz4Options(backend=_CUDA_BACKEND), required) or required[0] != 1:
+    if alignments(_DecodeOptions(backend=_CUDA_BACKEND), required) or required[0] != 1:
         return None  # blocks of a frame lie at any address
     return library
+
+
+def _scratch_query(library: ctypes.CDLL) -> Any:
+    """nvCOMP 6 renamed it and gave it a stream, which 5 ignores: one argument more does no harm there."""
+    try:
+        return library.nvcompBatchedLZ4CompressGetTempSize
+    except AttributeError:
+        return library.nvcompBatchedLZ4CompressGetTempSizeAsync
 
 
 def nvcomp_path() -> Path | None:

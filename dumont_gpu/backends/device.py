@@ -18,14 +18,14 @@ class DeviceMemoryError(DeviceError):
 
 @dataclass(frozen=True, slots=True)
 class Lz4Batch:
-    """Addresses of arrays in device memory, one element for each block."""
+    """Addresses of arrays in device memory, one element for each block that is decoded or encoded."""
 
     count: int
-    stored: int  # void*[]
-    stored_sizes: int  # u64[]
+    inputs: int  # void*[]
+    input_sizes: int  # u64[]
     outputs: int  # void*[]
-    output_sizes: int  # u64[]: how many bytes each may have
-    actual_sizes: int  # u64[], written: how many it had
+    output_rooms: int  # u64[]: how many bytes each may have; unused by encoders, which get room for the worst case
+    output_sizes: int  # u64[], written: how many it has
     statuses: int  # i32[], written: 0 is good
 
 
@@ -42,6 +42,9 @@ class Stream(Protocol):
 
     def decode_lz4(self, batch: Lz4Batch) -> None:
         """Decodes raw LZ4 blocks; may only be called where the device `has_lz4`."""
+
+    def encode_lz4(self, batch: Lz4Batch, block_size: int, scratch: int) -> None:
+        """Encodes blocks of up to `block_size` bytes as raw LZ4; `scratch` has the bytes that the device asks for."""
 
     def synchronize(self) -> None: ...
 
@@ -64,6 +67,9 @@ class Device(Protocol):
     def shared_limit(self) -> int:
         """The most dynamic shared memory that a CTA may have, in bytes."""
 
+    def lz4_encode_scratch(self, blocks: int, block_size: int) -> int:
+        """Bytes of scratch that encoding a batch of LZ4 blocks takes."""
+
     def free_memory(self) -> int: ...
     def allocate(self, size: int) -> int:
         """Returns the address of `size` bytes, a multiple of 256."""
@@ -81,4 +87,13 @@ class Device(Protocol):
 
 
 # The entry points, and the source each one is in: all that is said of a kernel outside its file.
-KERNELS = {"zipnn_decode": "zipnn_decode.cu", "zipnn_join": "zipnn_decode.cu", "copy_stored": "copy_stored.cu"}
+KERNELS = {
+    "zipnn_decode": "zipnn_decode.cu",
+    "zipnn_join": "zipnn_decode.cu",
+    "zipnn_plan": "zipnn_encode.cu",
+    "zipnn_layout": "zipnn_encode.cu",
+    "zipnn_write": "zipnn_encode.cu",
+    "copy_stored": "copy_stored.cu",
+    "lz4_layout": "lz4_frame.cu",
+    "lz4_write": "lz4_frame.cu",
+}

@@ -124,9 +124,6 @@ int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chunk_size, ui
 namespace dumont {
 namespace {
 
-constexpr uint32_t kLz4HeaderSize = 15;  // magic, flags, block descriptor, u64 content size, header checksum
-constexpr uint64_t kLz4BlockSize = 64 * 1024;
-constexpr uint32_t kLz4StoredBit = 0x80000000;
 constexpr uint8_t kLz4Checksums = 0x10 | 0x04;  // of blocks, of the content: what the device would not check
 
 }  // namespace
@@ -147,7 +144,7 @@ int64_t dumont_lz4_device_blocks(const uint8_t* frame, uint64_t frame_size, uint
         const uint64_t size = word & ~kLz4StoredBit;
         read += 4;
         const uint64_t left = out_size - written;
-        const uint64_t expected = left < kLz4BlockSize ? left : kLz4BlockSize;
+        const uint64_t expected = left < kLz4BlockSize ? left : uint64_t{kLz4BlockSize};
         if (size == 0 || size > frame_size - read || size > kLz4BlockSize) return DUMONT_DAMAGED;
         if (blocks->compressed_count + blocks->copy_count == blocks->capacity) return DUMONT_UNSUPPORTED;
         if (word & kLz4StoredBit) {

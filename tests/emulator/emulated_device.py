@@ -82,6 +82,9 @@ class EmulatedDevice:
         self._blocks: dict[int, mmap.mmap] = {}
         self._lock = threading.Lock()
 
+    def lz4_encode_scratch(self, blocks: int, block_size: int) -> int:
+        return 1000 * blocks
+
     def free_memory(self) -> int:
         return self.memory - sum(len(block) for block in self._blocks.values())
 
@@ -171,9 +174,9 @@ class EmulatedStream:
         """What nvCOMP's batched call does: a status for each block, and nothing beyond its output."""
         self._device.step()
         self._device.launches.append("lz4")
-        columns = (batch.stored, batch.stored_sizes, batch.outputs, batch.output_sizes)
+        columns = (batch.inputs, batch.input_sizes, batch.outputs, batch.output_rooms)
         stored, sizes, outputs, rooms = (_array(ctypes.c_uint64, address, batch.count) for address in columns)
-        actual = _array(ctypes.c_uint64, batch.actual_sizes, batch.count)
+        actual = _array(ctypes.c_uint64, batch.output_sizes, batch.count)
         statuses = _array(ctypes.c_int32, batch.statuses, batch.count)
         for i in range(batch.count):
             assert self._device.inside(stored[i], sizes[i])
@@ -185,6 +188,23 @@ class EmulatedStream:
                 continue
             ctypes.memmove(outputs[i], data, len(data))
             statuses[i], actual[i] = 0, len(data)
+
+    def encode_lz4(self, batch: Lz4Batch, block_size: int, scratch: int) -> None:
+        self._device.step()
+        self._device.launches.append("lz4 encode")
+        assert self._device.inside(scratch, self._device.lz4_encode_scratch(batch.count, block_size))
+        inputs, sizes, outputs = (
+            _array(ctypes.c_uint64, address, batch.count)
+            for address in (batch.inputs, batch.input_sizes, batch.outputs)
+        )
+        actual = _array(ctypes.c_uint64, batch.output_sizes, batch.count)
+        for i in range(batch.count):
+            assert sizes[i] <= block_size
+            assert self._device.inside(inputs[i], sizes[i])
+            data = lz4.block.compress(_memory(inputs[i], sizes[i]), store_size=False)
+            assert self._device.inside(outputs[i], len(data))
+            ctypes.memmove(outputs[i], data, len(data))
+            actual[i] = len(data)
 
     def synchronize(self) -> None:
         self._device.step()

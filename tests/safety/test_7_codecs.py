@@ -44,7 +44,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         yield select_backend("cpu")
         return
     device = CudaBackend(emulated_device(), minimum=0)
-    device.prepare(1 << 20)
+    device.prepare(1 << 20, decode=True)
     yield device
     device.close()
 
