@@ -22,7 +22,6 @@ namespace {
 constexpr unsigned kLanes = 32;
 constexpr unsigned kMaxThreads = 1024;
 constexpr unsigned kMaxSharedBytes = 227 * 1024;  // the most that any device gives to a block, Hopper
-constexpr uint8_t kUninitialised = 0xA5;          // shared memory starts with it
 constexpr size_t kCanary = 64;                    // behind dynamic shared memory, for builds without a sanitizer
 
 struct Lane {
@@ -63,6 +62,7 @@ uint8_t* shared;
 std::string error;
 unsigned order;
 uint64_t random_state;
+uint8_t fill = 0xA5;
 bool aborts;
 uint64_t switches;
 
@@ -329,7 +329,7 @@ extern "C" uint8_t __stop_dumont_shared[] __attribute__((weak, visibility("hidde
 // Red zones between the variables are overwritten too, hence neither instrumented code nor memset.
 [[gnu::no_sanitize("address")]] void forget_static_shared() {
     volatile uint8_t* const end = __stop_dumont_shared;
-    for (volatile uint8_t* byte = __start_dumont_shared; byte != end; ++byte) *byte = kUninitialised;
+    for (volatile uint8_t* byte = __start_dumont_shared; byte != end; ++byte) *byte = fill;
 }
 
 // Exactly as long as asked for, so that AddressSanitizer sees the first byte too far.
@@ -340,10 +340,10 @@ public:
         if (posix_memalign(&memory, 16, size + canary()) == 0) bytes_.reset(static_cast<uint8_t*>(memory));
     }
     uint8_t* data() { return bytes_.get(); }
-    void forget() { std::memset(bytes_.get(), kUninitialised, size_ + canary()); }
+    void forget() { std::memset(bytes_.get(), fill, size_ + canary()); }
     bool intact() const {
         for (size_t i = 0; i < canary(); ++i) {
-            if (bytes_.get()[size_ + i] != kUninitialised) return false;
+            if (bytes_.get()[size_ + i] != fill) return false;
         }
         return true;
     }
@@ -438,6 +438,10 @@ const char* emulator_error() {
 
 void emulator_set_order(unsigned seed) {
     order = seed;
+}
+
+void emulator_set_fill(unsigned byte) {
+    fill = static_cast<uint8_t>(byte);
 }
 
 void emulator_set_abort(int abort_on_error) {

@@ -19,6 +19,10 @@ DUMONT_EMULATOR_API const char* emulator_error();
 // A result that depends on it shows a missing barrier.
 DUMONT_EMULATOR_API void emulator_set_order(unsigned seed);
 
+// The byte that shared memory is full of when a block starts, 0xA5 if never set. A result that depends on it shows a read
+// of what was not written.
+DUMONT_EMULATOR_API void emulator_set_fill(unsigned byte);
+
 // Other than 0: abort() at an error instead of returning it, for a debugger.
 DUMONT_EMULATOR_API void emulator_set_abort(int abort_on_error);
 

@@ -410,6 +410,13 @@ void test_orders_show_a_missing_barrier() {
     emulator_set_order(0);
     expect("first thread first", 31, 42, first[31]);
     expect("last thread first", 31, 0xA5A5A5A5, last[31]);
+    Words other(32);
+    emulator_set_order(1);
+    emulator_set_fill(0x11);
+    launch("wrong_race", 1, 32, 0, other.data());
+    emulator_set_fill(0xA5);
+    emulator_set_order(0);
+    expect("last thread first, other fill", 31, 0x11111111, other[31]);
 }
 
 void measure_switches() {
