@@ -27,10 +27,14 @@ Random random_for(uint64_t seed, uint64_t number) {
     return Random(seed * 0x9E3779B97F4A7C15 + number);
 }
 
-std::vector<LaunchSetting> settings_for(uint64_t number, Random& random) {
-    const auto misplace = static_cast<uint32_t>(number % 4 == 3 ? 1 + below(random, 15) : 0);
+std::vector<LaunchSetting> settings_for(uint32_t misplace, Random& random) {
     const auto drawn = static_cast<unsigned>(2 + below(random, 1u << 30));
     return {{0, 0xA5, misplace}, {1, 0x00, misplace}, {drawn, 0xFF, misplace}};
+}
+
+// A quarter of the cases.
+uint32_t random_misplace(uint64_t number, Random& random) {
+    return static_cast<uint32_t>(number % 4 == 3 ? 1 + below(random, 15) : 0);
 }
 
 struct Tally {
@@ -116,6 +120,7 @@ bool run_case(const std::vector<Chunk>& chunks, const std::vector<LaunchSetting>
 struct Wanted {
     std::vector<Chunk> chunks;
     std::vector<Bytes> originals;  // of those that are known
+    uint32_t misplace = 0;
 };
 
 void add_encoded(Wanted& wanted, const DtypeName& dtype, uint64_t elements, size_t kind, uint32_t block_log2, Random& random) {
@@ -141,10 +146,13 @@ constexpr uint64_t kLarge = 200;
 constexpr uint64_t kHandmade = 500;
 constexpr uint64_t kContinued = 50;
 constexpr uint64_t kBatches = 100;
-constexpr uint64_t kGenerated = kSmallestCounts * kDtypeCount + kLarge + kHandmade + kContinued + kBatches;
+constexpr uint64_t kPlacedCounts = 130;
+constexpr uint64_t kPlaced = 16 * kPlacedCounts;
+constexpr uint64_t kGenerated = kSmallestCounts * kDtypeCount + kLarge + kHandmade + kContinued + kBatches + kPlaced;
 
 Wanted generated_case(uint64_t number, Random& random) {
     Wanted wanted;
+    wanted.misplace = random_misplace(number, random);
     uint64_t left = number;
     if (left < kSmallestCounts * kDtypeCount) {
         const uint64_t elements = left / kDtypeCount;
@@ -163,9 +171,15 @@ Wanted generated_case(uint64_t number, Random& random) {
         Bytes all;
         for (const Bytes& original : wanted.originals) all.insert(all.end(), original.begin(), original.end());
         wanted.originals = {all};
+    } else if ((left -= kContinued) < kPlaced) {
+        // Every place of an output relative to 16 bytes, with every end of the last of the four streams.
+        wanted.misplace = static_cast<uint32_t>(left % 16);
+        constexpr DtypeName kBf16 = kDtypes[2];
+        constexpr size_t kFewValues = 5;  // short enough to be coded
+        add_encoded(wanted, kBf16, 12 + left / 16, kFewValues, 17, random);
     } else {
         for (uint64_t n = 2 + below(random, 7); n > 0; --n) add_random(wanted, 12'000, random);
-        if (left % 2 == 0) wanted.chunks.push_back(handmade_chunk(kDtypes[left % kDtypeCount], random));
+        if (number % 2 == 0) wanted.chunks.push_back(handmade_chunk(kDtypes[number % kDtypeCount], random));
     }
     return wanted;
 }
@@ -188,14 +202,14 @@ int run_streams(const std::string& directory, uint64_t first, uint64_t most) {
     for (uint64_t number = first; number < total && number - first < most; ++number) {
         Random random = random_for(kSeed, number);
         const bool is_golden = number < golden.size();
-        const Wanted wanted = is_golden ? Wanted{{golden[number].chunk}, {}} : generated_case(number - golden.size(), random);
+        const Wanted wanted = is_golden ? Wanted{{golden[number].chunk}, {}, 0} : generated_case(number - golden.size(), random);
         const std::string repeat = "streams " + directory + " " + std::to_string(number) + " 1";
         const std::string wrong = check_originals(wanted, is_golden ? golden[number].original_sha256 : "");
         if (!wrong.empty()) {
             std::fprintf(stderr, "%s: %s\n  again: emulator_run %s\n", names(wanted.chunks).c_str(), wrong.c_str(), repeat.c_str());
             return 1;
         }
-        if (!run_case(wanted.chunks, settings_for(number, random), repeat, tally)) return 1;
+        if (!run_case(wanted.chunks, settings_for(wanted.misplace, random), repeat, tally)) return 1;
         if (tally.refused != 0) {
             std::fprintf(stderr, "%s: left to the CPU\n", names(wanted.chunks).c_str());
             return 1;
@@ -240,7 +254,7 @@ int run_corrupt(const std::string& directory, uint64_t count, uint64_t seed, uin
         const Chunk& source = good[below(random, good.size())];
         std::vector<Chunk> chunks = {damaged_chunk(source, corpus, random)};
         if (number % 8 == 0) chunks.push_back(good[below(random, good.size())]);  // whose neighbour may not suffer
-        std::vector<LaunchSetting> settings = settings_for(number, random);
+        std::vector<LaunchSetting> settings = settings_for(random_misplace(number, random), random);
         settings.erase(settings.begin() + static_cast<std::ptrdiff_t>(number % 2));  // first or last, and a drawn one
         const std::string repeat = "corrupt " + directory + " 1 " + std::to_string(seed) + " " + std::to_string(number);
         if (!run_case(chunks, settings, repeat, tally)) return 1;
