@@ -94,15 +94,6 @@ int64_t list_blocks(const Chunk& chunk, const Place& place, Batch& batch) {
     return 0;
 }
 
-void launch(unsigned coded, const std::vector<DeviceBlock>& blocks, const uint8_t* source, uint8_t* output,
-            uint32_t* status) {
-    const auto count = static_cast<unsigned>(blocks.size());
-    const int failed = coded == 0 ? emulator::launch("zipnn_join", count, kJoinThreads, 0, source, output, blocks.data())
-                                  : emulator::launch("zipnn_decode", count, 32 * coded, coded * kPlaneMemory, source,
-                                                     output, blocks.data(), status);
-    if (failed) throw std::runtime_error(emulator_error());
-}
-
 void check_between(const Batch& batch, const std::vector<const Chunk*>& chunks, const uint8_t* out) {
     uint64_t next = 0;
     for (size_t i = 0; i < chunks.size(); ++i) {
@@ -114,6 +105,15 @@ void check_between(const Batch& batch, const std::vector<const Chunk*>& chunks, 
 }
 
 }  // namespace
+
+void launch_blocks(unsigned coded, const std::vector<DeviceBlock>& blocks, const uint8_t* source, uint8_t* output,
+                   uint32_t* status) {
+    const auto count = static_cast<unsigned>(blocks.size());
+    const int failed = coded == 0 ? emulator::launch("zipnn_join", count, kJoinThreads, 0, source, output, blocks.data())
+                                  : emulator::launch("zipnn_decode", count, 32 * coded, coded * kPlaneMemory, source,
+                                                     output, blocks.data(), status);
+    if (failed) throw std::runtime_error(emulator_error());
+}
 
 uint32_t DeviceResult::worst() const {
     uint32_t worst = kBlockGood;
@@ -142,7 +142,7 @@ std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chun
         Memory status(4 * blocks.size());
         auto* words = reinterpret_cast<uint32_t*>(status.data());
         std::fill_n(words, blocks.size(), kBlockGood);
-        launch(coded, blocks, source.data(), output.data(), words);
+        launch_blocks(coded, blocks, source.data(), output.data(), words);
         status.check_canaries();
         for (size_t b = 0; b < blocks.size(); ++b) {
             size_t i = 0;

@@ -42,6 +42,10 @@ struct DeviceResult {
 // throw std::runtime_error.
 std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chunks, const LaunchSetting& setting);
 
+// One launch: blocks that all have `coded` coded planes. `status` has a word for each. Throws if it fails.
+void launch_blocks(unsigned coded, const std::vector<DeviceBlock>& blocks, const uint8_t* source, uint8_t* output,
+                   uint32_t* status);
+
 // What the CPU codec says of the same chunk.
 struct HostResult {
     int64_t status;

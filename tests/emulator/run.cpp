@@ -101,12 +101,13 @@ std::string names(const std::vector<Chunk>& chunks) {
 }
 
 // Runs one case, named; returns false if it fails.
-bool run_case(const std::vector<Chunk>& chunks, const std::vector<LaunchSetting>& settings, const std::string& repeat,
-              Tally& tally) {
+bool run_case(const std::vector<Chunk>& chunks, const std::vector<LaunchSetting>& settings, bool far,
+              const std::string& repeat, Tally& tally) {
     static const bool verbose = std::getenv("EMULATOR_VERBOSE") != nullptr;
     if (verbose) std::fprintf(stderr, "%s: %s\n", repeat.c_str(), names(chunks).c_str());
     try {
         check_case(chunks, settings, tally);
+        if (far) check_far_offsets(chunks[0]);
         return true;
     } catch (const std::runtime_error& error) {
         std::fprintf(stderr, "%s\n  in %s\n  again: emulator_run %s\n", error.what(), names(chunks).c_str(), repeat.c_str());
@@ -146,6 +147,7 @@ constexpr uint64_t kLarge = 200;
 constexpr uint64_t kHandmade = 500;
 constexpr uint64_t kContinued = 50;
 constexpr uint64_t kBatches = 100;
+constexpr uint64_t kFar = 19;  // one case in so many is decoded at large offsets too
 constexpr uint64_t kPlacedCounts = 130;
 constexpr uint64_t kPlaced = 16 * kPlacedCounts;
 constexpr uint64_t kGenerated = kSmallestCounts * kDtypeCount + kLarge + kHandmade + kContinued + kBatches + kPlaced;
@@ -209,7 +211,7 @@ int run_streams(const std::string& directory, uint64_t first, uint64_t most) {
             std::fprintf(stderr, "%s: %s\n  again: emulator_run %s\n", names(wanted.chunks).c_str(), wrong.c_str(), repeat.c_str());
             return 1;
         }
-        if (!run_case(wanted.chunks, settings_for(wanted.misplace, random), repeat, tally)) return 1;
+        if (!run_case(wanted.chunks, settings_for(wanted.misplace, random), number % kFar == 0, repeat, tally)) return 1;
         if (tally.refused != 0) {
             std::fprintf(stderr, "%s: left to the CPU\n", names(wanted.chunks).c_str());
             return 1;
@@ -257,7 +259,7 @@ int run_corrupt(const std::string& directory, uint64_t count, uint64_t seed, uin
         std::vector<LaunchSetting> settings = settings_for(random_misplace(number, random), random);
         settings.erase(settings.begin() + static_cast<std::ptrdiff_t>(number % 2));  // first or last, and a drawn one
         const std::string repeat = "corrupt " + directory + " 1 " + std::to_string(seed) + " " + std::to_string(number);
-        if (!run_case(chunks, settings, repeat, tally)) return 1;
+        if (!run_case(chunks, settings, false, repeat, tally)) return 1;
     }
     std::printf("corrupt: %llu cases of %llu chunks from %zu good ones: %llu still decode (%llu of them refused, %llu blocks with long "
                 "codes); %llu damaged, %llu unsupported: found by the host %llu, as tree %llu, jump table %llu, stream %llu, long "

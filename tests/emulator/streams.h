@@ -31,6 +31,10 @@ Chunk encoded_chunk(const DtypeName& dtype, uint64_t elements, size_t kind, uint
 // chooses and a decoder must read.
 Chunk handmade_chunk(const DtypeName& dtype, Random& random);
 
+// Decodes the chunk's blocks where their offsets are as large as they get: the last bytes of a chunk of 1 GiB, in a batch of
+// several GiB. Throws std::runtime_error if that changes anything.
+void check_far_offsets(const Chunk& chunk);
+
 // Several `continued` streams, one after the other.
 Chunk continued_chunk(const std::vector<Chunk>& streams);
 
