@@ -132,7 +132,7 @@ Bytes stream_header(const DtypeName& dtype, uint32_t block_log2) {
 }
 
 BlockPart random_plane(uint64_t elements, Random& random) {
-    const uint64_t form = below(random, 6);
+    const uint64_t form = below(random, elements > kMaxHuff0Symbols ? 2 : 6);
     if (form == 0) return {kHuff0Block, {static_cast<uint8_t>(random())}};
     if (form == 1) {
         Bytes raw(elements);
@@ -179,9 +179,12 @@ Chunk encoded_chunk(const DtypeName& dtype, uint64_t elements, size_t kind, uint
 }
 
 Chunk handmade_chunk(const DtypeName& dtype, Random& random) {
-    const uint64_t most = kMaxHuff0Symbols;
-    const uint64_t elements = below(random, 16) == 0 ? most - below(random, 9) : 6 + below(random, 6000);
-    const uint32_t block_log2 = 17 + highest_bit(dtype.bytes);  // as many symbols as Huff0 allows
+    const uint64_t draw = below(random, 32);
+    const bool beyond_huff0 = draw == 0 && dtype.bytes > 1;  // fp8 has no such blocks
+    const uint64_t elements = beyond_huff0 ? kMaxHuff0Symbols + 1 + below(random, 60'000)
+                              : draw < 3   ? kMaxHuff0Symbols - below(random, 9)
+                                           : 6 + below(random, 6000);
+    const uint32_t block_log2 = 17 + highest_bit(dtype.bytes) + beyond_huff0;
     StreamParts parts{stream_header(dtype, block_log2), elements * dtype.bytes, {}};
     for (uint32_t plane = 0; plane < dtype.bytes; ++plane) parts.planes.push_back({random_plane(elements, random)});
     return {std::string(dtype.name) + " by hand, " + std::to_string(elements) + " elements", put_together(parts),
