@@ -93,7 +93,9 @@ const char* damage_block(Bytes& block, Random& random) {
         }
         case 9: block[stream_end - 1] = 0; return "no end mark";
         case 10: block[stream_end - 1] ^= static_cast<uint8_t>(1u << below(random, 8)); return "end mark moved";
-        case 11: block[places.streams[stream]] ^= static_cast<uint8_t>(1u << below(random, 8)); return "a bit of the last code";
+        case 11:
+            block[places.streams[stream]] ^= static_cast<uint8_t>(1u << below(random, 8));
+            return "a bit of the last code";
         default: shift_start(block, places, random); return "a stream starts elsewhere";
     }
 }
@@ -140,7 +142,9 @@ Chunk damaged_chunk(const Chunk& good, const std::vector<Bytes>& corpus, Random&
         bad.name += ": " + damage_parts(bad.stored, random);
     } else {
         const Targets targets = find_targets(good.stored);
-        for (uint64_t n = 1 + below(random, 3); n > 0 && !bad.stored.empty(); --n) mutate(bad.stored, targets, corpus, random);
+        for (uint64_t n = 1 + below(random, 3); n > 0 && !bad.stored.empty(); --n) {
+            mutate(bad.stored, targets, corpus, random);
+        }
         bad.name += ": bytes changed";
     }
     // Decoded into what it claims, so that a changed size is not refused at once.

@@ -178,7 +178,8 @@ std::string contradiction(const HostResult& host, const DeviceResult& device) {
     if (device.host != 0) return "the CPU decodes it, the listing of its blocks says " + std::to_string(device.host);
     uint64_t next = 0;
     for (const DeviceBlockResult& block : device.blocks) {
-        const std::string where = "block at " + std::to_string(block.begin) + " of " + std::to_string(block.size) + " bytes: ";
+        const std::string where =
+            "block at " + std::to_string(block.begin) + " of " + std::to_string(block.size) + " bytes: ";
         if (block.begin != next) return where + "the one before it ends at " + std::to_string(next);
         next += block.size;
         if (block.status == kLongCodes) continue;

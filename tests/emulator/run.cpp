@@ -37,6 +37,10 @@ uint32_t random_misplace(uint64_t number, Random& random) {
     return static_cast<uint32_t>(number % 4 == 3 ? 1 + below(random, 15) : 0);
 }
 
+unsigned long long wide(uint64_t value) {  // as %llu wants it
+    return value;
+}
+
 struct Tally {
     uint64_t cases = 0, chunks = 0, bytes = 0;
     uint64_t blocks[kMaxPlanes + 1] = {};  // by coded planes
@@ -82,7 +86,8 @@ void check_case(const std::vector<Chunk>& chunks, const std::vector<LaunchSettin
         for (size_t i = 0; i < chunks.size(); ++i) {
             std::string wrong = contradiction(expected[i], results[i]);
             if (wrong.empty() && !same(first[i], results[i])) {
-                wrong = "another result with order " + std::to_string(setting.order) + ", fill " + std::to_string(setting.fill);
+                wrong = "another result with order " + std::to_string(setting.order) + ", fill " +
+                        std::to_string(setting.fill);
             }
             if (wrong.empty() && expected[i].status >= 0 && results[i].host != 0 && !device_may_refuse(chunks[i])) {
                 wrong = "the host lists no blocks, for no known reason";
@@ -124,7 +129,8 @@ struct Wanted {
     uint32_t misplace = 0;
 };
 
-void add_encoded(Wanted& wanted, const DtypeName& dtype, uint64_t elements, size_t kind, uint32_t block_log2, Random& random) {
+void add_encoded(Wanted& wanted, const DtypeName& dtype, uint64_t elements, size_t kind, uint32_t block_log2,
+                 Random& random) {
     Bytes original;
     wanted.chunks.push_back(encoded_chunk(dtype, elements, kind, block_log2, random, original));
     wanted.originals.push_back(original);
@@ -158,8 +164,10 @@ Wanted generated_case(uint64_t number, Random& random) {
     uint64_t left = number;
     if (left < kSmallestCounts * kDtypeCount) {
         const uint64_t elements = left / kDtypeCount;
-        // Each count with one kind of data, each kind with every tenth count; the next type is one kind ahead.
-        add_encoded(wanted, kDtypes[left % kDtypeCount], elements, (elements + left) % kDataKinds, 10 + elements % 8, random);
+        const uint64_t dtype = left % kDtypeCount;
+        // Each count with one kind of data, another for each type.
+        const uint64_t kind = (elements + 3 * dtype) % kDataKinds;
+        add_encoded(wanted, kDtypes[dtype], elements, kind, 10 + elements / kDataKinds % 8, random);
         return wanted;
     }
     left -= kSmallestCounts * kDtypeCount;
@@ -204,11 +212,13 @@ int run_streams(const std::string& directory, uint64_t first, uint64_t most) {
     for (uint64_t number = first; number < total && number - first < most; ++number) {
         Random random = random_for(kSeed, number);
         const bool is_golden = number < golden.size();
-        const Wanted wanted = is_golden ? Wanted{{golden[number].chunk}, {}, 0} : generated_case(number - golden.size(), random);
+        const Wanted wanted =
+            is_golden ? Wanted{{golden[number].chunk}, {}, 0} : generated_case(number - golden.size(), random);
         const std::string repeat = "streams " + directory + " " + std::to_string(number) + " 1";
         const std::string wrong = check_originals(wanted, is_golden ? golden[number].original_sha256 : "");
         if (!wrong.empty()) {
-            std::fprintf(stderr, "%s: %s\n  again: emulator_run %s\n", names(wanted.chunks).c_str(), wrong.c_str(), repeat.c_str());
+            std::fprintf(stderr, "%s: %s\n  again: emulator_run %s\n", names(wanted.chunks).c_str(), wrong.c_str(),
+                         repeat.c_str());
             return 1;
         }
         if (!run_case(wanted.chunks, settings_for(wanted.misplace, random), number % kFar == 0, repeat, tally)) return 1;
@@ -217,13 +227,11 @@ int run_streams(const std::string& directory, uint64_t first, uint64_t most) {
             return 1;
         }
     }
-    std::printf("streams: %llu cases of %llu chunks, %llu bytes, in 3 orders; %llu blocks of 0 coded planes, %llu of 1, %llu of 2, "
-                "%llu of 3, %llu of 4; %llu with long codes\n",
-                static_cast<unsigned long long>(tally.cases), static_cast<unsigned long long>(tally.chunks),
-                static_cast<unsigned long long>(tally.bytes), static_cast<unsigned long long>(tally.blocks[0]),
-                static_cast<unsigned long long>(tally.blocks[1]), static_cast<unsigned long long>(tally.blocks[2]),
-                static_cast<unsigned long long>(tally.blocks[3]), static_cast<unsigned long long>(tally.blocks[4]),
-                static_cast<unsigned long long>(tally.long_codes));
+    std::string blocks;
+    for (const uint64_t of_class : tally.blocks) blocks += (blocks.empty() ? "" : "/") + std::to_string(of_class);
+    std::printf("streams: %llu cases of %llu chunks, %llu bytes, in 3 orders; %s blocks of 0/1/2/3/4 coded planes, "
+                "%llu with long codes\n",
+                wide(tally.cases), wide(tally.chunks), wide(tally.bytes), blocks.c_str(), wide(tally.long_codes));
     return 0;
 }
 
@@ -242,7 +250,9 @@ std::vector<Chunk> good_chunks(const std::string& directory, uint64_t seed) {
         chunks.push_back(wanted.chunks[0]);
     }
     for (size_t i = 0; i < 40; ++i) chunks.push_back(handmade_chunk(kDtypes[i % kDtypeCount], random));
-    for (size_t i = 0; i < 5; ++i) chunks.push_back(continued_chunk({chunks[chunks.size() - 3 * i - 20], chunks[chunks.size() - 50]}));
+    for (size_t i = 0; i < 5; ++i) {
+        chunks.push_back(continued_chunk({chunks[chunks.size() - 3 * i - 20], chunks[chunks.size() - 50]}));
+    }
     return chunks;
 }
 
@@ -261,15 +271,14 @@ int run_corrupt(const std::string& directory, uint64_t count, uint64_t seed, uin
         const std::string repeat = "corrupt " + directory + " 1 " + std::to_string(seed) + " " + std::to_string(number);
         if (!run_case(chunks, settings, false, repeat, tally)) return 1;
     }
-    std::printf("corrupt: %llu cases of %llu chunks from %zu good ones: %llu still decode (%llu of them refused, %llu blocks with long "
-                "codes); %llu damaged, %llu unsupported: found by the host %llu, as tree %llu, jump table %llu, stream %llu, long "
-                "codes %llu\n",
-                static_cast<unsigned long long>(tally.cases), static_cast<unsigned long long>(tally.chunks), good.size(),
-                static_cast<unsigned long long>(tally.good), static_cast<unsigned long long>(tally.refused),
-                static_cast<unsigned long long>(tally.long_codes), static_cast<unsigned long long>(tally.damaged),
-                static_cast<unsigned long long>(tally.unsupported), static_cast<unsigned long long>(tally.found[kBlockGood]),
-                static_cast<unsigned long long>(tally.found[kBadTree]), static_cast<unsigned long long>(tally.found[kBadJumpTable]),
-                static_cast<unsigned long long>(tally.found[kBadStream]), static_cast<unsigned long long>(tally.found[kLongCodes]));
+    std::printf("corrupt: %llu cases of %llu chunks from %llu good ones: %llu still decode (%llu left to the CPU, %llu "
+                "blocks with long codes); ",
+                wide(tally.cases), wide(tally.chunks), wide(good.size()), wide(tally.good), wide(tally.refused),
+                wide(tally.long_codes));
+    std::printf("%llu damaged, %llu unsupported: found by the host %llu, as tree %llu, jump table %llu, stream %llu, "
+                "long codes %llu\n",
+                wide(tally.damaged), wide(tally.unsupported), wide(tally.found[kBlockGood]), wide(tally.found[kBadTree]),
+                wide(tally.found[kBadJumpTable]), wide(tally.found[kBadStream]), wide(tally.found[kLongCodes]));
     return 0;
 }
 
