@@ -367,7 +367,7 @@ extern "C" __global__ void zipnn_decode(const uint8_t* source, uint8_t* output, 
 
     const uint32_t mine = coded_plane(block, warp);
     uint32_t found = open_block(stored + block.begin[mine], block.bytes[mine], elements, memory, lane);
-    StreamReader reader;
+    StreamReader reader = {};  // of lanes 0 to 3
     if (found == kBlockGood && lane < kStreams &&
         !open_stream(stored, memory.streams.data[lane], memory.streams.size[lane], memory.streams.symbols[lane], reader)) {
         found = kBadStream;
