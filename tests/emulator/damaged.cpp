@@ -100,16 +100,27 @@ const char* damage_block(Bytes& block, Random& random) {
     }
 }
 
+// A good block in itself, but no packer may keep it.
+BlockPart larger_than_raw(uint64_t symbols) {
+    const CodeLengths chain = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11};
+    return {kHuff0Block, huff0_block(chain, Bytes(symbols, 11))};
+}
+
 // Two blocks of a plane change places, one gets another type, one is a constant or raw, or the size is another.
 const char* damage_tables(StreamParts& parts, Random& random) {
     std::vector<BlockPart>& plane = parts.planes[below(random, parts.planes.size())];
     if (plane.empty()) return "nothing";
     BlockPart& block = plane[below(random, plane.size())];
-    switch (below(random, 5)) {
+    const uint64_t elements = parts.original_size / parts.planes.size();
+    switch (below(random, 6)) {
         case 0: std::swap(block, plane[below(random, plane.size())]); return "blocks swapped";
         case 1: block.type = static_cast<uint8_t>(below(random, 4) == 0 ? random() : 1 - block.type); return "another type";
         case 2: block = {kHuff0Block, {static_cast<uint8_t>(random())}}; return "made constant";
         case 3: block = {kHuff0Block, Bytes(below(random, 40))}; return "made zeros";
+        case 4:
+            if (plane.size() > 1 || elements < 6) return "nothing";
+            block = larger_than_raw(elements);
+            return "larger than raw";
         default: parts.original_size += below(random, 9) - 4; return "another original size";
     }
 }
