@@ -148,7 +148,19 @@ std::string damage_parts(Bytes& stream, Random& random) {
 
 Chunk damaged_chunk(const Chunk& good, const std::vector<Bytes>& corpus, Random& random) {
     Chunk bad = good;
+    if (below(random, 16) == 0) {
+        bad.name += ": another size asked for";
+        bad.original_size += 1 + below(random, 8);
+        if (below(random, 2) != 0 && good.original_size != 0) bad.original_size = below(random, good.original_size);
+        return bad;
+    }
     const bool continued = good.stored[13] != 0;
+    if (continued && below(random, 3) == 0) {  // one stream says that it is the only one
+        const uint64_t second = load_u64(good.stored.data() + 24);
+        bad.stored[13 + (below(random, 2) != 0 ? second : 0)] = 0;
+        bad.name += ": a stream not continued";
+        return bad;
+    }
     if (!continued && below(random, 3) != 0) {
         bad.name += ": " + damage_parts(bad.stored, random);
     } else {
