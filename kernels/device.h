@@ -22,7 +22,7 @@ __device__ __forceinline__ void prefetch_line(const T* address) {
 #if defined(DUMONT_EMULATOR)
     static_cast<void>(address);
 #else
-    asm volatile("prefetch.global.L1 [%0];" ::"l"(address));
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 #endif
 }
 

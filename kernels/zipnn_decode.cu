@@ -28,12 +28,13 @@ constexpr uint32_t kCells = 1u << kWindow;
 constexpr uint32_t kSymbolsPerEntry = 4;
 constexpr uint32_t kTile = 1024;  // symbols of each stream between two joins
 constexpr uint32_t kTileStride = kTile + 16;  // the four streams' words fall into different banks
+constexpr uint32_t kLinesAhead = 3;           // of 128 bytes: about what the next tile takes of a stream
 constexpr uint32_t kVector = 16;              // bytes that a thread stores at a time
 
 // Shared memory of a coded plane. What the table is built from lies where something else comes later.
 struct alignas(16) PlaneMemory {
     union {
-        // x: up to four symbols, the first in the lowest byte; y: bits of all | 8 * their number << 8 | bits of the first << 16
+        // x: up to four symbols, the first in the lowest byte; y: bits of all | 8 * their number << 16 | bits of the first << 24
         uint2 table[kCells];
         struct {
             HuffmanTree tree;
@@ -97,7 +98,7 @@ __device__ void fill_table(PlaneMemory& memory, uint32_t lane) {
             shift += 8;
             cell = memory.cells[window << bits & (kCells - 1)];
         }
-        memory.table[window] = make_uint2(symbols, bits | shift << 8 | first_bits << 16);
+        memory.table[window] = make_uint2(symbols, bits | shift << 16 | first_bits << 24);
     }
     __syncwarp();
 }
@@ -132,12 +133,14 @@ struct StreamReader {
     const uint32_t* words;  // the chunk's stored bytes
     int32_t word;           // index of `high`
     uint32_t high, low, next;
-    uint32_t used;     // bits of `high` already consumed, below 32
-    uint32_t left;     // symbols not yet decoded
+    uint32_t state;    // bits 0-4: bits of `high` already consumed; bits 16-20: bits of `pending`; the others mean nothing
     uint32_t pending;  // decoded symbols that do not fill a word yet
-    uint32_t shift;    // their bits: 0, 8, 16 or 24
     int64_t start;     // bit position in the chunk where the stream must end
 };
+
+// One addition of an entry's sizes counts both what was consumed and what is pending; these bits say that 32 are full.
+constexpr uint32_t kWordConsumed = 1u << 5;
+constexpr uint32_t kWordPending = 1u << 21;
 
 // Nothing before the chunk is read: a damaged stream sees its first word again.
 __device__ __forceinline__ uint32_t word_at(const StreamReader& reader, int32_t index) {
@@ -145,80 +148,76 @@ __device__ __forceinline__ uint32_t word_at(const StreamReader& reader, int32_t 
 }
 
 __device__ __forceinline__ void next_word(StreamReader& reader) {
-    reader.used -= 32;
+    reader.state ^= kWordConsumed;
     reader.high = reader.low;
     reader.low = reader.next;
     --reader.word;
     reader.next = word_at(reader, reader.word - 2);
-    // Lines come two at a time from memory; this one is needed after some 200 lookups.
-    if (reader.word % 32 == 0) prefetch_line(reader.words + max(reader.word - 64, 0));
-}
-
-__device__ __forceinline__ void consume(StreamReader& reader, uint32_t bits) {
-    reader.used += bits;
-    if (reader.used >= 32) next_word(reader);
 }
 
 // Returns false if the stream has no end mark.
-__device__ bool open_stream(const uint8_t* stored, const uint8_t* data, uint32_t size, uint32_t symbols,
-                            StreamReader& reader) {
+__device__ bool open_stream(const uint8_t* stored, const uint8_t* data, uint32_t size, StreamReader& reader) {
     BackwardBits bits;
     if (!open_backward_bits(data, size, bits)) return false;
     reader.words = reinterpret_cast<const uint32_t*>(stored);
     reader.start = 8 * (data - stored);
     const int64_t end = reader.start + bits.left;
     reader.word = static_cast<int32_t>(end >> 5);
-    reader.used = 32 - static_cast<uint32_t>(end & 31);
+    reader.state = 32 - static_cast<uint32_t>(end & 31);
     reader.high = word_at(reader, reader.word);
     reader.low = word_at(reader, reader.word - 1);
     reader.next = word_at(reader, reader.word - 2);
-    reader.left = symbols;
-    reader.pending = reader.shift = 0;
-    prefetch_line(reader.words + max(reader.word - 32, 0));
-    if (reader.used == 32) next_word(reader);
+    reader.pending = 0;
+    if (reader.state == kWordConsumed) next_word(reader);
     return true;
 }
 
 __device__ __forceinline__ bool ended_well(const StreamReader& reader) {
-    return 32 * (static_cast<int64_t>(reader.word) + 1) - reader.used == reader.start;
+    return 32 * (static_cast<int64_t>(reader.word) + 1) - (reader.state & 31) == reader.start;
 }
 
 __device__ __forceinline__ uint2 look_up(const StreamReader& reader, const uint2* table) {
-    return table[__funnelshift_l(reader.low, reader.high, reader.used) >> (32 - kWindow)];
+    return table[__funnelshift_l(reader.low, reader.high, reader.state) >> (32 - kWindow)];
 }
 
-// Adds symbols of `bits` bits together (8 to 32) to the tile; a full word is stored and `out` moves on.
-__device__ __forceinline__ void append(StreamReader& reader, uint32_t symbols, uint32_t bits, uint32_t*& out) {
-    reader.pending |= symbols << reader.shift;
-    const uint32_t rest = __funnelshift_lc(symbols, 0, reader.shift);  // what does not fit; 0 for a shift of 0
-    reader.shift += bits;
-    if (reader.shift >= 32) {
+// Takes symbols (1 to 4) out of the stream; a full word of them is stored and `out` moves on.
+__device__ __forceinline__ void take(StreamReader& reader, uint32_t symbols, uint32_t sizes, uint32_t*& out) {
+    const uint32_t shift = reader.state >> 16;  // the funnel shifts look at its low five bits only
+    const uint32_t rest = __funnelshift_l(symbols, 0, shift);  // what does not fit the word
+    reader.pending |= __funnelshift_l(0, symbols, shift);
+    reader.state += sizes;
+    if (reader.state & kWordPending) {
         *out++ = reader.pending;
         reader.pending = rest;
-        reader.shift -= 32;
+        reader.state ^= kWordPending;
     }
+    if (reader.state & kWordConsumed) next_word(reader);
 }
 
-// Decodes the next `symbols` of the stream, a multiple of 4 or all that are left, into `tile`. Up to three more may be
-// decoded already; they wait in `pending`.
-__device__ void decode_tile(StreamReader& reader, const uint2* table, uint32_t symbols, uint8_t* tile) {
+// Decodes the next `symbols` of the stream into `tile`: a multiple of 4, or all that are left. `after` symbols follow in
+// the stream; up to three of them may be decoded already, and wait in `pending`.
+__device__ void decode_tile(StreamReader& reader, const uint2* table, uint32_t symbols, uint32_t after, uint8_t* tile) {
     uint32_t* out = reinterpret_cast<uint32_t*>(tile);
+    // Before the last word, four more symbols never go beyond the stream's last.
     const uint32_t* end = out + symbols / 4;
-    while (out < end && reader.left >= kSymbolsPerEntry) {
+    const uint32_t* fast_end = after < kSymbolsPerEntry && out < end ? end - 1 : end;
+    while (out < fast_end) {
         const uint2 entry = look_up(reader, table);
-        const uint32_t bits = entry.y >> 8 & 255;
-        append(reader, entry.x, bits, out);
-        reader.left -= bits / 8;
-        consume(reader, entry.y & 255);
+        take(reader, entry.x, entry.y, out);
     }
-    const uint32_t tail = symbols % 4;  // other than 0 only at the end of the stream
-    while (reader.left > 0 && (out < end || tail != 0)) {  // singly: an entry may hold more than the last symbol
+    const uint32_t done = 4 * static_cast<uint32_t>(out - reinterpret_cast<uint32_t*>(tile)) + (reader.state >> 19 & 3);
+    for (uint32_t i = done; i < symbols; ++i) {  // singly: an entry may hold more than the last symbol
         const uint2 entry = look_up(reader, table);
-        append(reader, entry.x & 255, 8, out);
-        --reader.left;
-        consume(reader, entry.y >> 16);
+        take(reader, entry.x & 255, entry.y >> 24 | 8 << 16, out);
     }
-    if (tail != 0) *out = reader.pending;
+    if (symbols % 4 != 0) *out = reader.pending;
+}
+
+// Asks for the bytes of raw planes that a tile will be joined with: a warp names 128 bytes a lane, 1024 in each stream.
+__device__ __forceinline__ void prefetch_raw(const uint8_t* bytes, uint32_t segment, uint32_t begin, uint32_t elements,
+                                             uint32_t lane) {
+    const uint32_t element = lane / 8 * segment + begin + lane % 8 * 128;
+    if (element < elements) prefetch_line(bytes + element);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -308,22 +307,22 @@ __device__ void join_element(const PlaneSource* planes, uint32_t count, uint32_t
 }
 
 // Joins elements [first, end) of a block with all threads of the CTA; `tile` is where element `first` lies in a tile.
-__device__ void join_range(const PlaneSource* planes, const DeviceBlock& block, uint8_t* out, uint32_t first,
-                           uint32_t end, uint32_t tile) {
+__device__ __forceinline__ void join_range(const PlaneSource* planes, const DeviceBlock& block, uint8_t* out,
+                                           uint32_t first, uint32_t end, uint32_t tile) {
     const uint32_t count = block.planes;
     const uint32_t moved = block.moves_sign ? block.size / 4 * 4 / count : 0;
     const uint32_t each = kVector / count;  // elements that a thread takes
     const bool aligned = (reinterpret_cast<uintptr_t>(out) + first * count) % kVector == 0;
-    for (uint32_t element = first + each * threadIdx.x; element < end; element += each * blockDim.x) {
-        const uint32_t in_tile = tile + element - first;
-        if (aligned && element + each <= end && (!block.moves_sign || element + each <= moved)) {
-            const uint4 joined = join_vector(planes, count, block.moves_sign, element, in_tile);
-            __stcs(reinterpret_cast<uint4*>(out + element * count), joined);  // not read again by this kernel
-        } else {
-            for (uint32_t i = element; i < min(element + each, end); ++i) {
-                join_element(planes, count, moved, i, in_tile + i - element, out + i * count);
-            }
-        }
+    const uint32_t alike = block.moves_sign ? max(first, min(end, moved)) : end;  // all moved, or none
+    const uint32_t vectors = aligned ? (alike - first) / each : 0;
+#pragma unroll 4
+    for (uint32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
+        const uint32_t element = first + vector * each;
+        const uint4 joined = join_vector(planes, count, block.moves_sign, element, tile + vector * each);
+        __stcs(reinterpret_cast<uint4*>(out + element * count), joined);  // not read again by this kernel
+    }
+    for (uint32_t element = first + vectors * each + threadIdx.x; element < end; element += blockDim.x) {
+        join_element(planes, count, moved, element, tile + element - first, out + element * count);
     }
 }
 
@@ -369,7 +368,7 @@ extern "C" __global__ void zipnn_decode(const uint8_t* source, uint8_t* output, 
     uint32_t found = open_block(stored + block.begin[mine], block.bytes[mine], elements, memory, lane);
     StreamReader reader = {};  // of lanes 0 to 3
     if (found == kBlockGood && lane < kStreams &&
-        !open_stream(stored, memory.streams.data[lane], memory.streams.size[lane], memory.streams.symbols[lane], reader)) {
+        !open_stream(stored, memory.streams.data[lane], memory.streams.size[lane], reader)) {
         found = kBadStream;
     }
     if (__syncthreads_or(found != kBlockGood)) {
@@ -386,10 +385,15 @@ extern "C" __global__ void zipnn_decode(const uint8_t* source, uint8_t* output, 
     }
     const uint32_t segment = (elements + kStreams - 1) / kStreams;
     for (uint32_t begin = 0; begin < segment; begin += kTile) {
+        for (uint32_t plane = 0; warp == 0 && plane < block.planes; ++plane) {
+            const bool raw = !((block.coded | block.constant) >> plane & 1);
+            if (raw) prefetch_raw(stored + block.begin[plane], segment, begin, elements, lane);
+        }
         if (lane < kStreams) {
-            const uint32_t symbols = memory.streams.symbols[lane];
-            const uint32_t count = begin < symbols ? min(symbols - begin, kTile) : 0;
-            decode_tile(reader, memory.table, count, memory.tile + lane * kTileStride);
+            const uint32_t left = memory.streams.symbols[lane] - min(begin, memory.streams.symbols[lane]);
+            const uint32_t count = min(left, kTile);
+            prefetch_line(reader.words + max(reader.word - 32 * static_cast<int32_t>(kLinesAhead), 0));
+            decode_tile(reader, memory.table, count, left - count, memory.tile + lane * kTileStride);
         }
         __syncthreads();
         for (uint32_t stream = 0; stream < kStreams; ++stream) {
