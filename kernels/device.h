@@ -16,9 +16,19 @@
 #define DUMONT_DYNAMIC_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
 #endif
 
-// Asks for the cache line at `address` ahead of its use; `address` need not be readable.
+// Asks for the 32 bytes around `address` ahead of their use, into the cache of the SM or into that of the device; the address
+// need not be readable.
 template <class T>
-__device__ __forceinline__ void prefetch_line(const T* address) {
+__device__ __forceinline__ void prefetch_near(const T* address) {
+#if defined(DUMONT_EMULATOR)
+    static_cast<void>(address);
+#else
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(address));
+#endif
+}
+
+template <class T>
+__device__ __forceinline__ void prefetch_far(const T* address) {
 #if defined(DUMONT_EMULATOR)
     static_cast<void>(address);
 #else

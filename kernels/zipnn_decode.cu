@@ -28,7 +28,7 @@ constexpr uint32_t kCells = 1u << kWindow;
 constexpr uint32_t kSymbolsPerEntry = 4;
 constexpr uint32_t kTile = 1024;  // symbols of each stream between two joins
 constexpr uint32_t kTileStride = kTile + 16;  // the four streams' words fall into different banks
-constexpr uint32_t kLinesAhead = 3;           // of 128 bytes: about what the next tile takes of a stream
+constexpr int32_t kPrefetchRounds = 2;        // of 256 bytes of each stream: more than a tile of exponents takes
 constexpr uint32_t kVector = 16;              // bytes that a thread stores at a time
 
 // Shared memory of a coded plane. What the table is built from lies where something else comes later.
@@ -147,11 +147,14 @@ __device__ __forceinline__ uint32_t word_at(const StreamReader& reader, int32_t 
     return __ldg(reader.words + max(index, 0));
 }
 
-__device__ __forceinline__ void next_word(StreamReader& reader) {
-    reader.state ^= kWordConsumed;
-    reader.high = reader.low;
-    reader.low = reader.next;
-    --reader.word;
+// Moves on by a word if `state` says that one is consumed. `next` is loaded every time: a load that only some lanes need
+// would be waited for at once, this one has until the next lookup.
+__device__ __forceinline__ void refill(StreamReader& reader, uint32_t state) {
+    const bool consumed = (state & kWordConsumed) != 0;
+    reader.state = state & ~(kWordConsumed | kWordPending);
+    reader.high = consumed ? reader.low : reader.high;
+    reader.low = consumed ? reader.next : reader.low;
+    reader.word -= consumed;
     reader.next = word_at(reader, reader.word - 2);
 }
 
@@ -159,16 +162,14 @@ __device__ __forceinline__ void next_word(StreamReader& reader) {
 __device__ bool open_stream(const uint8_t* stored, const uint8_t* data, uint32_t size, StreamReader& reader) {
     BackwardBits bits;
     if (!open_backward_bits(data, size, bits)) return false;
-    reader.words = reinterpret_cast<const uint32_t*>(stored);
     reader.start = 8 * (data - stored);
     const int64_t end = reader.start + bits.left;
     reader.word = static_cast<int32_t>(end >> 5);
-    reader.state = 32 - static_cast<uint32_t>(end & 31);
     reader.high = word_at(reader, reader.word);
     reader.low = word_at(reader, reader.word - 1);
     reader.next = word_at(reader, reader.word - 2);
     reader.pending = 0;
-    if (reader.state == kWordConsumed) next_word(reader);
+    refill(reader, 32 - static_cast<uint32_t>(end & 31));
     return true;
 }
 
@@ -180,44 +181,56 @@ __device__ __forceinline__ uint2 look_up(const StreamReader& reader, const uint2
     return table[__funnelshift_l(reader.low, reader.high, reader.state) >> (32 - kWindow)];
 }
 
-// Takes symbols (1 to 4) out of the stream; a full word of them is stored and `out` moves on.
-__device__ __forceinline__ void take(StreamReader& reader, uint32_t symbols, uint32_t sizes, uint32_t*& out) {
+// Takes symbols (1 to 4) out of the stream; a full word of them becomes word `next` of the tile.
+__device__ __forceinline__ void take(StreamReader& reader, uint32_t symbols, uint32_t sizes, uint32_t* tile,
+                                     uint32_t& next) {
     const uint32_t shift = reader.state >> 16;  // the funnel shifts look at its low five bits only
     const uint32_t rest = __funnelshift_l(symbols, 0, shift);  // what does not fit the word
+    const uint32_t state = reader.state + sizes;
     reader.pending |= __funnelshift_l(0, symbols, shift);
-    reader.state += sizes;
-    if (reader.state & kWordPending) {
-        *out++ = reader.pending;
+    if (state & kWordPending) {
+        tile[next++] = reader.pending;
         reader.pending = rest;
-        reader.state ^= kWordPending;
     }
-    if (reader.state & kWordConsumed) next_word(reader);
+    refill(reader, state);
 }
 
 // Decodes the next `symbols` of the stream into `tile`: a multiple of 4, or all that are left. `after` symbols follow in
 // the stream; up to three of them may be decoded already, and wait in `pending`.
-__device__ void decode_tile(StreamReader& reader, const uint2* table, uint32_t symbols, uint32_t after, uint8_t* tile) {
-    uint32_t* out = reinterpret_cast<uint32_t*>(tile);
+__device__ __forceinline__ void decode_tile(StreamReader& reader, const uint2* table, uint32_t symbols, uint32_t after,
+                                            uint32_t* tile) {
     // Before the last word, four more symbols never go beyond the stream's last.
-    const uint32_t* end = out + symbols / 4;
-    const uint32_t* fast_end = after < kSymbolsPerEntry && out < end ? end - 1 : end;
-    while (out < fast_end) {
+    const uint32_t words = symbols / 4;
+    const uint32_t fast_words = after < kSymbolsPerEntry && words > 0 ? words - 1 : words;
+    uint32_t next = 0;
+    while (next < fast_words) {
         const uint2 entry = look_up(reader, table);
-        take(reader, entry.x, entry.y, out);
+        take(reader, entry.x, entry.y, tile, next);
     }
-    const uint32_t done = 4 * static_cast<uint32_t>(out - reinterpret_cast<uint32_t*>(tile)) + (reader.state >> 19 & 3);
+    const uint32_t done = 4 * next + (reader.state >> 19 & 3);
     for (uint32_t i = done; i < symbols; ++i) {  // singly: an entry may hold more than the last symbol
         const uint2 entry = look_up(reader, table);
-        take(reader, entry.x & 255, entry.y >> 24 | 8 << 16, out);
+        take(reader, entry.x & 255, entry.y >> 24 | 8 << 16, tile, next);
     }
-    if (symbols % 4 != 0) *out = reader.pending;
+    if (symbols % 4 != 0) tile[words] = reader.pending;
+}
+
+// Asks for what the next tile may take of the warp's four streams: a lane names 32 bytes of one of them.
+__device__ __forceinline__ void prefetch_streams(const StreamReader& reader, uint32_t lane) {
+    const int32_t word = __shfl_sync(kAllLanes, reader.word, static_cast<int>(lane % kStreams));
+    const uint8_t* stored = reinterpret_cast<const uint8_t*>(reader.words);
+#pragma unroll
+    for (int32_t round = 0; round < kPrefetchRounds; ++round) {
+        const int32_t sector = static_cast<int32_t>(lane / kStreams) + round * static_cast<int32_t>(kWarp / kStreams);
+        prefetch_near(stored + 4 * static_cast<int64_t>(max(word - 8 * (sector + 1), 0)));
+    }
 }
 
 // Asks for the bytes of raw planes that a tile will be joined with: a warp names 128 bytes a lane, 1024 in each stream.
 __device__ __forceinline__ void prefetch_raw(const uint8_t* bytes, uint32_t segment, uint32_t begin, uint32_t elements,
                                              uint32_t lane) {
     const uint32_t element = lane / 8 * segment + begin + lane % 8 * 128;
-    if (element < elements) prefetch_line(bytes + element);
+    if (element < elements) prefetch_far(bytes + element);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -367,6 +380,7 @@ extern "C" __global__ void zipnn_decode(const uint8_t* source, uint8_t* output, 
     const uint32_t mine = coded_plane(block, warp);
     uint32_t found = open_block(stored + block.begin[mine], block.bytes[mine], elements, memory, lane);
     StreamReader reader = {};  // of lanes 0 to 3
+    reader.words = reinterpret_cast<const uint32_t*>(stored);
     if (found == kBlockGood && lane < kStreams &&
         !open_stream(stored, memory.streams.data[lane], memory.streams.size[lane], reader)) {
         found = kBadStream;
@@ -389,11 +403,12 @@ extern "C" __global__ void zipnn_decode(const uint8_t* source, uint8_t* output, 
             const bool raw = !((block.coded | block.constant) >> plane & 1);
             if (raw) prefetch_raw(stored + block.begin[plane], segment, begin, elements, lane);
         }
+        prefetch_streams(reader, lane);
         if (lane < kStreams) {
             const uint32_t left = memory.streams.symbols[lane] - min(begin, memory.streams.symbols[lane]);
             const uint32_t count = min(left, kTile);
-            prefetch_line(reader.words + max(reader.word - 32 * static_cast<int32_t>(kLinesAhead), 0));
-            decode_tile(reader, memory.table, count, left - count, memory.tile + lane * kTileStride);
+            decode_tile(reader, memory.table, count, left - count,
+                        reinterpret_cast<uint32_t*>(memory.tile + lane * kTileStride));
         }
         __syncthreads();
         for (uint32_t stream = 0; stream < kStreams; ++stream) {
