@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import time
 from collections import defaultdict
@@ -22,9 +24,11 @@ from dumont_gpu.manifest import EntryType, Extent, FileEntry, with_new_leaders
 from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
+from dumont_gpu.resume import remaining
 from dumont_gpu.snapshot import Snapshot, read_snapshot
 from dumont_gpu.storage import Source, open_source
 from dumont_gpu.tree.handles import split
+from dumont_gpu.tree.journal import NAMES, Journal
 from dumont_gpu.tree.place import Overwrite, PlaceOptions, TreeWriter
 
 RAW: Final = Raw()
@@ -57,9 +61,12 @@ class RestoreResult:
     snapshot_id: str
     target_path: str
     original_size: int  # of the restored files
-    compressed_size: int  # stored bytes that were read for them
+    compressed_size: int  # stored bytes of the chunks they need
     num_files: int  # entries restored, directories and links included
     num_chunks: int
+    resumed: bool  # it went on with an interrupted restore
+    resumed_chunks: int  # that were in their files already
+    fetched_size: int  # stored bytes of the other chunks, which this run read
     kept: int  # entries of the target left as they were
     verified: bool  # the content of every file was checked, beyond the stored bytes
     changed_files: tuple[str, ...]  # files that changed while they were packed: theirs may be bytes of two moments
@@ -90,10 +97,13 @@ def restore(
 ) -> RestoreResult:
     """Restores a snapshot, or the part of it that `options` select, under `target`.
 
+    After an interruption, the same call goes on from what is there.
+
     Raises:
         SnapshotNotFoundError: nothing is at `source`.
         DamagedError, UnsupportedError: the snapshot cannot be used; nothing wrong was written as right.
-        UsageError: the target is not empty, and `options.overwrite` does not say what to do.
+        UsageError: the target is not empty, and `options.overwrite` does not say what to do; or it holds what another
+            restore has begun.
         NoSpaceError: the target has too little room.
         DumontError: anything else that keeps the tree from being complete.
     """
@@ -104,34 +114,44 @@ def restore(
     try:
         snapshot = read_snapshot(opened, options.expect)
         selected = _select(snapshot, options)
-        writer = TreeWriter(target, _place_options(options), snapshot.manifest.root)
+        journal, names = _journal(snapshot, options), _journal_names(snapshot)
+        writer = TreeWriter(target, _place_options(options), journal, snapshot.manifest.root, names)
         try:
             entries = writer.resolve(selected)
             files = [entry for entry in entries if entry.type is EntryType.FILE]
-            job = _RestoreJob(snapshot, files, writer, backend, options)
+            rest, seconds = _what_remains(files, snapshot, writer, options)
+            job = _RestoreJob(snapshot, rest, writer, backend, options)
             _check_bounds(job, writer, target)
-            writer.prepare(entries)
-            seconds = job.run(progress)
+            if entries:
+                writer.begin()
+            writer.prepare(_with_rest(entries, rest))
+            seconds |= job.run(progress)
             writer.finish()
         finally:
             writer.close()
     except OSError as error:
         place = os.fsdecode(error.filename) if error.filename else target
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
+        message = f"{place}: {reason}; the restore is incomplete, the same command goes on"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpaceError(f"{place}: the disk is full; the restore is incomplete") from None
-        raise DumontError(f"{place}: {error.strerror or error}; the restore is incomplete") from error
+            raise NoSpaceError(message) from None
+        raise DumontError(message) from error
     finally:
         backend.close()
         if isinstance(source, str):
             opened.close()
+    needed = {extent.chunk for file in files for extent in file.extents}
     return RestoreResult(
         snapshot_path=opened.location,
         snapshot_id=snapshot.id,
         target_path=target,
         original_size=sum(file.size for file in files),
-        compressed_size=job.stored_size,
+        compressed_size=sum(snapshot.chunks[chunk].size_compressed for chunk in needed),
         num_files=len(entries),
-        num_chunks=len(job.chunks),
+        num_chunks=len(needed),
+        resumed=writer.resumed,
+        resumed_chunks=len(needed) - len(job.chunks),
+        fetched_size=job.stored_size,
         kept=writer.kept,
         verified=options.verify,
         changed_files=tuple(file.path for file in files if file.changed),
@@ -167,6 +187,35 @@ def _jobs(options: RestoreOptions) -> int:
 
 def _place_options(options: RestoreOptions) -> PlaceOptions:
     return PlaceOptions(options.overwrite, options.preserve_special, options.owner, options.sync)
+
+
+def _journal(snapshot: Snapshot, options: RestoreOptions) -> Journal:
+    """Identifies the restore: the same command goes on with what an interrupted one left, any other does not."""
+    selection = [sorted(options.include), sorted(options.exclude), options.owner, options.preserve_special]
+    return Journal(snapshot.id, hashlib.sha256(json.dumps(selection).encode()).hexdigest())
+
+
+def _journal_names(snapshot: Snapshot) -> set[str]:
+    """Names that a journal might have, but that entries of the snapshot have."""
+    return {entry.path for entry in snapshot.manifest.entries if entry.path.startswith(NAMES)}
+
+
+def _what_remains(
+    files: list[FileEntry], snapshot: Snapshot, writer: TreeWriter, options: RestoreOptions
+) -> tuple[list[FileEntry], dict[str, float]]:
+    """What is still to be written of `files`, and how long finding that out took."""
+    if not writer.resumed:
+        return files, {}
+    rest, seconds = remaining(files, writer, snapshot.digest, options.jobs or default_jobs(), options.memory)
+    return rest, {"check": seconds}
+
+
+def _with_rest(entries: Sequence[FileEntry], rest: Sequence[FileEntry]) -> list[FileEntry]:
+    """`entries` with what remains of the files in place of the files."""
+    remains = {entry.path: entry for entry in rest}
+    return [
+        remains.get(entry.path, entry) for entry in entries if entry.type is not EntryType.FILE or entry.path in remains
+    ]
 
 
 def _select(snapshot: Snapshot, options: RestoreOptions) -> list[FileEntry]:

@@ -20,7 +20,7 @@ LAYERS = [
     ["codecs", "direct_io"],
     ["methods", "storage", "tree"],
     ["regions", "snapshot"],
-    ["planner", "backends"],
+    ["planner", "backends", "resume"],
     ["pack", "restore", "doctor"],
     ["verify"],
     ["snapshot_service", "render", "report"],

@@ -11,6 +11,7 @@
 namespace {
 
 constexpr int64_t kNanoseconds = 1000000000;
+constexpr mode_t kUnfinishedMode = 01600;  // UNFINISHED_MODE in dumont_gpu/tree/unfinished.py
 
 // Both loops stop at the first error or, for reading, at the end of the file; they return the bytes done.
 uint64_t write_all(int fd, const uint8_t* data, uint64_t size) {
@@ -55,14 +56,14 @@ int64_t to_nanoseconds(const timespec& time) {
     return result;
 }
 
-// Returns 0 or an errno.
+// Returns 0 or an errno. The mode comes last: until then the file is marked as unfinished.
 int create_file(int directory, const char* name, const uint8_t* data, const DumontNewFile& file) {
-    const int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    const int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kUnfinishedMode);
     if (fd < 0) return errno;
     const timespec time = to_timespec(file.mtime_ns);
     const timespec times[2] = {time, time};
     int error = 0;
-    if (write_all(fd, data, file.size) != file.size || fchmod(fd, file.mode) != 0 || futimens(fd, times) != 0) {
+    if (write_all(fd, data, file.size) != file.size || futimens(fd, times) != 0 || fchmod(fd, file.mode) != 0) {
         error = errno;
     }
     close(fd);

@@ -14,7 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import LZ4, Archive, Ran, clear_error, command, float_bytes, killed, restored, sha256, small_archive, tree
+from hostile import (
+    LZ4,
+    Archive,
+    Ran,
+    clear_error,
+    command,
+    float_bytes,
+    killed,
+    restored,
+    sha256,
+    small_archive,
+    tree,
+    written,
+)
 
 from dumont_gpu import pack as packing
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
@@ -194,7 +207,7 @@ def test_kill_while_files_are_replaced_leaves_old_or_new_ones(overwrite: str, tm
         for name, content in old.items():
             assert found[name][1] in (content, expected[name][1])
         restored(data, target, overwrite=overwrite)
-        assert {name: value for name, value in tree(target).items() if ".partial" not in name} == expected
+        assert tree(target) == expected
     assert kills > 20
 
 
@@ -251,8 +264,9 @@ def test_signal_during_a_restore_is_no_success_and_the_next_run_goes_on(name: st
     snapshot, target = small_archive().write(tmp_path / "x.dumont"), tmp_path / "target"
     ran = patched_command(STOP.format(name=name), "restore", snapshot, target)
     assert (ran.code, ran.out) == (code, "")
-    assert command("restore", snapshot, target).code == 2
-    assert command("restore", snapshot, target, "--overwrite", "if-changed").code == 0
+    again = command("restore", snapshot, target)
+    assert (again.code, again.err) == (0, "")
+    assert "went on" in again.out
     restored(small_archive(), tmp_path / "good")
     assert tree(target) == tree(tmp_path / "good")
 
@@ -288,10 +302,13 @@ def test_failing_write_while_replacing_keeps_the_old_file(
     (target / "f").write_bytes(b"old")
     archive = Archive()
     archive.file("f", b"content")
-    fail_at(monkeypatch, "pwrite", 1, raiser(code))
-    with pytest.raises(DumontError):
-        restored(archive, target, overwrite="always")
-    assert tree(target) == {"f": ("file", b"old")}
+    with monkeypatch.context() as patch:
+        fail_at(patch, "pwrite", 1, raiser(code))
+        with pytest.raises(DumontError):
+            restored(archive, target, overwrite="always")
+    assert written(target) == {"f": ("file", b"old")}
+    restored(archive, target, overwrite="always")
+    assert tree(target) == {"f": ("file", b"content")}
 
 
 def test_failing_sync_is_no_success(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
