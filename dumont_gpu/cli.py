@@ -237,6 +237,8 @@ def restore(
 ) -> None:
     """Restore a snapshot, or a part of it, into a directory.
 
+    After an interruption, the same command goes on from what is there.
+
     \b
     dumont-gpu restore workspace.dumont /workspace
     dumont-gpu restore workspace.dumont /workspace --include 'runs/*/config.json' --overwrite if-changed

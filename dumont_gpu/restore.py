@@ -118,13 +118,12 @@ def restore(
         writer = TreeWriter(target, _place_options(options), journal, snapshot.manifest.root, names)
         try:
             entries = writer.resolve(selected)
-            files = [entry for entry in entries if entry.type is EntryType.FILE]
-            rest, seconds = _what_remains(files, snapshot, writer, options)
-            job = _RestoreJob(snapshot, rest, writer, backend, options)
+            todo, seconds = _what_remains(entries, snapshot, writer, options, progress)
+            job = _RestoreJob(snapshot, _files(todo), writer, backend, options)
             _check_bounds(job, writer, target)
-            if entries:
+            if todo:
                 writer.begin()
-            writer.prepare(_with_rest(entries, rest))
+            writer.prepare(todo)
             seconds |= job.run(progress)
             writer.finish()
         finally:
@@ -140,6 +139,7 @@ def restore(
         backend.close()
         if isinstance(source, str):
             opened.close()
+    files = _files(entries)
     needed = {extent.chunk for file in files for extent in file.extents}
     return RestoreResult(
         snapshot_path=opened.location,
@@ -200,22 +200,25 @@ def _journal_names(snapshot: Snapshot) -> set[str]:
     return {entry.path for entry in snapshot.manifest.entries if entry.path.startswith(NAMES)}
 
 
+def _files(entries: Sequence[FileEntry]) -> list[FileEntry]:
+    return [entry for entry in entries if entry.type is EntryType.FILE]
+
+
 def _what_remains(
-    files: list[FileEntry], snapshot: Snapshot, writer: TreeWriter, options: RestoreOptions
+    entries: list[FileEntry],
+    snapshot: Snapshot,
+    writer: TreeWriter,
+    options: RestoreOptions,
+    progress: ProgressCallback | None,
 ) -> tuple[list[FileEntry], dict[str, float]]:
-    """What is still to be written of `files`, and how long finding that out took."""
+    """Returns `entries` without what an interrupted run has written of their files, and the seconds to find it out."""
     if not writer.resumed:
-        return files, {}
-    rest, seconds = remaining(files, writer, snapshot.digest, options.jobs or default_jobs(), options.memory)
-    return rest, {"check": seconds}
-
-
-def _with_rest(entries: Sequence[FileEntry], rest: Sequence[FileEntry]) -> list[FileEntry]:
-    """`entries` with what remains of the files in place of the files."""
+        return entries, {}
+    jobs = options.jobs or default_jobs()
+    rest, seconds = remaining(_files(entries), writer, snapshot.digest, jobs, options.memory, progress)
     remains = {entry.path: entry for entry in rest}
-    return [
-        remains.get(entry.path, entry) for entry in entries if entry.type is not EntryType.FILE or entry.path in remains
-    ]
+    todo = (remains.get(entry.path) if entry.type is EntryType.FILE else entry for entry in entries)
+    return [entry for entry in todo if entry is not None], {"check": seconds}
 
 
 def _select(snapshot: Snapshot, options: RestoreOptions) -> list[FileEntry]:

@@ -17,6 +17,7 @@ from dumont_gpu.direct_io import read_at
 from dumont_gpu.format import MiB
 from dumont_gpu.manifest import Extent, FileEntry
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
+from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.tree.leftovers import Kind, Leftover
 from dumont_gpu.tree.place import TreeWriter
 
@@ -34,9 +35,22 @@ class _Claim(NamedTuple):
 
 
 def remaining(
-    files: Sequence[FileEntry], writer: TreeWriter, digest: Digest, jobs: int, memory: int
+    files: Sequence[FileEntry],
+    writer: TreeWriter,
+    digest: Digest,
+    jobs: int,
+    memory: int,
+    progress: ProgressCallback | None = None,
 ) -> tuple[list[FileEntry], float]:
     """Returns what is still to be written of `files`, each with the extents it lacks, and the busy seconds it took.
+
+    Args:
+        files: what this restore wants to have in the target.
+        writer: the target.
+        digest: of extents.
+        jobs: threads that read and check.
+        memory: bytes for what they read; one extent is always in memory.
+        progress: told of the phase "check".
 
     Raises:
         UsageError: a file was changed since, and the restore was not told to replace it.
@@ -44,13 +58,14 @@ def remaining(
     """
     leftovers = {entry.path: writer.leftover(entry) for entry in files}
     found: dict[str, set[Extent]] = {entry.path: set() for entry in files}
-    claims = (
+    claims = [
         _Claim(entry, leftover, extent, found[entry.path])
         for entry in files
         if (leftover := leftovers[entry.path]) is not None
         for extent in entry.extents
-    )
-    largest = max((extent.length for entry in files for extent in entry.extents), default=1)
+    ]
+    meter = Meter(progress, "check", sum(claim.extent.length for claim in claims), len(claims))
+    largest = max((claim.extent.length for claim in claims), default=1)
     threads = max(1, min(jobs, memory // largest))
     pool = BufferPool(threads, largest)
 
@@ -58,6 +73,8 @@ def remaining(
         batch, buffer = item
         _check(batch, writer, digest, buffer.view)
         buffer.release()
+        for claim in batch:
+            meter.add(claim.extent.length)
 
     pipeline = Pipeline(pool)
     pipeline.stage("check", check, with_buffers(_batches(claims), pool), threads=threads)

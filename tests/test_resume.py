@@ -171,14 +171,14 @@ def needed(snapshot: Path) -> int:
 def test_kill_at_a_random_moment_and_the_same_command_goes_on(
     seed: int, packed: Path, filled: Path, target: Path, log: Path
 ) -> None:
-    moment = random.Random(seed).randrange(1, 330)
+    moment = random.Random(seed).randrange(1, 140)  # there are some more
 
     def work(die: Callable[[], None]) -> None:
         run(packed, target, log, kill_at(moment, die))
 
-    if killed(work):
-        result = run(packed, target, log)
-        assert result.resumed or result.resumed_chunks == 0
+    assert killed(work)
+    if (target / NAMES[0]).exists() or not (target / "sym").exists():  # else it was killed after its very end
+        run(packed, target, log)
     assert_same_tree(filled, target)
     assert sum(fetched(log)) <= needed(packed) + in_flight(packed, 1)
 

@@ -457,8 +457,9 @@ class TreeWriter:
                 except FileExistsError:
                     if self._options.overwrite == "refuse" and not self.resumed:
                         raise
-            with self._handles.lease(path):  # fails if it is a symlink
-                pass
+            with self._handles.lease(path) as fd:  # fails if it is a symlink
+                if self.resumed and self._fresh:
+                    os.fchmod(fd, 0o700)  # the former run may have finished it, and made it read-only
         except OSError as error:
             raise self._located(error, path) from error
 
