@@ -235,6 +235,7 @@ def test_kill_in_the_middle_of_small_files_written_in_one_call(
     """Some of them complete, one cut, one empty, as they are after a kill inside the kernel that writes them."""
     run(packed, target, log)
     make_unfinished(packed, target, log)
+    (target / "d" / "deep").chmod(0o700)
     for name, size in (("1", 0), ("2", 100)):
         path = target / "d" / "deep" / name
         path.chmod(UNFINISHED_MODE)
@@ -326,6 +327,7 @@ def test_what_somebody_changed_is_not_lost(name: str, packed: Path, filled: Path
     run(packed, target, log)
     make_unfinished(packed, target, log)
     path = target / name
+    path.parent.chmod(0o700)
     path.unlink()
     path.write_bytes(b"my own work")
     message = clear_error(lambda: run(packed, target, log), UsageError)
