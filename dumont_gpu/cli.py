@@ -247,7 +247,7 @@ def restore(
     from dumont_gpu.restore import RestoreOptions, plan_restore
     from dumont_gpu.restore import restore as run_restore
     from dumont_gpu.sizes import parse_size
-    from dumont_gpu.tree.place import OVERWRITE_CHOICES, Overwrite
+    from dumont_gpu.tree.existing import OVERWRITE_CHOICES, Overwrite
 
     if overwrite not in (*OVERWRITE_CHOICES, "refuse"):
         raise UsageError(f"--overwrite {overwrite}: choose one of {', '.join(OVERWRITE_CHOICES)}")

@@ -27,9 +27,10 @@ from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.resume import remaining
 from dumont_gpu.snapshot import Snapshot, read_snapshot
 from dumont_gpu.storage import Source, open_source
+from dumont_gpu.tree.existing import Overwrite
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.journal import NAMES, Journal
-from dumont_gpu.tree.place import Overwrite, PlaceOptions, TreeWriter
+from dumont_gpu.tree.place import PlaceOptions, TreeWriter
 
 RAW: Final = Raw()
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares

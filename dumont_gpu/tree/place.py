@@ -16,20 +16,18 @@ import stat
 import threading
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Final
 
 from dumont_gpu import native
 from dumont_gpu.direct_io import write_at
 from dumont_gpu.errors import DumontError, UsageError
-from dumont_gpu.manifest import EntryType, Extent, FileEntry, with_new_leaders
+from dumont_gpu.manifest import EntryType, Extent, FileEntry
 from dumont_gpu.paths import printable
+from dumont_gpu.tree.existing import OVERWRITE_CHOICES, ExistingEntries, Overwrite
 from dumont_gpu.tree.handles import DirectoryHandles, split
 from dumont_gpu.tree.journal import Journal, JournalFile, begin_journal, find_journal
 from dumont_gpu.tree.leftovers import Kind, Leftover, examine, fingerprint_of
-from dumont_gpu.tree.unfinished import UNFINISHED_MODE, is_unfinished
-
-Overwrite = Literal["refuse", "always", "if-changed", "never"]
-OVERWRITE_CHOICES: Final = ("always", "if-changed", "never")
+from dumont_gpu.tree.unfinished import UNFINISHED_MODE
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REOPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
@@ -93,16 +91,14 @@ class TreeWriter:
         self._journal, self._names = journal, names
         self._journal_file: JournalFile | None = None
         self._superseded: JournalFile | None = None  # the journal of another restore, which this one writes over
-        self._replaceable: set[str] = set()  # paths of what a former run left, and this one may replace
-        self._foreign: set[str] = set()  # paths of files that somebody else may have put there since
         self._fresh = self._open_target(target)
         self.resumed = self._journal_file is not None
+        self._existing = ExistingEntries(self._handles, target, options.overwrite)
         self._lock = threading.Lock()
         self._open_files: dict[str, _OpenFile] = {}
         self._links: dict[str, tuple[int, ...] | None] = {}  # files that hard links will want -> their fingerprint
         self._entries: Sequence[FileEntry] = ()
         self._complete_files: dict[str, tuple[int, ...]] = {}  # of a former run -> their fingerprints
-        self.kept = 0  # entries of the target that were left as they are
 
     def _open_target(self, target: str) -> bool:
         """Opens or creates the target directory; returns whether it was empty."""
@@ -195,7 +191,7 @@ class TreeWriter:
                 finally:
                     os.close(fd)
         except OSError as error:
-            raise self._located(error, entry.path) from error
+            raise self._existing.located(error, entry.path) from error
 
     def write_small(self, folder: str, files: Sequence[tuple[FileEntry, int]], content: memoryview) -> None:
         """Writes whole files of one directory, each from its offset in `content`: a fifth of what `write` takes."""
@@ -213,7 +209,7 @@ class TreeWriter:
             for index, number in native.create_files(parent, records, content):
                 entry, begin = batch[index]
                 if number != errno.EEXIST:
-                    raise self._located(OSError(number, os.strerror(number)), entry.path)
+                    raise self._existing.located(OSError(number, os.strerror(number)), entry.path)
                 self.write(entry, [(0, content[begin : begin + entry.size])])
 
     def finish(self) -> None:
@@ -248,8 +244,6 @@ class TreeWriter:
         with self._handles.lease("") as root_fd:
             return os.fstatvfs(root_fd)
 
-    # --- what is there already ------------------------------------------------------------------------------------
-
     def resolve(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
         """Returns `entries` without those that the overwrite policy keeps as they are.
 
@@ -258,101 +252,17 @@ class TreeWriter:
             UsageError: something has been put there since this restore was interrupted.
         """
         if self.resumed:
-            return self._resolve_again(entries)
+            return self._existing.resolve_again(entries, self._journal.kept)
         if self._fresh:
             return list(entries)
-        wanted: list[FileEntry] = []
-        files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
-        kept_files: dict[str, tuple[int, int]] = {}
-        kept: set[int] = set()
-        for index, entry in enumerate(entries):
-            status = self._existing(entry)
-            if status is None:
-                wanted.append(entry)
-                continue
-            identity = status.st_dev, status.st_ino
-            if self._keeps(entry, status) or (
-                entry.type is EntryType.HARDLINK and kept_files.get(entry.target) == identity
-            ):
-                self.kept += entry.type is not EntryType.DIR
-                kept_files[entry.path] = identity
-                kept.add(index)
-            else:
-                wanted.append(entry)
-        self._journal = replace(self._journal, overwrite=self._options.overwrite, kept=frozenset(kept))
-        return with_new_leaders(wanted, files)  # only files that this restore writes are linked to
+        wanted, kept = self._existing.resolve(entries)
+        self._journal = replace(self._journal, overwrite=self._options.overwrite, kept=kept)
+        return wanted
 
-    def _resolve_again(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
-        """As `resolve`, for what was not kept before; that the former run left something is no reason to keep it."""
-        kept = self._journal.kept
-        files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
-        self.kept += sum(entry.type is not EntryType.DIR and index in kept for index, entry in enumerate(entries))
-        wanted = []
-        leaders: dict[str, os.stat_result | None] = {}
-        for entry in with_new_leaders((entry for index, entry in enumerate(entries) if index not in kept), files):
-            status = leaders[entry.path] = self._existing(entry)
-            if status is not None and entry.type is not EntryType.DIR:
-                if self._is_left_over(entry, status, files.get(entry.target), leaders.get(entry.target)):
-                    self._replaceable.add(entry.path)
-                elif self._options.overwrite == "never":
-                    self.kept += 1
-                    continue
-                elif self._options.overwrite == "refuse":
-                    if entry.type is not EntryType.FILE:
-                        raise self._changed(entry.path)
-                    self._foreign.add(entry.path)
-                    self._replaceable.add(entry.path)
-            wanted.append(entry)
-        return with_new_leaders(wanted, files)
-
-    def _is_left_over(
-        self, entry: FileEntry, status: os.stat_result, leader: FileEntry | None, leader_status: os.stat_result | None
-    ) -> bool:
-        """Whether the former run of this restore made it: files and their links are known by their mode or time."""
-        if entry.type is EntryType.SYMLINK:
-            return stat.S_ISLNK(status.st_mode) and self._read_link(entry) == entry.target
-        if leader_status is not None and os.path.samestat(status, leader_status):
-            return True
-        return is_unfinished(status) or (
-            stat.S_ISREG(status.st_mode) and status.st_mtime_ns == (leader or entry).mtime_ns
-        )
-
-    def _changed(self, path: str) -> UsageError:
-        return UsageError(
-            f"{self._shown(path)}: was changed since this restore was interrupted; move it away and run again, "
-            "or --overwrite always"
-        )
-
-    def _existing(self, entry: FileEntry) -> os.stat_result | None:
-        folder, name = split(entry.path)
-        try:
-            with self._handles.lease(folder) as parent:
-                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise self._located(error, entry.path) from error
-        if stat.S_ISDIR(status.st_mode) != (entry.type is EntryType.DIR):
-            found = "a directory" if stat.S_ISDIR(status.st_mode) else "not a directory"
-            raise DumontError(f"{self._shown(entry.path)}: is {found} there; move it away and run again")
-        return status
-
-    def _keeps(self, entry: FileEntry, status: os.stat_result) -> bool:
-        if self._options.overwrite == "never":
-            return True
-        if self._options.overwrite != "if-changed" or entry.type is EntryType.DIR:
-            return False
-        same_time = status.st_mtime_ns == entry.mtime_ns
-        if entry.type is EntryType.FILE:
-            return stat.S_ISREG(status.st_mode) and same_time and status.st_size == entry.size
-        if entry.type is EntryType.SYMLINK and stat.S_ISLNK(status.st_mode):
-            return self._read_link(entry) == entry.target
-        return False
-
-    def _read_link(self, entry: FileEntry) -> str:
-        folder, name = split(entry.path)
-        with self._handles.lease(folder) as parent:
-            return os.readlink(name, dir_fd=parent)
+    @property
+    def kept(self) -> int:
+        """Entries of the target that were left as they are."""
+        return self._existing.kept
 
     # --- what a former run left -----------------------------------------------------------------------------------
 
@@ -369,7 +279,7 @@ class TreeWriter:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._located(error, entry.path) from error
+            raise self._existing.located(error, entry.path) from error
 
     def open_leftover(self, entry: FileEntry, leftover: Leftover) -> int | None:
         """Opens it for reading; None if it is gone, or not for us to read."""
@@ -390,8 +300,8 @@ class TreeWriter:
         Raises:
             UsageError: it is somebody else's.
         """
-        if entry.path in self._foreign and (leftover is None or (leftover.kind is Kind.OTHER and missing)):
-            raise self._changed(entry.path)
+        if entry.path in self._existing.foreign and (leftover is None or (leftover.kind is Kind.OTHER and missing)):
+            raise self._existing.changed(entry.path)
         if leftover is None or leftover.kind is Kind.OTHER:
             return entry
         if leftover.kind is Kind.UNFINISHED:
@@ -461,7 +371,7 @@ class TreeWriter:
                 if self.resumed and self._fresh:
                     os.fchmod(fd, 0o700)  # the former run may have finished it, and made it read-only
         except OSError as error:
-            raise self._located(error, path) from error
+            raise self._existing.located(error, path) from error
 
     def _make_symlink(self, entry: FileEntry, parent: int, name: str) -> None:
         def create(new: str) -> None:
@@ -475,7 +385,7 @@ class TreeWriter:
     def _make_hard_link(self, entry: FileEntry, parent: int, name: str) -> None:
         folder, leader = split(entry.target)
         fingerprint = self._links.get(entry.target)
-        if self.resumed and entry.path in self._replaceable and self._is_linked(parent, name, fingerprint):
+        if self.resumed and entry.path in self._existing.replaceable and self._is_linked(parent, name, fingerprint):
             return  # renaming one link of a file over another does nothing
 
         def create(new: str) -> None:
@@ -508,7 +418,7 @@ class TreeWriter:
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
     def _may_replace(self, entry: FileEntry) -> bool:
-        return self._options.overwrite in ("always", "if-changed") or entry.path in self._replaceable
+        return self._options.overwrite in ("always", "if-changed") or entry.path in self._existing.replaceable
 
     def _finish_directory(self, entry: FileEntry, parent: int, name: str) -> None:
         with self._handles.lease(entry.path) as fd:
@@ -529,16 +439,7 @@ class TreeWriter:
             with self._handles.lease(folder) as parent:
                 make(entry, parent, name)
         except OSError as error:
-            raise self._located(error, entry.path) from error
-
-    def _shown(self, path: str) -> str:
-        return printable(f"{self._target.rstrip('/')}/{path}")
-
-    def _located(self, error: OSError, path: str) -> OSError:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            reason = "a symlink or a file stands where the snapshot has a directory; it is not followed"
-        return OSError(error.errno, reason, self._shown(path))
+            raise self._existing.located(error, entry.path) from error
 
 
 def _temporary_name(name: str) -> str:
