@@ -22,8 +22,8 @@ from dumont_gpu.manifest import EntryType, Extent, FileEntry, with_new_leaders
 from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
-from dumont_gpu.snapshot import Snapshot, read_snapshot
-from dumont_gpu.storage import Source, open_source
+from dumont_gpu.snapshot import Snapshot, parallel_reads, read_snapshot
+from dumont_gpu.storage import NetworkOptions, Source, open_source
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.place import Overwrite, PlaceOptions, TreeWriter
 
@@ -46,6 +46,7 @@ class RestoreOptions:
     device: str = "auto"
     jobs: int = 0  # threads that check and decode; 0: one per core
     memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
+    network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def restore(
     options = options or RestoreOptions()
     started = time.monotonic()
     backend = select_backend(options.device)
-    opened = open_source(source) if isinstance(source, str) else source
+    opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
         selected = _select(snapshot, options)
@@ -143,7 +144,7 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None) ->
     """Reads the table of contents and says what a restore would do. Raises as `restore` does."""
     options = options or RestoreOptions()
     select_backend(options.device)
-    opened = open_source(source) if isinstance(source, str) else source
+    opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
         selected = _select(snapshot, options)
@@ -233,9 +234,11 @@ class _RestoreJob:
         largest = max((entry.size_original for entry in entries), default=1)
         pairs = chunk_pairs(self.options.memory, largest)
         stored, contents = (BufferPool(pairs, largest + ALIGNMENT) for _ in range(2))
-        pipeline = Pipeline(stored, contents)
+        pipeline = Pipeline(stored, contents, cancel=self._snapshot.source.cancel)
         jobs = min(self.options.jobs or default_jobs(), pairs)
-        fetched = pipeline.stage("fetch", self._fetch, with_buffers(self.chunks, stored))
+        fetched = pipeline.stage(
+            "fetch", self._fetch, with_buffers(self.chunks, stored), threads=parallel_reads(self._snapshot.source)
+        )
         decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=jobs)
 
         def place(chunk: _LoadedChunk) -> None:
