@@ -121,6 +121,7 @@ def pack(
         try:
             plan = plan_chunks(found.files, options.method, options.chunk_size, _jobs(options))
             writer = _SnapshotWriter(plan, sink, backend, digest_function(options.digest))
+            sink.expect(writer.largest_size)
             seconds = _run(writer, plan, options, progress)
             header, size = writer.finish(found, options)
         finally:
@@ -249,6 +250,11 @@ class _SnapshotWriter:
         self._lost: dict[int, Problem] = dict(plan.problems)  # file index -> why it is not in the snapshot
         self._changed: dict[int, Problem] = {}  # file index -> packed, though it changed meanwhile
         self._end = align_up(HEADER_SIZE + CHUNK_ENTRY_SIZE * len(plan.chunks))
+
+    @property
+    def largest_size(self) -> int:
+        """Bytes of the snapshot without its manifest if nothing shrinks."""
+        return self._end + self._plan.size + CHUNK_ALIGNMENT * len(self._plan.chunks)
 
     # --- stages ---------------------------------------------------------------------------------------------------
 
