@@ -13,7 +13,7 @@ PACKAGE = Path(dumont_gpu.__file__).parent
 # Each may import those on the lines above it, and its own folder.
 LAYERS = [
     ["errors"],
-    ["sizes", "globs", "digests", "pipeline", "progress"],
+    ["serve", "sizes", "globs", "digests", "pipeline", "progress"],
     ["format"],
     ["native", "jobs", "paths"],
     ["manifest"],
