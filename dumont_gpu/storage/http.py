@@ -15,7 +15,7 @@ from typing import Final
 from dumont_gpu.errors import DamagedError, DumontError, NetworkError
 from dumont_gpu.format import KiB, MiB
 from dumont_gpu.storage.addresses import Address, parse_address
-from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, Revision
+from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, Revision, tls_context
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.pace import SLOW_RATE, ConnectionCount, RateLimit, Speedometer, is_slow
 from dumont_gpu.storage.parallel import CancelledError, Connection, Fetcher, Range
@@ -45,6 +45,7 @@ class HttpSource:
 
     def __init__(self, location: str, locate: Callable[[], Address], options: NetworkOptions) -> None:
         self.location, self._locate, self._options = location, locate, options
+        self._tls = tls_context()
         self._elsewhere: Address | None = None  # where redirects led to
         self._limit = RateLimit(self._options.limit_rate, self._options.clock)
         self._floor = 0.0 if self._options.limit_rate else SLOW_RATE
@@ -99,7 +100,7 @@ class HttpSource:
     # --- one range ------------------------------------------------------------------------------------------------
 
     def _connect(self) -> RangeConnection:
-        return RangeConnection(self._options)
+        return RangeConnection(self._options, self._tls)
 
     def _fetch(self, connection: Connection, item: Range) -> None:
         """Fills a range, over as many connections as it takes, each from the byte where the one before ended."""

@@ -6,12 +6,13 @@ RFC 9110, sections 13 (conditional requests), 14 (ranges) and 15 (status codes).
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import re
 import socket
 import ssl
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +28,13 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)")
 _EXPIRED: Final = re.compile(rb"expired|not valid in the specified time frame", re.IGNORECASE)
 _ERROR_BODY: Final = 4096  # bytes of an error's text that are looked at
+TlsContext = Callable[[], ssl.SSLContext]
 _CHANGED: Final = "the snapshot changed on the server while it was read: start again"
+
+
+def tls_context() -> TlsContext:
+    """What the connections to one server share: certificates are always checked, and loading the roots takes 20 ms."""
+    return functools.cache(ssl.create_default_context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +93,8 @@ class Body:
 class RangeConnection:
     """A connection that is opened when needed, and kept as long as requests go to one server."""
 
-    def __init__(self, options: NetworkOptions) -> None:
-        self._options = options
+    def __init__(self, options: NetworkOptions, tls: TlsContext) -> None:
+        self._options, self._tls = options, tls
         self._connection: http.client.HTTPConnection | None = None
         self._origin: tuple[str, str, int] | None = None
         self._socket: socket.socket | None = None  # http.client forgets it when the server announces the end
@@ -168,8 +175,13 @@ class RangeConnection:
     def _connect(self, address: Address) -> None:
         proxy = _proxy(address)
         first = proxy or address
-        kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
-        connection = kind(first.host, first.port, timeout=self._options.connect_timeout)
+        timeout = self._options.connect_timeout
+        if address.scheme == "https":
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                first.host, first.port, timeout=timeout, context=self._tls()
+            )
+        else:
+            connection = http.client.HTTPConnection(first.host, first.port, timeout=timeout)
         if proxy is not None and address.scheme == "https":
             connection.set_tunnel(address.host, address.port, _proxy_headers(proxy))
             proxy = None
@@ -188,10 +200,8 @@ class RangeConnection:
             return redirected(address, response.getheader("Location"))
         if status == 206:
             return _ranged(response, start, end, revision)
-        if status == 416 and revision is None:
-            found = _CONTENT_RANGE.fullmatch(response.getheader("Content-Range", ""))
-            if found is not None and found[3] == "0":
-                return Body(response, 0, 0, _revision(response, 0))
+        if revision is None and (status == 416 or (status == 200 and response.getheader("Content-Length") == "0")):
+            return Body(response, 0, 0, _revision(response, 0))  # only of nothing there is no first byte
         if status in (200, 412, 416) and revision is not None:
             raise ChangedError(_CHANGED)
         if status == 200:

@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError, UnsupportedError
 from dumont_gpu.format import MiB
 from dumont_gpu.pipeline import Buffer, BufferPool, Channel, ClosedError
-from dumont_gpu.storage.http_range import RangeConnection, failure, received
+from dumont_gpu.storage.http_range import RangeConnection, failure, received, tls_context
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.object_store import Method, ObjectSigner
 from dumont_gpu.storage.retry import TransientError, patience
@@ -44,7 +44,8 @@ class S3Sink:
         if self._signer.scheme != "s3":
             raise UnsupportedError(f"{location}: snapshots can be published to s3:// only; pack to a file and copy it")
         self._part_size = _PART_SIZE
-        self._connection = RangeConnection(self._options)
+        self._tls = tls_context()
+        self._connection = RangeConnection(self._options, self._tls)
         with self._naming():
             self._upload_id = self._begin()
         self._etags: dict[int, str] = {}
@@ -153,7 +154,7 @@ class S3Sink:
             raise self._error or NetworkError("the upload was given up") from None
 
     def _upload_parts(self) -> None:
-        connection = RangeConnection(self._options)
+        connection = RangeConnection(self._options, self._tls)
         try:
             for number, buffer, size in self._full:
                 self._put(number, buffer.view[:size], connection)
