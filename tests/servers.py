@@ -14,13 +14,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -97,6 +96,7 @@ class _Faulty(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
         size = len(self.server.data)
         end = min(size, int(last) + 1) if last else size
         with self.server.lock:
@@ -105,7 +105,7 @@ class _Faulty(BaseHTTPRequestHandler):
         self.request_made = request
         (self.server.script(request) or served)(self)
 
-    do_CONNECT = do_GET  # noqa: N815
+    do_CONNECT = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
     def head(self, status: int, **headers: str) -> None:
         self.send_response(status)
@@ -337,19 +337,24 @@ class Nginx(Program):
             }}""")
 
 
+S3_KEY, S3_SECRET = "TESTKEY", "testsecret"
+
+
+def s3_environment(port: int) -> dict[str, str]:
+    """What makes dumont-gpu use a server on this machine."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": S3_KEY,
+        "AWS_SECRET_ACCESS_KEY": S3_SECRET,
+        "AWS_REGION": "us-east-1",
+    }
+
+
 class S3Server(Program):
     """A server that speaks S3, with one bucket named `bucket`."""
 
-    key, secret = "TESTKEY", "testsecret"
-
     def environment(self) -> dict[str, str]:
-        """What makes dumont-gpu use it."""
-        return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
-            "AWS_ACCESS_KEY_ID": self.key,
-            "AWS_SECRET_ACCESS_KEY": self.secret,
-            "AWS_REGION": "us-east-1",
-        }
+        return s3_environment(self.port)
 
     def ask(self, method: str, path: str) -> bytes:
         """One request without a signature."""
@@ -384,9 +389,20 @@ class Rclone(S3Server):
         port, program = free_port(), rclone_program()
         self.bucket = folder / "root" / "bucket"
         self.bucket.mkdir(parents=True)
-        keys = f"{self.key},{self.secret}"
+        keys = f"{S3_KEY},{S3_SECRET}"
         super().__init__(
-            [program, "serve", "s3", "--auth-key", keys, "--addr", f"127.0.0.1:{port}", self.bucket.parent],
+            [
+                program,
+                "serve",
+                "s3",
+                "--dir-cache-time",
+                "0",
+                "--auth-key",
+                keys,
+                "--addr",
+                f"127.0.0.1:{port}",
+                self.bucket.parent,
+            ],
             port,
             folder,
         )
@@ -411,15 +427,3 @@ class RcloneHttp(Program):
             port,
             folder,
         )
-
-
-def path_of(url: str) -> str:
-    return urlsplit(url).path
-
-
-@contextlib.contextmanager
-def stopping(program: Any) -> Iterator[Any]:
-    try:
-        yield program
-    finally:
-        program.stop()

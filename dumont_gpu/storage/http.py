@@ -150,13 +150,14 @@ class HttpSource:
 
     def _open(self, connection: RangeConnection, start: int, end: int, revision: Revision | None) -> Body:
         """Asks for a range, going where redirects lead to."""
-        address = self._elsewhere or self._locate()
+        elsewhere = self._elsewhere
+        address = elsewhere or self._locate()
         try:
             found = connection.get(address, start, end, revision)
         except (DumontError, TransientError) as error:
             # Where a redirect led to may have expired or gone: the next attempt asks the first server again.
-            redirected, self._elsewhere = self._elsewhere is not None, None
-            if redirected and isinstance(error, DumontError):
+            self._elsewhere = None
+            if elsewhere is not None and isinstance(error, DumontError):
                 raise TransientError(str(error)) from None
             raise
         for _ in range(MAX_REDIRECTS + 1):

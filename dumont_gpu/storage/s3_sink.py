@@ -184,7 +184,8 @@ class S3Sink:
         if self._error is not None:
             raise self._error
         head = memoryview(self._head)[:size]
-        for start in range(0, max(1, len(head)), self._part_size):
+        last = range(0, len(head), self._part_size) or range(0 if self._etags else 1)  # an upload has at least one part
+        for start in last:
             self._put(start // self._part_size + 1, head[start : start + self._part_size], self._connection)
 
     def _stop(self, error: BaseException, join: bool = True) -> None:
