@@ -220,7 +220,7 @@ def test_missing_credentials_are_named(s3: Moto, monkeypatch: pytest.MonkeyPatch
 def test_without_the_extra_one_line_says_what_to_install(source: Path, tmp_path: Path) -> None:
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden/obstore.py").write_text("raise ImportError")
-    for command in (["info", "s3://bucket/x"], ["pack", source, "-o", "s3://bucket/x"], ["info", "gs://bucket/x"]):
+    for command in (["info", "gs://bucket/x"], ["pack", source, "-o", "s3://bucket/x"]):
         ran = cli(*command, PYTHONPATH=str(tmp_path / "hidden"))
         assert (ran.returncode, len(ran.stderr.splitlines())) == (8, 1)
         assert 'pip install "dumont-gpu[s3]"' in ran.stderr
