@@ -202,6 +202,18 @@ def test_what_is_not_there_is_not_found(source: Path, s3: Moto) -> None:
         pack([str(source)], "s3://nothing/x")
 
 
+def test_other_settings_of_the_environment_are_obeyed_or_refused(
+    source: Path, s3: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    pack([str(source)], "s3://bucket/settings.dumont")
+    assert verify("s3://bucket/settings.dumont").num_files == 0
+    monkeypatch.setenv("AWS_SERVER_SIDE_ENCRYPTION", "aws:kms")
+    with pytest.raises(UnsupportedError, match="AWS_SERVER_SIDE_ENCRYPTION"):
+        pack([str(source)], "s3://bucket/settings.dumont")
+
+
 def test_public_buckets_need_no_credentials(source: Path, s3: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
     pack([str(source)], "s3://bucket/public.dumont")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

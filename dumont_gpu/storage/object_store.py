@@ -97,7 +97,8 @@ class ObjectSigner:
         """
         base = self._signed(self._store, "GET", self._key)
         endpoint = f"{base.scheme}://{base.authority}{base.path}?{query}&x-path="
-        return self._make_store(endpoint=endpoint, virtual_hosted_style_request=True)
+        # Both names: AWS_ENDPOINT_URL_S3 in the environment would win over the first.
+        return self._make_store(endpoint=endpoint, aws_endpoint_url_s3=endpoint, virtual_hosted_style_request=True)
 
     def _explained(self, work: Callable[[], Any]) -> Any:
         try:

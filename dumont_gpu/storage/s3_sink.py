@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ class S3Sink:
         self._signer = ObjectSigner(location)
         if self._signer.scheme != "s3":
             raise UnsupportedError(f"{location}: snapshots can be published to s3:// only; pack to a file and copy it")
+        if os.environ.get("AWS_SERVER_SIDE_ENCRYPTION"):  # its headers would have to be signed: obstore signs none
+            raise UnsupportedError(f"{location}: AWS_SERVER_SIDE_ENCRYPTION is not supported: set it for the bucket")
         self._part_size = _PART_SIZE
         self._tls = tls_context()
         self._connection = RangeConnection(self._options, self._tls)
