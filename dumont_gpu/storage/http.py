@@ -17,12 +17,13 @@ from dumont_gpu.format import KiB, MiB
 from dumont_gpu.storage.addresses import Address, parse_address
 from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, Revision, tls_context
 from dumont_gpu.storage.network import NetworkOptions
-from dumont_gpu.storage.pace import SLOW_RATE, ConnectionCount, RateLimit, Speedometer, is_slow
+from dumont_gpu.storage.pace import SETTLING_SECONDS, SLOW_RATE, ConnectionCount, RateLimit, Speedometer, is_slow
 from dumont_gpu.storage.parallel import CancelledError, Connection, Fetcher, Range
 from dumont_gpu.storage.retry import Patience, TransientError, patience
 
 _HEAD: Final = 16 * KiB  # header and index of 600 chunks: came with the first answer, need no second request
 _PEERS: Final = 16  # rates of finished ranges that are remembered, to compare the last ones with
+_COMPARED: Final = 4 * MiB  # shorter ranges say little about a connection
 _LIMITED_RECEIVE: Final = 16 * KiB  # bytes between two waits under --limit-rate
 
 
@@ -120,8 +121,8 @@ class HttpSource:
 
     def _receive(self, connection: RangeConnection, item: Range) -> None:
         """Receives until the range is full or its connection turns out to be slow."""
+        speed = Speedometer(self._options.clock)  # from the request on: what waits in buffers would look too fast
         body = self._open(connection, item.next, item.end, self._revision)
-        speed = Speedometer(self._options.clock)
         with self._lock:
             self._speeds[item] = speed
         try:
@@ -135,8 +136,9 @@ class HttpSource:
                 if speed.add(count) and self._is_slow(item, speed):
                     raise TransientError("the connection is slow")
             body.finish()
-            with self._lock:
-                self._finished_rates.append(speed.measure()[0])
+            if len(item.out) >= _COMPARED:
+                with self._lock:
+                    self._finished_rates.append(speed.measure()[0])
         finally:
             with self._lock:
                 del self._speeds[item]
@@ -144,8 +146,8 @@ class HttpSource:
     def _is_slow(self, item: Range, speed: Speedometer) -> bool:
         rate, seconds = speed.measure()
         with self._lock:
-            peers = [other.measure()[0] for key, other in self._speeds.items() if key is not item]
-            peers += self._finished_rates
+            others = [other.measure() for key, other in self._speeds.items() if key is not item]
+            peers = [*self._finished_rates, *(rate for rate, seconds in others if seconds >= SETTLING_SECONDS)]
         return is_slow(rate, seconds, peers, self._floor)
 
     def _open(self, connection: RangeConnection, start: int, end: int, revision: Revision | None) -> Body:

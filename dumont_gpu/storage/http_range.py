@@ -195,7 +195,7 @@ class RangeConnection:
         self, response: http.client.HTTPResponse, address: Address, start: int, end: int, revision: Revision | None
     ) -> Body | Address:
         status = response.status
-        if status in _REDIRECTS:
+        if status in _REDIRECTS and not _region(response):
             self.close()
             return redirected(address, response.getheader("Location"))
         if status == 206:
@@ -226,8 +226,7 @@ def failure(response: http.client.HTTPResponse) -> Exception:
         return TransientError(reason, parse_retry_after(response.getheader("Retry-After")), status in BUSY_STATUSES)
     if status in (404, 410):
         return SnapshotNotFoundError("no such snapshot")
-    region = response.getheader("x-amz-bucket-region")
-    if status in (301, 400) and region:
+    if region := _region(response):
         return NetworkError(f"the bucket is in the region {region[:40]}: set AWS_REGION")
     if status in (400, 401, 403):
         with contextlib.suppress(TransientError):
@@ -255,9 +254,14 @@ def _ranged(response: http.client.HTTPResponse, start: int, end: int, revision: 
         raise NetworkError(f"the server sends bytes {first} to {after - 1} instead of {start} to {end - 1}")
     if response.getheader("Content-Encoding", "identity").lower() != "identity":
         raise NetworkError("the server sends the snapshot in another encoding")
-    if not response.chunked and response.getheader("Content-Length") != str(end - start):
+    if not response.chunked and response.getheader("Content-Length") not in (None, str(end - start)):
         raise NetworkError("the server contradicts itself about how many bytes it sends")
     return Body(response, start, end, received)
+
+
+def _region(response: http.client.HTTPResponse) -> str:
+    """Where a bucket of S3 is, if that is what is wrong: such an answer is no redirect that could be followed."""
+    return response.getheader("x-amz-bucket-region", "") if response.status in (301, 400) else ""
 
 
 def _revision(response: http.client.HTTPResponse, size: int) -> Revision:

@@ -15,7 +15,7 @@ Clock = Callable[[], float]
 SLOW_RATE: Final = 1 * MiB  # bytes per second
 SLOW_SECONDS: Final = 15.0  # how long a connection may be that slow
 FAR_BELOW: Final = 8  # times slower than its peers' median: no share of one link, but a bad path or server
-_SETTLING: Final = 3.0  # seconds in which a new connection finds its rate
+SETTLING_SECONDS: Final = 3.0  # seconds in which a new connection finds its rate
 _MARK_INTERVAL: Final = 1.0
 
 FIRST_CONNECTIONS: Final = 16
@@ -62,7 +62,7 @@ def is_slow(rate: float, seconds: float, peers: Sequence[float], floor: float = 
         floor: bytes per second that any connection should reach.
     """
     median = statistics.median(peers) if peers else None
-    if median is not None and seconds >= _SETTLING and rate < median / FAR_BELOW:
+    if median is not None and seconds >= SETTLING_SECONDS and rate < median / FAR_BELOW:
         return True
     return seconds >= SLOW_SECONDS and rate < floor and (median is None or rate < median / 2)
 
