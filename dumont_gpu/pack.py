@@ -197,7 +197,7 @@ def _run(
     largest = max((chunk.size for chunk in plan.chunks), default=CHUNK_ALIGNMENT)
     pairs = chunk_pairs(options.memory, largest)
     chunks, stored = BufferPool(pairs, largest + ALIGNMENT), BufferPool(pairs, largest)
-    pipeline = Pipeline(chunks, stored)
+    pipeline = Pipeline(chunks, stored, cancel=writer.cancel)
     jobs = min(_jobs(options), pairs)
     slowest_first = sorted(plan.chunks, key=_expected_seconds, reverse=True)  # so that no long one is left at the end
     read = pipeline.stage("read", writer.read, with_buffers(slowest_first, chunks), threads=min(jobs, _READERS))
@@ -316,6 +316,9 @@ class _SnapshotWriter:
             self._extents[planned.file].append(extent)
         self._end = align_up(self._end + size)
         chunk.buffer.release()
+
+    def cancel(self) -> None:
+        self._sink.cancel()
 
     # --- the end --------------------------------------------------------------------------------------------------
 

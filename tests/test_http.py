@@ -6,7 +6,10 @@ import itertools
 import json
 import os
 import random
+import signal
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -503,6 +506,22 @@ def test_the_command_line_says_so_in_one_line(
     assert "secret" not in ran.stderr + ran.stdout
     assert len(ran.stderr.splitlines()) == (code != 0)
     assert code == 0 or not target.exists()
+
+
+def test_a_signal_ends_a_restore_that_waits(workspace: Path, target: Path, server: FaultServer) -> None:
+    asked = threading.Semaphore(0)
+
+    def silent(answer: object) -> None:
+        asked.release()
+        stalled(0)(answer)  # type: ignore[arg-type]
+
+    server.script = lambda request: silent if request.number > 5 else None  # type: ignore[return-value]
+    command = [sys.executable, "-m", "dumont_gpu", "restore", server.url, str(target)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert asked.acquire(timeout=30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 143
+        assert process.stderr and process.stderr.read() == "dumont-gpu: stopped\n"
 
 
 def test_json_errors_carry_the_code(server: FaultServer) -> None:

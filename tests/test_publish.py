@@ -5,6 +5,10 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +113,36 @@ def test_a_failed_pack_leaves_the_old_snapshot_and_no_parts(
         pack([str(source)], location)
     assert b"<Upload>" not in s3.uploads
     assert verify(location).snapshot_id == before
+
+
+def test_a_signal_ends_an_upload_that_waits(
+    workspace: Path, fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server takes no part; the command is stopped, and does not wait for it."""
+    pytest.importorskip("obstore")
+    (workspace / "more").write_bytes(os.urandom(8 * PART))  # more than is held in memory on its way
+    asked = threading.Semaphore(0)
+
+    def silent(answer: Any) -> None:
+        asked.release()
+        fault_server.released.wait(50)
+        answer.drop()
+
+    def script(request: Request) -> Fault:
+        if request.method == "PUT":
+            return silent
+        return status(200, b"<UploadId>1</UploadId>") if request.method == "POST" else status(204)
+
+    fault_server.script = script
+    command = [sys.executable, "-m", "dumont_gpu", "pack", str(workspace), "-o", "s3://bucket/x"]
+    environment = {**os.environ, **s3_environment(fault_server.server_address[1])}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        for _ in range(4):
+            assert asked.acquire(timeout=30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 130
+        assert process.stderr and process.stderr.read() == "dumont-gpu: stopped\n"
+    assert fault_server.requests[-1].method == "DELETE"
 
 
 def test_a_part_that_fails_is_sent_again(workspace: Path, s3: Moto, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,5 +61,8 @@ class Sink(Protocol):
     def commit(self, size: int) -> None:
         """Makes the snapshot of `size` bytes durable and visible under its name."""
 
+    def cancel(self) -> None:
+        """Makes writes that wait for a network fail soon, now and later; `abort` is still to come."""
+
     def abort(self) -> None:
         """Leaves no trace of what was written. Does nothing after `commit`."""

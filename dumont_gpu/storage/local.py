@@ -127,6 +127,9 @@ class LocalSink:
         finally:
             os.close(folder)
 
+    def cancel(self) -> None:
+        pass
+
     def abort(self) -> None:
         if self._open:
             with contextlib.suppress(OSError):

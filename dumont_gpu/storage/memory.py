@@ -53,6 +53,9 @@ class MemorySink:
         del self.data[size:]
         self.committed = True
 
+    def cancel(self) -> None:
+        pass
+
     def abort(self) -> None:
         if not self.committed:
             self.data.clear()

@@ -29,6 +29,7 @@ _PART_SIZE: Final = 8 * MiB  # S3 wants 5 at least; all parts but the last are o
 _MAX_PARTS: Final = 10_000
 _PARTS_PLANNED: Final = 9_000
 _UPLOADERS: Final = 4
+_SIGNAL_POLL: Final = 0.2  # seconds; a signal that another thread receives does not wake the main thread
 _MEMORY: Final = 128 * MiB  # for parts on their way, as far as two parts fit
 _UPLOAD_ID: Final = re.compile(rb"<UploadId>\s*([^<]{1,2048}?)\s*</UploadId>")
 _ERROR: Final = re.compile(rb"<Error>.*?<Code>([A-Za-z0-9]{1,64})</Code>", re.DOTALL)
@@ -57,7 +58,9 @@ class S3Sink:
         self._part: Buffer | None = None  # the part that is being filled
         self._pool: BufferPool | None = None
         self._full: Channel[tuple[int, Buffer, int]] = Channel(_UPLOADERS)
-        self._threads: list[threading.Thread] = []
+        self._uploaders: list[tuple[threading.Thread, RangeConnection]] = []
+        self._running = 0  # threads
+        self._ending = threading.Condition()
         self._error: BaseException | None = None
         self._over = threading.Event()
         self._open = True
@@ -90,11 +93,15 @@ class S3Sink:
         self._open = False
         self._connection.close()
 
+    def cancel(self) -> None:
+        self._stop(NetworkError("the upload was given up"))
+
     def abort(self) -> None:
         if not self._open:
             return
         self._open = False
-        self._stop(NetworkError("the upload was given up"))
+        self.cancel()
+        self._join()
         # What fails here was said already, by the error that led here; S3 keeps the parts until its own rules end them.
         with contextlib.suppress(DumontError, TransientError):
             self._request("DELETE", f"uploadId={self._upload_id}")
@@ -109,9 +116,11 @@ class S3Sink:
         self._end = first
         self._pool = BufferPool(max(2, min(_UPLOADERS + 1, _MEMORY // self._part_size)), self._part_size)
         for number in range(_UPLOADERS):
-            thread = threading.Thread(target=self._upload_parts, name=f"dumont-upload-{number}")
+            connection = RangeConnection(self._options, self._tls)
+            thread = threading.Thread(target=self._upload_parts, args=(connection,), name=f"dumont-upload-{number}")
+            self._running += 1
             thread.start()
-            self._threads.append(thread)
+            self._uploaders.append((thread, connection))
 
     def _append_zeros(self, count: int) -> None:
         while count > 0:
@@ -156,8 +165,7 @@ class S3Sink:
         except ClosedError:
             raise self._error or NetworkError("the upload was given up") from None
 
-    def _upload_parts(self) -> None:
-        connection = RangeConnection(self._options, self._tls)
+    def _upload_parts(self, connection: RangeConnection) -> None:
         try:
             for number, buffer, size in self._full:
                 self._put(number, buffer.view[:size], connection)
@@ -165,9 +173,12 @@ class S3Sink:
         except ClosedError:
             pass  # another thread failed, and says why
         except BaseException as error:
-            self._stop(error, join=False)
+            self._stop(error)
         finally:
             connection.close()
+            with self._ending:
+                self._running -= 1
+                self._ending.notify_all()
 
     def _put(self, number: int, data: memoryview | bytearray, connection: RangeConnection) -> None:
         query = f"partNumber={number}&uploadId={self._upload_id}"
@@ -191,18 +202,23 @@ class S3Sink:
         for start in last:
             self._put(start // self._part_size + 1, head[start : start + self._part_size], self._connection)
 
-    def _stop(self, error: BaseException, join: bool = True) -> None:
+    def _stop(self, error: BaseException) -> None:
+        """Ends the threads; the first error wins."""
         if self._error is None:
             self._error = error
         self._over.set()
         self._full.close()
         if self._pool is not None:
             self._pool.close()
-        if join:
-            self._join()
+        for _, connection in self._uploaders:
+            connection.shut()
 
     def _join(self) -> None:
-        for thread in self._threads:
+        """Waits for the threads; not by joining at first, as that is not safe against signals (see `Pipeline`)."""
+        with self._ending:
+            while self._running:
+                self._ending.wait(_SIGNAL_POLL)
+        for thread, _ in self._uploaders:
             thread.join()
 
     # --- requests -------------------------------------------------------------------------------------------------
