@@ -26,8 +26,9 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Looks at processor, memory, driver, devices and packages."""
-    return [_cpu(), _memory(), _package("lz4", ("lz4",)), _driver(), *_devices(), _package("CuPy", _CUPY),
-            _package("nvCOMP", _NVCOMP), Finding("CUDA backend", False, NO_CUDA_BACKEND)]  # fmt: skip
+    return [_cpu(), _memory(), _package("lz4", ("lz4",)), _package("S3", ("obstore",)), _driver(), *_devices(),
+            _package("CuPy", _CUPY), _package("nvCOMP", _NVCOMP),
+            Finding("CUDA backend", False, NO_CUDA_BACKEND)]  # fmt: skip
 
 
 def missing_for_cuda(device: int) -> str:

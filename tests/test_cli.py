@@ -13,6 +13,8 @@ from conftest import GOLDEN, assert_same_tree
 
 from dumont_gpu import __version__
 
+PROGRAM = str(Path(sys.executable).parent / "dumont-gpu")  # the installed one, whatever lies in the working directory
+
 
 def cli(*arguments: str | Path, program: str = "dumont-gpu", **environment: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).parent / program), *map(str, arguments)]

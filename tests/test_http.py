@@ -9,7 +9,6 @@ import random
 import signal
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +34,7 @@ from servers import (
     truncated,
     whole_file,
 )
-from test_cli import cli
+from test_cli import PROGRAM, cli
 
 from dumont_gpu.errors import DamagedError, DumontError, NetworkError, SnapshotNotFoundError, UnsupportedError
 from dumont_gpu.format import KiB
@@ -516,7 +515,7 @@ def test_a_signal_ends_a_restore_that_waits(workspace: Path, target: Path, serve
         stalled(0)(answer)  # type: ignore[arg-type]
 
     server.script = lambda request: silent if request.number > 5 else None  # type: ignore[return-value]
-    command = [sys.executable, "-m", "dumont_gpu", "restore", server.url, str(target)]
+    command = [PROGRAM, "restore", server.url, str(target)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert asked.acquire(timeout=30)
         process.send_signal(signal.SIGTERM)

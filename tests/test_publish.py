@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import assert_same_tree, pack_tree
 from servers import Fault, FaultServer, Moto, Rclone, Request, S3Server, s3_environment, status
-from test_cli import cli
+from test_cli import PROGRAM, cli
 from test_http import AT_ONCE
 
 from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError, UnsupportedError, UsageError
@@ -134,7 +133,7 @@ def test_a_signal_ends_an_upload_that_waits(
         return status(200, b"<UploadId>1</UploadId>") if request.method == "POST" else status(204)
 
     fault_server.script = script
-    command = [sys.executable, "-m", "dumont_gpu", "pack", str(workspace), "-o", "s3://bucket/x"]
+    command = [PROGRAM, "pack", str(workspace), "-o", "s3://bucket/x"]
     environment = {**os.environ, **s3_environment(fault_server.server_address[1])}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         for _ in range(4):

@@ -7,14 +7,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import assert_same_tree, pack_tree
-from test_cli import cli
+from test_cli import PROGRAM, cli
 
 from dumont_gpu.serve import Selected, SnapshotServer, select
 
@@ -130,7 +129,7 @@ def test_mistakes_are_clear_errors(arguments: list[str], code: int, said: str, t
 def test_two_machines_need_nothing_else(source: Path, snapshot: Path, target: Path) -> None:
     (source / "file").write_text("content")
     pack_tree(source, snapshot)
-    command = [sys.executable, "-m", "dumont_gpu", "serve", str(snapshot), "--port", "0"]
+    command = [PROGRAM, "serve", str(snapshot), "--port", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     ) as process:
