@@ -44,11 +44,11 @@ class Case:
 
 
 DUMONT_PACK = Contender("dumont-gpu", ("dumont-gpu pack SOURCE -o ARCHIVE",))
-DUMONT_BLAKE3_PACK = Contender("dumont-gpu, blake3", ("dumont-gpu pack SOURCE -o ARCHIVE --digest blake3",))
+DUMONT_SHA256_PACK = Contender("dumont-gpu, sha256", ("dumont-gpu pack SOURCE -o ARCHIVE --digest sha256",))
 DUMONT_RESTORE = Contender("dumont-gpu", ("dumont-gpu restore ARCHIVE TARGET",), reads="dumont-gpu")
 DUMONT_NO_SYNC = Contender("dumont-gpu --no-sync", ("dumont-gpu restore ARCHIVE TARGET --no-sync",), reads="dumont-gpu")
-DUMONT_BLAKE3_RESTORE = Contender(
-    "blake3, --no-sync", ("dumont-gpu restore ARCHIVE TARGET --no-sync",), reads="dumont-gpu, blake3"
+DUMONT_SHA256_RESTORE = Contender(
+    "sha256, --no-sync", ("dumont-gpu restore ARCHIVE TARGET --no-sync",), reads="dumont-gpu, sha256"
 )
 
 TAR_ZSTD_PACK = Contender("tar, zstd -3", ("tar -cSf ARCHIVE -I 'zstd -3 -T0' .",), ("tar", "zstd"))
@@ -82,8 +82,8 @@ SQUASHFS_RESTORE = Contender(
 
 WORKSPACE = Case(
     "workspace",
-    (DUMONT_PACK, DUMONT_BLAKE3_PACK, TAR_ZSTD_PACK, TAR_LZ4_PACK, RESTIC_PACK, BORG_PACK, SQUASHFS_PACK),
-    (DUMONT_RESTORE, DUMONT_NO_SYNC, DUMONT_BLAKE3_RESTORE, TAR_ZSTD_RESTORE, TAR_LZ4_RESTORE, COPY, COPY_SYNC,
+    (DUMONT_PACK, DUMONT_SHA256_PACK, TAR_ZSTD_PACK, TAR_LZ4_PACK, RESTIC_PACK, BORG_PACK, SQUASHFS_PACK),
+    (DUMONT_RESTORE, DUMONT_NO_SYNC, DUMONT_SHA256_RESTORE, TAR_ZSTD_RESTORE, TAR_LZ4_RESTORE, COPY, COPY_SYNC,
      RESTIC_RESTORE, BORG_RESTORE, SQUASHFS_RESTORE),
 )  # fmt: skip
 SMALL_FILES = Case(

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from dumont_gpu import __version__
+from dumont_gpu.digests import DEFAULT_DIGEST, DIGESTS
 from dumont_gpu.errors import DumontError, UsageError
 
 _EXIT_SOME_UNREADABLE: Final = 3
@@ -44,6 +45,9 @@ Device = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0: one per core.")]
 Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory for chunk buffers.")]
+GpuMemory = Annotated[
+    str, typer.Option(metavar="SIZE", help="Device memory to take at most; half of what is free if not given.")
+]
 Connections = Annotated[
     int, typer.Option(min=0, max=64, metavar="N", help="Use N connections; 0: 16, and more if that helps.")
 ]
@@ -156,9 +160,15 @@ def pack(
         list[str] | None,
         typer.Option(metavar="FILE", help="Read patterns to leave out from FILE, one a line."),
     ] = None,
-    digest: Annotated[str, typer.Option(metavar="sha256|blake3", help="What covers chunks and files.")] = "sha256",
+    digest: Annotated[
+        str, typer.Option(metavar="|".join(DIGESTS), help="What covers chunks and files.")
+    ] = DEFAULT_DIGEST,
     owner: Annotated[bool, typer.Option("--owner", help="Record user and group ids.")] = False,
     device: Device = "auto",
+    gpu_memory: GpuMemory = "",
+    paranoid: Annotated[
+        bool, typer.Option("--paranoid", help="Decode every chunk, and compare, before it is written.")
+    ] = False,
     jobs: Jobs = 0,
     memory: Memory = "512MiB",
     dry_run: DryRun = False,
@@ -189,6 +199,8 @@ def pack(
         digest=digest,
         owner=owner,
         device=device,
+        gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
+        paranoid=paranoid,
         jobs=jobs,
         memory=parse_size(memory),
     )
@@ -224,6 +236,7 @@ def restore(
     no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait until everything is on disk.")] = False,
     max_size: Annotated[str, typer.Option(metavar="SIZE", help="Refuse to restore more than this.")] = "16TiB",
     device: Device = "auto",
+    gpu_memory: GpuMemory = "",
     jobs: Jobs = 0,
     memory: Memory = "512MiB",
     connections: Connections = 0,
@@ -237,6 +250,8 @@ def restore(
 ) -> None:
     """Restore a snapshot, or a part of it, into a directory.
 
+    After an interruption, the same command goes on from what is there.
+
     \b
     dumont-gpu restore workspace.dumont /workspace
     dumont-gpu restore https://host/workspace.dumont /workspace --limit-rate 50MiB
@@ -246,7 +261,7 @@ def restore(
     from dumont_gpu.restore import RestoreOptions, plan_restore
     from dumont_gpu.restore import restore as run_restore
     from dumont_gpu.sizes import parse_size
-    from dumont_gpu.tree.place import OVERWRITE_CHOICES, Overwrite
+    from dumont_gpu.tree.existing import OVERWRITE_CHOICES, Overwrite
 
     if overwrite not in (*OVERWRITE_CHOICES, "refuse"):
         raise UsageError(f"--overwrite {overwrite}: choose one of {', '.join(OVERWRITE_CHOICES)}")
@@ -261,6 +276,7 @@ def restore(
         sync=not no_sync,
         max_size=parse_size(max_size),
         device=device,
+        gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
         memory=parse_size(memory),
         network=_network(connections, limit_rate),
@@ -365,6 +381,7 @@ def verify(
     content: Annotated[bool, typer.Option("--content", help="Also decode every chunk and check every file.")] = False,
     expect: Expect = None,
     device: Device = "auto",
+    gpu_memory: GpuMemory = "",
     jobs: Jobs = 0,
     memory: Memory = "512MiB",
     connections: Connections = 0,
@@ -388,6 +405,7 @@ def verify(
         content=content,
         expect=expect,
         device=device,
+        gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
         memory=parse_size(memory),
         network=_network(connections, limit_rate),

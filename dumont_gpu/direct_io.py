@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
+import threading
 from typing import Final
 
 from dumont_gpu import native
@@ -16,28 +18,25 @@ from dumont_gpu.format import MiB
 
 ALIGNMENT: Final = 4096  # of file offsets, lengths and memory: the strictest block size in use
 DIRECT_MINIMUM: Final = 1 * MiB  # below, two more system calls cost more than the copy
+_BOUNCE_SIZE: Final = 1 * MiB  # stays in the cache between the copy and the disk
 _NOT_CACHED: Final = (errno.EAGAIN, errno.EOPNOTSUPP)
 
 
 def write_at(fd: int, offset: int, data: memoryview) -> None:
     """Writes all of `data` at `offset` of a file that nobody else writes through `fd` meanwhile.
 
-    Memory that lies at the same place in its page as `offset` in its block goes to the disk directly.
+    Large data goes to the disk directly: from where it is, if it lies at the same place in its page as `offset` in its
+    block, else through a small aligned buffer.
 
     Raises:
         OSError: as for a write.
     """
-    if len(data) < DIRECT_MINIMUM:
-        _write(fd, offset, data)
-        return
     start = -offset % ALIGNMENT
     end = len(data) - (offset + len(data)) % ALIGNMENT
-    if end - start >= DIRECT_MINIMUM and native.address_of(data[start:]) % ALIGNMENT == 0:
-        written = _write_directly(fd, offset + start, data[start:end])
-        if written:
-            _write(fd, offset, data[:start])
-            start += written
-            offset, data = offset + start, data[start:]
+    if end - start >= DIRECT_MINIMUM:
+        _write(fd, offset, data[:start])
+        start += _write_directly(fd, offset + start, data[start:end])
+        offset, data = offset + start, data[start:]
     _write(fd, offset, data)
 
 
@@ -114,14 +113,30 @@ def _read_directly(fd: int, offset: int, out: memoryview) -> int:
 def _write_directly(fd: int, offset: int, data: memoryview) -> int:
     """Returns how much was written: all, or less where the file system refuses or stops at odd lengths."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    aligned = native.address_of(data) % ALIGNMENT == 0
     done = 0
     try:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
         while done < len(data) and done % ALIGNMENT == 0:
-            done += os.pwrite(fd, data[done:], offset + done)
+            piece = data[done:] if aligned else _bounce(data[done:])
+            done += os.pwrite(fd, piece, offset + done)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
     finally:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags)
     return done
+
+
+_bounce_buffers = threading.local()
+
+
+def _bounce(data: memoryview) -> memoryview:
+    """Copies the start of `data` to aligned memory of this thread."""
+    try:
+        buffer: memoryview = _bounce_buffers.view
+    except AttributeError:
+        buffer = _bounce_buffers.view = memoryview(mmap.mmap(-1, _BOUNCE_SIZE))
+    piece = buffer[: min(len(data), len(buffer))]
+    native.copy(piece, data)
+    return piece

@@ -9,7 +9,6 @@ from dumont_gpu.errors import UsageError
 from dumont_gpu.format import MiB
 
 DEFAULT_MEMORY: Final = 512 * MiB  # four chunks read and four chunks stored at the default chunk size
-_MAX_PAIRS: Final = 64
 
 
 def default_jobs() -> int:
@@ -17,8 +16,11 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def chunk_pairs(memory: int, chunk_size: int) -> int:
+def chunk_pairs(memory: int, chunk_size: int, jobs: int) -> int:
     """Returns how many chunks may be in memory at once, each as original and as stored bytes.
+
+    One per job and one that is read or written meanwhile: more would only be more fresh pages, which cost 0.5 s per
+    GiB.
 
     Raises:
         UsageError: not even one fits.
@@ -26,4 +28,4 @@ def chunk_pairs(memory: int, chunk_size: int) -> int:
     pairs = memory // (2 * chunk_size)
     if not pairs:
         raise UsageError(f"this snapshot needs --memory of at least {2 * chunk_size // MiB + 1}MiB")
-    return min(pairs, _MAX_PAIRS)
+    return min(pairs, jobs + 1)

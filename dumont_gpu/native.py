@@ -8,14 +8,16 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
-from collections.abc import Iterator
+import os
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from dumont_gpu.errors import DamagedError, DumontError, UnsupportedError
 
-_ABI_VERSION: Final = 1
+_ABI_VERSION: Final = 2
 _DAMAGED: Final = -1
 _UNSUPPORTED: Final = -2
 
@@ -65,7 +67,28 @@ def _library() -> ctypes.CDLL:
     library.dumont_probe.argtypes = [u8, u64, ctypes.POINTER(ctypes.c_float)]
     for call in ("select_cpu_path", "zipnn_encode", "zipnn_decode", "probe"):
         getattr(library, f"dumont_{call}").restype = i64
+    library.dumont_zipnn_device_blocks.argtypes = [u8, u64, u64, u64, u64, u8, u64, u8]
+    library.dumont_zipnn_device_blocks.restype = i64
+    library.dumont_lz4_device_blocks.argtypes = [u8, u64, u64, u64, u64, ctypes.POINTER(_Lz4Blocks)]
+    library.dumont_lz4_device_blocks.restype = i64
+    library.dumont_zipnn_encode_job.argtypes = [u32, u64, u32, u64, u64, u64, u8]
+    library.dumont_zipnn_encode_job.restype = i64
+    library.dumont_zipnn_header.argtypes = [u32, u64, u32, u64, u8]
+    library.dumont_zipnn_header.restype = i64
+    i32 = ctypes.c_int32
+    library.dumont_create_files.argtypes = [i32, ctypes.c_char_p, u8, u64, u8, u64, ctypes.POINTER(i32)]
+    library.dumont_create_files.restype = u64
+    library.dumont_read_files.argtypes = [i32, ctypes.c_char_p, u8, u64, ctypes.c_char_p, u64, u8]
+    library.dumont_read_files.restype = None
     return library
+
+
+class _Lz4Blocks(ctypes.Structure):
+    _fields_ = (
+        ("capacity", ctypes.c_uint64), ("compressed_count", ctypes.c_uint64), ("copy_count", ctypes.c_uint64),
+        ("from_", ctypes.c_void_p), ("from_bytes", ctypes.c_void_p), ("to", ctypes.c_void_p),
+        ("to_bytes", ctypes.c_void_p), ("copies", ctypes.c_void_p),
+    )  # fmt: skip
 
 
 class _PyBuffer(ctypes.Structure):
@@ -135,3 +158,139 @@ def probe(sample: memoryview) -> list[float]:
     with _address(sample) as start:
         _library().dumont_probe(start, len(sample), fractions)
     return list(fractions)
+
+
+ZIPNN_BLOCK: Final = 56  # bytes of a DeviceBlock, see kernels/zipnn_blocks.h
+LZ4_BLOCK: Final = 32  # bytes that one compressed block takes in the four arrays of a table
+STORED_COPY: Final = 24  # bytes of a StoredCopy, see kernels/lz4_blocks.h
+
+
+def zipnn_device_blocks(stored: memoryview, size: int, table: memoryview) -> list[int] | None:
+    """Lists the blocks of a ZipNN chunk of `size` original bytes in `table`, ZIPNN_BLOCK bytes each.
+
+    Returns:
+        How many blocks have 0, 1, 2, 3 and 4 coded planes; the table has them in this order. None if this chunk is not
+        for a device: it is damaged, or of a shape that only the CPU decodes.
+    """
+    counts = (ctypes.c_uint64 * 5)()
+    capacity = len(table) // ZIPNN_BLOCK
+    with _address(stored) as start, _address(table, writable=True) as blocks:
+        status = _library().dumont_zipnn_device_blocks(start, len(stored), size, 0, 0, blocks, capacity, counts)
+    return None if status else counts[:]
+
+
+ENCODE_JOB: Final = 48  # bytes of an EncodeJob, see kernels/zipnn_job.h
+PLANE_PLAN: Final = 1192  # bytes of a PlanePlan, see kernels/zipnn_job.h
+
+
+def zipnn_encode_job(
+    dtype: Dtype, size: int, block_log2: int, source: int, out: int, plans: int, job: memoryview
+) -> int:
+    """Describes to a device the encoding of `size` bytes, whole elements, as one ZipNN stream.
+
+    Args:
+        source, out, plans: addresses there; `plans` has PLANE_PLAN bytes for each plane of each block.
+        job: gets the description, ENCODE_JOB bytes.
+
+    Returns:
+        How many planes of blocks there are.
+    """
+    with _address(job, writable=True) as start:
+        entries: int = _library().dumont_zipnn_encode_job(dtype, size, block_log2, source, out, plans, start)
+    if entries < 0:
+        raise ValueError(f"{size} bytes of {dtype.name} in blocks of 2^{block_log2} cannot be encoded")
+    return entries
+
+
+def zipnn_header(dtype: Dtype, size: int, block_log2: int, stream_size: int, out: memoryview) -> None:
+    """Writes the header of a stream whose other bytes a device has written."""
+    with _address(out, writable=True) as start:
+        _library().dumont_zipnn_header(dtype, size, block_log2, stream_size, start)
+
+
+def lz4_device_blocks(
+    stored: memoryview, size: int, device_stored: int, device_out: int, table: memoryview
+) -> tuple[int, int] | None:
+    """Lists the blocks of an LZ4 frame of `size` original bytes for a device.
+
+    Args:
+        device_stored, device_out: addresses of the stored and of the original bytes there.
+        table: gets four arrays of u64, a quarter of LZ4_BLOCK / (LZ4_BLOCK + STORED_COPY) of it each (where compressed
+            blocks lie, their sizes, where their bytes go, how many), then StoredCopy records.
+
+    Returns:
+        How many blocks are compressed, and how many are copies; None if the frame is not for a device.
+    """
+    capacity = len(table) // (LZ4_BLOCK + STORED_COPY)
+    with _address(stored) as start, _address(table, writable=True) as base:
+        arrays = [base + 8 * capacity * number for number in range(5)]
+        blocks = _Lz4Blocks(capacity, 0, 0, *arrays)
+        status = _library().dumont_lz4_device_blocks(start, len(stored), size, device_stored, device_out, blocks)
+    return None if status else (blocks.compressed_count, blocks.copy_count)
+
+
+class NewFile(NamedTuple):
+    """A file to create from bytes `begin` to `begin + size` of a buffer."""
+
+    name: str  # within its directory
+    begin: int
+    size: int
+    mtime_ns: int
+    mode: int
+
+
+class OldFile(NamedTuple):
+    """A file to read into bytes `begin` to `begin + size` of a buffer; the rest says what it must be."""
+
+    name: str  # within its directory
+    begin: int
+    size: int
+    mtime_ns: int
+    device: int
+    inode: int
+
+
+_NEW_FILE: Final = struct.Struct("<QQQqQ")
+_OLD_FILE: Final = struct.Struct("<QQQqQQ")
+NOT_REGULAR: Final = -1
+SHORT: Final = -2
+CHANGED: Final = -3
+
+
+def create_files(directory: int, files: Sequence[NewFile], content: memoryview) -> Iterator[tuple[int, int]]:
+    """Creates files of one directory; yields (index, errno) of those that cannot be created, and goes on after them."""
+    names, records = _records(_NEW_FILE, files)
+    error = ctypes.c_int32()
+    first = 0
+    with _address(content) as start, _address(memoryview(records)) as table:
+        while first < len(files):
+            first += _library().dumont_create_files(
+                directory, names, start, len(content), table + first * _NEW_FILE.size, len(files) - first, error
+            )
+            if error.value:
+                yield first, error.value
+                first += 1
+
+
+def read_files(directory: int, files: Sequence[OldFile], out: memoryview) -> Sequence[int]:
+    """Reads files of one directory into `out`; returns 0, an errno, NOT_REGULAR, SHORT or CHANGED for each."""
+    names, records = _records(_OLD_FILE, files)
+    results = (ctypes.c_int32 * len(files))()
+    with _address(out, writable=True) as start:
+        _library().dumont_read_files(directory, names, start, len(out), records, len(files), results)
+    return results[:]
+
+
+def _records(layout: struct.Struct, files: Sequence[NewFile] | Sequence[OldFile]) -> tuple[bytes, bytes]:
+    """The names, each with a NUL, and a table of records that refer to them."""
+    names, records = bytearray(), bytearray()
+    for name, *numbers in files:
+        records += layout.pack(len(names), *numbers)
+        names += os.fsencode(name) + b"\0"
+    return bytes(names), bytes(records)
+
+
+def copy(to: memoryview, source: memoryview) -> None:
+    """Copies `source` to the start of `to` without holding the GIL, as a slice assignment would."""
+    with _address(to, writable=True) as target, _address(source) as start:
+        ctypes.memmove(target, start, min(len(source), len(to)))

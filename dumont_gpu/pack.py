@@ -8,16 +8,17 @@ import os
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
-from dumont_gpu import __version__
+from dumont_gpu import __version__, native
 from dumont_gpu.backends import Backend, select_backend
-from dumont_gpu.codecs import Lz4, Raw
+from dumont_gpu.codecs import Codec, Lz4, Raw
 from dumont_gpu.digests import DEFAULT_DIGEST, Digest, digest_function
 from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, read_at, shift_for
-from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
+from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import (
     CHUNK_ALIGNMENT,
     CHUNK_ENTRY_SIZE,
@@ -38,16 +39,17 @@ from dumont_gpu.manifest import EntryType, Extent, FileEntry, Manifest, manifest
 from dumont_gpu.methods import DEFAULT_METHOD, check_method
 from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
-from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent, plan_chunks
+from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.storage import Sink, open_sink
+from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.scan import Problem, Scan, SourceFile, scan
 
 RAW: Final = Raw()
 _READERS: Final = 2  # one opens small files while the other reads a large one
-_ENCODE_RATE: Final = {"lz4": 0.6e9, "lz4_hc": 0.1e9, "zipnn": 2.5e9}  # bytes per second, measured on a Zen 4 core
-_FASTEST: Final = 10e9
-_SECONDS_PER_EXTENT: Final = 30e-6
+_NOT_REGULAR: Final = "is no regular file any more"
+_SHORT: Final = "became shorter while it was packed"
+_READ_PROBLEMS: Final = {native.NOT_REGULAR: _NOT_REGULAR, native.SHORT: _SHORT}
 _GAIN: Final = 0.99  # a chunk that does not shrink below this is stored: decoding it would buy nothing
 
 
@@ -59,6 +61,8 @@ class PackOptions:
     digest: str = DEFAULT_DIGEST  # of chunks and files: "sha256" or "blake3"
     owner: bool = False  # record user and group ids
     device: str = "auto"
+    gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
+    paranoid: bool = False  # decode every chunk, and compare, before it is written
     jobs: int = 0  # threads that encode; 0: one per core
     memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
 
@@ -114,12 +118,12 @@ def pack(
     """
     options = _checked(options or PackOptions(), sources)
     started = time.monotonic()
-    backend = select_backend(options.device)
+    backend = select_backend(options.device, _jobs(options), options.gpu_memory)
     sink = open_sink(output)
     try:
         found = scan(sources, matcher(options.exclude), leave_out=sink.identities(), with_owner=options.owner)
         try:
-            plan = plan_chunks(found.files, options.method, options.chunk_size, _jobs(options))
+            plan = Plan(found.files, options.method, options.chunk_size, _jobs(options))
             writer = _SnapshotWriter(plan, sink, backend, digest_function(options.digest))
             sink.expect(writer.largest_size)
             seconds = _run(writer, plan, options, progress)
@@ -133,6 +137,7 @@ def pack(
         raise DumontError(f"{output}: {error.strerror or error}") from error
     finally:
         sink.abort()
+        backend.close()
     return PackResult(
         snapshot_path=output,
         snapshot_id=header.snapshot_id,
@@ -154,19 +159,20 @@ def pack(
 def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> PackPlan:
     """Scans and plans without writing anything. Raises as `pack` does."""
     options = _checked(options or PackOptions(), sources)
-    select_backend(options.device)
+    select_backend(options.device).close()
     found = scan(sources, matcher(options.exclude))
     try:
-        plan = plan_chunks(found.files, options.method, options.chunk_size, _jobs(options))
+        plan = Plan(found.files, options.method, options.chunk_size, _jobs(options))
+        chunks = list(plan.chunks())
     finally:
         found.close()
     codec_bytes: dict[str, int] = defaultdict(int)
-    for chunk in plan.chunks:
+    for chunk in chunks:
         codec_bytes[chunk.codec.name] += chunk.size
     return PackPlan(
         original_size=sum(file.entry.size for file in found.files),
         num_files=len(found.files) + len(found.others),
-        num_chunks=len(plan.chunks),
+        num_chunks=len(chunks),
         codec_bytes=dict(codec_bytes),
         shared_bytes=_shared_bytes(plan),
         problems=(*found.problems, *plan.problems.values()),
@@ -192,30 +198,42 @@ def _jobs(options: PackOptions) -> int:
 def _run(
     writer: _SnapshotWriter, plan: Plan, options: PackOptions, progress: ProgressCallback | None
 ) -> dict[str, float]:
-    """Moves every chunk from its files to the sink: read, encode, write."""
-    meter = Meter(progress, "pack", plan.size, len(plan.chunks))
-    largest = max((chunk.size for chunk in plan.chunks), default=CHUNK_ALIGNMENT)
-    pairs = chunk_pairs(options.memory, largest)
-    chunks, stored = BufferPool(pairs, largest + ALIGNMENT), BufferPool(pairs, largest)
-    pipeline = Pipeline(chunks, stored, cancel=writer.cancel)
-    jobs = min(_jobs(options), pairs)
-    slowest_first = sorted(plan.chunks, key=_expected_seconds, reverse=True)  # so that no long one is left at the end
-    read = pipeline.stage("read", writer.read, with_buffers(slowest_first, chunks), threads=min(jobs, _READERS))
-    encoded = pipeline.stage("encode", writer.encode, with_buffers(read, stored), threads=jobs)
+    """Moves every chunk from its files to the sink: plan, read, encode, write."""
+    meter = Meter(progress, "pack", plan.size, plan.max_chunks)
+    largest = align_up(max(1, min(options.chunk_size, plan.size)))
+    backend = writer.backend
+    backend.prepare(largest, encode=True, decode=options.paranoid)
+    jobs = _jobs(options) + backend.extra_jobs
+    pairs = chunk_pairs(options.memory * 2 // 3 if options.paranoid else options.memory, largest, jobs)
+    chunks, stored, checks = (BufferPool(pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest))
+    pipeline = Pipeline(chunks, stored, checks, cancel=writer.cancel)
+    if options.paranoid:
+        writer.check_with(checks)
+
+    def all_chunks() -> Iterator[PlannedChunk]:
+        count = 0
+        started = time.perf_counter()
+        for count, chunk in enumerate(plan.chunks(), start=1):  # noqa: B007
+            pipeline.seconds["plan"] += time.perf_counter() - started
+            yield chunk
+            started = time.perf_counter()
+        meter.expect(plan.size, count)
 
     def write(chunk: _EncodedChunk) -> None:
         writer.write(chunk)
         meter.add(chunk.planned.size)
 
+    jobs = min(jobs, pairs)
+    planned = pipeline.stage("plan", _as_it_is, all_chunks())
+    read = pipeline.stage("read", writer.read, with_buffers(planned, chunks), threads=min(jobs, _READERS))
+    encoded = pipeline.stage("encode", writer.encode, with_buffers(read, stored), threads=jobs)
     pipeline.stage("write", write, encoded)
     pipeline.run()
     return pipeline.seconds
 
 
-def _expected_seconds(chunk: PlannedChunk) -> float:
-    """About how long one core takes to read and encode the chunk: only the order matters."""
-    rate = _ENCODE_RATE.get(chunk.codec.name, _FASTEST)
-    return chunk.size / rate + len(chunk.extents) * _SECONDS_PER_EXTENT
+def _as_it_is(chunk: PlannedChunk) -> PlannedChunk:
+    return chunk
 
 
 @dataclass(slots=True)
@@ -239,49 +257,80 @@ class _SnapshotWriter:
     """The stages of a pack, and what they find out on the way."""
 
     def __init__(self, plan: Plan, sink: Sink, backend: Backend, digest: Digest) -> None:
-        self._plan, self._sink, self._backend, self._digest = plan, sink, backend, digest
-        self._entries: list[ChunkEntry | None] = [None] * len(plan.chunks)
-        self._digests: list[bytes] = [b""] * len(plan.chunks)
+        self._plan, self._sink, self.backend, self._digest = plan, sink, backend, digest
+        self._checks: BufferPool | None = None
+        self._written: dict[int, tuple[ChunkEntry, bytes, str]] = {}  # number -> entry, digest, name of its codec
         self._extents: dict[int, list[Extent]] = defaultdict(list)  # file index -> its extents
-        self._planned: dict[int, int] = defaultdict(int)  # file index -> bytes in its extents
-        for chunk in plan.chunks:
-            for extent in chunk.extents:
-                self._planned[extent.file] += extent.length
-        self._lost: dict[int, Problem] = dict(plan.problems)  # file index -> why it is not in the snapshot
+        self._lost: dict[int, Problem] = {}  # file index -> why it is not in the snapshot
         self._changed: dict[int, Problem] = {}  # file index -> packed, though it changed meanwhile
-        self._end = align_up(HEADER_SIZE + CHUNK_ENTRY_SIZE * len(plan.chunks))
+        self._end = align_up(HEADER_SIZE + CHUNK_ENTRY_SIZE * plan.max_chunks)  # room for header and index
+
+    def check_with(self, checks: BufferPool) -> None:
+        """Has every chunk decoded again, into one of these buffers, before it is written."""
+        self._checks = checks
 
     @property
     def largest_size(self) -> int:
         """Bytes of the snapshot without its manifest if nothing shrinks."""
-        return self._end + self._plan.size + CHUNK_ALIGNMENT * len(self._plan.chunks)
+        return self._end + self._plan.size + CHUNK_ALIGNMENT * self._plan.max_chunks
 
     # --- stages ---------------------------------------------------------------------------------------------------
 
     def read(self, item: tuple[PlannedChunk, Buffer]) -> _ReadChunk:
         chunk, buffer = item
         content = buffer.view[_shift(chunk) :][: chunk.size]
+        small: dict[tuple[int, str], list[PlannedExtent]] = defaultdict(list)  # tree and directory -> whole files
         for extent in chunk.extents:
             file = self._plan.files[extent.file]
-            out = content[extent.chunk_offset : extent.chunk_offset + extent.length]
-            try:
-                done = self._read_extent(file, extent, out)
-                reason = "" if done == extent.length else "became shorter while it was packed"
-            except OSError as error:
-                done, reason = 0, error.strerror or str(error)
-            if reason:
-                out[done:] = bytes(extent.length - done)  # another chunk's bytes may be in the buffer
-                self._lost.setdefault(extent.file, Problem(file.entry.path, reason))
+            if extent.length == file.entry.size < DIRECT_MINIMUM:
+                small[id(file.tree), split(file.relative)[0]].append(extent)
+            else:
+                self._read_large(file, extent, content)
+        for extents in small.values():
+            self._read_small(extents, content)
         return _ReadChunk(chunk, buffer, content)
 
-    def _read_extent(self, file: SourceFile, extent: PlannedExtent, out: memoryview) -> int:
-        with file.open() as fd:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.EINVAL, "is no regular file any more")
-            done = read_at(fd, extent.file_offset, out)
-            if not file.unchanged(os.fstat(fd)):
-                self._changed.setdefault(extent.file, Problem(file.entry.path, "changed while it was packed"))
-        return done
+    def _read_large(self, file: SourceFile, extent: PlannedExtent, content: memoryview) -> None:
+        out = content[extent.chunk_offset : extent.chunk_offset + extent.length]
+        try:
+            with file.open() as fd:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    self._lose(extent, content, _NOT_REGULAR)
+                elif read_at(fd, extent.file_offset, out) != extent.length:
+                    self._lose(extent, content, _SHORT)
+                elif not file.unchanged(os.fstat(fd)):
+                    self._note_change(extent)
+        except OSError as error:
+            self._lose(extent, content, error.strerror or str(error))
+
+    def _read_small(self, extents: Sequence[PlannedExtent], content: memoryview) -> None:
+        """Reads whole files of one directory."""
+        files = [self._plan.files[extent.file] for extent in extents]
+        folder = split(files[0].relative)[0]
+        wanted = []
+        for file, extent in zip(files, extents, strict=True):
+            name = split(file.relative)[1]
+            scanned = (file.entry.mtime_ns, *file.identity)
+            wanted.append(native.OldFile(name, extent.chunk_offset, extent.length, *scanned))
+        try:
+            with files[0].tree.handles.lease(folder) as directory:
+                results = native.read_files(directory, wanted, content)
+        except OSError as error:
+            results = [error.errno or errno.EIO] * len(extents)
+        for extent, result in zip(extents, results, strict=True):
+            if result == native.CHANGED:
+                self._note_change(extent)
+            elif result:
+                self._lose(extent, content, _READ_PROBLEMS.get(result) or os.strerror(result))
+
+    def _note_change(self, extent: PlannedExtent) -> None:
+        path = self._plan.files[extent.file].entry.path
+        self._changed.setdefault(extent.file, Problem(path, "changed while it was packed"))
+
+    def _lose(self, extent: PlannedExtent, content: memoryview, reason: str) -> None:
+        # Another chunk's bytes may be in the buffer.
+        content[extent.chunk_offset : extent.chunk_offset + extent.length] = bytes(extent.length)
+        self._lost.setdefault(extent.file, Problem(self._plan.files[extent.file].entry.path, reason))
 
     def encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
         read, spare = item
@@ -298,20 +347,39 @@ class _SnapshotWriter:
         ]
         size = 0
         if planned.codec.id != RAW.id:
-            size = self._backend.encode(planned.codec, chunk, spare.view[: int(planned.size * _GAIN)])
+            size = self.backend.encode(planned.codec, chunk, spare.view[: int(planned.size * _GAIN)])
         if size:
             read.buffer.release()
             compressor_id, buffer, stored = planned.codec.id, spare, spare.view[:size]
         else:
             spare.release()
             compressor_id, buffer, stored = RAW.id, read.buffer, chunk
-        return _EncodedChunk(planned, buffer, compressor_id, stored, self._digest(stored), extents)
+        if size and self._checks is not None:
+            self._check(planned.codec, stored, extents, self._checks)
+        is_extent = stored is chunk and len(extents) == 1  # whose digest is known already
+        digest = extents[0].digest if is_extent else self._digest(stored)
+        return _EncodedChunk(planned, buffer, compressor_id, stored, digest, extents)
+
+    def _check(self, codec: Codec, stored: memoryview, extents: Sequence[Extent], checks: BufferPool) -> None:
+        """Raises DumontError unless the encoded chunk decodes to the bytes that were read."""
+        buffer = checks.acquire()
+        content = buffer.view[: extents[-1].chunk_offset + extents[-1].length]
+        with suppress(DamagedError):
+            self.backend.decode(codec.id, stored, content)
+        for extent in extents:
+            if self._digest(content[extent.chunk_offset : extent.chunk_offset + extent.length]) != extent.digest:
+                raise DumontError(
+                    f"chunk {extent.chunk}: {codec.name} on {self.backend.name} does not give back what it got; "
+                    "this is a defect of dumont-gpu or of the machine"
+                )
+        buffer.release()
 
     def write(self, chunk: _EncodedChunk) -> None:
         number, size = chunk.planned.number, len(chunk.stored)
         self._sink.write_at(self._end, chunk.stored)
-        self._entries[number] = ChunkEntry(self._end, size, chunk.planned.size, chunk.compressor_id, chunk.digest[:8])
-        self._digests[number] = chunk.digest
+        entry = ChunkEntry(self._end, size, chunk.planned.size, chunk.compressor_id, chunk.digest[:8])
+        codec = chunk.planned.codec.name if chunk.compressor_id else RAW.name
+        self._written[number] = entry, chunk.digest, codec
         for planned, extent in zip(chunk.planned.extents, chunk.extents, strict=True):
             self._extents[planned.file].append(extent)
         self._end = align_up(self._end + size)
@@ -326,18 +394,19 @@ class _SnapshotWriter:
         """Writes manifest, index and header; returns the header and the size of the snapshot."""
         entries = self._file_entries(found) + found.others
         entries = _without_orphans(sorted(entries, key=lambda entry: entry.sort_key), found)
+        written = [self._written[number] for number in range(len(self._written))]
         manifest = Manifest(
             method=options.method,
             tool=f"dumont-gpu {__version__}",
             created_ns=_now_ns(),
-            chunk_digests=tuple(self._digests),
+            chunk_digests=tuple(digest for _, digest, _ in written),
             digest=options.digest,
             entries=tuple(entries),
             root=found.root,
         ).to_json()
         stored = memoryview(bytearray(len(manifest) + len(manifest) // 128 + 64 * KiB))
         stored = stored[: Lz4().encode(memoryview(manifest), stored)]
-        chunks = [entry for entry in self._entries if entry is not None]
+        chunks = [entry for entry, _, _ in written]
         index = index_to_bytes(chunks)
         header = Header(
             num_chunks=len(chunks),
@@ -362,18 +431,16 @@ class _SnapshotWriter:
     def codec_bytes(self) -> dict[str, tuple[int, int]]:
         """Original and stored bytes by codec."""
         totals: dict[str, tuple[int, int]] = {}
-        for planned, entry in zip(self._plan.chunks, self._entries, strict=True):
-            if entry is not None:
-                name = planned.codec.name if entry.compressor_id else RAW.name
-                original, stored = totals.get(name, (0, 0))
-                totals[name] = (original + entry.size_original, stored + entry.size_compressed)
+        for entry, _, name in self._written.values():
+            original, stored = totals.get(name, (0, 0))
+            totals[name] = (original + entry.size_original, stored + entry.size_compressed)
         return totals
 
     def _file_entries(self, found: Scan) -> list[FileEntry]:
         entries = []
         for index, file in enumerate(self._plan.files):
             leader = self._plan.copies.get(index, index)
-            problem = self._lost.get(index) or self._lost.get(leader)
+            problem = self._problem(index) or self._problem(leader)
             if problem is not None:
                 found.problems.append(Problem(file.entry.path, problem.reason))
                 continue
@@ -381,10 +448,13 @@ class _SnapshotWriter:
             if changed is not None:
                 found.problems.append(Problem(file.entry.path, changed.reason))
             extents = sorted(self._extents.get(leader, ()), key=lambda extent: extent.file_offset)
-            if sum(extent.length for extent in extents) != self._planned[leader]:
+            if sum(extent.length for extent in extents) != self._plan.planned.get(leader, 0):
                 raise DumontError(f"{printable(file.entry.path)}: an extent is missing; this is a defect of dumont-gpu")
-            entries.append(replace(file.entry, extents=tuple(extents), changed=changed is not None))
+            entries.append(file.entry._replace(extents=tuple(extents), changed=changed is not None))
         return entries
+
+    def _problem(self, index: int) -> Problem | None:
+        return self._plan.problems.get(index) or self._lost.get(index)
 
 
 def _shift(chunk: PlannedChunk) -> int:

@@ -10,7 +10,7 @@ import mmap
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wake the main thread
@@ -40,10 +40,10 @@ class Buffer:
 
 
 class BufferPool:
-    """A fixed number of buffers of one size (bytes), allocated on first use."""
+    """A fixed number of buffers of one size (bytes), allocated on first use; `on_new` sees each of them once."""
 
-    def __init__(self, count: int, size: int) -> None:
-        self.count, self.size = count, size
+    def __init__(self, count: int, size: int, on_new: Callable[[memoryview], None] = lambda memory: None) -> None:
+        self.count, self.size, self._on_new = count, size, on_new
         self._unallocated = count
         self._free: list[Buffer] = []
         self._changed = threading.Condition()
@@ -62,7 +62,9 @@ class BufferPool:
             if self._free:
                 return self._free.pop()
             self._unallocated -= 1
-        return Buffer(self.size, self)
+        buffer = Buffer(self.size, self)
+        self._on_new(buffer.view)
+        return buffer
 
     @property
     def free_count(self) -> int:
@@ -174,6 +176,7 @@ class Pipeline:
                     running[0] -= 1
                     last = not running[0]
                 if last:
+                    source.close()
                     results.finish()
                 with self._ending:
                     self._ended += 1
@@ -239,6 +242,11 @@ class _Shared(Generic[T]):
     def __next__(self) -> T:
         with self._lock:
             return next(self._iterator)
+
+    def close(self) -> None:
+        """Ends a generator here and now, not when it is collected: it may hold threads and descriptors."""
+        if isinstance(self._iterator, Generator):
+            self._iterator.close()
 
 
 def _add_note(error: BaseException, note: str) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from typing import Final, TypeVar
+
+from blake3 import blake3
 
 from dumont_gpu.codecs import Codec
 from dumont_gpu.errors import UsageError
@@ -25,7 +25,10 @@ _SAMPLES: Final = 4  # checkpoints of one model share size and header, but not t
 _SAMPLE_SIZE: Final = 4 * KiB
 _LARGE: Final = 16 * MiB  # worth a thread of its own
 _HASH_PIECE: Final = 1 * MiB
-
+_PARTIAL_CHUNKS: Final = 4 * 8  # at most one per flush and codec, with its element type
+_ENCODE_RATE: Final = {"lz4": 0.6e9, "lz4_hc": 0.1e9, "zipnn": 2.5e9}  # bytes per second, measured on a Zen 4 core
+_FASTEST: Final = 10e9
+_SECONDS_PER_EXTENT: Final = 20e-6
 
 T = TypeVar("T")
 
@@ -50,21 +53,8 @@ class PlannedChunk:
     extents: list[PlannedExtent] = field(default_factory=list)
 
 
-@dataclass(slots=True)
 class Plan:
-    files: Sequence[SourceFile]
-    chunks: list[PlannedChunk]
-    copies: dict[int, int]  # file index -> index of the file with the same content, whose extents it shares
-    problems: dict[int, Problem]  # file index -> why it cannot be packed
-
-    @property
-    def size(self) -> int:
-        """Original bytes in all chunks."""
-        return sum(chunk.size for chunk in self.chunks)
-
-
-def plan_chunks(files: Sequence[SourceFile], method: str, chunk_size: int, threads: int) -> Plan:
-    """Plans the chunks of a snapshot. Reads samples of large files, and all of those that look like copies.
+    """How the files of a scan become chunks. The chunks are cut one by one, while the first of them are packed.
 
     Args:
         files: what to pack, in path order.
@@ -75,85 +65,153 @@ def plan_chunks(files: Sequence[SourceFile], method: str, chunk_size: int, threa
     Raises:
         UsageError: more chunks than a snapshot may have.
     """
-    problems: dict[int, Problem] = {}
-    with ThreadPoolExecutor(threads) as pool:
-        copies = _find_copies(files, pool, problems)
-        unique = [index for index in range(len(files)) if index not in copies and index not in problems]
-        sampled = [index for index in unique if _is_sampled(files[index])]
-        found = chain(
-            _map_files(partial(_find_regions, method=method), sampled, files, pool, problems),
-            ((index, _by_extension(files[index], method)) for index in unique if not _is_sampled(files[index])),
-        )
-        chunks = _cut(found, chunk_size)
-    if len(chunks) > MAX_CHUNKS:
-        raise UsageError(f"{len(chunks)} chunks; a snapshot may have {MAX_CHUNKS}: choose a larger --chunk-size")
-    return Plan(files, chunks, copies, problems)
+
+    def __init__(self, files: Sequence[SourceFile], method: str, chunk_size: int, threads: int) -> None:
+        self.files = files
+        self.copies: dict[int, int] = {}  # file index -> index of the file with the same content
+        self.problems: dict[int, Problem] = {}  # file index -> why it cannot be packed
+        self.planned: dict[int, int] = defaultdict(int)  # file index -> bytes of it in chunks
+        self._method, self._chunk_size, self._threads = method, chunk_size, threads
+        self._cutter = _Cutter(chunk_size, self.planned)
+        self.size = sum(file.entry.size for file in files)  # an upper bound until all chunks are cut
+        self.max_chunks = self.size // chunk_size + _PARTIAL_CHUNKS
+        if self.size // chunk_size > MAX_CHUNKS - _PARTIAL_CHUNKS:
+            raise UsageError(
+                f"{self.max_chunks} chunks; a snapshot may have {MAX_CHUNKS}: choose a larger --chunk-size"
+            )
+
+    def chunks(self) -> Iterator[PlannedChunk]:
+        """Yields the chunks, once. Reads samples of large files, and all of those that look like copies."""
+        sizes = _equal((file.entry.size, i) for i, file in enumerate(self.files) if file.entry.size >= _SHARE_MINIMUM)
+        alike = {index for group in sizes for index in group}
+        with ThreadPoolExecutor(self._threads) as pool:
+            yield from self._cut([index for index in range(len(self.files)) if index not in alike], pool)
+            self.copies = self._find_copies(sizes, pool)
+            yield from self._cut([index for index in sorted(alike) if index not in self.copies], pool)
+        self.size = sum(self.planned.values())
+
+    def _cut(self, indices: Sequence[int], pool: ThreadPoolExecutor) -> Iterator[PlannedChunk]:
+        """Cuts files into chunks: first small ones, which take longest per byte, while a look is taken at others."""
+        indices = [index for index in indices if index not in self.problems]
+        sampled = self._map_files(self._find_regions, filter(self._is_sampled, indices), pool)
+        for index in indices:
+            if not self._is_sampled(index):
+                yield from self._cutter.add(index, [self._by_extension(index)])
+        yield from self._cutter.flush()
+        for index, regions in sampled:
+            yield from self._cutter.add(index, regions)
+        yield from self._cutter.flush()
+
+    def _is_sampled(self, index: int) -> bool:
+        """Whether cutting the file into regions takes a look at it: a large one's bytes, or a sparse one's holes."""
+        file = self.files[index]
+        return file.entry.size >= PROBE_MINIMUM or file.allocated < file.entry.size
+
+    def _by_extension(self, index: int) -> Region:
+        entry = self.files[index].entry
+        return Region(0, entry.size, UNIFORM_METHODS.get(self._method) or codec_for_small_file(entry.path))
+
+    def _find_regions(self, file: SourceFile) -> list[Region]:
+        ranges = file.data_ranges()
+        codec = UNIFORM_METHODS.get(self._method)
+        if codec is None and file.entry.size < PROBE_MINIMUM:
+            codec = codec_for_small_file(file.entry.path)
+        if codec is None:
+            with file.open() as fd:
+                regions = find_regions(fd, ranges)
+            if len(regions) <= MAX_EXTENTS // 2:
+                return regions
+        return [Region(start, end, codec or LZ4) for start, end in ranges]
+
+    def _find_copies(self, groups: list[list[int]], pool: ThreadPoolExecutor) -> dict[int, int]:
+        """Maps files to an earlier file of the same content: same size, then same samples, then same digest."""
+        for digest in (_sample_digest, _content_digest):
+            candidates = (index for group in groups for index in group)
+            digests = dict(self._map_files(digest, candidates, pool))
+            groups = [
+                equal
+                for group in groups
+                for equal in _equal((digests[index], index) for index in group if index in digests)
+            ]
+        return {index: group[0] for group in groups for index in group[1:]}
+
+    def _map_files(
+        self, work: Callable[[SourceFile], T], indices: Iterable[int], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, T]]:
+        """Yields (index, result), large files first; a file that cannot be read becomes a problem instead.
+
+        Only large files go through the pool, all at once: for small ones, handing over costs three times the work.
+        """
+
+        def guarded(index: int) -> T | OSError:
+            try:
+                return work(self.files[index])
+            except OSError as error:
+                return error
+
+        large: list[int] = []
+        small: list[int] = []
+        for index in indices:
+            (large if self.files[index].entry.size >= _LARGE else small).append(index)
+        results = chain(zip(large, pool.map(guarded, large), strict=True), zip(small, map(guarded, small), strict=True))
+        return self._without_problems(results)
+
+    def _without_problems(self, results: Iterable[tuple[int, T | OSError]]) -> Iterator[tuple[int, T]]:
+        for index, result in results:
+            if isinstance(result, OSError):
+                self.problems[index] = Problem(self.files[index].entry.path, result.strerror or str(result))
+            else:
+                yield index, result
 
 
-def _is_sampled(file: SourceFile) -> bool:
-    """Whether cutting the file into regions takes a look at it: a large one's bytes, or a sparse one's holes."""
-    return file.entry.size >= PROBE_MINIMUM or file.allocated < file.entry.size
+class _Cutter:
+    """Cuts regions into chunks: full ones hold one extent; what is left shares chunks with others of the codec."""
 
+    def __init__(self, chunk_size: int, planned: dict[int, int]) -> None:
+        self._chunk_size, self._planned = chunk_size, planned
+        self._shared: dict[Codec, PlannedChunk] = {}
+        self._count = 0
 
-def _by_extension(file: SourceFile, method: str) -> list[Region]:
-    codec = UNIFORM_METHODS.get(method) or codec_for_small_file(file.entry.path)
-    return [Region(0, file.entry.size, codec)]
-
-
-def _find_regions(file: SourceFile, method: str) -> list[Region]:
-    ranges = file.data_ranges()
-    codec = UNIFORM_METHODS.get(method)
-    if codec is None and file.entry.size < PROBE_MINIMUM:
-        codec = codec_for_small_file(file.entry.path)
-    if codec is None:
-        with file.open() as fd:
-            regions = find_regions(fd, ranges)
-        if len(regions) <= MAX_EXTENTS // 2:
-            return regions
-    return [Region(start, end, codec or LZ4) for start, end in ranges]
-
-
-def _cut(found: Iterable[tuple[int, list[Region]]], chunk_size: int) -> list[PlannedChunk]:
-    """Full chunks hold one extent; what is left of regions shares chunks with others of the same codec."""
-    chunks: list[PlannedChunk] = []
-    shared: dict[Codec, PlannedChunk] = {}
-
-    def new_chunk(codec: Codec) -> PlannedChunk:
-        chunks.append(PlannedChunk(len(chunks), codec))
-        return chunks[-1]
-
-    def add(chunk: PlannedChunk, index: int, start: int, length: int) -> None:
-        chunk.extents.append(PlannedExtent(index, start, chunk.size, length))
-        chunk.size += length
-
-    for index, regions in found:
+    def add(self, index: int, regions: Iterable[Region]) -> Iterator[PlannedChunk]:
+        """Puts the regions of file number `index` into chunks; yields those that are full."""
         for region in regions:
             start = region.start
-            while region.end - start >= chunk_size:
-                add(new_chunk(region.codec), index, start, chunk_size)
-                start += chunk_size
+            while region.end - start >= self._chunk_size:
+                chunk = self._new_chunk(region.codec)
+                self._append(chunk, index, start, self._chunk_size)
+                start += self._chunk_size
+                yield chunk
             while start < region.end:
-                chunk = shared.get(region.codec)
-                if chunk is None or chunk.size == chunk_size:
-                    chunk = shared[region.codec] = new_chunk(region.codec)
-                length = min(region.end - start, chunk_size - chunk.size)
-                add(chunk, index, start, length)
+                chunk = self._shared.get(region.codec) or self._new_chunk(region.codec)
+                length = min(region.end - start, self._chunk_size - chunk.size)
+                self._append(chunk, index, start, length)
                 start += length
-    return chunks
+                if chunk.size < self._chunk_size:
+                    self._shared[region.codec] = chunk
+                else:
+                    self._shared.pop(region.codec, None)
+                    yield chunk
+
+    def flush(self) -> Iterator[PlannedChunk]:
+        """Yields the chunks that are not full, those that take longest first."""
+        chunks = sorted(self._shared.values(), key=_expected_seconds, reverse=True)
+        self._shared.clear()
+        yield from chunks
+
+    def _new_chunk(self, codec: Codec) -> PlannedChunk:
+        self._count += 1
+        return PlannedChunk(self._count - 1, codec)
+
+    def _append(self, chunk: PlannedChunk, index: int, start: int, length: int) -> None:
+        chunk.extents.append(PlannedExtent(index, start, chunk.size, length))
+        chunk.size += length
+        self._planned[index] += length
 
 
-def _find_copies(files: Sequence[SourceFile], pool: ThreadPoolExecutor, problems: dict[int, Problem]) -> dict[int, int]:
-    """Maps files to an earlier file of the same content: same size, then same samples, then same SHA-256."""
-    groups = _equal((file.entry.size, index) for index, file in enumerate(files) if file.entry.size >= _SHARE_MINIMUM)
-    for digest in (_sample_digest, _content_digest):
-        candidates = [index for group in groups for index in group]
-        digests = dict(_map_files(digest, candidates, files, pool, problems))
-        groups = [
-            equal
-            for group in groups
-            for equal in _equal((digests[index], index) for index in group if index in digests)
-        ]
-    return {index: group[0] for group in groups for index in group[1:]}
+def _expected_seconds(chunk: PlannedChunk) -> float:
+    """About how long one core takes to read and encode the chunk: only the order matters."""
+    rate = _ENCODE_RATE.get(chunk.codec.name, _FASTEST)
+    return chunk.size / rate + len(chunk.extents) * _SECONDS_PER_EXTENT
 
 
 def _equal(keyed: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
@@ -165,7 +223,7 @@ def _equal(keyed: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
 
 
 def _sample_digest(file: SourceFile) -> bytes:
-    digest = hashlib.sha256()
+    digest = blake3()
     with file.open() as fd:
         for sample in range(_SAMPLES):
             digest.update(os.pread(fd, _SAMPLE_SIZE, (file.entry.size - _SAMPLE_SIZE) * sample // (_SAMPLES - 1)))
@@ -173,36 +231,8 @@ def _sample_digest(file: SourceFile) -> bytes:
 
 
 def _content_digest(file: SourceFile) -> bytes:
-    digest = hashlib.sha256()
+    digest = blake3()
     with file.open() as fd:
         for offset in range(0, file.entry.size, _HASH_PIECE):
             digest.update(os.pread(fd, _HASH_PIECE, offset))
     return digest.digest()
-
-
-def _map_files(
-    work: Callable[[SourceFile], T],
-    indices: Sequence[int],
-    files: Sequence[SourceFile],
-    pool: ThreadPoolExecutor,
-    problems: dict[int, Problem],
-) -> Iterator[tuple[int, T]]:
-    """Yields (index, result), large files first; a file that cannot be read becomes a problem instead.
-
-    Only large files go through the pool: for small ones, handing over costs three times what the work does.
-    """
-
-    def guarded(index: int) -> T | OSError:
-        try:
-            return work(files[index])
-        except OSError as error:
-            return error
-
-    large = [index for index in indices if files[index].entry.size >= _LARGE]
-    small = [index for index in indices if files[index].entry.size < _LARGE]
-    results = chain(zip(large, pool.map(guarded, large), strict=True), zip(small, map(guarded, small), strict=True))
-    for index, result in results:
-        if isinstance(result, OSError):
-            problems[index] = Problem(files[index].entry.path, result.strerror or str(result))
-        else:
-            yield index, result

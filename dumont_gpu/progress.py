@@ -47,6 +47,13 @@ class Meter:
         self._next_report = 0.0
         self._report()
 
+    def expect(self, total_bytes: int, total_chunks: int) -> None:
+        """Corrects the totals, once they are known."""
+        with self._lock:
+            self._total_bytes, self._total_chunks = total_bytes, total_chunks
+            if self._chunks == total_chunks:
+                self._report()
+
     def add(self, size: int) -> None:
         """Counts one finished chunk of `size` original bytes."""
         with self._lock:

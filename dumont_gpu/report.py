@@ -110,6 +110,11 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
         f"{format_size(result.compressed_size)} in {result.seconds:.1f} s on {result.device}, {checked}: "
         f"{result.target_path}"
     ]
+    if result.resumed:
+        lines.append(
+            f"  went on with an interrupted restore: {result.resumed_chunks} of {result.num_chunks} chunks were there, "
+            f"{format_size(result.fetched_size)} fetched"
+        )
     if result.kept:
         lines.append(f"  {result.kept:,} entries of the target kept")
     lines += [f"  {printable(path)}: changed while it was packed" for path in result.changed_files]

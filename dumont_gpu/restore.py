@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import time
 from collections import defaultdict
@@ -22,10 +24,13 @@ from dumont_gpu.manifest import EntryType, Extent, FileEntry, with_new_leaders
 from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
+from dumont_gpu.resume import remaining
 from dumont_gpu.snapshot import Snapshot, parallel_reads, read_snapshot
 from dumont_gpu.storage import NetworkOptions, Source, open_source
+from dumont_gpu.tree.existing import Overwrite
 from dumont_gpu.tree.handles import split
-from dumont_gpu.tree.place import Overwrite, PlaceOptions, TreeWriter
+from dumont_gpu.tree.journal import NAMES, Journal
+from dumont_gpu.tree.place import PlaceOptions, TreeWriter
 
 RAW: Final = Raw()
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
@@ -44,6 +49,7 @@ class RestoreOptions:
     sync: bool = True
     max_size: int = DEFAULT_MAX_SIZE  # bytes that all files together may declare
     device: str = "auto"
+    gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
     jobs: int = 0  # threads that check and decode; 0: one per core
     memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
     network: NetworkOptions = field(default_factory=NetworkOptions)
@@ -57,9 +63,12 @@ class RestoreResult:
     snapshot_id: str
     target_path: str
     original_size: int  # of the restored files
-    compressed_size: int  # stored bytes that were read for them
+    compressed_size: int  # stored bytes of the chunks they need
     num_files: int  # entries restored, directories and links included
     num_chunks: int
+    resumed: bool  # it went on with an interrupted restore
+    resumed_chunks: int  # that were in their files already
+    fetched_size: int  # stored bytes of the other chunks, which this run read
     kept: int  # entries of the target left as they were
     verified: bool  # the content of every file was checked, beyond the stored bytes
     changed_files: tuple[str, ...]  # files that changed while they were packed: theirs may be bytes of two moments
@@ -90,47 +99,61 @@ def restore(
 ) -> RestoreResult:
     """Restores a snapshot, or the part of it that `options` select, under `target`.
 
+    After an interruption, the same call goes on from what is there.
+
     Raises:
         SnapshotNotFoundError: nothing is at `source`.
         DamagedError, UnsupportedError: the snapshot cannot be used; nothing wrong was written as right.
-        UsageError: the target is not empty, and `options.overwrite` does not say what to do.
+        UsageError: the target is not empty, and `options.overwrite` does not say what to do; or it holds what another
+            restore has begun.
         NoSpaceError: the target has too little room.
         DumontError: anything else that keeps the tree from being complete.
     """
     options = options or RestoreOptions()
     started = time.monotonic()
-    backend = select_backend(options.device)
+    backend = select_backend(options.device, _jobs(options), options.gpu_memory)
     opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
         selected = _select(snapshot, options)
-        writer = TreeWriter(target, _place_options(options), snapshot.manifest.root)
+        journal, names = _journal(snapshot, options), _journal_names(snapshot)
+        writer = TreeWriter(target, _place_options(options), journal, snapshot.manifest.root, names)
         try:
             entries = writer.resolve(selected)
-            files = [entry for entry in entries if entry.type is EntryType.FILE]
-            job = _RestoreJob(snapshot, files, writer, backend, options)
+            todo, seconds = _what_remains(entries, snapshot, writer, options, progress)
+            job = _RestoreJob(snapshot, _files(todo), writer, backend, options)
             _check_bounds(job, writer, target)
-            writer.prepare(entries)
-            seconds = job.run(progress)
+            if todo:
+                writer.begin()
+            writer.prepare(todo)
+            seconds |= job.run(progress)
             writer.finish()
         finally:
             writer.close()
     except OSError as error:
         place = os.fsdecode(error.filename) if error.filename else target
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
+        message = f"{place}: {reason}; the restore is incomplete, the same command goes on"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpaceError(f"{place}: the disk is full; the restore is incomplete") from None
-        raise DumontError(f"{place}: {error.strerror or error}; the restore is incomplete") from error
+            raise NoSpaceError(message) from None
+        raise DumontError(message) from error
     finally:
+        backend.close()
         if isinstance(source, str):
             opened.close()
+    files = _files(entries)
+    needed = {extent.chunk for file in files for extent in file.extents}
     return RestoreResult(
         snapshot_path=opened.location,
         snapshot_id=snapshot.id,
         target_path=target,
         original_size=sum(file.size for file in files),
-        compressed_size=job.stored_size,
+        compressed_size=sum(snapshot.chunks[chunk].size_compressed for chunk in needed),
         num_files=len(entries),
-        num_chunks=len(job.chunks),
+        num_chunks=len(needed),
+        resumed=writer.resumed,
+        resumed_chunks=len(needed) - len(job.chunks),
+        fetched_size=job.stored_size,
         kept=writer.kept,
         verified=options.verify,
         changed_files=tuple(file.path for file in files if file.changed),
@@ -143,7 +166,7 @@ def restore(
 def plan_restore(source: str | Source, options: RestoreOptions | None = None) -> RestorePlan:
     """Reads the table of contents and says what a restore would do. Raises as `restore` does."""
     options = options or RestoreOptions()
-    select_backend(options.device)
+    select_backend(options.device).close()
     opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
@@ -160,8 +183,44 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None) ->
     )
 
 
+def _jobs(options: RestoreOptions) -> int:
+    return options.jobs or default_jobs()
+
+
 def _place_options(options: RestoreOptions) -> PlaceOptions:
     return PlaceOptions(options.overwrite, options.preserve_special, options.owner, options.sync)
+
+
+def _journal(snapshot: Snapshot, options: RestoreOptions) -> Journal:
+    """Identifies the restore: the same command goes on with what an interrupted one left, any other does not."""
+    selection = [sorted(options.include), sorted(options.exclude), options.owner, options.preserve_special]
+    return Journal(snapshot.id, hashlib.sha256(json.dumps(selection).encode()).hexdigest())
+
+
+def _journal_names(snapshot: Snapshot) -> set[str]:
+    """Names that a journal might have, but that entries of the snapshot have."""
+    return {entry.path for entry in snapshot.manifest.entries if entry.path.startswith(NAMES)}
+
+
+def _files(entries: Sequence[FileEntry]) -> list[FileEntry]:
+    return [entry for entry in entries if entry.type is EntryType.FILE]
+
+
+def _what_remains(
+    entries: list[FileEntry],
+    snapshot: Snapshot,
+    writer: TreeWriter,
+    options: RestoreOptions,
+    progress: ProgressCallback | None,
+) -> tuple[list[FileEntry], dict[str, float]]:
+    """Returns `entries` without what an interrupted run has written of their files, and the seconds to find it out."""
+    if not writer.resumed:
+        return entries, {}
+    jobs = options.jobs or default_jobs()
+    rest, seconds = remaining(_files(entries), writer, snapshot.digest, jobs, options.memory, progress)
+    remains = {entry.path: entry for entry in rest}
+    todo = (remains.get(entry.path) if entry.type is EntryType.FILE else entry for entry in entries)
+    return [entry for entry in todo if entry is not None], {"check": seconds}
 
 
 def _select(snapshot: Snapshot, options: RestoreOptions) -> list[FileEntry]:
@@ -232,14 +291,15 @@ class _RestoreJob:
         entries = [self._entry(number) for number in self.chunks]
         meter = Meter(progress, "restore", self.decoded_size, len(entries))
         largest = max((entry.size_original for entry in entries), default=1)
-        pairs = chunk_pairs(self.options.memory, largest)
-        stored, contents = (BufferPool(pairs, largest + ALIGNMENT) for _ in range(2))
+        self._backend.prepare(largest, decode=True)
+        jobs = _jobs(self.options) + self._backend.extra_jobs
+        pairs = chunk_pairs(self.options.memory, largest, jobs)
+        stored, contents = (BufferPool(pairs, largest + ALIGNMENT, self._backend.pin) for _ in range(2))
         pipeline = Pipeline(stored, contents, cancel=self._snapshot.source.cancel)
-        jobs = min(self.options.jobs or default_jobs(), pairs)
         fetched = pipeline.stage(
             "fetch", self._fetch, with_buffers(self.chunks, stored), threads=parallel_reads(self._snapshot.source)
         )
-        decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=jobs)
+        decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=min(jobs, pairs))
 
         def place(chunk: _LoadedChunk) -> None:
             self._place(chunk)
@@ -279,18 +339,18 @@ class _RestoreJob:
         return chunk
 
     def _place(self, chunk: _LoadedChunk) -> None:
-        small: dict[str, list[tuple[FileEntry, memoryview]]] = defaultdict(list)  # directory -> whole files
+        small: dict[str, list[tuple[FileEntry, int]]] = defaultdict(list)  # directory -> whole files, offsets in chunk
         for file, extents in self._places[chunk.number]:
+            if extents[0].length == file.size < DIRECT_MINIMUM:
+                small[split(file.path)[0]].append((file, extents[0].chunk_offset))
+                continue
             pieces = [
                 (extent.file_offset, chunk.content[extent.chunk_offset : extent.chunk_offset + extent.length])
                 for extent in extents
             ]
-            if extents[0].length == file.size < DIRECT_MINIMUM:
-                small[split(file.path)[0]].append((file, pieces[0][1]))
-            else:
-                self._writer.write(file, pieces)
-        for folder, contents in small.items():
-            self._writer.write_small(folder, contents)
+            self._writer.write(file, pieces)
+        for folder, files in small.items():
+            self._writer.write_small(folder, files, chunk.content)
         chunk.buffer.release()
 
     def _shift(self, number: int) -> int:

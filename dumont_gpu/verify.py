@@ -22,6 +22,7 @@ class VerifyOptions:
     content: bool = False  # also decode every chunk and check every file's content
     expect: str | None = None
     device: str = "auto"
+    gpu_memory: int | None = None
     jobs: int = 0
     memory: int = DEFAULT_MEMORY
     network: NetworkOptions = field(default_factory=NetworkOptions)
@@ -52,7 +53,9 @@ def verify(
     """
     options = options or VerifyOptions()
     started = time.monotonic()
-    backend = select_backend(options.device)
+    # Stored bytes alone are checked by the CPU, and a device that nobody asked for need not wake up.
+    device = options.device if options.content or options.device != "auto" else "cpu"
+    backend = select_backend(device, _jobs(options), options.gpu_memory)
     opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
@@ -60,6 +63,7 @@ def verify(
         job.run(progress)
         _check_padding(snapshot)
     finally:
+        backend.close()
         if isinstance(source, str):
             opened.close()
     if job.damaged:
@@ -79,6 +83,10 @@ def verify(
     )
 
 
+def _jobs(options: VerifyOptions) -> int:
+    return options.jobs or default_jobs()
+
+
 class _VerifyJob:
     """The stages of a verification: fetch, check. A damaged chunk does not end it."""
 
@@ -93,8 +101,11 @@ class _VerifyJob:
         chunks = self._snapshot.chunks
         meter = Meter(progress, "verify", self.original_size, len(chunks))
         largest = max((chunk.size_original for chunk in chunks), default=1)
-        pairs = chunk_pairs(self._options.memory, largest)
-        stored, contents = BufferPool(pairs, largest + CHUNK_ALIGNMENT), BufferPool(pairs, largest)
+        if self._options.content:
+            self._backend.prepare(largest, decode=True)
+        jobs = _jobs(self._options) + self._backend.extra_jobs
+        pairs = chunk_pairs(self._options.memory, largest, jobs)
+        stored, contents = (BufferPool(pairs, largest + CHUNK_ALIGNMENT, self._backend.pin) for _ in range(2))
         source = self._snapshot.source
         pipeline = Pipeline(stored, contents, cancel=source.cancel)
         fetched = pipeline.stage(
@@ -108,8 +119,7 @@ class _VerifyJob:
             spare.release()
             meter.add(chunks[number].size_original)
 
-        jobs = min(self._options.jobs or default_jobs(), pairs)
-        pipeline.stage("check", check, with_buffers(fetched, contents), threads=jobs)
+        pipeline.stage("check", check, with_buffers(fetched, contents), threads=min(jobs, pairs))
         pipeline.run()
 
     def _fetch(self, item: tuple[int, Buffer]) -> tuple[int, Buffer]:

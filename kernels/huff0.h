@@ -151,9 +151,20 @@ DUMONT_HD bool spread_fse_symbols(const FseCounts& counts, uint8_t* cells /* [1 
     return position == 0;
 }
 
-DUMONT_HD bool build_fse_table(const FseCounts& counts, FseCell* table /* [1 << log] */) {
+// Scratch of parse_tree: on the device in shared memory, where a thread's stack would be reserved for all threads.
+struct ParseWorkspace {
+    uint8_t weights[kMaxExplicitWeights + 1];
+    FseCounts counts;
+    FseCell table[1 << kMaxFseLog];
     uint8_t cells[1 << kMaxFseLog];
     uint8_t next[256];
+};
+
+DUMONT_HD bool build_fse_table(ParseWorkspace& work) {
+    const FseCounts& counts = work.counts;
+    FseCell* table = work.table;
+    uint8_t* cells = work.cells;
+    uint8_t* next = work.next;
     if (!spread_fse_symbols(counts, cells)) return false;
     for (uint32_t s = 0; s < counts.symbols; ++s) {
         next[s] = static_cast<uint8_t>(counts.count[s] < 0 ? 1 : counts.count[s]);
@@ -169,11 +180,12 @@ DUMONT_HD bool build_fse_table(const FseCounts& counts, FseCell* table /* [1 << 
 }
 
 // Decodes the weights with two interleaved states until the stream runs dry; returns their number, 0 if damaged.
-DUMONT_HD uint32_t parse_fse_weights(const uint8_t* data, uint32_t size, uint8_t* weights /* [255] */) {
-    FseCounts counts;
-    FseCell table[1 << kMaxFseLog];
+DUMONT_HD uint32_t parse_fse_weights(const uint8_t* data, uint32_t size, ParseWorkspace& work) {
+    const FseCounts& counts = work.counts;
+    const FseCell* table = work.table;
+    uint8_t* weights = work.weights;
     BackwardBits bits;
-    if (!parse_fse_counts(data, size, counts) || !build_fse_table(counts, table)) return 0;
+    if (!parse_fse_counts(data, size, work.counts) || !build_fse_table(work)) return 0;
     if (!open_backward_bits(data + counts.size, size - counts.size, bits)) return 0;
     uint32_t state[2];
     state[0] = read_bits(bits, counts.log);
@@ -225,22 +237,21 @@ DUMONT_HD bool complete_tree(const uint8_t* weights, uint32_t count, HuffmanTree
     return true;
 }
 
-DUMONT_HD bool parse_tree(const uint8_t* block, uint32_t size, HuffmanTree& tree) {
+DUMONT_HD bool parse_tree(const uint8_t* block, uint32_t size, HuffmanTree& tree, ParseWorkspace& work) {
     if (size == 0) return false;
-    uint8_t weights[kMaxExplicitWeights];
     const uint32_t header = block[0];
     uint32_t count = 0;
     if (header >= kFirstDirectHeader) {
         count = header - kFirstDirectHeader + 1;
         tree.size = 1 + (count + 1) / 2;
         if (tree.size > size) return false;
-        parse_direct_weights(block + 1, count, weights);
+        parse_direct_weights(block + 1, count, work.weights);
     } else {
         tree.size = 1 + header;
         if (tree.size > size) return false;
-        count = parse_fse_weights(block + 1, header, weights);
+        count = parse_fse_weights(block + 1, header, work);
     }
-    return count != 0 && complete_tree(weights, count, tree);
+    return count != 0 && complete_tree(work.weights, count, tree);
 }
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,21 @@
 // linkage the linker would keep one copy, perhaps one that this CPU cannot run.
 #pragma once
 
+#if defined(__CUDACC_RTC__)
+// NVRTC has no headers. The types are those of 64-bit Linux, so that overloads resolve as under nvcc.
+using int8_t = signed char;
+using int16_t = short;
+using int32_t = int;
+using int64_t = long;
+using uint8_t = unsigned char;
+using uint16_t = unsigned short;
+using uint32_t = unsigned int;
+using uint64_t = unsigned long;
+using uintptr_t = unsigned long;
+static_assert(sizeof(uint64_t) == 8 && sizeof(uintptr_t) == sizeof(void*), "the device shares the host's types");
+#else
 #include <stdint.h>
+#endif
 
 #if defined(__CUDACC__)
 #define DUMONT_HD static inline __host__ __device__

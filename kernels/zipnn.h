@@ -117,6 +117,27 @@ DUMONT_HD uint64_t plane_share(uint64_t block_bytes, uint32_t planes, uint32_t p
     return block_bytes / planes + (plane < block_bytes % planes);
 }
 
+DUMONT_HD void store_u64(uint8_t* out, uint64_t value) {
+    for (uint32_t i = 0; i < 8; ++i) out[i] = static_cast<uint8_t>(value >> (8 * i));
+}
+
+DUMONT_HD void write_header(const ElementType& type, uint32_t block_log2, uint64_t original_size, uint64_t stream_size,
+                            uint8_t* out /* [kHeaderSize] */) {
+    const uint8_t fields[16] = {'Z', 'N', 0, 5, 4, type.byte_reorder, type.bit_reorder, 0,
+                                1,   0,   0, 0, 0, 0, static_cast<uint8_t>(block_log2), type.dtype};
+    for (uint32_t i = 0; i < 16; ++i) out[i] = fields[i];
+    store_u64(out + 16, original_size);
+    store_u64(out + 24, stream_size);
+}
+
+// Which planes are worth a Huff0 block: zipnn keeps one only if it is below 0.95 of the raw size, and Huff0 itself refuses
+// fewer symbols.
+constexpr uint32_t kMinHuff0Symbols = 12;
+
+DUMONT_HD bool gains(uint64_t stored, uint64_t raw) {
+    return 20 * stored < 19 * raw;
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // The sign move: exponent alone in the top byte, sign next to the mantissa; and back.
 

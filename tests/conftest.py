@@ -5,18 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from servers import PROXY_VARIABLES, FaultServer, Moto, Nginx, Rclone, RcloneHttp
-
-from dumont_gpu.pack import PackOptions, PackResult, pack
-from dumont_gpu.restore import RestoreOptions, RestoreResult, restore
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 sys.path.insert(0, str(ROOT / "bench"))  # compare_trees is the judge of round trips here and there
+sys.path.insert(0, str(ROOT / "tests" / "emulator"))
+
+from emulated_device import EmulatedDevice, build  # noqa: E402
+
+from dumont_gpu.pack import PackOptions, PackResult, pack  # noqa: E402
+from dumont_gpu.restore import RestoreOptions, RestoreResult, restore  # noqa: E402
+
+
+def emulated_device(**faults: Any) -> EmulatedDevice:
+    """A CUDA device run by the emulator, or a skip where that cannot be built."""
+    if build() is None:
+        pytest.skip("the emulator of the CUDA kernels needs cmake and a C++ compiler")
+    return EmulatedDevice(**faults)
 
 
 @pytest.fixture

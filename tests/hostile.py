@@ -26,6 +26,7 @@ import pytest
 from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.restore import RestoreOptions, RestoreResult, plan_restore, restore
 from dumont_gpu.storage import MemorySource
+from dumont_gpu.tree.journal import NAMES
 from dumont_gpu.verify import VerifyOptions, verify
 
 HEADER = struct.Struct("<8sIIIIQQQQQ32s32s352s")  # without its digest
@@ -260,6 +261,13 @@ def clear_error(attempt: Callable[[], object], error: type[DumontError]) -> str:
 def tree(path: Path) -> dict[str, tuple[str, bytes]]:
     """What is below a directory: type and content or target of everything, links not followed."""
     return {os.fsdecode(os.path.relpath(entry, path)): _content(entry) for entry in _walk(path)}
+
+
+def written(path: Path) -> dict[str, tuple[str, bytes]]:
+    """What an unfinished restore left below a directory, but for what tells the next run to go on."""
+    left = {name: value for name, value in tree(path).items() if ".partial" not in name}
+    left.pop(NAMES[0], None)
+    return left
 
 
 def _walk(path: Path) -> Iterator[Path]:

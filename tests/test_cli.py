@@ -75,7 +75,7 @@ def test_json_lines(workspace: Path, snapshot: Path, target: Path) -> None:
     assert packed["excluded"] == 1
     assert packed["problems"] == []
     assert packed["device"] == "cpu"
-    assert set(packed["stage_seconds"]) == {"read", "encode", "write"}  # type: ignore[call-overload]
+    assert set(packed["stage_seconds"]) == {"plan", "read", "encode", "write"}  # type: ignore[call-overload]
     restored = summary("restore", snapshot, target)
     assert restored["snapshot_id"] == packed["snapshot_id"] == summary("info", snapshot)["snapshot_id"]
     assert summary("verify", snapshot)["content_size"] is None

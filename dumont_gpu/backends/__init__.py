@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+from dumont_gpu.backends.auto import AutoBackend
 from dumont_gpu.backends.base import Backend
 from dumont_gpu.backends.cpu import CpuBackend
+from dumont_gpu.backends.cuda import CudaBackend
+from dumont_gpu.backends.device import Device
 from dumont_gpu.errors import DeviceError, UsageError
 
 
-def select_backend(device: str) -> Backend:
+def select_backend(device: str, jobs: int = 1, gpu_memory: int | None = None) -> Backend:
     """Returns the backend for `device`: "auto", "cpu", or the number of a CUDA device ("0", "cuda:0").
 
+    Args:
+        device: only "auto" falls back to the CPU.
+        jobs: threads that decode on the CPU; "auto" compares the device with all of them.
+        gpu_memory: bytes of device memory to take at most; None: half of what is free.
+
     Raises:
-        UsageError: none of these.
-        DeviceError: a CUDA device that cannot be used. Only "auto" falls back to the CPU.
+        UsageError: no such kind of device.
+        DeviceError: a CUDA device that cannot be used.
     """
-    if device in ("auto", "cpu"):
+    if device == "cpu":
         return CpuBackend()
+    if device == "auto":
+        try:
+            return AutoBackend(CudaBackend(open_device(0), gpu_memory), jobs)
+        except DeviceError:
+            return CpuBackend()
     number = device.removeprefix("cuda:")
     if not number.isdigit():
         raise UsageError(f"unknown device {device!r}: auto, cpu, or the number of a CUDA device")
-    from dumont_gpu.doctor import missing_for_cuda
-
-    missing = missing_for_cuda(int(number))
-    raise DeviceError(f"CUDA device {number} cannot be used: {missing}; --device auto goes on without one")
+    return CudaBackend(open_device(int(number)), gpu_memory)
 
 
-__all__ = ["Backend", "CpuBackend", "select_backend"]
+def open_device(number: int) -> Device:
+    """Opens a CUDA device.
+
+    Raises:
+        DeviceError: it cannot be used; the message says what is missing.
+    """
+    from dumont_gpu.backends.requirements import missing_for_cuda
+
+    missing = missing_for_cuda(number)
+    if missing:
+        raise DeviceError(f"CUDA device {number} cannot be used: {missing}; --device auto goes on without one")
+    from dumont_gpu.backends.cupy_device import CupyDevice
+
+    return CupyDevice(number)
+
+
+__all__ = ["AutoBackend", "Backend", "CpuBackend", "CudaBackend", "Device", "open_device", "select_backend"]

@@ -7,6 +7,16 @@ from dumont_gpu.codecs import Codec, codec_by_id
 
 class CpuBackend:
     name = "cpu"
+    extra_jobs = 0
+
+    def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:
+        pass
+
+    def pin(self, memory: memoryview) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def encode(self, codec: Codec, chunk: memoryview, out: memoryview) -> int:
         return codec.encode(chunk, out)

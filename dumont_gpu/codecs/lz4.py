@@ -74,6 +74,13 @@ class Lz4:
             raise DamagedError(f"an LZ4 frame holds {size} bytes instead of {len(out)}, or something follows it")
 
 
+def frame_header(size: int) -> bytes:
+    """Returns what stands before the blocks of a frame of `size` original bytes."""
+    frame = lz4.frame.LZ4FrameCompressor(block_size=lz4.frame.BLOCKSIZE_MAX64KB, block_linked=False)
+    header: bytes = frame.begin(size)
+    return header
+
+
 def Lz4Hc() -> Lz4:  # noqa: N802
     """High compression: slower to encode, the same frame and the same decoder."""
     return Lz4(id=2, name="lz4_hc", level=_HC_LEVEL)

@@ -12,7 +12,7 @@ from dumont_gpu import native
 from dumont_gpu.native import Dtype
 
 # 128 KiB: on a CPU a sixth faster than 64 KiB at the same size; half of zipnn's 256 KiB leaves a GPU twice the streams.
-_BLOCK_LOG2: Final = 17
+BLOCK_LOG2: Final = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class ZipNN:
     name: str = "zipnn"
 
     def encode(self, chunk: memoryview, out: memoryview) -> int:
-        return native.zipnn_encode(chunk, out, self.dtype, _BLOCK_LOG2)
+        return native.zipnn_encode(chunk, out, self.dtype, BLOCK_LOG2)
 
     def decode(self, stored: memoryview, out: memoryview) -> None:
         native.zipnn_decode(stored, out)

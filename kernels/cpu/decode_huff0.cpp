@@ -127,7 +127,8 @@ bool decode_streams(const BlockStreams& streams, uint8_t* out, const uint64_t* t
 bool decode_huff0(const uint8_t* block, uint32_t size, uint8_t* out, uint32_t symbols, uint64_t* tables) {
     HuffmanTree tree;
     BlockStreams streams;
-    if (!parse_tree(block, size, tree)) return false;
+    ParseWorkspace workspace;
+    if (!parse_tree(block, size, tree, workspace)) return false;
     if (!parse_streams(block + tree.size, size - tree.size, symbols, streams)) return false;
     if (tree.table_log > kWindow) {
         const uint64_t* table = build_decode_table(tree, tables, kMaxTableLog);

@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../huff0.h"
+#include "../huffman_code.h"
 
 namespace dumont {
 
@@ -15,9 +15,6 @@ constexpr size_t kDecodeTableEntries = size_t{2} << kMaxTableLog;
 constexpr size_t kPairTableEntries = 2 * 65536 + 256;
 
 constexpr size_t kFewestPairs = 16 * 1024;  // bytes; below, summing up the pair tables costs more than it saves
-
-// Longest code that the encoder writes: five codes and a partial byte then fit a 64-bit accumulator.
-constexpr uint32_t kMaxWrittenLength = 11;
 
 // Code of each symbol, left-aligned in 64 bits, with its length in the low byte.
 using CodeTable = uint64_t[256];

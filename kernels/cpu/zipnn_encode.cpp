@@ -5,12 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../tree_description.h"
 #include "../zipnn.h"
 #include "dumont_cpu.h"
-#include "huffman_code.h"
 #include "kernels.h"
 #include "plane_stats.h"
-#include "tree_description.h"
 
 namespace dumont {
 namespace {
@@ -18,7 +17,6 @@ namespace {
 constexpr uint32_t kMinBlockLog2 = 10;
 constexpr uint32_t kMaxBlockLog2 = 17;
 constexpr size_t kMaxBlockSize = size_t{1} << kMaxBlockLog2;
-constexpr uint32_t kMinHuff0Symbols = 12;  // Huff0 itself refuses less
 
 // One allocation per call; nothing is allocated per block.
 struct Workspace {
@@ -26,11 +24,6 @@ struct Workspace {
     uint16_t pairs[kPairTableEntries];
     uint8_t streams[kStreams * stream_room(kMaxBlockSize / kStreams)];
 };
-
-// zipnn keeps a Huff0 block only if it is below 0.95 of the raw size.
-bool gains(uint64_t stored, uint64_t raw) {
-    return 20 * stored < 19 * raw;
-}
 
 // Where a plane's encoded bytes go. A write that does not fit is not made, and `full` says so.
 struct Output {
@@ -54,15 +47,26 @@ struct Huff0Block {
     uint32_t size;
 };
 
+void fill_code_table(const HuffmanCode& code, CodeTable& codes) {
+    uint16_t value[256];
+    assign_codes(code, value);
+    for (uint32_t s = 0; s < 256; ++s) {
+        const uint32_t length = code.length[s];
+        codes[s] = length == 0 ? 0 : static_cast<uint64_t>(value[s]) << (64 - length) | length;
+    }
+}
+
 // Encodes a plane with at least two symbols into `streams`; false if the block would not gain.
 bool encode_huff0(const uint8_t* plane, uint32_t size, const uint32_t* counts, uint8_t* streams, Huff0Block& block) {
     HuffmanCode code;
-    choose_lengths(counts, code);
+    CodeWorkspace code_workspace;
+    choose_lengths(counts, code, code_workspace);
     if (!gains(code.payload_bits / 8, size)) return false;
-    block.tree_size = write_tree(code, block.tree);
+    TreeWorkspace tree_workspace;
+    block.tree_size = write_tree(code, block.tree, tree_workspace);
     if (block.tree_size == 0) return false;
     CodeTable codes;
-    assign_codes(code, codes);
+    fill_code_table(code, codes);
     kernels().encode_streams(plane, size, codes, streams, block.stream_size);
     block.size = block.tree_size + kJumpTableSize;
     for (uint32_t i = 0; i < kStreams; ++i) block.size += block.stream_size[i];
@@ -115,19 +119,6 @@ void split_block(const uint8_t* source, uint64_t size, const ElementType& type, 
     uint8_t* rest[kMaxPlanes];
     for (uint32_t plane = 0; plane < type.planes; ++plane) rest[plane] = planes[plane] + moved;
     kernels().split_planes(source + moved * type.planes, elements - moved, type.planes, false, rest);
-}
-
-void store_u64(uint8_t* out, uint64_t value) {
-    for (uint32_t i = 0; i < 8; ++i) out[i] = static_cast<uint8_t>(value >> (8 * i));
-}
-
-void write_header(const ElementType& type, uint32_t block_log2, uint64_t original_size, uint64_t stream_size,
-                  uint8_t* out) {
-    const uint8_t fields[16] = {'Z', 'N', 0, 5, 4, type.byte_reorder, type.bit_reorder, 0,
-                                1,   0,   0, 0, 0, 0, static_cast<uint8_t>(block_log2), type.dtype};
-    memcpy(out, fields, sizeof fields);
-    store_u64(out + 16, original_size);
-    store_u64(out + 24, stream_size);
 }
 
 struct Source {

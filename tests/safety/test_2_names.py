@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hostile import LZ4, Archive, clear_error, command, float_bytes, refused, restored, text, tree
 
+from dumont_gpu.direct_io import DIRECT_MINIMUM
 from dumont_gpu.pack import pack
 from dumont_gpu.snapshot import read_snapshot
 from dumont_gpu.storage import MemorySource
@@ -298,14 +299,14 @@ def test_control_characters_are_escaped_in_errors(tmp_path: Path) -> None:
 def test_control_characters_are_escaped_in_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    (source / f"a{CONTROL.replace('/', '')}").write_bytes(float_bytes(10))
+    (source / f"a{CONTROL.replace('/', '')}").write_bytes(float_bytes(DIRECT_MINIMUM))
     os.link(source / f"a{CONTROL}", source / "b")
     preadv = os.preadv
 
-    def fail(fd: int, buffers: Any, offset: int) -> int:
+    def fail(fd: int, *arguments: Any) -> int:
         if os.readlink(f"/proc/self/fd/{fd}").startswith(str(source)):
             raise OSError(5, "Input/output error")
-        return preadv(fd, buffers, offset)
+        return preadv(fd, *arguments)
 
     monkeypatch.setattr(os, "preadv", fail)
     result = pack([str(source)], str(tmp_path / "x.dumont"))

@@ -369,7 +369,7 @@ def test_file_swapped_for_a_fifo_does_not_block(target: Path, monkeypatch: pytes
         os.open(file, os.O_RDWR)  # or this test would block, too
 
     monkeypatch.setattr("dumont_gpu.restore._PLACE_THREADS", 1)
-    before_call(monkeypatch, "write", 2, act)
+    before_call(monkeypatch, "write", 3, act)
     record(monkeypatch, "open", lambda path, flag, *_, **__: flags.append(flag) if path == "in-two" else None)
     clear_error(lambda: restored(nested(), target), DumontError)
     assert flags[-1] & os.O_NONBLOCK
@@ -382,7 +382,7 @@ def test_entry_that_appears_meanwhile_is_not_written_through(
     for overwrite in ("refuse", *POLICIES):
         with monkeypatch.context() as patch:
             place = target / overwrite / "a" / "b" / "f"
-            before_call(patch, "write", 1, lambda place=place: place.symlink_to(outside / "precious"))  # type: ignore[misc]
+            before_call(patch, "write_small", 1, lambda place=place: place.symlink_to(outside / "precious"))  # type: ignore[misc]
             try:
                 restored(nested(), target / overwrite, overwrite=overwrite)
             except DumontError as error:

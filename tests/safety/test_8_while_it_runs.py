@@ -9,12 +9,25 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import LZ4, Archive, Ran, clear_error, command, float_bytes, killed, restored, sha256, small_archive, tree
+from hostile import (
+    LZ4,
+    Archive,
+    Ran,
+    clear_error,
+    command,
+    float_bytes,
+    killed,
+    restored,
+    sha256,
+    small_archive,
+    tree,
+    written,
+)
 
 from dumont_gpu import pack as packing
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
@@ -167,7 +180,7 @@ def test_kill_at_any_moment_of_a_restore_and_the_next_run_goes_on(overwrite: str
         kills += 1
         restored(data, target, overwrite=overwrite)
         assert tree(target) == expected
-    assert kills > 20
+    assert kills > 15
 
 
 @pytest.mark.parametrize("overwrite", ["always", "if-changed"])
@@ -194,7 +207,7 @@ def test_kill_while_files_are_replaced_leaves_old_or_new_ones(overwrite: str, tm
         for name, content in old.items():
             assert found[name][1] in (content, expected[name][1])
         restored(data, target, overwrite=overwrite)
-        assert {name: value for name, value in tree(target).items() if ".partial" not in name} == expected
+        assert tree(target) == expected
     assert kills > 20
 
 
@@ -251,8 +264,9 @@ def test_signal_during_a_restore_is_no_success_and_the_next_run_goes_on(name: st
     snapshot, target = small_archive().write(tmp_path / "x.dumont"), tmp_path / "target"
     ran = patched_command(STOP.format(name=name), "restore", snapshot, target)
     assert (ran.code, ran.out) == (code, "")
-    assert command("restore", snapshot, target).code == 2
-    assert command("restore", snapshot, target, "--overwrite", "if-changed").code == 0
+    again = command("restore", snapshot, target)
+    assert (again.code, again.err) == (0, "")
+    assert "went on" in again.out
     restored(small_archive(), tmp_path / "good")
     assert tree(target) == tree(tmp_path / "good")
 
@@ -288,10 +302,13 @@ def test_failing_write_while_replacing_keeps_the_old_file(
     (target / "f").write_bytes(b"old")
     archive = Archive()
     archive.file("f", b"content")
-    fail_at(monkeypatch, "pwrite", 1, raiser(code))
-    with pytest.raises(DumontError):
-        restored(archive, target, overwrite="always")
-    assert tree(target) == {"f": ("file", b"old")}
+    with monkeypatch.context() as patch:
+        fail_at(patch, "pwrite", 1, raiser(code))
+        with pytest.raises(DumontError):
+            restored(archive, target, overwrite="always")
+    assert written(target) == {"f": ("file", b"old")}
+    restored(archive, target, overwrite="always")
+    assert tree(target) == {"f": ("file", b"content")}
 
 
 def test_failing_sync_is_no_success(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -607,7 +624,7 @@ LOST = (vanish, shrink, empty, become("fifo"), become("symlink"), become("direct
 CHANGES = (*LOST, grow, rewrite, become("file"))
 
 
-@pytest.mark.parametrize("moment", ["plan_chunks", "_run"])
+@pytest.mark.parametrize("moment", ["scanned", "planned"])
 @pytest.mark.parametrize("name", ["small", "large", "copy"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_file_that_changes_during_a_pack_is_listed_and_nothing_wrong_is_packed(
@@ -622,13 +639,14 @@ def test_file_that_changes_during_a_pack_is_listed_and_nothing_wrong_is_packed(
     contents = {"large": LARGE, "copy": LARGE, "small": b"small" * 10, "untouched": b"as it was" * 100}
     for file, content in contents.items():
         (source / file).write_bytes(content)
-    original = getattr(packing, moment)
+    chunks = packing.Plan.chunks
 
-    def changing(*arguments: Any) -> Any:
+    def changing(plan: packing.Plan) -> Iterator[Any]:
+        planned = None if moment == "scanned" else list(chunks(plan))
         change(source / name)
-        return original(*arguments)
+        yield from chunks(plan) if planned is None else planned
 
-    monkeypatch.setattr(packing, moment, changing)
+    monkeypatch.setattr(packing.Plan, "chunks", changing)
     result = pack_it(source, snapshot)
     monkeypatch.undo()
     assert sound(snapshot)
@@ -640,18 +658,18 @@ def test_file_that_changes_during_a_pack_is_listed_and_nothing_wrong_is_packed(
             assert found[file] == ("file", content)
     assert listed <= {name, "copy", "large"} if name != "small" else listed == {"small"}
     assert found["untouched"] == ("file", contents["untouched"])
-    if name != "large" or moment == "plan_chunks":  # else only its copy is read
+    if name != "large" or moment == "scanned":  # else only its copy is read
         assert change not in LOST or name not in found
         assert name in listed
 
 
 FAIL_READS = """
-preadv = os.preadv
-def failing(fd, *arguments):
-    if os.readlink(f"/proc/self/fd/{fd}").endswith("/large"):
-        raise OSError(5, "Input/output error")
-    return preadv(fd, *arguments)
-os.preadv = failing
+from dumont_gpu import native
+read_files = native.read_files
+def failing(directory, files, out):
+    results = read_files(directory, files, out)
+    return [5 if file.name == "large" else result for file, result in zip(files, results)]
+native.read_files = failing
 """
 
 
@@ -692,7 +710,7 @@ def test_directory_swapped_for_a_symlink_during_a_pack_is_not_followed(
     secret = filled.parent / "secret"
     secret.mkdir()
     (secret / "large").write_bytes(b"secret " * 20_000)
-    original = packing.plan_chunks
+    original = packing._run
 
     def swapping(*arguments: Any) -> Any:
         (filled / "d").rename(filled / "e")
@@ -700,7 +718,7 @@ def test_directory_swapped_for_a_symlink_during_a_pack_is_not_followed(
         return original(*arguments)
 
     monkeypatch.setattr("dumont_gpu.tree.handles._MAX_OPEN", 0)
-    monkeypatch.setattr(packing, "plan_chunks", swapping)
+    monkeypatch.setattr(packing, "_run", swapping)
     pack_it(filled, snapshot)
     restored(snapshot.read_bytes(), filled.parent / "target")
     assert b"secret" not in b"".join(content for _, content in tree(filled.parent / "target").values())

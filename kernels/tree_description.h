@@ -1,14 +1,24 @@
-// Weights as nibbles, or coded with FSE: whichever is smaller.
-#include "tree_description.h"
+// Writes the tree description of a Huff0 block: weights as nibbles, or coded with FSE, whichever is smaller. One thread of the
+// host or the device writes it.
+#pragma once
 
-#include <string.h>
+#include "huffman_code.h"
 
 namespace dumont {
-namespace {
 
+constexpr uint32_t kMaxTreeSize = 129;  // a header byte and 128 bytes: 256 nibbles, or at most 127 bytes of FSE
 constexpr uint32_t kWeightValues = kMaxWrittenLength + 1;
 constexpr uint32_t kMaxFseSize = kFirstDirectHeader - 1;
 constexpr uint32_t kMaxDirectWeights = 256 - kFirstDirectHeader;
+
+// Scratch of write_tree: on the device in shared memory.
+struct TreeWorkspace {
+    FseCounts counts;
+    uint32_t occurrences[kWeightValues];
+    uint8_t weights[256];
+    uint8_t cells[1 << kMaxFseLog];
+    uint8_t cell_of[kWeightValues][1 << kMaxFseLog];  // the i-th cell of each weight
+};
 
 // Appends bits upward from byte 0; remembers instead of writing past the end.
 struct BitWriter {
@@ -17,7 +27,7 @@ struct BitWriter {
     uint32_t position;  // in bits
 };
 
-void append(BitWriter& writer, uint32_t value, uint32_t bits) {
+DUMONT_HD void append(BitWriter& writer, uint32_t value, uint32_t bits) {
     for (uint32_t i = 0; i < bits; ++i, ++writer.position) {
         const uint32_t byte = writer.position / 8;
         if (byte >= writer.capacity) continue;
@@ -26,14 +36,16 @@ void append(BitWriter& writer, uint32_t value, uint32_t bits) {
     }
 }
 
-uint32_t size_in_bytes(const BitWriter& writer) {
+DUMONT_HD uint32_t size_in_bytes(const BitWriter& writer) {
     return (writer.position + 7) / 8;
 }
 
 // Shares the 2^log cells among the weights in proportion to their occurrences, at least one for each that occurs.
-void normalise(const uint8_t* weights, uint32_t count, FseCounts& counts) {
-    uint32_t occurrences[kWeightValues] = {};
-    for (uint32_t i = 0; i < count; ++i) ++occurrences[weights[i]];
+DUMONT_HD void normalise(uint32_t count, TreeWorkspace& work) {
+    FseCounts& counts = work.counts;
+    uint32_t* occurrences = work.occurrences;
+    for (uint32_t w = 0; w < kWeightValues; ++w) occurrences[w] = 0;
+    for (uint32_t i = 0; i < count; ++i) ++occurrences[work.weights[i]];
     counts.log = kMaxFseLog;
     const int32_t cells = 1 << counts.log;
     int32_t left = cells;
@@ -57,7 +69,7 @@ void normalise(const uint8_t* weights, uint32_t count, FseCounts& counts) {
 }
 
 // The inverse of parse_fse_counts.
-void append_counts(BitWriter& writer, const FseCounts& counts) {
+DUMONT_HD void append_counts(BitWriter& writer, const FseCounts& counts) {
     append(writer, counts.log - kMinFseLog, 4);
     int32_t remaining = (1 << counts.log) + 1;
     int32_t threshold = 1 << counts.log;
@@ -87,29 +99,30 @@ void append_counts(BitWriter& writer, const FseCounts& counts) {
 }
 
 // Encodes backward, so that the reader meets weight 0 first. The two states alternate, weight i using state i % 2.
-void append_weights(BitWriter& writer, const uint8_t* weights, uint32_t count, const FseCounts& counts) {
-    uint8_t cells[1 << kMaxFseLog];
-    uint8_t cell_of[kWeightValues][1 << kMaxFseLog];  // the i-th cell of each weight
-    uint32_t found[kWeightValues] = {};
+DUMONT_HD void append_weights(BitWriter& writer, uint32_t count, TreeWorkspace& work) {
+    const FseCounts& counts = work.counts;
+    const uint8_t* weights = work.weights;
+    uint32_t* found = work.occurrences;  // not needed any more
+    for (uint32_t w = 0; w < kWeightValues; ++w) found[w] = 0;
     const uint32_t size = 1u << counts.log;
-    spread_fse_symbols(counts, cells);
+    spread_fse_symbols(counts, work.cells);
     for (uint32_t cell = 0; cell < size; ++cell) {
-        const uint32_t weight = cells[cell];
-        cell_of[weight][found[weight]++] = static_cast<uint8_t>(cell);
+        const uint32_t weight = work.cells[cell];
+        work.cell_of[weight][found[weight]++] = static_cast<uint8_t>(cell);
     }
 
     // The last two weights start in their first cell: reading on from there takes at least one bit, which the
     // stream no longer has. That is how the reader knows the end.
     uint32_t state[2];
-    state[(count - 1) & 1] = cell_of[weights[count - 1]][0];
-    state[(count - 2) & 1] = cell_of[weights[count - 2]][0];
+    state[(count - 1) & 1] = work.cell_of[weights[count - 1]][0];
+    state[(count - 2) & 1] = work.cell_of[weights[count - 2]][0];
     for (uint32_t i = count - 2; i-- > 0;) {
         const uint32_t occurrences = static_cast<uint32_t>(counts.count[weights[i]]);
         const uint32_t next = state[i & 1] + size;
         uint32_t bits = counts.log - highest_bit(occurrences);
         if (next >> bits < occurrences) --bits;
         append(writer, next, bits);
-        state[i & 1] = cell_of[weights[i]][(next >> bits) - occurrences];
+        state[i & 1] = work.cell_of[weights[i]][(next >> bits) - occurrences];
     }
     append(writer, state[1], counts.log);
     append(writer, state[0], counts.log);
@@ -117,19 +130,19 @@ void append_weights(BitWriter& writer, const uint8_t* weights, uint32_t count, c
 }
 
 // Returns the size, or 0 if the weights are too few or do not fit.
-uint32_t write_fse_weights(const uint8_t* weights, uint32_t count, uint8_t* out /* [kMaxFseSize] */) {
+DUMONT_HD uint32_t write_fse_weights(uint32_t count, uint8_t* out /* [kMaxFseSize] */, TreeWorkspace& work) {
     if (count < 2) return 0;
-    FseCounts counts = {};
-    normalise(weights, count, counts);
+    for (uint32_t w = 0; w < 256; ++w) work.counts.count[w] = 0;
+    normalise(count, work);
     BitWriter writer = {out, kMaxFseSize, 0};
-    append_counts(writer, counts);
+    append_counts(writer, work.counts);
     writer.position = 8 * size_in_bytes(writer);
-    append_weights(writer, weights, count, counts);
+    append_weights(writer, count, work);
     const uint32_t size = size_in_bytes(writer);
     return size <= kMaxFseSize ? size : 0;
 }
 
-uint32_t write_direct_weights(const uint8_t* weights, uint32_t count, uint8_t* out) {
+DUMONT_HD uint32_t write_direct_weights(const uint8_t* weights, uint32_t count, uint8_t* out) {
     out[0] = static_cast<uint8_t>(kFirstDirectHeader + count - 1);
     for (uint32_t i = 0; i < count; i += 2) {
         const uint32_t second = i + 1 < count ? weights[i + 1] : 0;
@@ -138,21 +151,19 @@ uint32_t write_direct_weights(const uint8_t* weights, uint32_t count, uint8_t* o
     return 1 + (count + 1) / 2;
 }
 
-}  // namespace
-
-uint32_t write_tree(const HuffmanCode& code, uint8_t* out) {
-    uint8_t weights[256];
+// Returns the description's size, or 0 if this code cannot be described.
+DUMONT_HD uint32_t write_tree(const HuffmanCode& code, uint8_t* out /* [kMaxTreeSize] */, TreeWorkspace& work) {
     const uint32_t count = code.last_symbol;  // the last symbol's weight is implied
     for (uint32_t s = 0; s < count; ++s) {
-        weights[s] = static_cast<uint8_t>(code.length[s] == 0 ? 0 : code.table_log + 1 - code.length[s]);
+        work.weights[s] = static_cast<uint8_t>(code.length[s] == 0 ? 0 : code.table_log + 1 - code.length[s]);
     }
-    const uint32_t fse = write_fse_weights(weights, count, out + 1);
+    const uint32_t fse = write_fse_weights(count, out + 1, work);
     const uint32_t direct = (count + 1) / 2;
     if (fse != 0 && (fse < direct || count > kMaxDirectWeights)) {
         out[0] = static_cast<uint8_t>(fse);
         return 1 + fse;
     }
-    return count <= kMaxDirectWeights ? write_direct_weights(weights, count, out) : 0;
+    return count <= kMaxDirectWeights ? write_direct_weights(work.weights, count, out) : 0;
 }
 
 }  // namespace dumont

@@ -1,0 +1,118 @@
+"""Device memory for one chunk at a time, and the pool of it."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import accumulate
+from typing import Generic, TypeVar
+
+from dumont_gpu.backends.device import Device, DeviceMemoryError
+from dumont_gpu.errors import DeviceError
+from dumont_gpu.format import MiB, align_up
+
+
+class Slot:
+    """Regions of device memory with a stream of their own, and pinned host memory for tables and results.
+
+    Args:
+        device: where.
+        regions: bytes of each region.
+        host: bytes of each piece of host memory.
+    """
+
+    def __init__(self, device: Device, regions: Sequence[int], host: Sequence[int]) -> None:
+        self.device = device
+        self.closed = False
+        sizes = [align_up(size) for size in regions]
+        with ExitStack() as held:
+            base = device.allocate(sum(sizes))
+            held.callback(device.free, base)
+            self.addresses = [base + end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
+            self.host = [memoryview(mmap.mmap(-1, align_up(size))) for size in host]
+            for memory in self.host:
+                device.pin(memory)
+                held.callback(device.unpin, memory)
+            self.stream = device.new_stream()
+            self._held = held.pop_all()
+
+    def close(self) -> None:
+        self.closed = True
+        self._held.close()
+
+
+S = TypeVar("S", bound=Slot)
+T = TypeVar("T")
+
+
+class SlotPool(Generic[S]):
+    """Slots that threads lease; nothing is allocated after the pool is made.
+
+    Args:
+        make: allocates one slot.
+        slot_size: bytes of device memory that it takes.
+        most: how many there may be.
+        limit: bytes of device memory that all may take.
+
+    Raises:
+        DeviceMemoryError: not even one fits.
+    """
+
+    def __init__(self, make: Callable[[], S], slot_size: int, most: int, limit: int) -> None:
+        self._free: deque[S] = deque()
+        self._changed = threading.Condition()
+        try:
+            while len(self._free) < most and (len(self._free) + 1) * slot_size <= limit:
+                self._free.append(make())
+        except DeviceMemoryError:
+            pass  # as many as there are
+        except DeviceError:
+            self.close()
+            raise
+        self._count = len(self._free)
+        if not self._count:
+            needed, allowed = slot_size // MiB + 1, limit // MiB
+            raise DeviceMemoryError(f"a chunk needs {needed} MiB of device memory; {allowed} MiB may be used, or less")
+
+    def run(self, work: Callable[[S], T]) -> T:
+        """Does `work` in a free slot, in another one if memory runs short there: others use the device, too.
+
+        Raises:
+            DeviceMemoryError: it ran short in the last slot.
+            DeviceError: the device is lost.
+        """
+        while True:
+            with self._lease() as slot:
+                try:
+                    return work(slot)
+                except DeviceMemoryError:
+                    self._give_up(slot)
+
+    def close(self) -> None:
+        for slot in self._free:
+            with suppress(DeviceError):  # a lost device has nothing left to give back
+                slot.close()
+        self._free.clear()
+
+    @contextmanager
+    def _lease(self) -> Iterator[S]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free)
+            slot = self._free.popleft()
+        try:
+            yield slot
+        finally:
+            with self._changed:
+                if not slot.closed:
+                    self._free.append(slot)
+                self._changed.notify()
+
+    def _give_up(self, slot: S) -> None:
+        with self._changed:
+            if self._count == 1:
+                raise DeviceMemoryError(f"{slot.device.name}: the device has no memory left")
+            self._count -= 1
+            slot.close()

@@ -1,0 +1,129 @@
+"""Finds out what an interrupted restore has written already: every extent is read back and checked against its digest.
+
+So a chunk counts as done exactly if all its bytes are in their files, whatever happened since: a kill, a power loss, a
+file that was changed or deleted. Nothing is fetched again that is there, and nothing that is wrong is kept. What was
+never written costs next to nothing: it is a hole.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from dumont_gpu.digests import Digest
+from dumont_gpu.direct_io import read_at
+from dumont_gpu.format import MiB
+from dumont_gpu.manifest import Extent, FileEntry
+from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
+from dumont_gpu.progress import Meter, ProgressCallback
+from dumont_gpu.tree.leftovers import Kind, Leftover
+from dumont_gpu.tree.place import TreeWriter
+
+_BATCH: Final = 16 * MiB  # of extents that a thread takes at a time: many small ones, or one
+_MAX_BATCH: Final = 1000  # extents
+
+
+class _Claim(NamedTuple):
+    """An extent that may have been written."""
+
+    entry: FileEntry
+    leftover: Leftover
+    extent: Extent
+    found: set[Extent]  # of this file, so far
+
+
+def remaining(
+    files: Sequence[FileEntry],
+    writer: TreeWriter,
+    digest: Digest,
+    jobs: int,
+    memory: int,
+    progress: ProgressCallback | None = None,
+) -> tuple[list[FileEntry], float]:
+    """Returns what is still to be written of `files`, each with the extents it lacks, and the busy seconds it took.
+
+    Args:
+        files: what this restore wants to have in the target.
+        writer: the target.
+        digest: of extents.
+        jobs: threads that read and check.
+        memory: bytes for what they read; one extent is always in memory.
+        progress: told of the phase "check".
+
+    Raises:
+        UsageError: a file was changed since, and the restore was not told to replace it.
+        DumontError: the target cannot be read.
+    """
+    leftovers = {entry.path: writer.leftover(entry) for entry in files}
+    found: dict[str, set[Extent]] = {entry.path: set() for entry in files}
+    claims = [
+        _Claim(entry, leftover, extent, found[entry.path])
+        for entry in files
+        if (leftover := leftovers[entry.path]) is not None
+        for extent in entry.extents
+    ]
+    meter = Meter(progress, "check", sum(claim.extent.length for claim in claims), len(claims))
+    largest = max((claim.extent.length for claim in claims), default=1)
+    threads = max(1, min(jobs, memory // largest))
+    pool = BufferPool(threads, largest)
+
+    def check(item: tuple[list[_Claim], Buffer]) -> None:
+        batch, buffer = item
+        _check(batch, writer, digest, buffer.view)
+        buffer.release()
+        for claim in batch:
+            meter.add(claim.extent.length)
+
+    pipeline = Pipeline(pool)
+    pipeline.stage("check", check, with_buffers(_batches(claims), pool), threads=threads)
+    pipeline.run()
+    rests = []
+    for entry in files:
+        missing = [extent for extent in entry.extents if extent not in found[entry.path]]
+        rest = writer.adopt(entry, leftovers[entry.path], missing)
+        if rest is not None:
+            rests.append(rest)
+    return rests, pipeline.seconds["check"]
+
+
+def _batches(claims: Iterable[_Claim]) -> Iterator[list[_Claim]]:
+    batch: list[_Claim] = []
+    size = 0
+    for claim in claims:
+        batch.append(claim)
+        size += claim.extent.length
+        if size >= _BATCH or len(batch) == _MAX_BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _check(batch: Sequence[_Claim], writer: TreeWriter, digest: Digest, buffer: memoryview) -> None:
+    """Adds those extents to their files' `found` that are there."""
+    opened: FileEntry | None = None
+    fd: int | None = None
+    try:
+        for entry, leftover, extent, found in batch:
+            if entry is not opened:
+                if fd is not None:
+                    os.close(fd)
+                fd, opened = writer.open_leftover(entry, leftover), entry
+            if fd is None or (leftover.kind is Kind.UNFINISHED and _is_hole(fd, extent.file_offset)):
+                continue
+            content = buffer[: extent.length]
+            if read_at(fd, extent.file_offset, content) == extent.length and digest(content) == extent.digest:
+                found.add(extent)
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _is_hole(fd: int, offset: int) -> bool:
+    """Whether nothing was ever written there."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA) > offset
+    except OSError as error:
+        return error.errno == errno.ENXIO  # a hole up to the end of the file

@@ -1,0 +1,209 @@
+"""The journal of a restore: a small file in the target's root, from before the first entry until all is complete.
+
+It says which snapshot and selection the target is being filled with, so that the same command goes on and any other is
+refused. It does not say which chunks are done: the manifest has a digest of every extent, so the next run reads what is
+there and knows (`dumont_gpu.resume`). Next to a record of finished chunks this needs no write per chunk and no sync
+before that, cannot be ahead of the data after a power loss, and finds what another program changed meanwhile. It costs
+reading what is there once, which a disk does faster than a link.
+
+It lies inside the target, because the parent may be read-only or another file system (a mounted /workspace), and is
+reached through the root's descriptor, without following links. What else stands under its name, in the target or in the
+snapshot, stays as it is: the next of NAMES is taken. A journal is known by the mode of unfinished files
+(`tree.unfinished`), which no file of a snapshot gets unless --preserve-special asks for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from dumont_gpu.errors import DumontError
+from dumont_gpu.format import MiB
+from dumont_gpu.tree.unfinished import UNFINISHED_MODE, is_unfinished
+
+NAMES: Final = (".dumont-restore", *(f".dumont-restore-{number}" for number in range(1, 10)))
+_MAGIC: Final = b"dumont-gpu restore 1\n"
+_MAX_SIZE: Final = 4 * MiB  # a bit for each of the 2^24 entries of the largest snapshot, in base64, and more
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What a restore set out to do."""
+
+    snapshot_id: str
+    selection: str  # digest of the options that decide which entries are written, and how
+    overwrite: str = "refuse"  # what to do with what was there; "refuse": nothing was
+    kept: frozenset[int] = frozenset()  # which of the selected entries were there and stay as they are
+
+    def to_bytes(self) -> bytes:
+        """Returns the journal's only form: a line that names it, and one of JSON."""
+        bits = bytearray(max(self.kept, default=-1) // 8 + 1)
+        for index in self.kept:
+            bits[index // 8] |= 1 << index % 8
+        fields = {
+            "snapshot": self.snapshot_id,
+            "selection": self.selection,
+            "overwrite": self.overwrite,
+            "kept": base64.b64encode(bits).decode(),
+        }
+        return _MAGIC + json.dumps(fields).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, data: bytes) -> Journal | None:
+        """Returns the journal, or None if it is torn or no journal at all: nothing of it is believed then."""
+        if not data.startswith(_MAGIC):
+            return None
+        try:
+            fields = json.loads(data[len(_MAGIC) :])
+            texts = [fields[name] for name in ("snapshot", "selection", "overwrite", "kept")]
+            if (
+                not data.endswith(b"\n")
+                or len(fields) != len(texts)
+                or not all(isinstance(text, str) for text in texts)
+            ):
+                return None
+            bits = base64.b64decode(texts[3], validate=True)
+        except (ValueError, TypeError, KeyError, RecursionError, binascii.Error):
+            return None
+        kept = (8 * place + bit for place, byte in enumerate(bits) if byte for bit in range(8) if byte >> bit & 1)
+        return cls(texts[0], texts[1], texts[2], frozenset(kept))
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFile:
+    """An open journal, locked as long as this process has it."""
+
+    journal: Journal
+    name: str
+    fd: int
+
+    def remove(self, root_fd: int) -> None:
+        """The restore is complete, or another one begins."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.name, dir_fd=root_fd)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def find_journal(root_fd: int, taken: Container[str]) -> JournalFile | None:
+    """Opens the journal that an unfinished restore left in this directory; removes one that was never written.
+
+    Args:
+        root_fd: the target.
+        taken: names that are entries of the snapshot, and no journals.
+
+    Raises:
+        DumontError: another process is at work.
+    """
+    for name, fd in _open_candidates(root_fd, taken):
+        journal = None
+        try:
+            _lock(fd, name)
+            if _stands_under(root_fd, name, fd):
+                data = _read(fd)
+                journal = Journal.parse(data)
+                if journal is None and _is_torn(data):  # killed while beginning: no entry was written yet
+                    os.unlink(name, dir_fd=root_fd)
+        finally:
+            if journal is None:
+                os.close(fd)
+        if journal is not None:
+            return JournalFile(journal, name, fd)
+    return None
+
+
+def begin_journal(root_fd: int, taken: Container[str], journal: Journal, *, durable: bool) -> JournalFile:
+    """Writes the journal of a new restore, under the first name that is free; `durable`: it outlives a power loss.
+
+    Raises:
+        DumontError: no name is free, or another process begins here, too.
+    """
+    name = next((name for name in NAMES if name not in taken and not _exists(root_fd, name)), None)
+    if name is None:
+        raise DumontError(f"the names from {NAMES[0]} to {NAMES[-1]} are taken; move one of them away")
+    try:
+        fd = os.open(name, _CREATE, UNFINISHED_MODE, dir_fd=root_fd)
+    except FileExistsError:
+        raise _at_work(name) from None
+    try:
+        _lock(fd, name)
+        if not _stands_under(root_fd, name, fd):  # taken for a torn one before it was locked
+            raise _at_work(name)
+        data = journal.to_bytes()
+        while data:
+            data = data[os.write(fd, data) :]
+        if durable:
+            os.fsync(fd)
+            os.fsync(root_fd)
+    except BaseException:
+        os.close(fd)  # what is there now is torn: the next run removes it
+        raise
+    return JournalFile(journal, name, fd)
+
+
+def _open_candidates(root_fd: int, taken: Container[str]) -> Iterator[tuple[str, int]]:
+    for name in NAMES:
+        if name in taken:
+            continue
+        try:
+            fd = os.open(name, _OPEN, dir_fd=root_fd)
+        except OSError:  # nothing there, a link, a directory, or not for us: whatever it is, no journal of ours
+            continue
+        if is_unfinished(os.fstat(fd)):
+            yield name, fd
+        else:
+            os.close(fd)
+
+
+def _read(fd: int) -> bytes:
+    pieces = []
+    size = 0
+    while size < _MAX_SIZE and (piece := os.pread(fd, _MAX_SIZE - size, size)):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+def _is_torn(data: bytes) -> bool:
+    return data.startswith(_MAGIC[: len(data)]) and data.count(b"\n") < 2
+
+
+def _lock(fd: int, name: str) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _at_work(name) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:  # some network file systems have none
+            raise
+
+
+def _at_work(name: str) -> DumontError:
+    return DumontError(f"another dumont-gpu is restoring into it ({name} is locked)")
+
+
+def _stands_under(root_fd: int, name: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=root_fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _exists(root_fd: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,209 @@
+#include "device_path.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+
+#include "dumont_cpu.h"
+#include "emulator.h"
+
+namespace dumont::test {
+namespace {
+
+constexpr uint64_t kAlignment = 16;  // of each chunk's stored bytes in a batch
+constexpr uint8_t kCanary = 0xC7;
+constexpr uint8_t kUnwritten = 0x5A;  // an output byte left out is then most likely a difference
+constexpr unsigned kJoinThreads = 128;
+constexpr unsigned kClasses = kMaxPlanes + 1;
+
+uint64_t aligned(uint64_t offset) {
+    return (offset + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Exactly `size` bytes, 16-byte aligned like device memory. Without AddressSanitizer canaries lie around them.
+class Memory {
+public:
+    explicit Memory(uint64_t size) : size_(size) {
+        void* memory = nullptr;
+        if (posix_memalign(&memory, kAlignment, size + 2 * around()) != 0) throw std::bad_alloc();
+        memory_.reset(static_cast<uint8_t*>(memory));
+        std::memset(memory, kCanary, size + 2 * around());
+    }
+    uint8_t* data() { return memory_.get() + around(); }
+    void check_canaries() const {
+        for (uint64_t i = 0; i < around(); ++i) {
+            if (memory_.get()[i] != kCanary || memory_.get()[around() + size_ + i] != kCanary) {
+                throw std::runtime_error("a kernel wrote out of bounds");
+            }
+        }
+    }
+
+private:
+    static constexpr uint64_t around() {
+#if defined(__SANITIZE_ADDRESS__)
+        return 0;
+#else
+        return 64;
+#endif
+    }
+    struct Free {
+        void operator()(void* memory) const { std::free(memory); }
+    };
+    uint64_t size_;
+    std::unique_ptr<uint8_t, Free> memory_;
+};
+
+// Where a chunk lies in the batch's memory.
+struct Place {
+    uint64_t stored;
+    uint64_t out;
+};
+
+struct Batch {
+    std::vector<Place> places;
+    uint64_t stored_size = 0;  // ends with the last chunk's room
+    uint64_t out_size = 0;
+    std::vector<DeviceBlock> classes[kClasses];
+};
+
+Batch lay_out(const std::vector<const Chunk*>& chunks, uint32_t misplace) {
+    Batch batch;
+    for (const Chunk* chunk : chunks) {
+        const Place place = {aligned(batch.stored_size), aligned(batch.out_size) + misplace};
+        batch.places.push_back(place);
+        batch.stored_size = place.stored + chunk->stored.size() + kRoomAfterStored;
+        batch.out_size = place.out + chunk->original_size;
+    }
+    return batch;
+}
+
+int64_t list_blocks(const Chunk& chunk, const Place& place, Batch& batch) {
+    std::vector<DeviceBlock> blocks(chunk.stored.size() / 9 + 1);  // a block takes 9 bytes of the tables
+    uint64_t counts[kClasses];
+    const Bytes exact(chunk.stored);  // a heap block of its size
+    const int64_t status = dumont_zipnn_device_blocks(exact.data(), exact.size(), chunk.original_size, place.stored,
+                                                      place.out, blocks.data(), blocks.size(), counts);
+    if (status != 0) return status;
+    const DeviceBlock* next = blocks.data();
+    for (unsigned coded = 0; coded < kClasses; ++coded) {
+        batch.classes[coded].insert(batch.classes[coded].end(), next, next + counts[coded]);
+        next += counts[coded];
+    }
+    return 0;
+}
+
+void check_between(const Batch& batch, const std::vector<const Chunk*>& chunks, const uint8_t* out) {
+    uint64_t next = 0;
+    for (size_t i = 0; i < chunks.size(); ++i) {
+        for (; next < batch.places[i].out; ++next) {
+            if (out[next] != kCanary) throw std::runtime_error("a kernel wrote between two chunks' outputs");
+        }
+        next += chunks[i]->original_size;
+    }
+}
+
+}  // namespace
+
+void launch_blocks(unsigned coded, const std::vector<DeviceBlock>& blocks, const uint8_t* source, uint8_t* output,
+                   uint32_t* status) {
+    const auto count = static_cast<unsigned>(blocks.size());
+    const int failed = coded == 0 ? emulator::launch("zipnn_join", count, kJoinThreads, 0, source, output, blocks.data())
+                                  : emulator::launch("zipnn_decode", count, 32 * coded, coded * kPlaneMemory, source,
+                                                     output, blocks.data(), status);
+    if (failed) throw std::runtime_error(emulator_error());
+}
+
+uint32_t DeviceResult::worst() const {
+    uint32_t worst = kBlockGood;
+    for (const DeviceBlockResult& block : blocks) worst = std::max(worst, block.status);
+    return worst;
+}
+
+std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chunks, const LaunchSetting& setting) {
+    Batch batch = lay_out(chunks, setting.misplace);
+    Memory source(batch.stored_size);
+    Memory output(batch.out_size);
+    // What lies in the room after the stored bytes may not matter.
+    std::memset(source.data(), static_cast<int>(setting.fill ^ 0x33), batch.stored_size);
+    std::vector<DeviceResult> results(chunks.size());
+    for (size_t i = 0; i < chunks.size(); ++i) {
+        const Chunk& chunk = *chunks[i];
+        std::copy(chunk.stored.begin(), chunk.stored.end(), source.data() + batch.places[i].stored);
+        std::fill_n(output.data() + batch.places[i].out, chunk.original_size, kUnwritten);
+        results[i].host = list_blocks(chunk, batch.places[i], batch);
+    }
+    emulator_set_order(setting.order);
+    emulator_set_fill(setting.fill);
+    for (unsigned coded = 0; coded < kClasses; ++coded) {
+        const std::vector<DeviceBlock>& blocks = batch.classes[coded];
+        if (blocks.empty()) continue;
+        Memory status(4 * blocks.size());
+        auto* words = reinterpret_cast<uint32_t*>(status.data());
+        std::fill_n(words, blocks.size(), kBlockGood);
+        launch_blocks(coded, blocks, source.data(), output.data(), words);
+        status.check_canaries();
+        for (size_t b = 0; b < blocks.size(); ++b) {
+            size_t i = 0;
+            while (batch.places[i].stored != blocks[b].stored) ++i;
+            results[i].blocks.push_back({blocks[b].out - batch.places[i].out, blocks[b].size, coded, words[b]});
+        }
+    }
+    output.check_canaries();
+    source.check_canaries();
+    check_between(batch, chunks, output.data());
+    for (size_t i = 0; i < chunks.size(); ++i) {
+        const uint8_t* out = output.data() + batch.places[i].out;
+        results[i].out.assign(out, out + chunks[i]->original_size);
+        std::sort(results[i].blocks.begin(), results[i].blocks.end(),
+                  [](const DeviceBlockResult& a, const DeviceBlockResult& b) { return a.begin < b.begin; });
+    }
+    return results;
+}
+
+HostResult decode_on_host(const Chunk& chunk) {
+    HostResult result{0, Bytes(chunk.original_size, kUnwritten ^ 0xFF)};
+    const Bytes exact(chunk.stored);
+    result.status = dumont_zipnn_decode(exact.data(), exact.size(), result.out.data(), result.out.size());
+    return result;
+}
+
+std::string contradiction(const HostResult& host, const DeviceResult& device) {
+    if (host.status < 0) {
+        if (device.host != 0 || device.worst() != kBlockGood) return "";
+        return "the CPU says " + std::to_string(host.status) + ", the device finds nothing wrong";
+    }
+    if (device.host == DUMONT_UNSUPPORTED) return "";
+    if (device.host != 0) return "the CPU decodes it, the listing of its blocks says " + std::to_string(device.host);
+    uint64_t next = 0;
+    for (const DeviceBlockResult& block : device.blocks) {
+        const std::string where =
+            "block at " + std::to_string(block.begin) + " of " + std::to_string(block.size) + " bytes: ";
+        if (block.begin != next) return where + "the one before it ends at " + std::to_string(next);
+        next += block.size;
+        if (block.status == kLongCodes) continue;
+        if (block.status != kBlockGood) return where + "good for the CPU, status " + std::to_string(block.status);
+        const auto begin = static_cast<std::ptrdiff_t>(block.begin);
+        const auto end = static_cast<std::ptrdiff_t>(next);
+        const auto differs = std::mismatch(host.out.begin() + begin, host.out.begin() + end, device.out.begin() + begin);
+        if (differs.first != host.out.begin() + end) {
+            return where + "byte " + std::to_string(differs.first - host.out.begin()) + " is " +
+                   std::to_string(*differs.second) + " instead of " + std::to_string(*differs.first);
+        }
+    }
+    return next == host.out.size() ? "" : "the blocks end at " + std::to_string(next);
+}
+
+bool device_may_refuse(const Chunk& chunk) {
+    // Partial elements, which only the last block of a stream can have: no packer writes them.
+    for (uint64_t read = 0; read < chunk.stored.size();) {
+        Header header;
+        if (parse_header(chunk.stored.data() + read, chunk.stored.size() - read, header) != Parse::kOk) return false;
+        if (header.original_size % header.type.planes != 0) return true;
+        read += header.stream_size;
+    }
+    return false;
+}
+
+}  // namespace dumont::test

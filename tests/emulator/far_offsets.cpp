@@ -1,0 +1,70 @@
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "dumont_cpu.h"
+#include "streams.h"
+
+namespace dumont::test {
+namespace {
+
+constexpr uint64_t kGiB = 1ull << 30;
+constexpr uint64_t kChunk = kGiB;  // the largest that the host lists
+constexpr uint64_t kStored = 4 * kGiB + 48;
+constexpr uint64_t kOut = 5 * kGiB + 16;
+
+// Address space; only pages that are touched take memory.
+class SparseMemory {
+public:
+    explicit SparseMemory(uint64_t size) : size_(size) {
+        memory_ = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory_ == MAP_FAILED) throw std::runtime_error("no address space");
+    }
+    ~SparseMemory() { munmap(memory_, size_); }
+    SparseMemory(const SparseMemory&) = delete;
+    SparseMemory& operator=(const SparseMemory&) = delete;
+    uint8_t* data() { return static_cast<uint8_t*>(memory_); }
+
+private:
+    void* memory_;
+    uint64_t size_;
+};
+
+}  // namespace
+
+void check_far_offsets(const Chunk& chunk) {
+    const HostResult host = decode_on_host(chunk);
+    std::vector<DeviceBlock> blocks(chunk.stored.size() / 9 + 1);
+    uint64_t counts[kMaxPlanes + 1];
+    if (host.status < 0 || dumont_zipnn_device_blocks(chunk.stored.data(), chunk.stored.size(), chunk.original_size, kStored,
+                                                      kOut, blocks.data(), blocks.size(), counts) != 0) {
+        throw std::runtime_error(chunk.name + ": not a good chunk");
+    }
+    const uint64_t shift = kChunk - chunk.stored.size();  // so that it ends with the chunk
+    SparseMemory source(kStored + kChunk + kRoomAfterStored);
+    SparseMemory output(kOut + chunk.original_size);
+    std::copy(chunk.stored.begin(), chunk.stored.end(), source.data() + kStored + shift);
+    const DeviceBlock* next = blocks.data();
+    for (unsigned coded = 0; coded <= kMaxPlanes; ++coded) {
+        std::vector<DeviceBlock> of_class(next, next + counts[coded]);
+        next += counts[coded];
+        if (of_class.empty()) continue;
+        for (DeviceBlock& block : of_class) {
+            for (uint32_t plane = 0; plane < block.planes; ++plane) block.begin[plane] += static_cast<uint32_t>(shift);
+        }
+        std::vector<uint32_t> status(of_class.size());
+        launch_blocks(coded, of_class, source.data(), output.data(), status.data());
+        for (size_t i = 0; i < status.size(); ++i) {
+            const DeviceBlock& block = of_class[i];
+            const uint8_t* expected = host.out.data() + (block.out - kOut);
+            if (status[i] == kLongCodes) continue;
+            if (status[i] != kBlockGood || std::memcmp(expected, output.data() + block.out, block.size) != 0) {
+                throw std::runtime_error(chunk.name + ": other bytes at large offsets");
+            }
+        }
+    }
+}
+
+}  // namespace dumont::test
