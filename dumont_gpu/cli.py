@@ -37,7 +37,9 @@ restore_app = typer.Typer(name="dumont-restore", context_settings=_SETTINGS, pre
 
 # --- options that several commands share ------------------------------------------------------------------------------
 
-Snap = Annotated[str, typer.Argument(metavar="SNAP", help="The snapshot: a path.")]
+Snap = Annotated[
+    str, typer.Argument(metavar="SNAP", help="The snapshot: a path, or an http(s)://, s3://, gs:// or az:// address.")
+]
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|N", envvar="DUMONT_DEVICE", help="Where to encode and decode; N: a GPU.")
 ]
@@ -45,6 +47,12 @@ Jobs = Annotated[int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0
 Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory for chunk buffers.")]
 GpuMemory = Annotated[
     str, typer.Option(metavar="SIZE", help="Device memory to take at most; half of what is free if not given.")
+]
+Connections = Annotated[
+    int, typer.Option(min=0, max=64, metavar="N", help="Use N connections; 0: 16, and more if that helps.")
+]
+LimitRate = Annotated[
+    str, typer.Option("--limit-rate", metavar="SIZE", help="Bytes per second to download, at most; 0: no limit.")
 ]
 Exclude = Annotated[
     list[str] | None,
@@ -140,7 +148,9 @@ def _main(
 @pack_app.command()
 def pack(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Directories or files to pack.")],
-    output: Annotated[str, typer.Option("-o", "--output", metavar="OUT", help="The snapshot to write: a path.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="OUT", help="The snapshot to write: a path, or s3://bucket/key.")
+    ],
     method: Annotated[
         str, typer.Option(metavar="hybrid_v2|lz4|lz4_hc|none", help="How to choose codecs.")
     ] = "hybrid_v2",
@@ -175,6 +185,7 @@ def pack(
     \b
     dumont-gpu pack /workspace -o workspace.dumont
     dumont-gpu pack /workspace ~/.cache/huggingface -o all.dumont --exclude '*.tmp'
+    dumont-gpu pack /workspace -o s3://bucket/workspace.dumont
     """
     from dumont_gpu import report
     from dumont_gpu.pack import PackOptions, plan_pack
@@ -228,6 +239,8 @@ def restore(
     gpu_memory: GpuMemory = "",
     jobs: Jobs = 0,
     memory: Memory = "512MiB",
+    connections: Connections = 0,
+    limit_rate: LimitRate = "0",
     dry_run: DryRun = False,
     as_json: Json = False,
     progress: ProgressKind = "auto",
@@ -241,6 +254,7 @@ def restore(
 
     \b
     dumont-gpu restore workspace.dumont /workspace
+    dumont-gpu restore https://host/workspace.dumont /workspace --limit-rate 50MiB
     dumont-gpu restore workspace.dumont /workspace --include 'runs/*/config.json' --overwrite if-changed
     """
     from dumont_gpu import report
@@ -265,6 +279,7 @@ def restore(
         gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
         memory=parse_size(memory),
+        network=_network(connections, limit_rate),
     )
     if dry_run:
         report.show(report.restore_plan(plan_restore(snapshot, options)), as_json=as_json, quiet=quiet)
@@ -295,6 +310,8 @@ def dumont_restore(
     expect: Expect = None,
     device: Device = "auto",
     jobs: Jobs = 0,
+    connections: Connections = 0,
+    limit_rate: LimitRate = "0",
     dry_run: DryRun = False,
     as_json: Json = False,
     progress: ProgressKind = "auto",
@@ -317,8 +334,8 @@ def dumont_restore(
     else:
         restore(
             snapshot, target, verify=verify, include=include, exclude=exclude, overwrite=overwrite, expect=expect,
-            device=device, jobs=jobs, dry_run=dry_run, as_json=as_json, progress=progress, quiet=quiet,
-            verbose=verbose,
+            device=device, jobs=jobs, connections=connections, limit_rate=limit_rate, dry_run=dry_run,
+            as_json=as_json, progress=progress, quiet=quiet, verbose=verbose,
         )  # fmt: skip
 
 
@@ -367,6 +384,8 @@ def verify(
     gpu_memory: GpuMemory = "",
     jobs: Jobs = 0,
     memory: Memory = "512MiB",
+    connections: Connections = 0,
+    limit_rate: LimitRate = "0",
     as_json: Json = False,
     progress: ProgressKind = "auto",
     quiet: Quiet = False,
@@ -389,10 +408,36 @@ def verify(
         gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
         memory=parse_size(memory),
+        network=_network(connections, limit_rate),
     )
     with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
         result = run_verify(snapshot, options, renderer)
     report.show(report.verified(result), as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def serve(
+    snapshot: Annotated[str, typer.Argument(metavar="SNAP", help="The snapshot to serve: a path.")],
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0: on every network, for everybody.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8700,
+    debug: Debug = False,
+) -> None:
+    """Serve a snapshot over http, for another machine or a test. Whoever reaches the address can read it.
+
+    \b
+    dumont-gpu serve workspace.dumont --host 0.0.0.0
+    dumont-gpu restore http://that-machine:8700/workspace.dumont /workspace
+    """
+    from dumont_gpu.serve import SnapshotServer
+
+    server = SnapshotServer(snapshot, host, port)
+    print(f"serving {server.url}", flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.close()
 
 
 @app.command()
@@ -406,6 +451,13 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
             print(json.dumps({"type": "finding", **asdict(finding)}))
         else:
             print(f"{'ok' if finding.found else '--':3} {finding.what:15} {finding.detail}")
+
+
+def _network(connections: int, limit_rate: str) -> Any:
+    from dumont_gpu.sizes import parse_size
+    from dumont_gpu.storage import NetworkOptions
+
+    return NetworkOptions(connections=connections, limit_rate=parse_size(limit_rate))
 
 
 def _renderer(progress: str, *, as_json: bool, quiet: bool) -> Any:

@@ -125,6 +125,7 @@ def pack(
         try:
             plan = Plan(found.files, options.method, options.chunk_size, _jobs(options))
             writer = _SnapshotWriter(plan, sink, backend, digest_function(options.digest))
+            sink.expect(writer.largest_size)
             seconds = _run(writer, plan, options, progress)
             header, size = writer.finish(found, options)
         finally:
@@ -205,7 +206,7 @@ def _run(
     jobs = _jobs(options) + backend.extra_jobs
     pairs = chunk_pairs(options.memory * 2 // 3 if options.paranoid else options.memory, largest, jobs)
     chunks, stored, checks = (BufferPool(pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest))
-    pipeline = Pipeline(chunks, stored, checks)
+    pipeline = Pipeline(chunks, stored, checks, cancel=writer.cancel)
     if options.paranoid:
         writer.check_with(checks)
 
@@ -267,6 +268,11 @@ class _SnapshotWriter:
     def check_with(self, checks: BufferPool) -> None:
         """Has every chunk decoded again, into one of these buffers, before it is written."""
         self._checks = checks
+
+    @property
+    def largest_size(self) -> int:
+        """Bytes of the snapshot without its manifest if nothing shrinks."""
+        return self._end + self._plan.size + CHUNK_ALIGNMENT * self._plan.max_chunks
 
     # --- stages ---------------------------------------------------------------------------------------------------
 
@@ -378,6 +384,9 @@ class _SnapshotWriter:
             self._extents[planned.file].append(extent)
         self._end = align_up(self._end + size)
         chunk.buffer.release()
+
+    def cancel(self) -> None:
+        self._sink.cancel()
 
     # --- the end --------------------------------------------------------------------------------------------------
 

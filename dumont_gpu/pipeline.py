@@ -130,10 +130,15 @@ class Pipeline:
     >>> loaded = pipeline.stage("read", read, chunks)
     >>> pipeline.stage("write", write, loaded, threads=2)
     >>> pipeline.run()
+
+    Args:
+        pools: what the items take buffers from.
+        cancel: wakes up stages that wait for something else, such as a network; called when the pipeline fails.
     """
 
-    def __init__(self, *pools: BufferPool) -> None:
+    def __init__(self, *pools: BufferPool, cancel: Callable[[], None] = lambda: None) -> None:
         self._pools = pools
+        self._cancel = cancel
         self._channels: list[Channel[Any]] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -216,6 +221,7 @@ class Pipeline:
             channel.close()
         for pool in self._pools:
             pool.close()
+        self._cancel()
 
 
 def with_buffers(items: Iterable[T], pool: BufferPool) -> Iterator[tuple[T, Buffer]]:

@@ -19,7 +19,7 @@ from dumont_gpu.paths import printable
 from dumont_gpu.restore import RestoreOptions, RestorePlan, RestoreResult
 from dumont_gpu.sizes import format_size, one_line
 from dumont_gpu.snapshot import Snapshot, read_snapshot
-from dumont_gpu.storage import open_source
+from dumont_gpu.storage import NetworkOptions, open_source
 from dumont_gpu.tree.scan import Problem
 from dumont_gpu.verify import VerifyResult
 
@@ -53,9 +53,9 @@ def problems(found: Sequence[Problem], limit: int | None) -> None:
 
 
 @contextlib.contextmanager
-def opened(location: str, expect: str | None = None) -> Iterator[Snapshot]:
+def opened(location: str, expect: str | None = None, network: NetworkOptions | None = None) -> Iterator[Snapshot]:
     """A verified snapshot, closed afterwards."""
-    source = open_source(location)
+    source = open_source(location, network)
     try:
         yield read_snapshot(source, expect)
     finally:

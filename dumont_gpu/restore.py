@@ -25,8 +25,8 @@ from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.resume import remaining
-from dumont_gpu.snapshot import Snapshot, read_snapshot
-from dumont_gpu.storage import Source, open_source
+from dumont_gpu.snapshot import Snapshot, parallel_reads, read_snapshot
+from dumont_gpu.storage import NetworkOptions, Source, open_source
 from dumont_gpu.tree.existing import Overwrite
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.journal import NAMES, Journal
@@ -52,6 +52,7 @@ class RestoreOptions:
     gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
     jobs: int = 0  # threads that check and decode; 0: one per core
     memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
+    network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def restore(
     options = options or RestoreOptions()
     started = time.monotonic()
     backend = select_backend(options.device, _jobs(options), options.gpu_memory)
-    opened = open_source(source) if isinstance(source, str) else source
+    opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
         selected = _select(snapshot, options)
@@ -166,7 +167,7 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None) ->
     """Reads the table of contents and says what a restore would do. Raises as `restore` does."""
     options = options or RestoreOptions()
     select_backend(options.device).close()
-    opened = open_source(source) if isinstance(source, str) else source
+    opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
         selected = _select(snapshot, options)
@@ -294,8 +295,10 @@ class _RestoreJob:
         jobs = _jobs(self.options) + self._backend.extra_jobs
         pairs = chunk_pairs(self.options.memory, largest, jobs)
         stored, contents = (BufferPool(pairs, largest + ALIGNMENT, self._backend.pin) for _ in range(2))
-        pipeline = Pipeline(stored, contents)
-        fetched = pipeline.stage("fetch", self._fetch, with_buffers(self.chunks, stored))
+        pipeline = Pipeline(stored, contents, cancel=self._snapshot.source.cancel)
+        fetched = pipeline.stage(
+            "fetch", self._fetch, with_buffers(self.chunks, stored), threads=parallel_reads(self._snapshot.source)
+        )
         decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=min(jobs, pairs))
 
         def place(chunk: _LoadedChunk) -> None:

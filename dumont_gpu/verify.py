@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from dumont_gpu.backends import Backend, select_backend
 from dumont_gpu.errors import DamagedError
-from dumont_gpu.format import HEADER_SIZE, MiB
+from dumont_gpu.format import CHUNK_ALIGNMENT, HEADER_SIZE, MiB
 from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.restore import check_content, places_by_chunk
-from dumont_gpu.snapshot import Snapshot, read_into, read_snapshot
-from dumont_gpu.storage import Source, open_source
+from dumont_gpu.snapshot import Snapshot, parallel_reads, read_into, read_snapshot
+from dumont_gpu.storage import NetworkOptions, Source, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class VerifyOptions:
     gpu_memory: int | None = None
     jobs: int = 0
     memory: int = DEFAULT_MEMORY
+    network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,12 @@ def verify(
     # Stored bytes alone are checked by the CPU, and a device that nobody asked for need not wake up.
     device = options.device if options.content or options.device != "auto" else "cpu"
     backend = select_backend(device, _jobs(options), options.gpu_memory)
-    opened = open_source(source) if isinstance(source, str) else source
+    opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
-        _check_padding(snapshot)
         job = _VerifyJob(snapshot, backend, options)
         job.run(progress)
+        _check_padding(snapshot)
     finally:
         backend.close()
         if isinstance(source, str):
@@ -92,6 +94,7 @@ class _VerifyJob:
         self._snapshot, self._backend, self._options = snapshot, backend, options
         self._places = places_by_chunk(snapshot.files()) if options.content else {}
         self.original_size = sum(chunk.size_original for chunk in snapshot.chunks)
+        self._padding = {start: end for start, end in _padding(snapshot) if end - start < CHUNK_ALIGNMENT}
         self.damaged: list[str] = []
 
     def run(self, progress: ProgressCallback | None) -> None:
@@ -102,9 +105,12 @@ class _VerifyJob:
             self._backend.prepare(largest, decode=True)
         jobs = _jobs(self._options) + self._backend.extra_jobs
         pairs = chunk_pairs(self._options.memory, largest, jobs)
-        stored, contents = (BufferPool(pairs, largest, self._backend.pin) for _ in range(2))
-        pipeline = Pipeline(stored, contents)
-        fetched = pipeline.stage("fetch", self._fetch, with_buffers(range(len(chunks)), stored))
+        stored, contents = (BufferPool(pairs, largest + CHUNK_ALIGNMENT, self._backend.pin) for _ in range(2))
+        source = self._snapshot.source
+        pipeline = Pipeline(stored, contents, cancel=source.cancel)
+        fetched = pipeline.stage(
+            "fetch", self._fetch, with_buffers(range(len(chunks)), stored), threads=parallel_reads(source)
+        )
 
         def check(item: tuple[tuple[int, Buffer], Buffer]) -> None:
             (number, buffer), spare = item
@@ -118,7 +124,10 @@ class _VerifyJob:
 
     def _fetch(self, item: tuple[int, Buffer]) -> tuple[int, Buffer]:
         number, buffer = item
-        self._snapshot.read_chunk(number, buffer.view[: self._snapshot.chunks[number].size_compressed])
+        chunk = self._snapshot.chunks[number]
+        padding_end = self._padding.get(chunk.end, chunk.end)  # read together: every request takes a round trip
+        self._snapshot.read_chunk(number, buffer.view[: padding_end - chunk.offset])
+        _check_zeros(self._snapshot, padding_end, buffer.view[chunk.size_compressed : padding_end - chunk.offset])
         return item
 
     def _check(self, number: int, stored: memoryview, spare: memoryview) -> None:
@@ -133,14 +142,29 @@ class _VerifyJob:
             self.damaged.append(f"chunk {number}: {error}")
 
 
-def _check_padding(snapshot: Snapshot) -> None:
-    """Bytes that no part of the snapshot owns must be zero: no digest covers them."""
+def _padding(snapshot: Snapshot) -> Iterator[tuple[int, int]]:
+    """Start and end of what no part of the snapshot owns."""
     end = HEADER_SIZE + snapshot.header.index_size
     starts = sorted((chunk.offset, chunk.end) for chunk in snapshot.chunks)
     for start, next_end in [*starts, (snapshot.header.manifest_offset, snapshot.source.size)]:
-        for at in range(end, start, MiB):
-            gap = bytearray(min(MiB, start - at))
-            read_into(snapshot.source, at, memoryview(gap))
-            if any(gap):
-                raise DamagedError(f"{snapshot.source.location}: the padding before byte {start} is not zero")
+        if end < start:
+            yield end, start
         end = next_end
+
+
+def _check_padding(snapshot: Snapshot) -> None:
+    """Checks what was not read together with the chunk before it."""
+    read = {chunk.end for chunk in snapshot.chunks}
+    for start, end in _padding(snapshot):
+        if start in read and end - start < CHUNK_ALIGNMENT:
+            continue
+        for at in range(start, end, MiB):
+            gap = memoryview(bytearray(min(MiB, end - at)))
+            read_into(snapshot.source, at, gap)
+            _check_zeros(snapshot, end, gap)
+
+
+def _check_zeros(snapshot: Snapshot, end: int, gap: memoryview) -> None:
+    """No digest covers padding, so it must be zero."""
+    if any(gap):
+        raise DamagedError(f"{snapshot.source.location}: the padding before byte {end} is not zero")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from servers import PROXY_VARIABLES, FaultServer, Moto, Nginx, Rclone, RcloneHttp
 
+T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 sys.path.insert(0, str(ROOT / "bench"))  # compare_trees is the judge of round trips here and there
@@ -60,3 +62,47 @@ def assert_same_tree(source: Path, target: Path) -> None:
 
     found: Iterator[str] = differences(source, target)
     assert list(found) == []
+
+
+# --- servers: started when a test first asks for one, stopped at the end ----------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine's own settings say about proxies is not for 127.0.0.1."""
+    for name in PROXY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def fault_server() -> Iterator[FaultServer]:
+    server = FaultServer()
+    yield server
+    server.close()
+
+
+def _running(kind: type[T], factory: pytest.TempPathFactory) -> Iterator[T]:
+    program = kind(factory.mktemp(kind.__name__))  # type: ignore[call-arg]
+    yield program
+    program.stop()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    yield from _running(Nginx, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    yield from _running(Moto, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
+    yield from _running(Rclone, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def rclone_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneHttp]:
+    yield from _running(RcloneHttp, tmp_path_factory)

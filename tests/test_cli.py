@@ -13,6 +13,8 @@ from conftest import GOLDEN, assert_same_tree
 
 from dumont_gpu import __version__
 
+PROGRAM = str(Path(sys.executable).parent / "dumont-gpu")  # the installed one, whatever lies in the working directory
+
 
 def cli(*arguments: str | Path, program: str = "dumont-gpu", **environment: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).parent / program), *map(str, arguments)]
@@ -110,8 +112,14 @@ def test_excludes_come_from_files_too(workspace: Path, snapshot: Path, tmp_path:
         (["pack", "{tmp}", "-o", "{tmp}/x", "--chunk-size", "5000"], 2, "chunk size"),
         (["pack", "{tmp}", "-o", "{tmp}/x", "--chunk-size", "lots"], 2, "size"),
         (["pack", "{tmp}"], 2, "output"),
-        (["pack", "{tmp}", "-o", "s3://bucket/key"], 8, "s3://"),
-        (["info", "https://host/x.dumont"], 8, "https://"),
+        (["pack", "{tmp}", "-o", "gs://bucket/key"], 8, "s3://bucket/key"),
+        (["pack", "{tmp}", "-o", "https://host/x.dumont"], 8, "cannot be written to"),
+        (["info", "ftp://host/x.dumont"], 8, "ftp://"),
+        (["info", "http://127.0.0.1:1/x.dumont"], 5, "cannot be reached"),
+        (["info", "http://"], 2, "no http address"),
+        (["info", "https://[me:secret@host/x.dumont"], 2, "no http address"),
+        (["restore", "{golden}/example.dumont", "{tmp}/t", "--limit-rate", "fast"], 2, "size"),
+        (["restore", "{golden}/example.dumont", "{tmp}/t", "--connections", "65"], 2, "connections"),
         (["info", "{tmp}"], 2, "not a regular file"),
         (["info", sys.executable], 4, "not a .dumont file"),
         (["restore", "{golden}/future-codec.dumont", "{tmp}/t"], 8, "compressor 127"),

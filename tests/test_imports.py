@@ -13,7 +13,7 @@ PACKAGE = Path(dumont_gpu.__file__).parent
 # Each may import those on the lines above it, and its own folder.
 LAYERS = [
     ["errors"],
-    ["sizes", "globs", "digests", "pipeline", "progress"],
+    ["serve", "sizes", "globs", "digests", "pipeline", "progress"],
     ["format"],
     ["native", "jobs", "paths"],
     ["manifest"],
@@ -76,3 +76,8 @@ def test_the_command_line_loads_no_codec_before_a_command_runs() -> None:
 def test_no_gpu_package_is_needed() -> None:
     loaded = loaded_by("import dumont_gpu.cli, dumont_gpu.pack, dumont_gpu.restore, dumont_gpu.verify")
     assert not {name for name in loaded if name.split(".")[0] in {"cupy", "nvidia", "torch", "zipnn", "numpy"}}
+
+
+def test_local_snapshots_load_nothing_of_the_network() -> None:
+    loaded = loaded_by("import dumont_gpu.cli, dumont_gpu.pack, dumont_gpu.restore, dumont_gpu.verify")
+    assert not loaded & {"http.client", "ssl", "urllib.request", "obstore"}

@@ -10,37 +10,90 @@ from dumont_gpu.errors import UnsupportedError
 from dumont_gpu.storage.base import Sink, Source
 from dumont_gpu.storage.local import LocalSink, LocalSource
 from dumont_gpu.storage.memory import MemorySink, MemorySource
+from dumont_gpu.storage.network import NetworkOptions
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-SOURCES: Final[dict[str, Callable[[str], Source]]] = {"": LocalSource}
-SINKS: Final[dict[str, Callable[[str], Sink]]] = {"": LocalSink}
 
 
-def open_source(location: str) -> Source:
+def _local_source(location: str, _: NetworkOptions) -> Source:
+    return LocalSource(location)
+
+
+def _http_source(location: str, options: NetworkOptions) -> Source:
+    from dumont_gpu.storage.http import open_http
+
+    return open_http(location, options)
+
+
+def _object_source(location: str, options: NetworkOptions) -> Source:
+    from dumont_gpu.storage.object_store import open_object
+
+    return open_object(location, options)
+
+
+def _local_sink(location: str, _: NetworkOptions) -> Sink:
+    return LocalSink(location)
+
+
+def _s3_sink(location: str, options: NetworkOptions) -> Sink:
+    from dumont_gpu.storage.s3_sink import S3Sink
+
+    return S3Sink(location, options)
+
+
+SOURCES: Final[dict[str, Callable[[str, NetworkOptions], Source]]] = {
+    "": _local_source,
+    "http": _http_source,
+    "https": _http_source,
+    "s3": _object_source,
+    "gs": _object_source,
+    "az": _object_source,
+}
+SINKS: Final[dict[str, Callable[[str, NetworkOptions], Sink]]] = {"": _local_sink, "s3": _s3_sink}
+
+
+def open_source(location: str, options: NetworkOptions | None = None) -> Source:
     """Opens a snapshot for reading.
 
     Raises:
         SnapshotNotFoundError: nothing is there.
-        UnsupportedError: a scheme this version does not have.
+        NetworkError: the server does not answer, or not as it must.
+        UnsupportedError: a scheme this version does not have, or a package it needs for it is not installed.
     """
-    return SOURCES[_scheme(location, SOURCES)](location)
+    scheme = _scheme(location)
+    if scheme not in SOURCES:
+        raise UnsupportedError(
+            f"{scheme}:// addresses are not supported: use a path, http(s)://, s3://, gs:// or az://"
+        )
+    return SOURCES[scheme](location, options or NetworkOptions())
 
 
-def open_sink(location: str) -> Sink:
+def open_sink(location: str, options: NetworkOptions | None = None) -> Sink:
     """Opens a place for a new snapshot.
 
     Raises:
-        UnsupportedError: a scheme this version does not have.
+        NetworkError: the server does not answer, or not as it must.
+        UnsupportedError: a scheme that this version cannot write to.
     """
-    return SINKS[_scheme(location, SINKS)](location)
+    scheme = _scheme(location)
+    if scheme not in SINKS:
+        raise UnsupportedError(f"{scheme}:// addresses cannot be written to: name a path or s3://bucket/key")
+    return SINKS[scheme](location, options or NetworkOptions())
 
 
-def _scheme(location: str, table: dict[str, Callable[[str], Source]] | dict[str, Callable[[str], Sink]]) -> str:
+def _scheme(location: str) -> str:
     match = _SCHEME.match(location)
-    scheme = match[1].lower() if match else ""
-    if scheme not in table:
-        raise UnsupportedError(f"{scheme}:// addresses are not supported by this version: copy the snapshot to a disk")
-    return scheme
+    return match[1].lower() if match else ""
 
 
-__all__ = ["LocalSink", "LocalSource", "MemorySink", "MemorySource", "Sink", "Source", "open_sink", "open_source"]
+__all__ = [
+    "LocalSink",
+    "LocalSource",
+    "MemorySink",
+    "MemorySource",
+    "NetworkOptions",
+    "Sink",
+    "Source",
+    "open_sink",
+    "open_source",
+]

@@ -16,19 +16,34 @@ class Source(Protocol):
     def size(self) -> int:
         """Bytes in the whole snapshot."""
 
+    @property
+    def identity(self) -> str:
+        """Another one as soon as the bytes may be others; the same for every opening until then."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether a network lies between: several reads at once then pay, and a second one may bring other bytes."""
+
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fills `out` with the bytes at `offset`.
 
         Raises:
             DamagedError: the snapshot ends before that.
+            NetworkError: it cannot be reached any more.
         """
+
+    def cancel(self) -> None:
+        """Makes reads that wait for a network fail soon, now and later: nobody wants them any more."""
 
     def close(self) -> None:
         """Gives back what the source holds open."""
 
 
 class Sink(Protocol):
-    """Where a snapshot is written, piece by piece in any order, and appears at once or not at all."""
+    """Where a snapshot is written, piece by piece, and appears at once or not at all.
+
+    Pieces come in the order of their offsets, but for those that lie before the first one, which may come at any time.
+    """
 
     @property
     def location(self) -> str:
@@ -37,11 +52,17 @@ class Sink(Protocol):
     def identities(self) -> frozenset[tuple[int, int]]:
         """Device and inode of files on this machine that are no part of what is packed: this snapshot, old and new."""
 
+    def expect(self, size: int) -> None:
+        """Says, before anything is written, how many bytes the snapshot will have at most, or nearly."""
+
     def write_at(self, offset: int, data: memoryview) -> None:
         """Writes all of `data` at `offset`; what is never written reads as zeros."""
 
     def commit(self, size: int) -> None:
         """Makes the snapshot of `size` bytes durable and visible under its name."""
+
+    def cancel(self) -> None:
+        """Makes writes that wait for a network fail soon, now and later; `abort` is still to come."""
 
     def abort(self) -> None:
         """Leaves no trace of what was written. Does nothing after `commit`."""

@@ -13,6 +13,8 @@ from dumont_gpu.errors import DamagedError, DumontError, SnapshotNotFoundError, 
 
 
 class LocalSource:
+    remote = False
+
     def __init__(self, path: str) -> None:
         self.location = path
         try:
@@ -23,6 +25,7 @@ class LocalSource:
             raise DumontError(f"{path}: {error.strerror}") from None
         status = os.fstat(self._fd)
         self.size = status.st_size
+        self.identity = f"{status.st_dev:x}-{status.st_ino:x}-{status.st_mtime_ns:x} {status.st_size}"
         if not stat.S_ISREG(status.st_mode):
             os.close(self._fd)
             raise UsageError(f"{path}: not a regular file")
@@ -31,6 +34,9 @@ class LocalSource:
         done = read_at(self._fd, offset, out)
         if done < len(out):
             raise DamagedError(f"ends at byte {offset + done}, {len(out) - done} are missing")
+
+    def cancel(self) -> None:
+        pass
 
     def close(self) -> None:
         os.close(self._fd)
@@ -104,6 +110,9 @@ class LocalSink:
             found.add(_identity(self._final.lstat()))
         return frozenset(found)
 
+    def expect(self, size: int) -> None:
+        pass
+
     def write_at(self, offset: int, data: memoryview) -> None:
         write_at(self._fd, offset, data)
 
@@ -117,6 +126,9 @@ class LocalSink:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    def cancel(self) -> None:
+        pass
 
     def abort(self) -> None:
         if self._open:

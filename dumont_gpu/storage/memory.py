@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from dumont_gpu.errors import DamagedError
 
 
 class MemorySource:
+    remote = False
+
     def __init__(self, data: bytes | bytearray | memoryview, location: str = "<memory>") -> None:
         self.location = location
         self.size = len(data)
         self._data = memoryview(data)
 
+    @property
+    def identity(self) -> str:
+        return f"{hashlib.sha256(self._data).hexdigest()} {self.size}"
+
     def read_into(self, offset: int, out: memoryview) -> None:
         if offset + len(out) > self.size:
             raise DamagedError(f"ends at byte {self.size}, {offset + len(out)} were expected")
         out[:] = self._data[offset : offset + len(out)]
+
+    def cancel(self) -> None:
+        pass
 
     def close(self) -> None:
         self._data.release()
@@ -29,6 +40,9 @@ class MemorySink:
     def identities(self) -> frozenset[tuple[int, int]]:
         return frozenset()
 
+    def expect(self, size: int) -> None:
+        pass
+
     def write_at(self, offset: int, data: memoryview) -> None:
         if offset + len(data) > len(self.data):
             self.data.extend(bytes(offset + len(data) - len(self.data)))
@@ -38,6 +52,9 @@ class MemorySink:
         self.data.extend(bytes(max(0, size - len(self.data))))
         del self.data[size:]
         self.committed = True
+
+    def cancel(self) -> None:
+        pass
 
     def abort(self) -> None:
         if not self.committed:

@@ -1,0 +1,94 @@
+"""Addresses of http(s): taken apart, followed through redirects, and shown without their secrets."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, replace
+from typing import Final
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from dumont_gpu.errors import NetworkError, UsageError
+
+_PORTS: Final = {"http": 80, "https": 443}
+_PATH_SAFE: Final = "/%:@!$&'()*+,;=~"
+_QUERY_SAFE: Final = _PATH_SAFE + "?"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an object is; `repr` and `shown` hold no secret."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str  # percent-encoded
+    query: str  # percent-encoded; of a signed address, it is the signature
+    authorization: str = ""  # the header of that name
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        return self.scheme, self.host, self.port
+
+    @property
+    def target(self) -> str:
+        """What a request asks the server for."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def absolute(self) -> str:
+        """What a proxy is asked for."""
+        return f"{self.scheme}://{self.authority}{self.target}"
+
+    @property
+    def shown(self) -> str:
+        """The address for messages and records: no password, and of the query only that there is one."""
+        return f"{self.scheme}://{self.authority}{self.path}{'?…' if self.query else ''}"
+
+    def __repr__(self) -> str:
+        return f"Address({self.shown})"
+
+
+def parse_address(text: str) -> Address:
+    """Takes `https://user:password@host:port/path?query` apart.
+
+    Raises:
+        UsageError: it is none; the message does not repeat it, as it may hold a secret.
+    """
+    try:
+        parts = urlsplit(text)
+        scheme, host = parts.scheme.lower(), (parts.hostname or "").encode("idna").decode("ascii")
+        port = parts.port
+    except (ValueError, UnicodeError):
+        raise UsageError("this is no http address that can be read") from None
+    if scheme not in _PORTS or not host or not text.isprintable() or " " in host:
+        raise UsageError("this is no http address: it needs http:// or https:// and a host")
+    authorization = ""
+    if parts.username is not None:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + base64.b64encode(credentials.encode()).decode("ascii")
+    path, query = quote(parts.path or "/", safe=_PATH_SAFE), quote(parts.query, safe=_QUERY_SAFE)
+    return Address(scheme, host, _PORTS[scheme] if port is None else port, path, query, authorization)
+
+
+def redirected(address: Address, location: str | None) -> Address:
+    """Returns where the server at `address` sends us, without credentials where that is another server.
+
+    Raises:
+        NetworkError: nowhere, to something that is not http, or from https to http, where anybody could listen.
+    """
+    try:
+        found = parse_address(urljoin(address.absolute, location or ""))
+    except (UsageError, ValueError):
+        raise NetworkError("redirects to what is no http address") from None
+    if not location:
+        raise NetworkError("redirects without saying where to")
+    if address.scheme == "https" and found.scheme == "http":
+        raise NetworkError("redirects from https to http; that would give the encryption up")
+    if found.origin == address.origin and not found.authorization:
+        return replace(found, authorization=address.authorization)
+    return found

@@ -1,0 +1,21 @@
+"""How the network may be used: limits, patience, and the clock they are measured by."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dumont_gpu.storage.retry import RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    connections: int = 0  # exactly so many; 0: 16, and up to 64 as long as more bring more
+    limit_rate: int = 0  # bytes per second, of all connections together; 0: no limit
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    connect_timeout: float = 10.0  # seconds
+    read_timeout: float = 15.0  # seconds in which not one byte comes
+    clock: Callable[[], float] = time.monotonic
+    wait: Callable[[threading.Event, float], object] = threading.Event.wait  # until the event or so many seconds
