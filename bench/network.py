@@ -1,0 +1,157 @@
+"""Restores over http, against real servers: how long, how much twice, how much memory. Needs nginx; `link` needs root.
+
+    python bench/network.py kills SNAPSHOT [--count 50]      # kill -9 at random moments, the same command again
+    python bench/network.py link SNAPSHOT --rate 1gbit       # a loopback of that rate, against aria2c and zstd | tar
+    python bench/network.py open SNAPSHOT                    # no limit, against a local restore
+
+Run it with the Python that has dumont-gpu installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from compare_trees import differences
+
+PROGRAM = str(Path(sys.executable).parent / "dumont-gpu")
+PORT = 8791
+
+
+@contextmanager
+def nginx(folder: Path) -> Iterator[str]:
+    """Serves `folder`; yields its address. The log counts the bytes of every answer."""
+    work = Path(tempfile.mkdtemp(prefix="dumont-nginx-"))
+    (work / "nginx.conf").write_text(
+        f"""
+        worker_processes 1; daemon off; pid {work}/pid; error_log {work}/error.log;
+        user {os.environ.get("USER", "root")};
+        events {{ worker_connections 512; }}
+        http {{
+          log_format bytes '$body_bytes_sent'; access_log {work}/access.log bytes; client_body_temp_path {work};
+          proxy_temp_path {work}; fastcgi_temp_path {work}; uwsgi_temp_path {work}; scgi_temp_path {work};
+          sendfile on; server {{ listen 127.0.0.1:{PORT}; root {folder}; }}
+        }}"""
+    )
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or sys.exit("nginx is not installed")
+    process = subprocess.Popen([program, "-c", f"{work}/nginx.conf"], stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(0.5)
+        yield f"http://127.0.0.1:{PORT}"
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(work)
+
+
+def restore(source: str, target: Path, *options: str) -> list[str]:
+    return [PROGRAM, "restore", source, str(target), "--no-sync", "--json", "--progress", "none", *options]
+
+
+def timed(command: list[str] | str, target: Path) -> float:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, shell=isinstance(command, str), cwd=target)
+    return time.perf_counter() - started
+
+
+def kills(snapshot: Path, count: int, work: Path) -> None:
+    """Every kill is followed by the same command; the bytes that nginx sent for both are counted."""
+    good, target = work / "good", work / "target"
+    seconds = timed(restore(str(snapshot), good), good)
+    log = next(Path(tempfile.gettempdir()).glob("dumont-nginx-*/access.log"))
+    url, rng, excess, landed = f"http://127.0.0.1:{PORT}/{snapshot.name}", random.Random(5), [], 0
+    for _ in range(count):
+        shutil.rmtree(target, ignore_errors=True)
+        before = log.read_text().count("\n")
+        process = subprocess.Popen(restore(url, target), stdout=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.1, 1.0) * seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        again = subprocess.run(restore(url, target), capture_output=True)
+        landed += again.returncode == 0  # else the first had finished, and the target is not empty
+        found = list(differences(good, target))
+        if found:
+            sys.exit(f"the trees differ: {found[:3]}")
+        time.sleep(0.2)  # nginx notices a client that is gone
+        sent = sum(map(int, log.read_text().splitlines()[before:]))
+        excess.append(sent - snapshot.stat().st_size)
+    print(f"{landed} of {count} kills landed, every tree is the same")
+    print(f"bytes sent beyond the snapshot: median {median(excess) / 1e6:.0f} MB, at most {max(excess) / 1e6:.0f} MB")
+
+
+def compare(snapshot: Path, work: Path, others: dict[str, str | list[str]], repeats: int) -> None:
+    target = work / "target"
+    url = f"http://127.0.0.1:{PORT}/{snapshot.name}"
+    size = snapshot.stat().st_size
+    contenders = {
+        "dumont-gpu restore URL": restore(url, target),
+        "curl, the bytes alone": f"curl -sS {url} -o /dev/null",
+    }
+    runs: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for name, command in (contenders | others).items():
+            runs.setdefault(name, []).append(timed(command, target))
+    for name, seconds in runs.items():
+        print(f"{name:45} {median(seconds):7.2f} s  (of {repeats}: {', '.join(f'{s:.2f}' for s in seconds)})")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    print(f"{size / 1e6:.0f} MB; peak memory of a child {peak} MiB")
+
+
+def link(snapshot: Path, work: Path, rate: str, tar: Path | None, repeats: int) -> None:
+    """In a network of its own, whose loopback has this rate."""
+    if "DUMONT_LINK" not in os.environ:
+        os.environ["DUMONT_LINK"] = "1"
+        os.execvp("unshare", ["unshare", "-n", sys.executable, *sys.argv])
+    for command in ("ip link set lo up mtu 1500", f"tc qdisc add dev lo root tbf rate {rate} burst 256k latency 50ms"):
+        subprocess.run(command.split(), check=True)
+    others: dict[str, str | list[str]] = {}
+    with nginx(snapshot.parent) as url:
+        if tar is not None:
+            others["aria2c -x16, then zstd -d | tar x"] = (
+                f"aria2c -q -x16 -s16 -d {work} -o peer.tar.zst --allow-overwrite=true {url}/{tar.name}"
+                f" && tar -xf {work}/peer.tar.zst -I zstd && rm {work}/peer.tar.zst"
+            )
+        compare(snapshot, work, others, repeats)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["kills", "link", "open"])
+    parser.add_argument("snapshot", type=Path)
+    parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--rate", default="1gbit")
+    parser.add_argument("--tar", type=Path, help="the same tree as .tar.zst, in the folder of the snapshot")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dumont-network")
+    given = parser.parse_args()
+    snapshot = given.snapshot.resolve()
+    local: dict[str, str | list[str]] = {"dumont-gpu restore PATH": restore(str(snapshot), given.work / "target")}
+    try:
+        if given.what == "link":
+            link(snapshot, given.work, given.rate, given.tar, given.repeats)
+        else:
+            with nginx(snapshot.parent):
+                if given.what == "kills":
+                    kills(snapshot, given.count, given.work)
+                else:
+                    compare(snapshot, given.work, local, given.repeats)
+    finally:
+        shutil.rmtree(given.work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
