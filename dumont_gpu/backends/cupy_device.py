@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
+import importlib.metadata
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +18,7 @@ from typing import Any, Final
 
 from dumont_gpu import native
 from dumont_gpu.backends.device import KERNELS, DeviceMemoryError, Lz4Batch
+from dumont_gpu.backends.requirements import NVCOMP
 from dumont_gpu.errors import DeviceError
 
 _HOST_TO_DEVICE: Final = 1  # cudaMemcpyKind
@@ -27,13 +33,13 @@ class CupyDevice:
     """CUDA device `number` of this machine; see `device.Device`."""
 
     def __init__(self, number: int) -> None:
-        import cupy
-
-        self._cupy, self._number = cupy, number
+        self._cupy, self._number = import_cupy(), number
         self._current = threading.local()  # CUDA's current device belongs to a thread
+        self._loading = threading.Lock()
+        self._loaded: dict[str, Any] = {}
         self._lz4 = load_nvcomp()
-        with self._errors():
-            self.shared_limit: int = cupy.cuda.runtime.deviceGetAttribute(_SHARED_MEMORY_OPTIN, number)
+        with self._errors() as runtime:
+            self.shared_limit: int = runtime.deviceGetAttribute(_SHARED_MEMORY_OPTIN, number)
 
     @property
     def name(self) -> str:
@@ -73,14 +79,18 @@ class CupyDevice:
         pass  # the context is CuPy's, and may have other users in this process
 
     def kernel(self, name: str) -> Any:
-        return self._kernels[name]
+        self.load_kernels()
+        return self._loaded[name]
 
     def load_kernels(self) -> None:
         """Compiles every kernel, or takes it from CuPy's cache on disk: seconds the first time, then milliseconds."""
-        _ = self._kernels
+        if self._loaded:
+            return
+        with self._loading:  # or each thread with a chunk would compile
+            if not self._loaded:
+                self._loaded = self._load_all()
 
-    @functools.cached_property
-    def _kernels(self) -> dict[str, Any]:
+    def _load_all(self) -> dict[str, Any]:
         kernels = {}
         with self._errors():
             modules = {source: self._compile(source) for source in sorted(set(KERNELS.values()))}
@@ -88,6 +98,8 @@ class CupyDevice:
                 kernels[name] = modules[source].get_function(name)
                 if self.shared_limit > _DEFAULT_SHARED:
                     kernels[name].max_dynamic_shared_size_bytes = self.shared_limit
+                else:
+                    kernels[name].compile()  # or the first launch would
         return kernels
 
     def _compile(self, source: str) -> Any:
@@ -100,7 +112,8 @@ class CupyDevice:
     def _errors(self) -> Iterator[Any]:
         """Makes the device current in this thread, yields CuPy's runtime, and turns its errors into ours."""
         cuda = self._cupy.cuda
-        failures = (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError, cuda.compiler.CompileException)
+        # CUDA's own errors are RuntimeErrors, and so is a library that CuPy looks for at its first use: NVRTC.
+        failures = (RuntimeError, OSError, cuda.compiler.CompileException)
         try:
             if not getattr(self._current, "set", False):
                 cuda.runtime.setDevice(self._number)
@@ -152,6 +165,35 @@ class CupyStream:
         if size:
             with self._device._errors() as runtime:
                 runtime.memcpyAsync(to, source, size, kind, self._stream.ptr)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# CuPy.
+
+
+def import_cupy() -> Any:
+    """Imports CuPy, with a place for its compiled kernels also where the home directory cannot be written to.
+
+    Raises:
+        DeviceError: it is not there, or does not load.
+    """
+    if "CUPY_CACHE_DIR" not in os.environ and not _cache_is_writable():
+        os.environ["CUPY_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="dumont-gpu-kernels-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        import cupy
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DeviceError(f"CuPy does not load: {' '.join(str(error).split())[:300]}") from error
+    return cupy
+
+
+def _cache_is_writable() -> bool:
+    try:
+        folder = Path("~/.cupy/kernel_cache").expanduser()  # CuPy's default, made when it is imported
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # the latter: there is no home
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -220,9 +262,12 @@ def load_nvcomp() -> ctypes.CDLL | None:
 
 def nvcomp_path() -> Path | None:
     """Returns nvCOMP's library, as the wheels nvidia-libnvcomp-cu12 and -cu13 install it."""
-    try:
-        import nvidia
-    except ImportError:
-        return None
-    found = [file for folder in nvidia.__path__ for file in Path(folder).glob("libnvcomp/lib*/libnvcomp.so.*")]
-    return max(found, default=None)
+    # Not by importing `nvidia`: where one of its many packages has an `__init__.py`, the others' folders are not seen.
+    for name in NVCOMP:
+        try:
+            folder = Path(str(importlib.metadata.distribution(name).locate_file("nvidia/libnvcomp")))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if found := max(folder.glob("lib*/libnvcomp.so.*"), default=None):
+            return found
+    return None
