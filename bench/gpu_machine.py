@@ -86,7 +86,9 @@ def _driver(number: int) -> str:
 def _query(field: str, number: int) -> str:
     if not shutil.which("nvidia-smi"):
         return UNKNOWN
-    command = ["nvidia-smi", f"--id={number}", f"--query-gpu={field}", "--format=csv,noheader"]
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    name = visible[number] if number < len(visible) else str(number)
+    command = ["nvidia-smi", f"--id={name}", f"--query-gpu={field}", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip().splitlines()[0] if not done.returncode and done.stdout.strip() else UNKNOWN
 

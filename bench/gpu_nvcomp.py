@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dumont_gpu.backends.cupy_device import load_nvcomp
+from dumont_gpu.backends.cupy_device import nvcomp_path
 
 CHAR, UNKNOWN = 0, 0xFF  # nvcompType_t
 TYPES = {"fp8": 9, "half": 10, "fp32": 11}  # nvcompType_t of 6.0; "half" is for every float of 16 bits
@@ -154,10 +155,15 @@ class Blocks:
 
 
 def _call(algorithm: str, name: str) -> Any:
-    library = load_nvcomp()
-    if library is None:
-        raise NvcompError("there is no nvCOMP that dumont-gpu can use")
-    return getattr(library, f"nvcompBatched{algorithm}{name}")
+    return getattr(_library(), f"nvcompBatched{algorithm}{name}")
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    path = nvcomp_path()
+    if path is None:
+        raise NvcompError("there is no nvCOMP")
+    return ctypes.CDLL(str(path))  # not the package's own, which knows LZ4's options by another type
 
 
 def _check(status: int) -> None:

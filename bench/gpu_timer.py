@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-WARM_UP = 3
+WARM_UP = 0.1  # seconds: an idle device starts at a fraction of its clock
 
 
 def device_seconds(stream: Any, runs: Sequence[Callable[[], object]], repeats: int, inner: int) -> list[float]:
@@ -18,9 +19,11 @@ def device_seconds(stream: Any, runs: Sequence[Callable[[], object]], repeats: i
     """
     import cupy
 
-    for number in range(max(WARM_UP, len(runs))):
-        runs[number % len(runs)]()
-    stream.synchronize()
+    end_of_warm_up = time.perf_counter() + WARM_UP
+    while time.perf_counter() < end_of_warm_up:
+        for run in runs:
+            run()
+        stream.synchronize()
     pairs, number = [], 0
     for _ in range(repeats):
         start, end = cupy.cuda.Event(), cupy.cuda.Event()
