@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import functools
 import hashlib
 import importlib.metadata
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -179,13 +177,18 @@ def import_cupy() -> Any:
         DeviceError: it is not there, or does not load.
     """
     if "CUPY_CACHE_DIR" not in os.environ and not _cache_is_writable():
-        os.environ["CUPY_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="dumont-gpu-kernels-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["CUPY_CACHE_DIR"] = _private_cache().name
     try:
         import cupy
     except (ImportError, OSError, RuntimeError) as error:
         raise DeviceError(f"CuPy does not load: {' '.join(str(error).split())[:300]}") from error
     return cupy
+
+
+@functools.cache
+def _private_cache() -> tempfile.TemporaryDirectory[str]:
+    """A folder that is there until the process ends."""
+    return tempfile.TemporaryDirectory(prefix="dumont-gpu-kernels-", ignore_cleanup_errors=True)
 
 
 def _cache_is_writable() -> bool:
