@@ -15,12 +15,13 @@ usage() {
 bench/gpu_check.sh [options]                     build, test and measure on the GPU
 bench/gpu_check.sh --collect-wheels DIR [...]    on a machine with a network: gather what an offline one needs
 
-  --wheels DIR       install from these wheels, without a network; a dumont_gpu wheel among them is used as it is
+  --wheels DIR       install from these wheels, without a network; of dumont-gpu too, if it is among them
   --env DIR          keep the installation there, and use it again if it is there
   --steps A,B,...    of self_test,tests,sanitizer,kernels,copies,jobs; default: all
   --quick            small inputs, few repeats: shows that everything works
   --device N         as nvidia-smi numbers them; default: the first
   --results DIR      where the report goes; figures of other steps that are there already stay. Default: bench/results
+  --log FILE         everything that the steps said, too; the report has the last lines of those that failed
   --disk DIR         the disk that jobs write to; default: the temporary folder
   --size BYTES       of the file that jobs restore; default: 4 GiB, or what fits
   --tree DIR         another input for jobs, such as the one of bench/workspace.py
@@ -36,7 +37,7 @@ environment gets everything. DUMONT_COMMIT says which commit this is where git c
 TEXT
 }
 
-wheels= env= steps=$all_steps quick= device= results=$here/results disk=${TMPDIR:-/tmp} size= tree= without_gpu=
+wheels= env= steps=$all_steps quick= device= results=$here/results disk=${TMPDIR:-/tmp} size= tree= log= without_gpu=
 collect= target_python= cuda=13 lean=
 need() { [ $# -ge 2 ] || { echo "gpu_check.sh: $1 needs a value" >&2; exit 2; }; }
 while [ $# -gt 0 ]; do
@@ -47,6 +48,7 @@ while [ $# -gt 0 ]; do
         --quick) quick=--quick ;;
         --device) need "$@"; device=$2; shift ;;
         --results) need "$@"; results=$2; shift ;;
+        --log) need "$@"; log=$2; shift ;;
         --disk) need "$@"; disk=$2; shift ;;
         --size) need "$@"; size=$2; shift ;;
         --tree) need "$@"; tree=$2; shift ;;
@@ -68,19 +70,26 @@ done
 [ -z "$wheels" ] || [ -d "$wheels" ] || { echo "gpu_check.sh: there is no folder $wheels" >&2; exit 2; }
 command -v "$python" >/dev/null || { echo "gpu_check.sh: there is no $python; PYTHON names another" >&2; exit 2; }
 
+sources() {  # a fingerprint of what dumont-gpu is built from
+    (cd "$repo" && find dumont_gpu kernels pyproject.toml -type f ! -name '*.pyc' ! -name '*.so' ! -name '*.md' -print0 |
+        LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
+}
+
 # --- wheels for a machine without a network ---------------------------------------------------------------------------
 
 collect_wheels() {
     local version=${target_python:-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')} platforms=() n
     for n in $(seq 5 39); do platforms+=(--platform "manylinux_2_${n}_x86_64"); done  # pip takes each as it is spelled
     platforms+=(--platform manylinux1_x86_64 --platform manylinux2010_x86_64 --platform manylinux2014_x86_64)
-    local what=($test_needs 'blake3>=1.0,<2' 'lz4>=4.3.2,<5' 'rich>=13.7,<16' 'typer>=0.12,<1' "nvidia-libnvcomp-cu$cuda$nvcomp")
+    local what=($test_needs 'blake3>=1.0,<2' 'lz4>=4.3.2,<5' 'rich>=13.7,<16' 'typer>=0.12,<1')
+    what+=("nvidia-libnvcomp-cu$cuda$nvcomp")
     if [ -z "$lean" ]; then
         what+=('numpy>=1.26' "cupy-cuda${cuda}x>=14.0.1,!=14.1.0,<15")
         if [ "$cuda" = 13 ]; then what+=('nvidia-cuda-nvrtc>=13,<14'); else what+=('nvidia-cuda-nvrtc-cu12>=12,<13'); fi
     fi
     mkdir -p "$collect" && rm -f "$collect"/dumont_gpu-*.whl || return
     "$python" -m pip wheel -q --no-deps --wheel-dir "$collect" "$repo" || return
+    sources >"$collect/dumont_gpu.sources"
     "$python" -m pip download -q --only-binary=:all: --python-version "$version" --implementation cp \
         "${platforms[@]}" --dest "$collect" "${what[@]}" || return
     du -shc "$collect"/*.whl
@@ -111,6 +120,7 @@ env=${env:-$work/env}
 mkdir -p "$env" "$results" || exit
 env=$(cd "$env" && pwd) results=$(cd "$results" && pwd)
 [ -z "$wheels" ] || wheels=$(cd "$wheels" && pwd)
+if [ -n "$log" ]; then : >"$log" && log=$(cd "$(dirname "$log")" && pwd)/$(basename "$log") || exit; fi
 [ -z "$tree" ] || tree=$(cd "$tree" && pwd) || exit
 if [ -n "$device" ]; then export CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=$device; fi
 found=$(driver_cuda)
@@ -136,7 +146,12 @@ install_overlay() {
     fi
     "${pip[@]}" --no-index --no-deps "$wheels"/*.whl ||  # or by hand: these wheels hold nothing but packages
         for wheel in "$wheels"/*.whl; do "$python" -m zipfile -e "$wheel" "$site" || return; done
-    ls "$wheels"/dumont_gpu-*.whl >/dev/null 2>&1 || "${pip[@]}" --no-index --no-deps --no-build-isolation "$repo"
+    if ! ls "$wheels"/dumont_gpu-*.whl >/dev/null 2>&1; then
+        "${pip[@]}" --no-index --no-deps --no-build-isolation "$repo"
+    elif [ "$(cat "$wheels/dumont_gpu.sources" 2>/dev/null)" != "$(sources)" ]; then
+        echo "the wheel of dumont-gpu is not known to be of this checkout: building it here"
+        "${pip[@]}" --no-index --no-deps --no-build-isolation "$repo" || echo "that failed: THE WHEEL IS USED AS IT IS"
+    fi
 }
 
 install_environment() {
@@ -150,13 +165,15 @@ install_environment() {
 }
 
 step_install() {
-    if [ -e "$env/installed" ]; then
-        echo "used again: $(cat "$env/installed")"
+    local now=$(sources)
+    if [ "$(cat "$env/installed" 2>/dev/null)" = "$now" ]; then
+        echo "used again: the installation of sources $now"
         return
     fi
     if [ -n "$overlay" ]; then install_overlay; else install_environment; fi || return
-    "$run" -c 'import dumont_gpu, blake3, lz4.frame, typer, rich, pytest, pytest_timeout, hypothesis, numpy, cupy' || return
-    echo "dumont-gpu for CUDA $cuda, ${overlay:+over the packages of $python}" >"$env/installed"
+    local modules='dumont_gpu, blake3, lz4.frame, typer, rich, pytest, pytest_timeout, hypothesis, numpy, cupy'
+    "$run" -c "import $modules" || return
+    echo "$now" >"$env/installed"
     "$run" -m dumont_gpu doctor
 }
 
@@ -191,8 +208,12 @@ step_sanitizer() {
         code=$?
         # The beginning says what is wrong, the end how often.
         [ "$code" = 0 ] || { failed=1; head -n 60 "$work/$check.log"; tail -n 6 "$work/$check.log"; }
-        case $code in 0) said+="$check ok; " ;; 9) said+="$check FOUND ERRORS; " ;; 124 | 137) said+="$check past $limit s; " ;;
-            *) said+="$check failed ($code); " ;; esac
+        case $code in
+            0) said+="$check ok; " ;;
+            9) said+="$check FOUND ERRORS; " ;;
+            124 | 137) said+="$check past $limit s; " ;;
+            *) said+="$check failed ($code); " ;;
+        esac
     done <<'CHECKS'
 memcheck all 120
 racecheck ours 120
@@ -215,6 +236,7 @@ run_step() {
     printf '=== %s (%s s)\n' "$name" "$SECONDS" >&2
     timeout --kill-after=10 "$limit" bash -uo pipefail -c "step_$name" >"$work/$name.log" 2>&1
     code=$?
+    [ -z "$log" ] || { printf '=== %s: exit code %s\n' "$name" "$code"; cat "$work/$name.log"; } >>"$log"
     printf '%s %s %s\n' "$code" "$((SECONDS - begin))" "$limit" >"$work/$name.status"
     tail -n "$([ "$code" = 0 ] && echo 3 || echo 25)" "$work/$name.log" >&2
     [ "$code" = 0 ] || [ "$code" = "$skipped" ]
@@ -223,13 +245,13 @@ run_step() {
 export here repo python wheels env quick disk size tree cuda nvcc overlay work nvcomp skipped test_needs
 export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 if [ -n "$overlay" ]; then
-    run=$("$python" -c 'import sys; print(sys.executable)')  # not a script that starts it: compute-sanitizer wants the program
+    run=$("$python" -c 'import sys; print(sys.executable)')  # compute-sanitizer wants no script that starts it
     export PYTHONPATH="$env/site${PYTHONPATH:+:$PYTHONPATH}"
 else
     run=$env/venv/bin/python
 fi
 export run
-export -f step_install install_overlay install_environment step_self_test step_tests step_sanitizer \
+export -f sources step_install install_overlay install_environment step_self_test step_tests step_sanitizer \
     step_kernels step_copies step_jobs
 cd "$work" || exit  # not the checkout: its packages are not the ones under test
 

@@ -87,7 +87,7 @@ def dumont(*arguments: str, cwd: Path) -> dict[str, Any]:
 
 
 class Bench:
-    """All restores of one run."""
+    """All restores of one run; what is measured so far is in the output file at any time."""
 
     def __init__(self, options: argparse.Namespace, work: dict[str, Path]) -> None:
         self._options, self._work = options, work
@@ -252,6 +252,7 @@ class Bench:
                 message = message.replace(str(folder), place.upper())  # results name no path of this machine
             _say(f"{what}: {type(error).__name__}: {message}")
             self.results["problems"].append(f"{what}: {type(error).__name__}: {message}")
+        self._options.output.write_text(json.dumps(self.results, indent=1))
 
 
 def _memory(size: int) -> memoryview:
@@ -319,7 +320,6 @@ def main() -> int:
     options.size = options.size or (QUICK_SIZE if options.quick else SIZE)
     with work_folders(options.disk, options.memory) as work:
         results = Bench(options, work).run()
-    options.output.write_text(json.dumps(results, indent=1))
     return 1 if results["problems"] else 0
 
 

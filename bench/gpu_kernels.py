@@ -44,10 +44,10 @@ ELEMENTS = {Dtype.BF16: "half", Dtype.FP16: "half", Dtype.FP32: "fp32", Dtype.FP
 
 
 class Bench:
-    """One run on one device."""
+    """One run on one device; what is measured so far is in `output` at any time."""
 
-    def __init__(self, number: int, quick: bool) -> None:
-        self.quick = quick
+    def __init__(self, number: int, quick: bool, output: Path) -> None:
+        self.quick, self.output = quick, output
         self.device: Any = open_device(number)
         self.stream: Any = self.device.new_stream()
         self.chunk = QUICK_CHUNK if quick else CHUNK
@@ -191,6 +191,7 @@ class Bench:
             problem = f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             _say(problem)
             self.results["problems"].append(problem)
+        self.output.write_text(json.dumps(self.results, indent=1))
 
 
 def nvcomp_version() -> str:
@@ -220,7 +221,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", type=int, default=0)
     options = parser.parse_args()
-    bench = Bench(options.device, options.quick)
+    bench = Bench(options.device, options.quick, options.output)
     results = bench.run()
     results["problems"] += unverified(results)
     options.output.write_text(json.dumps(results, indent=1))

@@ -80,7 +80,7 @@ def by_the_clock(stream: object, runs: Sequence[Callable[[], object]], repeats: 
     return seconds
 
 
-def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def measured(monkeypatch: pytest.MonkeyPatch, output: Path) -> dict[str, Any]:
     """A whole quick run of the kernels on the emulated device, without what only CuPy can do."""
     gpu_kernels = pytest.importorskip("gpu_kernels", reason="it draws weights with NumPy: pip install '.[bench]'")
     device = emulated_device()
@@ -90,13 +90,14 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(gpu_kernels, "open_device", lambda number: device)
     monkeypatch.setattr(gpu_kernels, "device_seconds", by_the_clock)
     monkeypatch.setattr(gpu_kernels, "QUICK_CHUNK", 4 * MiB)
-    return gpu_kernels.Bench(0, quick=True).run()
+    return gpu_kernels.Bench(0, True, output).run()
 
 
 def test_kernels_are_measured_and_checked_and_a_failure_costs_only_its_own_figures(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    results = measured(monkeypatch)
+    results = measured(monkeypatch, tmp_path / "kernels.json")
+    assert json.loads((tmp_path / "kernels.json").read_text()) == results
     assert [row["batch"] for row in results["zipnn"]] == [1, 4]
     assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
     assert [row["kind"] for row in results["lz4"]] == ["text", "text, a quarter noise"]
