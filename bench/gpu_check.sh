@@ -18,6 +18,7 @@ bench/gpu_check.sh --collect-wheels DIR [...]    on a machine with a network: ga
   --wheels DIR       install from these wheels, without a network; of dumont-gpu too, if it is among them
   --env DIR          keep the installation there, and use it again if it is there
   --steps A,B,...    of self_test,tests,sanitizer,kernels,copies,jobs; default: all
+  --budget SECONDS   be done by then: steps are cut short, or skipped, so that there is a report
   --quick            small inputs, few repeats: shows that everything works
   --device N         as nvidia-smi numbers them; default: the first
   --results DIR      where the report goes; figures of other steps that are there already stay. Default: bench/results
@@ -37,7 +38,8 @@ environment gets everything. DUMONT_COMMIT says which commit this is where git c
 TEXT
 }
 
-wheels= env= steps=$all_steps quick= device= results=$here/results disk=${TMPDIR:-/tmp} size= tree= log= without_gpu=
+wheels= env= steps=$all_steps quick= device= results=$here/results disk=${TMPDIR:-/tmp} size= tree=
+log= budget= without_gpu=
 collect= target_python= cuda=13 lean=
 need() { [ $# -ge 2 ] || { echo "gpu_check.sh: $1 needs a value" >&2; exit 2; }; }
 while [ $# -gt 0 ]; do
@@ -45,6 +47,7 @@ while [ $# -gt 0 ]; do
         --wheels) need "$@"; wheels=$2; shift ;;
         --env) need "$@"; env=$2; shift ;;
         --steps) need "$@"; steps=$2; shift ;;
+        --budget) need "$@"; budget=$2; shift ;;
         --quick) quick=--quick ;;
         --device) need "$@"; device=$2; shift ;;
         --results) need "$@"; results=$2; shift ;;
@@ -67,11 +70,13 @@ for step in ${steps//,/ }; do
 done
 [[ $cuda == 12 || $cuda == 13 ]] || { echo "gpu_check.sh: --cuda is 12 or 13" >&2; exit 2; }
 [[ -z $device || $device =~ ^[0-9]+$ ]] || { echo "gpu_check.sh: --device is a number" >&2; exit 2; }
+[[ -z $budget || $budget =~ ^[0-9]+$ ]] || { echo "gpu_check.sh: --budget is a number of seconds" >&2; exit 2; }
 [ -z "$wheels" ] || [ -d "$wheels" ] || { echo "gpu_check.sh: there is no folder $wheels" >&2; exit 2; }
 command -v "$python" >/dev/null || { echo "gpu_check.sh: there is no $python; PYTHON names another" >&2; exit 2; }
 
 sources() {  # a fingerprint of what dumont-gpu is built from
-    (cd "$repo" && find dumont_gpu kernels pyproject.toml -type f ! -name '*.pyc' ! -name '*.so' ! -name '*.md' -print0 |
+    (cd "$repo" &&
+        find dumont_gpu kernels pyproject.toml -type f ! -name '*.pyc' ! -name '*.so' ! -name '*.md' -print0 |
         LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
 }
 
@@ -234,8 +239,14 @@ step_jobs() {
 run_step() {
     local name=$1 limit=$2 begin=$SECONDS code
     printf '=== %s (%s s)\n' "$name" "$SECONDS" >&2
-    timeout --kill-after=10 "$limit" bash -uo pipefail -c "step_$name" >"$work/$name.log" 2>&1
-    code=$?
+    if [ -n "$budget" ] && [ "$limit" -gt $((budget - SECONDS - 20)) ]; then limit=$((budget - SECONDS - 20)); fi
+    if [ "$limit" -lt 10 ]; then
+        echo "no time was left of $budget s" >"$work/$name.log"
+        code=$skipped
+    else
+        timeout --kill-after=10 "$limit" bash -uo pipefail -c "step_$name" >"$work/$name.log" 2>&1
+        code=$?
+    fi
     [ -z "$log" ] || { printf '=== %s: exit code %s\n' "$name" "$code"; cat "$work/$name.log"; } >>"$log"
     printf '%s %s %s\n' "$code" "$((SECONDS - begin))" "$limit" >"$work/$name.status"
     tail -n "$([ "$code" = 0 ] && echo 3 || echo 25)" "$work/$name.log" >&2

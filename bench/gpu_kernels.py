@@ -65,6 +65,8 @@ class Bench:
             _say(kind)
             for block_log2 in QUICK_BLOCK_LOG2S if self.quick else BLOCK_LOG2S:
                 self._guarded(f"{kind}, 2^{block_log2}", self.zipnn, kind, dtype, data, block_log2)
+            if dtype is Dtype.BF16:
+                self._guarded(f"{kind}, most shared memory", self.most_shared_memory, kind, dtype, data)
             self._guarded(f"nvCOMP, {kind}", self.nvcomp, kind, dtype, data)
         for kind, noise in (("text", 0.0), ("text, a quarter noise", 0.25)):
             self._guarded(f"LZ4, {kind}", self.lz4, kind, text(self.chunk, noise))
@@ -111,6 +113,16 @@ class Bench:
         row["verified"] = all(chunks.check(batch, expected) for batch in (batches[0], batches[-1]))
         row["launches"] = [f"{launch.kernel}<{launch.grid}, {launch.block}>" for launch in batches[0].launches]
         self.results["zipnn"].append(row)
+
+    def most_shared_memory(self, kind: str, dtype: Dtype, data: memoryview) -> None:
+        """The same with all that an SM has set aside as shared memory: does the driver choose well by itself?"""
+        kernel = self.device.kernel("zipnn_decode")
+        before = kernel.preferred_shared_memory_carveout
+        kernel.preferred_shared_memory_carveout = 100  # percent
+        try:
+            self.zipnn(f"{kind}, most shared memory", dtype, data, QUICK_BLOCK_LOG2S[0])
+        finally:
+            kernel.preferred_shared_memory_carveout = before
 
     def nvcomp(self, kind: str, dtype: Dtype, data: memoryview) -> None:
         import cupy
