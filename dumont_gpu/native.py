@@ -165,8 +165,14 @@ LZ4_BLOCK: Final = 32  # bytes that one compressed block takes in the four array
 STORED_COPY: Final = 24  # bytes of a StoredCopy, see kernels/lz4_blocks.h
 
 
-def zipnn_device_blocks(stored: memoryview, size: int, table: memoryview) -> list[int] | None:
+def zipnn_device_blocks(
+    stored: memoryview, size: int, table: memoryview, stored_at: int = 0, out_at: int = 0
+) -> list[int] | None:
     """Lists the blocks of a ZipNN chunk of `size` original bytes in `table`, ZIPNN_BLOCK bytes each.
+
+    Args:
+        stored_at: where the chunk's stored bytes start in the kernel's source memory; a multiple of 16.
+        out_at: where its original bytes start in the kernel's output memory.
 
     Returns:
         How many blocks have 0, 1, 2, 3 and 4 coded planes; the table has them in this order. None if this chunk is not
@@ -175,7 +181,9 @@ def zipnn_device_blocks(stored: memoryview, size: int, table: memoryview) -> lis
     counts = (ctypes.c_uint64 * 5)()
     capacity = len(table) // ZIPNN_BLOCK
     with _address(stored) as start, _address(table, writable=True) as blocks:
-        status = _library().dumont_zipnn_device_blocks(start, len(stored), size, 0, 0, blocks, capacity, counts)
+        status = _library().dumont_zipnn_device_blocks(
+            start, len(stored), size, stored_at, out_at, blocks, capacity, counts
+        )
     return None if status else counts[:]
 
 

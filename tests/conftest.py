@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,17 @@ sys.path.insert(0, str(ROOT / "bench"))  # compare_trees is the judge of round t
 sys.path.insert(0, str(ROOT / "tests" / "emulator"))
 
 from emulated_device import EmulatedDevice, build  # noqa: E402
+from real_device import RecordedDevice  # noqa: E402
 
+from dumont_gpu.backends import open_device  # noqa: E402
 from dumont_gpu.pack import PackOptions, PackResult, pack  # noqa: E402
 from dumont_gpu.restore import RestoreOptions, RestoreResult, restore  # noqa: E402
+
+
+def cuda_device() -> EmulatedDevice | RecordedDevice:
+    """A CUDA device: the real one whose number is in DUMONT_TEST_DEVICE, or an emulated one."""
+    number = os.environ.get("DUMONT_TEST_DEVICE")
+    return RecordedDevice(open_device(int(number))) if number else emulated_device()
 
 
 def emulated_device(**faults: Any) -> EmulatedDevice:

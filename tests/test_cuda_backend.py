@@ -1,4 +1,4 @@
-"""The CUDA backend on an emulated device: what it decodes, what it leaves to the CPU, and what it does when things fail."""
+"""The CUDA backend on a device, emulated or real: what it decodes, what it leaves to the CPU, and what it does when things fail."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import lz4.frame
 import pytest
-from conftest import GOLDEN, assert_same_tree, emulated_device, pack_tree, restore_tree
+from conftest import GOLDEN, assert_same_tree, cuda_device, emulated_device, pack_tree, restore_tree
 from emulated_device import EmulatedDevice
+from real_device import RecordedDevice
 
 import dumont_gpu.backends as backends
 from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, auto
@@ -49,13 +50,16 @@ def encoded(codec: Codec, content: bytes) -> memoryview:
     return out[:size]
 
 
-@pytest.fixture
-def device() -> EmulatedDevice:
-    return emulated_device()
+AnyDevice = EmulatedDevice | RecordedDevice
 
 
 @pytest.fixture
-def backend(device: EmulatedDevice) -> Iterator[CudaBackend]:
+def device() -> AnyDevice:
+    return cuda_device()
+
+
+@pytest.fixture
+def backend(device: AnyDevice) -> Iterator[CudaBackend]:
     backend = CudaBackend(device, minimum=0)
     backend.prepare(1 * MiB, decode=True)
     yield backend
@@ -63,10 +67,10 @@ def backend(device: EmulatedDevice) -> Iterator[CudaBackend]:
 
 
 @pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[EmulatedDevice], None]:
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[AnyDevice], None]:
     """Makes jobs find this device, and send it chunks of every size."""
 
-    def use(device: EmulatedDevice) -> None:
+    def use(device: AnyDevice) -> None:
         monkeypatch.setattr(backends, "open_device", lambda number: device)
         monkeypatch.setattr(backends.cuda, "_WORTH_THE_TRIP", 0)
         monkeypatch.setattr(CudaBackend.__init__, "__defaults__", (None, 0))
@@ -76,7 +80,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[EmulatedDevice], None]:
 
 @pytest.mark.parametrize(("codec", "content"), CHUNKS)
 def test_device_decodes_what_the_cpu_encoded(
-    codec: Codec, content: bytes, backend: CudaBackend, device: EmulatedDevice
+    codec: Codec, content: bytes, backend: CudaBackend, device: AnyDevice
 ) -> None:
     out = memoryview(bytearray(len(content)))
     backend.decode(codec.id, encoded(codec, content), out)
@@ -85,7 +89,7 @@ def test_device_decodes_what_the_cpu_encoded(
     assert backend.repeated == 0
 
 
-def test_blocks_that_are_stored_are_copied_on_the_device(backend: CudaBackend, device: EmulatedDevice) -> None:
+def test_blocks_that_are_stored_are_copied_on_the_device(backend: CudaBackend, device: AnyDevice) -> None:
     backend.decode(Lz4().id, encoded(Lz4(), MIXED), memoryview(bytearray(len(MIXED))))
     assert set(device.launches) == {"lz4", "copy_stored"}
 
@@ -103,7 +107,7 @@ def test_damaged_chunk_is_judged_by_the_cpu(codec: Codec, backend: CudaBackend) 
     assert messages[0] == messages[1]
 
 
-def test_small_and_oversized_chunks_stay_on_the_cpu(device: EmulatedDevice) -> None:
+def test_small_and_oversized_chunks_stay_on_the_cpu(device: AnyDevice) -> None:
     backend = CudaBackend(device)
     backend.prepare(300 * KiB, decode=True)
     for content in (BF16[: 255 * KiB], BF16 + BF16[: 200 * KiB]):
@@ -148,7 +152,7 @@ def test_slots_are_as_many_as_memory_allows(memory: int) -> None:
     backend.close()
 
 
-def test_device_without_room_for_one_chunk_is_an_error(device: EmulatedDevice) -> None:
+def test_device_without_room_for_one_chunk_is_an_error(device: AnyDevice) -> None:
     for limit in (1 * MiB, None):
         backend = CudaBackend(emulated_device(memory=1 * MiB), memory=limit)
         with pytest.raises(DeviceError, match="device memory"):
@@ -222,11 +226,11 @@ def fill(source: Path) -> None:
 
 @pytest.mark.parametrize("device_option", ["0", "cuda:0", "auto"])
 def test_tree_restored_through_a_device_is_the_same(
-    device_option: str, source: Path, snapshot: Path, target: Path, use: Callable[[EmulatedDevice], None]
+    device_option: str, source: Path, snapshot: Path, target: Path, use: Callable[[AnyDevice], None]
 ) -> None:
     fill(source)
     pack_tree(source, snapshot, chunk_size=512 * KiB)
-    use(device := emulated_device())
+    use(device := cuda_device())
     result = restore_tree(snapshot, target, device=device_option, verify=True)
     assert_same_tree(source, target)
     assert {"zipnn_decode", "lz4"} <= set(device.launches)
@@ -286,18 +290,16 @@ def test_device_lost_during_a_pack(
 
 
 @pytest.mark.parametrize("archive", sorted(GOLDEN.glob("[!f]*.dumont")), ids=lambda path: path.stem)
-def test_golden_archives_decode_on_a_device(
-    archive: Path, tmp_path: Path, use: Callable[[EmulatedDevice], None]
-) -> None:
+def test_golden_archives_decode_on_a_device(archive: Path, tmp_path: Path, use: Callable[[AnyDevice], None]) -> None:
     restore_tree(archive, tmp_path / "cpu", device="cpu")
-    use(emulated_device())
+    use(cuda_device())
     restore_tree(archive, tmp_path / "device", device="0")
     assert_same_tree(tmp_path / "cpu", tmp_path / "device")
 
 
 @pytest.mark.parametrize("operations", [0, 1, 5, 9, 12, 20, 30])
 def test_lost_device_ends_an_explicit_job_and_not_an_automatic_one(
-    operations: int, source: Path, snapshot: Path, tmp_path: Path, use: Callable[[EmulatedDevice], None]
+    operations: int, source: Path, snapshot: Path, tmp_path: Path, use: Callable[[AnyDevice], None]
 ) -> None:
     fill(source)
     pack_tree(source, snapshot, chunk_size=256 * KiB)
@@ -323,7 +325,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, cpu: float, device: float) -> None
 
 @pytest.mark.parametrize(("cpu", "device_seconds", "there"), [(4.0, 1.0, True), (1.0, 1.0, False), (4.0, 2.1, False)])
 def test_auto_goes_where_it_was_faster(
-    cpu: float, device_seconds: float, there: bool, device: EmulatedDevice, monkeypatch: pytest.MonkeyPatch
+    cpu: float, device_seconds: float, there: bool, device: AnyDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = AutoBackend(CudaBackend(device, minimum=0), jobs=2)
     backend.prepare(1 * MiB, decode=True)
@@ -339,7 +341,7 @@ def test_auto_goes_where_it_was_faster(
     backend.close()
 
 
-def test_device_that_decodes_to_other_bytes_is_not_used(device: EmulatedDevice) -> None:
+def test_device_that_decodes_to_other_bytes_is_not_used(device: AnyDevice) -> None:
     class Wrong(CudaBackend):
         def decode(self, compressor_id: int, stored: memoryview, out: memoryview) -> None:
             super().decode(compressor_id, stored, out)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.metadata
+import os
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +16,7 @@ from typing import Any, Final
 
 from dumont_gpu import native
 from dumont_gpu.backends.device import KERNELS, DeviceMemoryError, Lz4Batch
+from dumont_gpu.backends.requirements import NVCOMP
 from dumont_gpu.errors import DeviceError
 
 _HOST_TO_DEVICE: Final = 1  # cudaMemcpyKind
@@ -27,13 +31,13 @@ class CupyDevice:
     """CUDA device `number` of this machine; see `device.Device`."""
 
     def __init__(self, number: int) -> None:
-        import cupy
-
-        self._cupy, self._number = cupy, number
+        self._cupy, self._number = import_cupy(), number
         self._current = threading.local()  # CUDA's current device belongs to a thread
+        self._loading = threading.Lock()
+        self._loaded: dict[str, Any] = {}
         self._lz4 = load_nvcomp()
-        with self._errors():
-            self.shared_limit: int = cupy.cuda.runtime.deviceGetAttribute(_SHARED_MEMORY_OPTIN, number)
+        with self._errors() as runtime:
+            self.shared_limit: int = runtime.deviceGetAttribute(_SHARED_MEMORY_OPTIN, number)
 
     @property
     def name(self) -> str:
@@ -82,14 +86,18 @@ class CupyDevice:
         pass  # the context is CuPy's, and may have other users in this process
 
     def kernel(self, name: str) -> Any:
-        return self._kernels[name]
+        self.load_kernels()
+        return self._loaded[name]
 
     def load_kernels(self) -> None:
         """Compiles every kernel, or takes it from CuPy's cache on disk: seconds the first time, then milliseconds."""
-        _ = self._kernels
+        if self._loaded:
+            return
+        with self._loading:  # or each thread with a chunk would compile
+            if not self._loaded:
+                self._loaded = self._load_all()
 
-    @functools.cached_property
-    def _kernels(self) -> dict[str, Any]:
+    def _load_all(self) -> dict[str, Any]:
         kernels = {}
         with self._errors():
             modules = {source: self._compile(source) for source in sorted(set(KERNELS.values()))}
@@ -97,6 +105,8 @@ class CupyDevice:
                 kernels[name] = modules[source].get_function(name)
                 if self.shared_limit > _DEFAULT_SHARED:
                     kernels[name].max_dynamic_shared_size_bytes = self.shared_limit
+                else:
+                    kernels[name].compile()  # or the first launch would
         return kernels
 
     def _compile(self, source: str) -> Any:
@@ -109,7 +119,8 @@ class CupyDevice:
     def _errors(self) -> Iterator[Any]:
         """Makes the device current in this thread, yields CuPy's runtime, and turns its errors into ours."""
         cuda = self._cupy.cuda
-        failures = (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError, cuda.compiler.CompileException)
+        # CUDA's own errors are RuntimeErrors, and so is a library that CuPy looks for at its first use: NVRTC.
+        failures = (RuntimeError, OSError, cuda.compiler.CompileException)
         try:
             if not getattr(self._current, "set", False):
                 cuda.runtime.setDevice(self._number)
@@ -123,7 +134,8 @@ class CupyDevice:
 
 class CupyStream:
     def __init__(self, device: CupyDevice, stream: Any) -> None:
-        self._device, self._stream = device, stream
+        self._device = device
+        self.cupy_stream = stream  # for who measures
 
     def copy_in(self, to: int, source: memoryview) -> None:
         self._copy(to, native.address_of(source), len(source), _HOST_TO_DEVICE)
@@ -134,12 +146,12 @@ class CupyStream:
     def clear(self, address: int, size: int) -> None:
         if size:
             with self._device._errors() as runtime:
-                runtime.memsetAsync(address, 0, size, self._stream.ptr)
+                runtime.memsetAsync(address, 0, size, self.cupy_stream.ptr)
 
     def launch(self, kernel: str, grid: int, block: int, shared: int, arguments: Sequence[int]) -> None:
         function = self._device.kernel(kernel)
         with self._device._errors():
-            function((grid,), (block,), tuple(arguments), shared_mem=shared, stream=self._stream)
+            function((grid,), (block,), tuple(arguments), shared_mem=shared, stream=self.cupy_stream)
 
     def decode_lz4(self, batch: Lz4Batch) -> None:
         library = self._device._lz4
@@ -148,7 +160,7 @@ class CupyStream:
         with self._device._errors():
             status = library.nvcompBatchedLZ4DecompressAsync(
                 batch.inputs, batch.input_sizes, batch.output_rooms, batch.output_sizes, batch.count, None, 0,
-                batch.outputs, _DecodeOptions(backend=_CUDA_BACKEND), batch.statuses, self._stream.ptr,
+                batch.outputs, _DecodeOptions(backend=_CUDA_BACKEND), batch.statuses, self.cupy_stream.ptr,
             )  # fmt: skip
         self._check(status)
 
@@ -160,7 +172,7 @@ class CupyStream:
         with self._device._errors():
             status = library.nvcompBatchedLZ4CompressAsync(
                 batch.inputs, batch.input_sizes, block_size, batch.count, scratch, scratch_size, batch.outputs,
-                batch.output_sizes, _EncodeOptions(), batch.statuses, self._stream.ptr,
+                batch.output_sizes, _EncodeOptions(), batch.statuses, self.cupy_stream.ptr,
             )  # fmt: skip
         self._check(status)
 
@@ -170,12 +182,46 @@ class CupyStream:
 
     def synchronize(self) -> None:
         with self._device._errors() as runtime:
-            runtime.streamSynchronize(self._stream.ptr)
+            runtime.streamSynchronize(self.cupy_stream.ptr)
 
     def _copy(self, to: int, source: int, size: int, kind: int) -> None:
         if size:
             with self._device._errors() as runtime:
-                runtime.memcpyAsync(to, source, size, kind, self._stream.ptr)
+                runtime.memcpyAsync(to, source, size, kind, self.cupy_stream.ptr)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# CuPy.
+
+
+def import_cupy() -> Any:
+    """Imports CuPy, with a place for its compiled kernels also where the home directory cannot be written to.
+
+    Raises:
+        DeviceError: it is not there, or does not load.
+    """
+    if "CUPY_CACHE_DIR" not in os.environ and not _cache_is_writable():
+        os.environ["CUPY_CACHE_DIR"] = _private_cache().name
+    try:
+        import cupy
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DeviceError(f"CuPy does not load: {' '.join(str(error).split())[:300]}") from error
+    return cupy
+
+
+@functools.cache
+def _private_cache() -> tempfile.TemporaryDirectory[str]:
+    """A folder that is there until the process ends."""
+    return tempfile.TemporaryDirectory(prefix="dumont-gpu-kernels-", ignore_cleanup_errors=True)
+
+
+def _cache_is_writable() -> bool:
+    try:
+        folder = Path("~/.cupy/kernel_cache").expanduser()  # CuPy's default, made when it is imported
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # the latter: there is no home
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -271,9 +317,12 @@ def _scratch_query(library: ctypes.CDLL) -> Any:
 
 def nvcomp_path() -> Path | None:
     """Returns nvCOMP's library, as the wheels nvidia-libnvcomp-cu12 and -cu13 install it."""
-    try:
-        import nvidia
-    except ImportError:
-        return None
-    found = [file for folder in nvidia.__path__ for file in Path(folder).glob("libnvcomp/lib*/libnvcomp.so.*")]
-    return max(found, default=None)
+    # Not by importing `nvidia`: where one of its many packages has an `__init__.py`, the others' folders are not seen.
+    for name in NVCOMP:
+        try:
+            folder = Path(str(importlib.metadata.distribution(name).locate_file("nvidia/libnvcomp")))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if found := max(folder.glob("lib*/libnvcomp.so.*"), default=None):
+            return found
+    return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _CUPY: Final = ("cupy-cuda13x", "cupy-cuda12x", "cupy")
-_NVCOMP: Final = ("nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12")
+NVCOMP: Final = ("nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12")
 _EXTRA: Final = 'pip install "dumont-gpu[cuda13]" (or [cuda12], whichever the driver is for)'
 
 
@@ -49,7 +49,7 @@ def find_cupy() -> Finding:
 
 
 def find_nvcomp() -> Finding:
-    return _package("nvCOMP", _NVCOMP)
+    return _package("nvCOMP", NVCOMP)
 
 
 def missing_for_cuda(device: int) -> str:

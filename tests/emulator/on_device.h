@@ -32,7 +32,8 @@ int launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned share
     return last_error == cudaSuccess ? 0 : 1;
 }
 
-// Memory that both sides reach.
+// Memory that both sides reach. Pinned, not managed: a kernel that runs wild then cannot stall the driver's paging, and
+// systems without managed memory run the test too.
 template <class T>
 struct Allocator {
     using value_type = T;
@@ -43,10 +44,10 @@ struct Allocator {
 
     T* allocate(size_t count) {
         void* memory = nullptr;
-        if (cudaMallocManaged(&memory, count * sizeof(T)) != cudaSuccess) throw std::bad_alloc();
+        if (cudaMallocHost(&memory, count * sizeof(T)) != cudaSuccess) throw std::bad_alloc();
         return static_cast<T*>(memory);
     }
-    void deallocate(T* memory, size_t) { cudaFree(memory); }
+    void deallocate(T* memory, size_t) { cudaFreeHost(memory); }
     bool operator==(const Allocator&) const { return true; }
     bool operator!=(const Allocator&) const { return false; }
 };

@@ -1,0 +1,244 @@
+"""Measures decoding on a CUDA device, with everything already in its memory: our kernels, nvCOMP's ANS and LZ4.
+
+    python bench/gpu_kernels.py OUTPUT.json [--quick] [--device N]
+
+Every output is checked. Of each batch size the launches take other chunks in turn, so that no cache helps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import mmap
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cpu_codecs import weights
+from gpu_batch import ROOM_AFTER_STORED, Batch, Launch, ResidentChunks, resident
+from gpu_lz4 import ResidentFrames, text
+from gpu_nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
+from gpu_timer import device_seconds
+
+from dumont_gpu import native
+from dumont_gpu.backends import open_device
+from dumont_gpu.backends.requirements import NVCOMP
+from dumont_gpu.digests import digest_function
+from dumont_gpu.errors import DeviceError
+from dumont_gpu.native import Dtype
+
+KiB, MiB = 1 << 10, 1 << 20
+CHUNK, QUICK_CHUNK = 64 * MiB, 8 * MiB
+BLOCK_LOG2S, QUICK_BLOCK_LOG2S = (15, 16, 17), (17,)  # 17 is the largest that the encoder writes
+BATCHES, QUICK_BATCHES = (1, 4, 16, 64), (1, 4)
+REPEATS, QUICK_REPEATS = 20, 3
+RUNS_BETWEEN_EVENTS = 16  # chunks, at least
+NVCOMP_BLOCKS = (64 * KiB, 128 * KiB, 256 * KiB)
+NVCOMP_MEMORY = 3.5  # times the original bytes: those, compressed, decoded, and room to spare
+MEMORY_SHARE = 0.8  # of what is free
+OCCUPANCY_SHAPES = (Launch("zipnn_decode", 0, 32, 20_624, 0), Launch("zipnn_decode", 0, 64, 41_248, 0),
+                    Launch("zipnn_join", 0, 128, 0, 0), Launch("copy_stored", 0, 128, 0, 0))  # fmt: skip
+ELEMENTS = {Dtype.BF16: "half", Dtype.FP16: "half", Dtype.FP32: "fp32", Dtype.FP8_E4M3: "fp8"}
+
+
+class Bench:
+    """One run on one device; what is measured so far is in `output` at any time."""
+
+    def __init__(self, number: int, quick: bool, output: Path) -> None:
+        self.quick, self.output = quick, output
+        self.device: Any = open_device(number)
+        self.stream: Any = self.device.new_stream()
+        self.chunk = QUICK_CHUNK if quick else CHUNK
+        self.repeats = QUICK_REPEATS if quick else REPEATS
+        self.results: dict[str, Any] = {
+            "chunk": self.chunk, "repeats": self.repeats, "occupancy": [], "zipnn": [], "nvcomp": [], "lz4": [],
+            "problems": [],
+        }  # fmt: skip
+
+    def run(self) -> dict[str, Any]:
+        self._guarded("occupancy", self.occupancy)
+        for kind, dtype, data in weights(self.chunk):
+            if self.quick and dtype is not Dtype.BF16:
+                continue
+            _say(kind)
+            for block_log2 in QUICK_BLOCK_LOG2S if self.quick else BLOCK_LOG2S:
+                self._guarded(f"{kind}, 2^{block_log2}", self.zipnn, kind, dtype, data, block_log2)
+            if dtype is Dtype.BF16:
+                self._guarded(f"{kind}, most shared memory", self.most_shared_memory, kind, dtype, data)
+            self._guarded(f"nvCOMP, {kind}", self.nvcomp, kind, dtype, data)
+        for kind, noise in (("text", 0.0), ("text, a quarter noise", 0.25)):
+            self._guarded(f"LZ4, {kind}", self.lz4, kind, text(self.chunk, noise))
+        return self.results
+
+    def occupancy(self) -> None:
+        """What the compiler gave each kernel, and how many CTAs an SM holds of each shape that is launched."""
+        from cupy.cuda import driver
+
+        for shape in OCCUPANCY_SHAPES:
+            kernel = self.device.kernel(shape.kernel)
+            per_sm = driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, shape.block, shape.shared)
+            self.results["occupancy"].append(
+                {
+                    "kernel": shape.kernel, "threads": shape.block, "dynamic_shared": shape.shared,
+                    "static_shared": kernel.shared_size_bytes, "registers": kernel.num_regs,
+                    "local": kernel.local_size_bytes, "ctas_per_sm": per_sm,
+                }
+            )  # fmt: skip
+
+    def zipnn(self, kind: str, dtype: Dtype, data: memoryview, block_log2: int) -> None:
+        stored = memoryview(mmap.mmap(-1, 2 * len(data)))
+        stored = stored[: native.zipnn_encode(data, stored, dtype, block_log2)]
+        out = memoryview(mmap.mmap(-1, len(data)))
+        native.zipnn_decode(stored, out)
+        expected = digest_function("blake3")(out)  # what the CPU decodes
+        batches = self._batches(len(data) + len(stored) + 2 * ROOM_AFTER_STORED)
+        with resident(self.device, self.stream, stored, len(data), batches[-1]) as chunks:
+            for count in batches:
+                row = {"kind": kind, "block_log2": block_log2, "batch": count, "size": len(data) * count,
+                       "stored": len(stored) / len(data)}  # fmt: skip
+                self._zipnn_batch(chunks, row, count, expected)
+
+    def _zipnn_batch(self, chunks: ResidentChunks, row: dict[str, Any], count: int, expected: bytes) -> None:
+        turns = min(chunks.count // count, RUNS_BETWEEN_EVENTS)
+        batches = [chunks.batch(turn * count, count) for turn in range(turns)]
+
+        def decoder(batch: Batch) -> Callable[[], None]:
+            return lambda: chunks.decode(batch)
+
+        row["seconds"] = device_seconds(
+            self.stream.cupy_stream, [decoder(batch) for batch in batches], self.repeats, self._inner(count)
+        )
+        row["verified"] = all(chunks.check(batch, expected) for batch in (batches[0], batches[-1]))
+        row["launches"] = [f"{launch.kernel}<{launch.grid}, {launch.block}>" for launch in batches[0].launches]
+        self.results["zipnn"].append(row)
+
+    def most_shared_memory(self, kind: str, dtype: Dtype, data: memoryview) -> None:
+        """The same with all that an SM has set aside as shared memory: does the driver choose well by itself?"""
+        kernel = self.device.kernel("zipnn_decode")
+        before = kernel.preferred_shared_memory_carveout
+        kernel.preferred_shared_memory_carveout = 100  # percent
+        try:
+            self.zipnn(f"{kind}, most shared memory", dtype, data, QUICK_BLOCK_LOG2S[0])
+        finally:
+            kernel.preferred_shared_memory_carveout = before
+
+    def nvcomp(self, kind: str, dtype: Dtype, data: memoryview) -> None:
+        import cupy
+
+        batches = self._batches(int(NVCOMP_MEMORY * len(data)))
+        with self.stream.cupy_stream.use():
+            resident = cupy.empty(len(data) * batches[-1], "u1")
+            for number in range(batches[-1]):
+                self.stream.copy_in(resident.data.ptr + number * len(data), data)
+            self.stream.synchronize()
+            version = nvcomp_version()
+            for block in NVCOMP_BLOCKS[:1] if self.quick else NVCOMP_BLOCKS:
+                variants = ans_variants(ELEMENTS[dtype], version) + (
+                    lz4_variants() if block == NVCOMP_BLOCKS[0] else []
+                )
+                for variant in variants:
+                    label = f"nvCOMP {variant.name}, {kind}, {block >> 10} KiB"
+                    self._guarded(label, self._nvcomp_blocks, kind, data, resident, block, variant, batches)
+            del resident
+        cupy.get_default_memory_pool().free_all_blocks()
+
+    def _nvcomp_blocks(
+        self, kind: str, data: memoryview, resident: Any, block: int, variant: Variant, batches: list[int]
+    ) -> None:
+        blocks = Blocks(self.stream.cupy_stream, resident.data.ptr, resident.size, block, variant)
+        digest = digest_function("blake3")
+        decoded = blocks.decoded()
+        last = memoryview(decoded[-len(data) :].get()).cast("B")
+        verified = digest(last) == digest(data)
+        for count in batches:
+            part = count * len(data) // block
+
+            def run(part: int = part) -> None:
+                blocks.decode(part)
+
+            seconds = device_seconds(self.stream.cupy_stream, [run], self.repeats, self._inner(count))
+            self.results["nvcomp"].append(
+                {
+                    "kind": kind, "variant": variant.name, "block": block, "batch": count, "size": count * len(data),
+                    "stored": blocks.stored, "seconds": seconds, "verified": verified,
+                }
+            )  # fmt: skip
+
+    def lz4(self, kind: str, content: memoryview) -> None:
+        if not self.device.has_lz4:
+            raise NvcompError("there is no nvCOMP that dumont-gpu can use")
+        count = min(4 if self.quick else 16, self._batches(3 * len(content))[-1])
+        frames = ResidentFrames(self.device, self.stream, content, count)
+        try:
+            ours = self._time(frames.decode_all)
+            alone = self._time(frames.decode_compressed)
+            row = {"kind": kind, "batch": count, "size": count * len(content), "stored": frames.stored,
+                   "seconds": ours, "alone_size": frames.compressed_bytes, "alone_seconds": alone,
+                   "verified": frames.check(content)}  # fmt: skip
+            self.results["lz4"].append(row)
+        finally:
+            frames.close()
+
+    def _time(self, run: Callable[[], object]) -> list[float]:
+        return device_seconds(self.stream.cupy_stream, [run], self.repeats, 2)
+
+    def _batches(self, each: int) -> list[int]:
+        """The batch sizes that fit, if a chunk takes `each` bytes of device memory."""
+        room = int(self.device.free_memory() * MEMORY_SHARE) // each
+        found = [count for count in (QUICK_BATCHES if self.quick else BATCHES) if count <= room]
+        if not found:
+            raise DeviceError("not even one chunk fits in the device's free memory")
+        return found
+
+    def _inner(self, count: int) -> int:
+        return max(1, RUNS_BETWEEN_EVENTS // count)
+
+    def _guarded(self, what: str, measure: Callable[..., None], *arguments: Any) -> None:
+        """Notes an error and goes on: one bad figure must not cost the others."""
+        try:
+            measure(*arguments)
+        except Exception as error:  # whatever it is, it is reported
+            problem = f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            _say(problem)
+            self.results["problems"].append(problem)
+        self.output.write_text(json.dumps(self.results, indent=1))
+
+
+def nvcomp_version() -> str:
+    for name in NVCOMP:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    raise NvcompError("nvCOMP is not installed")
+
+
+def unverified(results: dict[str, Any]) -> Iterator[str]:
+    """Names the figures whose output was wrong."""
+    for part in ("zipnn", "nvcomp", "lz4"):
+        for row in results[part]:
+            if not row["verified"]:
+                yield f"{part}, {row['kind']}, batch {row['batch']}: the output is wrong"
+
+
+def _say(message: str) -> None:
+    print(f"kernels: {message}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure decoding on a CUDA device.")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", type=int, default=0)
+    options = parser.parse_args()
+    bench = Bench(options.device, options.quick, options.output)
+    results = bench.run()
+    results["problems"] += unverified(results)
+    options.output.write_text(json.dumps(results, indent=1))
+    return 1 if results["problems"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""Puts the parts of a GPU check together, as JSON and Markdown.
+
+    python bench/gpu_report.py collect WORK --results DIR     # what bench/gpu_check.sh left in WORK
+    python bench/gpu_report.py merge FILE... --results DIR    # results of several runs; of each step the last counts
+
+A step of the check leaves NAME.status ("exit-code seconds limit"), NAME.log, and NAME.json if it measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from gpu_machine import describe_gpu_machine, device_name, slug
+from gpu_targets import Verdict, ans_rows, best, verdicts
+from tables import rate, table
+
+Json = dict[str, Any]
+STEPS = ("install", "self_test", "tests", "sanitizer", "kernels", "copies", "jobs")
+LOG_LINES = 15
+TIMED_OUT = (124, 137)
+SKIPPED = 77  # and the log says why
+
+KERNEL_NOTES = """\
+GB/s of original bytes by the device's clock: by the median of {repeats} repeats, in brackets by the best. Everything is
+in the device's memory; chunks of {chunk} MiB of normal weights (sigma = 0.02), a batch of them in one launch per kind
+of block, other chunks in turn. Outputs are checked against the CPU's. The package writes blocks of 2^17 bytes.
+"""
+NVCOMP_NOTES = """\
+On the same weights in the same run, compressed by nvCOMP itself; the best block size of each variant counts. "Typed"
+means that it was told the element type when compressing, "type named" also when decompressing, "unchecked" that it
+skips its own validation.
+"""
+LZ4_NOTES = """\
+`dumont-gpu`: a call of nvCOMP for each chunk's compressed blocks, and a kernel that copies those that did not shrink,
+all in one stream. nvCOMP: the compressed blocks of all chunks in one call, nothing else; of these bytes only.
+"""
+JOB_NOTES = """\
+Whole commands: seconds as the command reports them, and of the process with the interpreter's start. {repeats} repeats,
+each of everyone once; the one before them compiles kernels and is compared with the source instead. Snapshots are in
+the page cache. Restores end when the files are on disk.
+"""
+
+
+def collect(work: Path, device: int) -> Json:
+    """Reads what the steps left in `work`."""
+    machine = describe_gpu_machine(device)
+    found = {"device": device_name(device), "steps": {}}
+    for step in STEPS:
+        status = work / f"{step}.status"
+        if not status.exists():
+            continue
+        code, seconds, limit = (int(float(word)) for word in status.read_text().split())
+        log, data = work / f"{step}.log", work / f"{step}.json"
+        found["steps"][step] = {
+            "machine": machine, "exit_code": code, "seconds": seconds, "limit": limit,
+            "log": _last_lines(log.read_text(errors="replace"), work) if log.exists() else [],
+            "data": json.loads(data.read_text()) if data.exists() else None,
+        }  # fmt: skip
+    return found
+
+
+def merge(parts: Iterable[Json]) -> Json:
+    """Of each step the last."""
+    merged: Json = {"device": "unknown", "steps": {}}
+    for part in parts:
+        if part["device"] != "unknown":
+            merged["device"] = part["device"]
+        merged["steps"] |= part["steps"]
+    return merged
+
+
+def publish(results: Json, folder: Path) -> list[Path]:
+    """Writes `gpu-NAME.json` and `.md`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data, text = (folder / f"gpu-{slug(results['device'])}{suffix}" for suffix in (".json", ".md"))
+    data.write_text(json.dumps(results, indent=1) + "\n")
+    text.write_text(render(results))
+    return [data, text]
+
+
+def render(results: Json) -> str:
+    """Returns the report; a step that did not run is left out."""
+    steps = results["steps"]
+    parts = [f"# dumont-gpu on {results['device']}\n", "Made by `bench/gpu_check.sh`.\n"]
+    parts += _machines(steps)
+    parts += ["## Targets\n", _targets(verdicts(results)), "## Steps\n", *_steps(steps)]
+    for step, section in (("kernels", _kernels), ("copies", _copies), ("jobs", _jobs)):
+        if (found := steps.get(step)) and found["data"]:
+            parts += section(found["data"])
+    return "\n".join(parts)
+
+
+def _last_lines(log: str, work: Path) -> list[str]:
+    lines = log.replace(str(work), "WORK").replace(str(Path.home()), "~").splitlines()
+    return [line[:300] for line in lines if line.strip()][-LOG_LINES:]
+
+
+def _machines(steps: Json) -> Iterator[str]:
+    """The machine of each step, once where they are alike but for the moment."""
+    described: list[tuple[Json, list[str]]] = []
+    for name, step in steps.items():
+        same = (names for machine, names in described if _lasting(machine) == _lasting(step["machine"]))
+        if names := next(same, None):
+            names.append(name)
+        else:
+            described.append((step["machine"], [name]))
+    for machine, names in described:
+        lines = [f"- {name}: {value}" for name, value in machine.items()]
+        yield "\n".join([f"- steps: {', '.join(names)}"] * (len(described) > 1) + lines) + "\n"
+
+
+def _lasting(machine: Json) -> Json:
+    return {name: value for name, value in machine.items() if name not in ("date", "load before")}
+
+
+def _targets(found: list[Verdict]) -> str:
+    words = {True: "met", False: "NOT MET", None: "not measured"}
+    rows = ([verdict.what, verdict.wanted, verdict.found, words[verdict.met]] for verdict in found)
+    return table(["target", "wanted", "found", ""], rows)
+
+
+def _steps(steps: Json) -> Iterator[str]:
+    rows = []
+    for name, step in steps.items():
+        code = step["exit_code"]
+        words = {0: "ok", SKIPPED: "skipped"} | dict.fromkeys(TIMED_OUT, f"past its limit of {step['limit']} s")
+        outcome = words.get(code, f"FAILED ({code})")
+        rows.append([name, f"{step['seconds']}", outcome])
+    yield table(["step", "seconds", ""], rows)
+    for name, step in steps.items():
+        problems = (step["data"] or {}).get("problems", [])
+        if step["exit_code"] == SKIPPED:
+            yield f"- {name} was skipped: {'; '.join(step['log'][-1:])}\n"
+        elif step["exit_code"] or problems:
+            yield f"What `{name}` said last:\n"
+            yield "\n".join(["```", *(problems or step["log"]), "```"]) + "\n"
+        elif name in ("tests", "sanitizer", "self_test"):
+            yield f"- {name}: " + "; ".join(step["log"][-1:]) + "\n"
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+def _kernels(data: Json) -> Iterator[str]:
+    yield "## Decoding on the device\n"
+    yield KERNEL_NOTES.format(repeats=data["repeats"], chunk=data["chunk"] >> 20)
+    batches = sorted({row["batch"] for row in data["zipnn"]})
+    lines = []
+    for kind, log2 in dict.fromkeys((row["kind"], row["block_log2"]) for row in data["zipnn"]):
+        rows = {row["batch"]: row for row in data["zipnn"] if (row["kind"], row["block_log2"]) == (kind, log2)}
+        stored = next(iter(rows.values()))["stored"]
+        lines.append([f"{kind}, 2^{log2}", f"{stored:.4f}", *(_rate(rows.get(batch)) for batch in batches)])
+    yield table(["ZipNN: weights, block", "stored", *(f"{batch} chunks" for batch in batches)], lines)
+    yield "### nvCOMP\n"
+    yield NVCOMP_NOTES
+    batches = sorted({row["batch"] for row in data["nvcomp"]})
+    lines = []
+    for kind, variant in dict.fromkeys((row["kind"], row["variant"]) for row in data["nvcomp"]):
+        rows = [row for row in data["nvcomp"] if (row["kind"], row["variant"]) == (kind, variant)]
+        top = best(rows)
+        of_block = {row["batch"]: row for row in rows if row["block"] == top["block"]}
+        title = f"{kind}, {variant}, {top['block'] >> 10} KiB"
+        lines.append([title, f"{top['stored']:.4f}", *(_rate(of_block.get(batch)) for batch in batches)])
+    yield table(["nvCOMP: weights, variant, block", "stored", *(f"{batch} chunks" for batch in batches)], lines)
+    yield from _against_ans(data)
+    yield "### LZ4 frames\n"
+    yield LZ4_NOTES
+    lines = []
+    for row in data["lz4"]:
+        alone = rate(row["alone_size"], row["alone_seconds"])
+        lines.append([row["kind"], f"{row['stored']:.4f}", f"{row['batch']}", _rate(row), alone])
+    yield table(["content", "stored", "chunks", "dumont-gpu", "nvCOMP"], lines)
+    yield "### What the compiler gave the kernels\n"
+    lines = [
+        [f"{row['kernel']}, {row['threads']} threads", f"{row['registers']}", f"{row['local']}",
+         f"{row['static_shared'] + row['dynamic_shared']}", f"{row['ctas_per_sm']}"]
+        for row in data["occupancy"]
+    ]  # fmt: skip
+    yield table(["kernel", "registers", "local bytes", "shared bytes", "CTAs per SM"], lines)
+
+
+def _against_ans(data: Json) -> Iterator[str]:
+    lines = []
+    for kind in dict.fromkeys(row["kind"] for row in data["zipnn"]):
+        ours, theirs = best(row for row in data["zipnn"] if row["kind"] == kind), best(ans_rows(data, kind))
+        if ours and theirs:
+            ratio = (ours["size"] / median(ours["seconds"])) / (theirs["size"] / median(theirs["seconds"]))
+            lines.append([kind, _rate(ours), _rate(theirs), f"{ratio:.2f}x"])
+    if lines:
+        yield "The best of each, by the median, whatever block and batch; for nvCOMP of the variants that check:\n"
+        yield table(["weights", "ZipNN, dumont-gpu", "ANS, nvCOMP", "faster"], lines)
+
+
+def _rate(row: Json | None) -> str:
+    if not row:
+        return "-"
+    return rate(row["size"], row["seconds"]) + ("" if row["verified"] else " WRONG OUTPUT")
+
+
+# --- copies and jobs --------------------------------------------------------------------------------------------------
+
+
+def _copies(data: Json) -> Iterator[str]:
+    yield "## Copies\n"
+    yield table(["", "GB/s"], ([row["name"], rate(row["size"], row["seconds"])] for row in data["copies"]))
+
+
+def _jobs(data: Json) -> Iterator[str]:
+    yield "## Restores\n"
+    yield JOB_NOTES.format(repeats=data["repeats"])
+    if data["opening"]:
+        yield f"Opening the device costs a process {median(data['opening']):.2f} s, within all its figures.\n"
+    lines = []
+    for row in data["jobs"]:
+        if row["seconds"]:
+            title = f"{row['job']}, {row['place']} ({data['places'][row['place']]}), --device {row['device']}"
+            same = {True: "identical", False: "DIFFERS", None: "not compared"}[row["identical"]]
+            lines.append([title, f"{row['size'] / 1e6:.0f}", rate(row["size"], row["seconds"]),
+                          f"{median(row['seconds']):.2f}", f"{median(row['wall']):.2f}", row["used"],
+                          same])  # fmt: skip
+    yield table(["restore", "MB", "GB/s", "seconds", "process", "ran on", "tree"], lines)
+    yield "Busy seconds of the stages, summed over their threads, medians:\n"
+    lines = []
+    for row in data["jobs"]:
+        stages = {name for seconds in row["stage_seconds"] for name in seconds}
+        shown = ", ".join(f"{name} {median(s[name] for s in row['stage_seconds']):.2f}" for name in sorted(stages))
+        lines.append(f"- {row['job']}, {row['place']}, --device {row['device']}: {shown or 'none'}")
+    yield "\n".join(lines) + "\n"
+    yield "Each stage alone, GB/s of original bytes:\n"
+    stages = list(dict.fromkeys(row["stage"] for row in data["stages"]))
+    lines = []
+    for place in dict.fromkeys(row["place"] for row in data["stages"]):
+        of_place = {row["stage"]: row for row in data["stages"] if row["place"] == place}
+        cells = (rate(of_place[s]["size"], of_place[s]["seconds"]) if s in of_place else "-" for s in stages)
+        lines.append([place, *cells])
+    yield table(["place", *stages], lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the report of a GPU check.")
+    default_results = Path(__file__).resolve().parent / "results"
+    commands = parser.add_subparsers(dest="command", required=True)
+    collecting = commands.add_parser("collect")
+    collecting.add_argument("work", type=Path)
+    collecting.add_argument("--device", type=int, default=0)
+    merging = commands.add_parser("merge")
+    merging.add_argument("files", type=Path, nargs="+")
+    for command in (collecting, merging):
+        command.add_argument("--results", type=Path, default=default_results, metavar="DIR")
+    options = parser.parse_args()
+    if options.command == "collect":
+        new = collect(options.work, options.device)
+        kept = options.results / f"gpu-{slug(new['device'])}.json"
+        results = merge([json.loads(kept.read_text()), new] if kept.exists() else [new])
+    else:
+        results = merge(json.loads(file.read_text()) for file in options.files)
+    for path in publish(results, options.results):
+        print(f"written: {path.name}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""The GPU benchmark where there is no GPU: its batches on the emulated device, its report from made-up figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gpu_report
+import gpu_sanitize
+import pytest
+from conftest import ROOT, emulated_device
+from gpu_batch import resident
+from gpu_lz4 import ResidentFrames, text
+from gpu_targets import verdicts
+from hostile import float_bytes
+
+from dumont_gpu import native
+from dumont_gpu.digests import digest_function
+from dumont_gpu.native import Dtype
+
+MiB = 1 << 20
+CHECK = ROOT / "bench" / "gpu_check.sh"
+
+
+def stored_bf16(size: int) -> tuple[memoryview, memoryview]:
+    """Weights, and the ZipNN stream of them."""
+    data = memoryview(float_bytes(size // 16) * 8)
+    out = memoryview(bytearray(2 * size))
+    return data, out[: native.zipnn_encode(data, out, Dtype.BF16, 16)]
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (2, 1), (1, 2), (0, 3)])
+def test_batch_decodes_its_own_chunks_and_says_when_they_are_wrong(first: int, count: int) -> None:
+    device = emulated_device()
+    data, stored = stored_bf16(MiB)
+    digest = digest_function("blake3")
+    with resident(device, device.new_stream(), stored, len(data), 3) as chunks:
+        batch = chunks.batch(first, count)
+        assert sum(launch.grid for launch in batch.launches) == count * MiB // 65536
+        assert chunks.check(batch, digest(data))
+        assert not chunks.check(batch, digest(stored))
+    device.close()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.25, 1.0])
+def test_frames_in_device_memory_decode(noise: float) -> None:
+    device = emulated_device()
+    content = text(4 * MiB, noise)
+    frames = ResidentFrames(device, device.new_stream(), content, 2)
+    assert frames.check(content)
+    assert frames.compressed_bytes == (1 - noise) * 2 * len(content)
+    frames.close()
+    device.close()
+
+
+@pytest.mark.parametrize("what", ["good", "ours", "all"])
+def test_what_the_sanitizers_watch_agrees_with_the_cpu(
+    what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = emulated_device()
+    monkeypatch.setattr(gpu_sanitize, "open_device", lambda number: device)
+    monkeypatch.setattr(gpu_sanitize, "DAMAGES", 1)
+    monkeypatch.setattr("sys.argv", ["gpu_sanitize.py", what])
+    assert gpu_sanitize.main() == 0
+    assert {"zipnn_decode", "zipnn_join", "copy_stored"} <= set(device.launches)
+    assert ("lz4" in device.launches) == (what == "all")
+    assert (" 0 found damaged" in capsys.readouterr().out) == (what == "good")
+
+
+def by_the_clock(stream: object, runs: Sequence[Callable[[], object]], repeats: int, inner: int) -> list[float]:
+    seconds = []
+    for number in range(repeats):
+        start = time.perf_counter()
+        runs[number % len(runs)]()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, output: Path) -> dict[str, Any]:
+    """A whole quick run of the kernels on the emulated device, without what only CuPy can do."""
+    gpu_kernels = pytest.importorskip("gpu_kernels", reason="it draws weights with NumPy: pip install '.[bench]'")
+    device = emulated_device()
+    stream = device.new_stream()
+    stream.cupy_stream = None  # type: ignore[attr-defined]
+    monkeypatch.setattr(device, "new_stream", lambda: stream)
+    monkeypatch.setattr(gpu_kernels, "open_device", lambda number: device)
+    monkeypatch.setattr(gpu_kernels, "device_seconds", by_the_clock)
+    monkeypatch.setattr(gpu_kernels, "QUICK_CHUNK", 4 * MiB)
+    return gpu_kernels.Bench(0, True, output).run()
+
+
+def test_kernels_are_measured_and_checked_and_a_failure_costs_only_its_own_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results = measured(monkeypatch, tmp_path / "kernels.json")
+    assert json.loads((tmp_path / "kernels.json").read_text()) == results
+    assert [row["batch"] for row in results["zipnn"]] == [1, 4]
+    assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
+    assert [row["kind"] for row in results["lz4"]] == ["text", "text, a quarter noise"]
+    assert {problem.split(":")[0] for problem in results["problems"]} == {
+        "occupancy", "bf16, most shared memory", "nvCOMP, bf16",
+    }  # fmt: skip
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def kernel_row(kind: str, rate: float, **fields: Any) -> dict[str, Any]:
+    size = 64 * MiB * fields.get("batch", 16)
+    return {
+        "kind": kind,
+        "batch": 16,
+        "size": size,
+        "stored": 0.66,
+        "seconds": [size / rate] * 3,
+        "verified": True,
+    } | fields
+
+
+def made_up(zipnn: float = 700e9, ans: float = 300e9, restore_seconds: float = 1.05) -> dict[str, Any]:
+    """What a check of an H200 might leave; rates in bytes per second."""
+    kernels = {
+        "chunk": 64 * MiB, "repeats": 3, "problems": [],
+        "occupancy": [{"kernel": "zipnn_decode", "threads": 32, "dynamic_shared": 20624, "static_shared": 0,
+                       "registers": 40, "local": 0, "ctas_per_sm": 11}],
+        "zipnn": [kernel_row("bf16", zipnn, block_log2=17), kernel_row("bf16", 2 * zipnn, block_log2=16),
+                  kernel_row("fp32", zipnn, block_log2=17, batch=1)],
+        "nvcomp": [kernel_row("bf16", ans, variant="ANS, typed", block=65536),
+                   kernel_row("bf16", 9 * ans, variant="ANS, type named, unchecked", block=65536),
+                   kernel_row("bf16", 50e9, variant="LZ4", block=65536)],
+        "lz4": [kernel_row("text", 95e9, alone_size=1000, alone_seconds=[1000 / 100e9])],
+    }  # fmt: skip
+    restored = {"job": "bf16 file", "size": 4e9, "stored": 2.7e9, "identical": True, "wall": [2.0] * 3,
+                "stage_seconds": [{"fetch": 0.5, "decode": 1.0}] * 3}  # fmt: skip
+    jobs = {
+        "repeats": 3, "opening": [0.4], "places": {"disk": "ext4", "memory": "tmpfs"}, "problems": [],
+        "jobs": [restored | {"place": place, "device": device, "used": used, "seconds": [seconds] * 3}
+                 for place in ("disk", "memory")
+                 for device, used, seconds in (("0", "cuda:0", restore_seconds), ("cpu", "cpu", 3.0))],
+        "stages": [{"place": place, "stage": stage, "size": 4e9, "seconds": [seconds]}
+                   for place in ("disk", "memory") for stage, seconds in (("check", 0.3), ("write", 1.0))],
+    }  # fmt: skip
+    copies = {"copies": [{"name": "copy in, pinned", "size": 50e9, "seconds": [1.0]}]}
+    machine = {"date": "2026-01-01", "commit": "0123456789ab"}
+
+    def step(data: Any = None, code: int = 0, log: Sequence[str] = ("fine",)) -> dict[str, Any]:
+        return {"machine": machine, "exit_code": code, "seconds": 3, "limit": 60, "log": list(log), "data": data}
+
+    steps = {"self_test": step(code=77, log=["there is no nvcc"]), "tests": step(code=1, log=["1 failed"]),
+             "sanitizer": step(code=124), "kernels": step(kernels), "copies": step(copies), "jobs": step(jobs)}  # fmt: skip
+    return {"device": "NVIDIA H200", "steps": steps}
+
+
+def test_targets_are_met_by_figures_above_them_only() -> None:
+    assert [verdict.met for verdict in verdicts(made_up())] == [True, True, True, True, True]
+    assert [verdict.met for verdict in verdicts(made_up(500e9, 400e9, 1.5))] == [False, False, True, False, False]
+
+
+def test_a_target_without_figures_is_not_measured() -> None:
+    results = made_up()
+    results["steps"]["kernels"]["data"] = None
+    results["steps"]["jobs"]["data"]["jobs"][0]["used"] = "cpu"
+    results["steps"]["jobs"]["data"]["jobs"][2]["identical"] = False
+    assert [verdict.met for verdict in verdicts(results)] == [None] * 5
+    other = made_up() | {"device": "NVIDIA GeForce RTX 4090"}
+    assert verdicts(other)[0].met is None  # that rate is asked of an H200 only
+
+
+def test_wrong_output_meets_no_target_and_is_shown() -> None:
+    results = made_up()
+    results["steps"]["kernels"]["data"]["zipnn"][0]["verified"] = False
+    assert verdicts(results)[0].met is None
+    assert "WRONG OUTPUT" in gpu_report.render(results)
+
+
+def test_report_shows_figures_failures_and_what_was_skipped() -> None:
+    shown = gpu_report.render(made_up())
+    for expected in (
+        "# dumont-gpu on NVIDIA H200", "| 700.00 (700.00) |", "self_test was skipped: there is no nvcc", "| skipped |", "1 failed",
+        "FAILED (1)", "past its limit of 60 s", "copy in, pinned | 50.00", "2.33x", "zipnn_decode, 32 threads",
+        "bf16 file, disk (ext4), --device 0", "13.33 (13.33)",
+    ):  # fmt: skip
+        assert expected in shown, expected
+
+
+def test_steps_are_collected_and_merged_with_those_of_earlier_runs(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "copies.status").write_text("0 3.0 90\n")
+    (work / "copies.json").write_text(json.dumps(made_up()["steps"]["copies"]["data"]))
+    (work / "tests.status").write_text("1 2 300\n")
+    (work / "tests.log").write_text(f"a\n\nlost in {work}/x\n")
+    found = gpu_report.collect(work, 0)
+    assert found["steps"]["tests"]["log"] == ["a", "lost in WORK/x"]
+    merged = gpu_report.merge([made_up(), found | {"device": "NVIDIA H200"}])
+    assert set(merged["steps"]) == set(made_up()["steps"])
+    assert merged["steps"]["tests"]["exit_code"] == 1
+    written = gpu_report.publish(merged, tmp_path / "results")
+    assert [path.name for path in written] == ["gpu-nvidia-h200.json", "gpu-nvidia-h200.md"]
+    assert json.loads(written[0].read_text()) == merged
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--steps", "kernels,coffee"], 2, "no step is called coffee"),
+        (["--wheels"], 2, "--wheels needs a value"),
+        (["--wheels", "/nowhere"], 2, "there is no folder"),
+        (["--device", "zero"], 2, "--device is a number"),
+        (["--budget", "5m"], 2, "--budget is a number of seconds"),
+        (["--collect-wheels", "x", "--cuda", "11"], 2, "--cuda is 12 or 13"),
+        (["--fast"], 2, "unknown option --fast"),
+        (["-h"], 0, ""),
+    ],
+)
+def test_command_says_what_is_wrong(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+    done = subprocess.run(["bash", str(CHECK), *arguments], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
