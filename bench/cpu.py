@@ -1,6 +1,7 @@
 """The CPU benchmark: our codecs and whole jobs against their peers, in one run on this machine.
 
-    python bench/cpu.py [codecs|jobs|all] [--workspace DIR] [--repeats N] [--results DIR] [--scratch DIR] [--quick]
+    python bench/cpu.py [codecs|jobs|profile|all] [--workspace DIR] [--repeats N] [--results DIR] [--scratch DIR]
+                        [--quick]
 
 Needs `pip install '.[bench]'`. Peers that are installed take part, the others are listed as absent. Packages:
 zstandard, and zipnn (`pip install --no-deps zipnn==0.5.4`); commands: zstd, lz4, restic, borg, mksquashfs, unsquashfs.
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import cpu_jobs
+import cpu_profile
 from cpu_report import render
 from machine import cpu_slug, describe
 
-PARTS = ("codecs", "jobs")
-REPEATS = {"codecs": 5, "jobs": 3}
+PARTS = ("codecs", "jobs", "profile")
+REPEATS = {"codecs": 5, "jobs": 3, "profile": 5}
 
 
 def run_jobs(options: argparse.Namespace) -> dict[str, Any]:
@@ -36,6 +38,11 @@ def run_codecs(options: argparse.Namespace) -> dict[str, Any]:
 
     machine = describe()
     return {"machine": machine, **cpu_codecs.measure(_repeats("codecs", options), options.quick)}
+
+
+def run_profile(options: argparse.Namespace) -> dict[str, Any]:
+    repeats = _repeats("profile", options)
+    return {"machine": describe(), **cpu_profile.measure(options.workspace, options.scratch, repeats, options.quick)}
 
 
 def _repeats(part: str, options: argparse.Namespace) -> int:
@@ -59,7 +66,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workspace", type=Path, metavar="DIR", help="pack DIR; otherwise bench/workspace.py builds one"
     )
-    parser.add_argument("--repeats", type=int, metavar="N", help="timed runs of each (codecs 5, jobs 3)")
+    parser.add_argument("--repeats", type=int, metavar="N", help="timed runs of each (codecs 5, jobs 3, profile 5)")
     default_results = Path(__file__).resolve().parent / "results"
     parser.add_argument("--results", type=Path, metavar="DIR", default=default_results, help="default: bench/results")
     parser.add_argument("--scratch", type=Path, metavar="DIR", default=Path(tempfile.gettempdir()),
@@ -71,7 +78,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     results = {}
-    for part, run in (("jobs", run_jobs), ("codecs", run_codecs)):
+    for part, run in (("jobs", run_jobs), ("profile", run_profile), ("codecs", run_codecs)):
         if options.part in (part, "all"):
             results[part] = run(options)
     print(render(results))

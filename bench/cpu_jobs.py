@@ -62,7 +62,7 @@ def measure(workspace: Path | None, scratch: Path, repeats: int, quick: bool = F
     with places(scratch) as room:
         for case in (WORKSPACE, SMALL_FILES):
             given = workspace if case is WORKSPACE else None
-            source = given.resolve() if given else _build(case, room.new() / "source", quick)
+            source = given.resolve() if given else build(case, room.new() / "source", quick)
             trees[case.name] = {"origin": _origin(case, given, quick), **_tree_size(source)}
             figures += _CaseRun(case, source, room, repeats, quick).run()
     return {
@@ -83,7 +83,8 @@ def tools() -> list[str]:
     )
 
 
-def _build(case: Case, target: Path, quick: bool) -> Path:
+def build(case: Case, target: Path, quick: bool) -> Path:
+    """Makes the tree of a case at `target`."""
     print(f"jobs: building the {case.name}", file=sys.stderr, flush=True)
     bench = REPOSITORY / "bench"
     if case is WORKSPACE:

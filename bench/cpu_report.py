@@ -31,6 +31,14 @@ benchmark that starts it.
 """
 
 
+PROFILE_NOTES = """\
+Medians of {repeats} runs of whole commands, page cache warm, restores with `--no-sync`; {content:.0f} MB in chunks, stored in
+{stored:.0f} MB. "Busy" is the time of a stage's threads together, waiting for memory and disk included, but not for one
+another. What no stage runs in is the rest of the job: the scan, the table of contents, directories, links and times.
+"""
+STORED_STAGES = ("write", "fetch")  # the others move original bytes
+
+
 def render(results: Json) -> str:
     """Returns the whole report; a part that was not run is left out."""
     parts = []
@@ -38,6 +46,8 @@ def render(results: Json) -> str:
         parts += ["## Codecs, in memory\n", _machine(codecs["machine"]), *_codecs(codecs)]
     if jobs := results.get("jobs"):
         parts += ["## Jobs, by command line\n", _machine(jobs["machine"]), *_jobs(jobs)]
+    if profile := results.get("profile"):
+        parts += ["## Profile\n", _machine(profile["machine"]), *_profile(profile)]
     return "\n".join(["# dumont-gpu on the CPU\n", "Made by `python bench/cpu.py`.\n", *parts])
 
 
@@ -160,3 +170,29 @@ def _job_table(job: str, rows: Sequence[Json]) -> str:
         lines.append(line)
     identical = all(row["identical"] for row in ours) if job == "restore" else False
     return table(header, lines) + ("\nWhat `dumont-gpu` restored was compared: identical.\n" if identical else "")
+
+
+# --- profile ----------------------------------------------------------------------------------------------------------
+
+
+def _profile(part: Json) -> Iterator[str]:
+    codecs = part["jobs"]["pack"][0]["codec_bytes"].values()
+    content, stored = sum(original for original, _ in codecs), sum(size for _, size in codecs)
+    yield PROFILE_NOTES.format(**part, content=content / MB, stored=stored / MB)
+    for name, runs in part["jobs"].items():
+        wall, user, system = (median(run[key] for run in runs) for key in ("wall", "user", "system"))
+        yield f"### {name}: {wall:.2f} s, processor {user:.2f} s and {system:.2f} s in the kernel\n"
+        yield table(("stage", "busy, s", "GB/s while busy"), _stages(runs, content, stored))
+    yield "### What one thread can do here\n"
+    rows = ((name, f"{median(rates) / 1e9:.2f} ({max(rates) / 1e9:.2f})") for name, rates in part["limits"].items())
+    yield table(("", "GB/s, median (best)"), rows)
+
+
+def _stages(runs: Sequence[Json], content: int, stored: int) -> Iterator[Sequence[str]]:
+    for stage in runs[0]["stage_seconds"]:
+        busy = median(run["stage_seconds"][stage] for run in runs)
+        size = stored if stage in STORED_STAGES else content
+        yield stage, f"{busy:.2f}", f"{size / busy / 1e9:.2f}" if busy else "-"
+    inside = median(run["seconds"] for run in runs)
+    yield "the job from its first to its last moment", f"{inside:.2f}", "-"
+    yield "Python's start and end", f"{median(run['wall'] for run in runs) - inside:.2f}", "-"
