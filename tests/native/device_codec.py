@@ -8,7 +8,7 @@ from pathlib import Path
 
 HEADER = 32
 THREADS = 128
-PLAN_MEMORY = 48 * 1024  # kPlanMemory of kernels/zipnn_job.h
+PLAN_MEMORY = 11 * 1024  # for each plane: kPlanMemory of kernels/zipnn_job.h
 PLANE_PLAN = 1192  # sizeof PlanePlan
 ENCODE_JOB = 48  # sizeof EncodeJob
 
@@ -43,7 +43,7 @@ class DeviceCodec:
             )
             if entries != planes * blocks:
                 raise ValueError(f"encode_job returned {entries}")
-            self._launch("zipnn_plan", blocks, PLAN_MEMORY, job.address)
+            self._launch("zipnn_plan", blocks, planes * PLAN_MEMORY, job.address)
             self._launch("zipnn_layout", 1, 0, job.address, result.address)
             self._launch("zipnn_write", entries, 0, job.address)
             size = int.from_bytes(result.bytes[:8], "little")
