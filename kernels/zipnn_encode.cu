@@ -123,8 +123,11 @@ __device__ void count_stream(const BlockSource& source, uint32_t first, uint32_t
     if (first % each == 0) {
         const uint4* vectors = reinterpret_cast<const uint4*>(source.bytes + static_cast<uint64_t>(first) * source.planes);
         const uint32_t whole = (end - first) / each;
+        uint4 ahead = {};  // loaded while the one before it is counted
+        if (lane < whole) ahead = __ldg(vectors + lane);
         for (uint32_t i = lane; i < whole; i += kWarp) {
-            const uint4 vector = __ldg(vectors + i);
+            const uint4 vector = ahead;
+            if (i + kWarp < whole) ahead = __ldg(vectors + i + kWarp);
             count_word(source, shared, stream, vector.x);
             count_word(source, shared, stream, vector.y);
             count_word(source, shared, stream, vector.z);
@@ -319,6 +322,25 @@ __device__ void flush_words(BitStage& stage, uint32_t lane) {
     stage.bits &= 31;
 }
 
+// How many symbols of `all` are left for a lane whose first one is `from`.
+__device__ __forceinline__ uint32_t lane_symbols(uint32_t from, uint32_t all) {
+    return from < all ? min(all - from, kLaneSymbols) : 0;
+}
+
+// The `count` symbols before the last `skipped` of those that end at `end`: the last of them in the highest byte.
+__device__ __forceinline__ uint64_t load_backward(const BlockSource& source, uint32_t plane, uint32_t end, uint32_t skipped,
+                                                  uint32_t count) {
+    if (count == kLaneSymbols && end % kLaneSymbols == 0) {
+        const uint2 loaded = load_plane(source, plane, end - skipped - kLaneSymbols);
+        return loaded.x | static_cast<uint64_t>(loaded.y) << 32;
+    }
+    uint64_t symbols = 0;
+    for (uint32_t i = 0; i < count; ++i) {
+        symbols |= static_cast<uint64_t>(plane_byte(source, plane, end - 1 - skipped - i)) << (56 - 8 * i);
+    }
+    return symbols;
+}
+
 // Writes symbols [first, end) of a plane as one bit stream at `out`: last to first, bits upward, then the end mark.
 __device__ void write_stream(const BlockSource& source, uint32_t plane, uint32_t first, uint32_t end,
                              const uint32_t* codes, uint8_t* out, uint32_t* words, uint32_t lane) {
@@ -326,18 +348,13 @@ __device__ void write_stream(const BlockSource& source, uint32_t plane, uint32_t
     const uint32_t skip = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(out) & 3);
     BitStage stage = {words, out - skip, 8 * skip, skip};
     __syncwarp();
+    const uint32_t at = lane * kLaneSymbols;
+    uint64_t ahead = load_backward(source, plane, end, at, lane_symbols(at, end - first));
     for (uint32_t done = 0; done < end - first; done += kWarpSymbols) {
         const uint32_t mine = done + lane * kLaneSymbols;  // counted from the stream's last symbol
-        const uint32_t have = mine < end - first ? min(end - first - mine, kLaneSymbols) : 0;
-        uint64_t symbols = 0;  // those of the lane, in the order of the plane
-        if (have == kLaneSymbols && end % kLaneSymbols == 0) {
-            const uint2 loaded = load_plane(source, plane, end - mine - kLaneSymbols);
-            symbols = loaded.x | static_cast<uint64_t>(loaded.y) << 32;
-        } else {
-            for (uint32_t i = 0; i < have; ++i) {
-                symbols |= static_cast<uint64_t>(plane_byte(source, plane, end - 1 - (mine + i))) << (56 - 8 * i);
-            }
-        }
+        const uint32_t have = lane_symbols(mine, end - first);
+        const uint64_t symbols = ahead;
+        ahead = load_backward(source, plane, end, mine + kWarpSymbols, lane_symbols(mine + kWarpSymbols, end - first));
         uint64_t half[2] = {0, 0};
         uint32_t bits[2] = {0, 0};
 #pragma unroll
