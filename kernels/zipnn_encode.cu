@@ -9,7 +9,7 @@
 //   zipnn_write   A CTA takes one plane of a block and writes it where it belongs. Coded: a warp for each stream; 32 lanes
 //                 put 8 symbols each together, a prefix sum of their lengths says where each lane's bits go.
 //
-// Bytes moved, bf16: 2 to 3 read (once to count, once for each plane), 0.66 written per original byte.
+// Bytes moved, bf16: 2 read (to count, and to write: the second plane finds them in L2), 0.66 written per original byte.
 // Counters have no replicas: the same value of another replica would lie in the same bank, and wait as long.
 // Bound: shared-memory atomics in zipnn_plan, instructions in zipnn_write; see kernels/README.md.
 #include "device.h"
@@ -348,13 +348,14 @@ __device__ void write_stream(const BlockSource& source, uint32_t plane, uint32_t
     const uint32_t skip = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(out) & 3);
     BitStage stage = {words, out - skip, 8 * skip, skip};
     __syncwarp();
-    const uint32_t at = lane * kLaneSymbols;
-    uint64_t ahead = load_backward(source, plane, end, at, lane_symbols(at, end - first));
-    for (uint32_t done = 0; done < end - first; done += kWarpSymbols) {
-        const uint32_t mine = done + lane * kLaneSymbols;  // counted from the stream's last symbol
-        const uint32_t have = lane_symbols(mine, end - first);
+    const uint32_t all = end - first;
+    uint32_t mine = lane * kLaneSymbols;  // the lane's symbols begin here, counted from the last one
+    uint64_t ahead = load_backward(source, plane, end, mine, lane_symbols(mine, all));
+    for (uint32_t done = 0; done < all; done += kWarpSymbols) {
+        const uint32_t have = lane_symbols(mine, all);
         const uint64_t symbols = ahead;
-        ahead = load_backward(source, plane, end, mine + kWarpSymbols, lane_symbols(mine + kWarpSymbols, end - first));
+        mine += kWarpSymbols;
+        ahead = load_backward(source, plane, end, mine, lane_symbols(mine, all));
         uint64_t half[2] = {0, 0};
         uint32_t bits[2] = {0, 0};
 #pragma unroll
@@ -465,15 +466,17 @@ extern "C" __global__ void zipnn_layout(const dumont::EncodeJob* jobs, uint64_t*
     if (threadIdx.x == 0) *result = begin;
 }
 
-// grid: a CTA of 128 threads for each plane of each block, plane after plane
+// grid: a CTA of 128 threads for each plane of each block; those of a block follow one another, so that L2 has its elements
 extern "C" __global__ void zipnn_write(const dumont::EncodeJob* jobs) {
     using namespace dumont;
     __shared__ uint32_t codes[256];
     __shared__ uint32_t stages[kStreams][kStageWords];
     const EncodeJob job = jobs[0];
-    const uint32_t plane = blockIdx.x / job.blocks;
-    const BlockSource source = block_source(job, blockIdx.x % job.blocks);
-    const PlanePlan& plan = reinterpret_cast<const PlanePlan*>(static_cast<uintptr_t>(job.plans))[blockIdx.x];
+    const uint32_t plane = blockIdx.x % job.planes;
+    const uint32_t block = blockIdx.x / job.planes;
+    const BlockSource source = block_source(job, block);
+    const PlanePlan* plans = reinterpret_cast<const PlanePlan*>(static_cast<uintptr_t>(job.plans));
+    const PlanePlan& plan = plans[plane * job.blocks + block];
     uint8_t* out = reinterpret_cast<uint8_t*>(static_cast<uintptr_t>(job.out)) + plan.offset;
     if (plan.kind == kRawPlane) {
         write_raw(source, plane, out);
