@@ -92,9 +92,8 @@ DUMONT_HD void limit_lengths(CodeWorkspace& work) {
     }
 }
 
-// Builds a complete code for `counts`, of which at least two are not 0; their sum is at most 2^31.
-DUMONT_HD void choose_lengths(const uint32_t* counts /* [256] */, HuffmanCode& code, CodeWorkspace& work) {
-    rank_symbols(counts, work);
+// The rest of choose_lengths, once the symbols are ranked.
+DUMONT_HD void choose_ranked_lengths(const uint32_t* counts /* [256] */, HuffmanCode& code, CodeWorkspace& work) {
     measure_depths(counts, work);
     limit_lengths(work);
 
@@ -112,6 +111,12 @@ DUMONT_HD void choose_lengths(const uint32_t* counts /* [256] */, HuffmanCode& c
         if (length > code.table_log) code.table_log = length;
         if (symbol > code.last_symbol) code.last_symbol = symbol;
     }
+}
+
+// Builds a complete code for `counts`, of which at least two are not 0; their sum is at most 2^31.
+DUMONT_HD void choose_lengths(const uint32_t* counts /* [256] */, HuffmanCode& code, CodeWorkspace& work) {
+    rank_symbols(counts, work);
+    choose_ranked_lengths(counts, code, work);
 }
 
 // Gives each symbol that occurs its code, in the low bits of `value`.

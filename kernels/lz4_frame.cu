@@ -5,7 +5,7 @@
 //               Writes the size before each block, the end mark, and the size of the frame.
 //   lz4_write   A CTA takes one block and copies it to its place, four bytes a thread and turn, aligned at the target.
 //
-// The host writes the frame's header.
+// The host writes the frame's header. Up to 4 bytes after the original bytes may be read.
 // Bytes moved: the compressed size read and written once more; bound by memory.
 #include "device.h"
 #include "lz4_blocks.h"

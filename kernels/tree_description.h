@@ -28,11 +28,17 @@ struct BitWriter {
 };
 
 DUMONT_HD void append(BitWriter& writer, uint32_t value, uint32_t bits) {
-    for (uint32_t i = 0; i < bits; ++i, ++writer.position) {
+    while (bits != 0) {
         const uint32_t byte = writer.position / 8;
-        if (byte >= writer.capacity) continue;
-        if (writer.position % 8 == 0) writer.out[byte] = 0;
-        writer.out[byte] = static_cast<uint8_t>(writer.out[byte] | (value >> i & 1) << writer.position % 8);
+        const uint32_t used = writer.position % 8;
+        const uint32_t taken = bits < 8 - used ? bits : 8 - used;
+        if (byte < writer.capacity) {
+            const uint32_t before = used == 0 ? 0 : writer.out[byte];
+            writer.out[byte] = static_cast<uint8_t>(before | (value & ((1u << taken) - 1)) << used);
+        }
+        value >>= taken;
+        bits -= taken;
+        writer.position += taken;
     }
 }
 

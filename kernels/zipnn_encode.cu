@@ -9,7 +9,8 @@
 //   zipnn_write   A CTA takes one plane of a block and writes it where it belongs. Coded: a warp for each stream; 32 lanes
 //                 put 8 symbols each together, a prefix sum of their lengths says where each lane's bits go.
 //
-// Bytes moved, bf16: 2 to 3 read (once to count, once for each plane), 0.66 written per original byte.
+// Bytes moved, bf16: 2 read (to count, and to write: the second plane finds them in L2), 0.66 written per original byte.
+// Counters have no replicas: the same value of another replica would lie in the same bank, and wait as long.
 // Bound: shared-memory atomics in zipnn_plan, instructions in zipnn_write; see kernels/README.md.
 #include "device.h"
 #include "zipnn_job.h"
@@ -18,7 +19,8 @@ namespace dumont {
 namespace {
 
 constexpr uint32_t kThreads = kStreams * kWarp;  // of every CTA but that of zipnn_layout
-constexpr uint32_t kReplicas = 8;  // of the counters, divided by the planes: lanes that meet the same value wait less
+constexpr uint32_t kLoadBytes = 16;  // bytes that a thread loads at a time
+constexpr uint32_t kGroups = 256 / kWarp;  // of values, one to a lane
 constexpr uint32_t kLaneSymbols = 8;  // that a lane puts together at a time
 constexpr uint32_t kWarpSymbols = kWarp * kLaneSymbols;
 constexpr uint32_t kStageWords = (31 + kWarpSymbols * kMaxWrittenLength) / 32 + 4;
@@ -57,51 +59,159 @@ __device__ __forceinline__ uint32_t plane_byte(const BlockSource& source, uint32
     return load_element(source, element) >> (8 * plane) & 255;
 }
 
+// The elements in a word, all of which have their sign moved if any element has: byte b belongs to plane b % planes.
+__device__ __forceinline__ uint32_t move_signs(const BlockSource& source, uint32_t word) {
+    if (source.moved == 0) return word;
+    if (source.planes == 4) return move_sign32(word);
+    return (word & 0x7F807F80) << 1 | (word & 0x80008000) >> 8 | (word & 0x007F007F);
+}
+
+// One plane of elements [element, element + 8); `element` is a multiple of 8, and the block has them all. Only the last of an
+// odd number of elements keeps its sign, which is none of these.
+__device__ __forceinline__ uint2 load_plane(const BlockSource& source, uint32_t plane, uint32_t element) {
+    const uint8_t* from = source.bytes + static_cast<uint64_t>(element) * source.planes;
+    if (source.planes == 1) return __ldg(reinterpret_cast<const uint2*>(from));
+    uint4 a = __ldg(reinterpret_cast<const uint4*>(from));
+    a = {move_signs(source, a.x), move_signs(source, a.y), move_signs(source, a.z), move_signs(source, a.w)};
+    if (source.planes == 2) {
+        const uint32_t bytes = plane == 0 ? 0x6420 : 0x7531;
+        return {__byte_perm(a.x, a.y, bytes), __byte_perm(a.z, a.w, bytes)};
+    }
+    uint4 b = __ldg(reinterpret_cast<const uint4*>(from) + 1);
+    b = {move_signs(source, b.x), move_signs(source, b.y), move_signs(source, b.z), move_signs(source, b.w)};
+    const uint32_t bytes = plane | (4 + plane) << 4;
+    return {__byte_perm(__byte_perm(a.x, a.y, bytes), __byte_perm(a.z, a.w, bytes), 0x5410),
+            __byte_perm(__byte_perm(b.x, b.y, bytes), __byte_perm(b.z, b.w, bytes), 0x5410)};
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // zipnn_plan
 
-// Scratch of one plane, while its code is chosen.
+// Shared memory of one plane.
 struct PlanMemory {
+    uint32_t stream_counts[kStreams][256];
     uint32_t counts[256];  // of all streams
     HuffmanCode code;
     union {  // one after the other
         CodeWorkspace code_work;
         TreeWorkspace tree_work;
     };
-    uint16_t value[256];
-    uint32_t kind;
+    uint8_t tree[kMaxTreeSize];
+    uint32_t tree_size;  // 0: no code gains
 };
-static_assert(kMaxPlanes * (sizeof(uint32_t) * kStreams * 256 + sizeof(PlanMemory)) <= kPlanMemory,
-              "backends/cuda.py asks for this much");
-static_assert(sizeof(uint32_t) * kReplicas * kStreams * 256 <= kPlanMemory, "room for all replicas of the counters");
+static_assert(sizeof(PlanMemory) <= kPlanMemory, "encode_slot.py asks for this much for each plane");
 
-// Counts the stream of this warp: counters are [replica][plane][stream][value].
-__device__ void count_stream(const BlockSource& source, uint32_t first, uint32_t end, uint32_t stream, uint32_t lane,
-                             uint32_t* counters) {
-    const uint32_t replicas = kReplicas / source.planes;
-    uint32_t* mine = counters + ((lane % replicas) * source.planes * kStreams + stream) * 256;
-    for (uint32_t element = first + lane; element < end; element += kWarp) {
-        const uint32_t value = load_element(source, element);
+__device__ __forceinline__ PlanMemory& plan_memory(uint8_t* shared, uint32_t plane) {
+    return *reinterpret_cast<PlanMemory*>(shared + plane * kPlanMemory);
+}
+
+__device__ __forceinline__ void count(uint8_t* shared, uint32_t plane, uint32_t stream, uint32_t value) {
+    atomicAdd(&plan_memory(shared, plane).stream_counts[stream][value & 255], 1u);
+}
+
+__device__ __forceinline__ void count_word(const BlockSource& source, uint8_t* shared, uint32_t stream, uint32_t word) {
+    const uint32_t moved = move_signs(source, word);
 #pragma unroll
-        for (uint32_t plane = 0; plane < kMaxPlanes; ++plane) {
-            if (plane < source.planes) atomicAdd(mine + plane * kStreams * 256 + (value >> (8 * plane) & 255), 1u);
+    for (uint32_t byte = 0; byte < 4; ++byte) count(shared, byte & (source.planes - 1), stream, moved >> (8 * byte));
+}
+
+// Counts elements [first, end), which are a stream's, by one warp.
+__device__ void count_stream(const BlockSource& source, uint32_t first, uint32_t end, uint32_t stream, uint32_t lane,
+                             uint8_t* shared) {
+    const uint32_t each = kLoadBytes / source.planes;  // elements of a vector
+    uint32_t next = first;
+    if (first % each == 0) {
+        const uint4* vectors = reinterpret_cast<const uint4*>(source.bytes + static_cast<uint64_t>(first) * source.planes);
+        const uint32_t whole = (end - first) / each;
+        uint4 ahead = {};  // loaded while the one before it is counted
+        if (lane < whole) ahead = __ldg(vectors + lane);
+        for (uint32_t i = lane; i < whole; i += kWarp) {
+            const uint4 vector = ahead;
+            if (i + kWarp < whole) ahead = __ldg(vectors + i + kWarp);
+            count_word(source, shared, stream, vector.x);
+            count_word(source, shared, stream, vector.y);
+            count_word(source, shared, stream, vector.z);
+            count_word(source, shared, stream, vector.w);
         }
+        next += whole * each;
+    }
+    for (uint32_t element = next + lane; element < end; element += kWarp) {
+        const uint32_t value = load_element(source, element);
+        for (uint32_t plane = 0; plane < source.planes; ++plane) count(shared, plane, stream, value >> (8 * plane));
     }
 }
 
-__device__ __forceinline__ uint32_t warp_sum(uint32_t value) {
+template <class T>
+__device__ __forceinline__ T warp_sum(T value) {
     for (uint32_t distance = kWarp / 2; distance > 0; distance /= 2) {
         value += __shfl_xor_sync(kAllLanes, value, static_cast<int>(distance));
     }
     return value;
 }
 
-// Decides how a plane is stored and fills its plan. Called by a whole warp; `counts` is [stream][value].
-__device__ void plan_plane(const uint32_t* counts, uint32_t symbols, PlanMemory& memory, PlanePlan& plan, uint32_t lane) {
+// Whether surely no code gains, which spares a plane of noise the search for one. Two symbols drawn at random are equal
+// with probability 2^-H2, where H2, Renyi's entropy of order 2, is at most Shannon's, and a code takes at least that many
+// bits a symbol. Here they are 7.7, and a code must get below 7.6. Called by a whole warp, as what follows.
+__device__ bool is_hopeless(const uint32_t* counts, uint32_t symbols, uint32_t lane) {
+    constexpr uint64_t kVariety = 208;  // 2^7.7
+    uint64_t pairs = 0;
+    for (uint32_t value = lane; value < 256; value += kWarp) pairs += static_cast<uint64_t>(counts[value]) * counts[value];
+    return warp_sum(pairs) * kVariety <= static_cast<uint64_t>(symbols) * symbols;
+}
+
+// What rank_symbols does: by count, then by value. A symbol's rank is how many come before it.
+__device__ void rank_symbols_together(const uint32_t* counts, CodeWorkspace& work, uint32_t lane) {
+    uint32_t mine[kGroups];  // count and value in one number
+    uint32_t rank[kGroups] = {};
+#pragma unroll
+    for (uint32_t group = 0; group < kGroups; ++group) {
+        const uint32_t symbol = group * kWarp + lane;
+        mine[group] = counts[symbol] << 8 | symbol;
+    }
+    uint32_t symbols = 0;
+    for (uint32_t symbol = 0; symbol < 256; ++symbol) {
+        if (counts[symbol] == 0) continue;
+        const uint32_t other = counts[symbol] << 8 | symbol;
+        ++symbols;
+#pragma unroll
+        for (uint32_t group = 0; group < kGroups; ++group) rank[group] += other < mine[group];
+    }
+#pragma unroll
+    for (uint32_t group = 0; group < kGroups; ++group) {
+        if (mine[group] >> 8 != 0) work.symbol[rank[group]] = static_cast<uint8_t>(mine[group]);
+    }
+    if (lane == 0) work.symbols = symbols;
+    __syncwarp();
+}
+
+// What assign_codes does, with the length of each code above it.
+__device__ void assign_codes_together(const HuffmanCode& code, uint32_t* codes, uint32_t lane) {
+    uint32_t length[kGroups];
+#pragma unroll
+    for (uint32_t group = 0; group < kGroups; ++group) {
+        length[group] = code.length[group * kWarp + lane];
+        if (length[group] == 0) codes[group * kWarp + lane] = 0;
+    }
+    uint32_t cell = 0;
+    for (uint32_t bits = code.table_log; bits > 0; --bits) {
+        uint32_t next = cell >> (code.table_log - bits);
+#pragma unroll
+        for (uint32_t group = 0; group < kGroups; ++group) {
+            const bool mine = length[group] == bits;
+            const uint32_t owners = __ballot_sync(kAllLanes, mine);
+            if (mine) codes[group * kWarp + lane] = (next + __popc(owners & ((1u << lane) - 1))) | bits << 16;
+            next += __popc(owners);
+        }
+        cell = next << (code.table_log - bits);
+    }
+}
+
+// Sums up the streams' counts; returns whether there is only one value, which `plan` then gets.
+__device__ bool sum_counts(PlanMemory& memory, uint32_t symbols, PlanePlan& plan, uint32_t lane) {
     bool constant = false;
     for (uint32_t value = lane; value < 256; value += kWarp) {
         uint32_t total = 0;
-        for (uint32_t stream = 0; stream < kStreams; ++stream) total += counts[stream * 256 + value];
+        for (uint32_t stream = 0; stream < kStreams; ++stream) total += memory.stream_counts[stream][value];
         memory.counts[value] = total;
         if (total == symbols && symbols >= 2) {
             constant = true;
@@ -109,45 +219,60 @@ __device__ void plan_plane(const uint32_t* counts, uint32_t symbols, PlanMemory&
         }
     }
     __syncwarp();
-    constant = __any_sync(kAllLanes, constant) != 0;
+    return __any_sync(kAllLanes, constant) != 0;
+}
+
+// Finds a code and describes it in `memory`; the description's size is 0 if there is nothing to gain.
+__device__ void find_code(PlanMemory& memory, uint32_t symbols, uint32_t lane) {
+    rank_symbols_together(memory.counts, memory.code_work, lane);
     if (lane == 0) {
-        memory.kind = constant ? kConstantPlane : kRawPlane;
-        if (!constant && symbols >= kMinHuff0Symbols) {
-            choose_lengths(memory.counts, memory.code, memory.code_work);
-            if (gains(memory.code.payload_bits / 8, symbols)) {
-                plan.tree_size = write_tree(memory.code, plan.tree, memory.tree_work);
-                assign_codes(memory.code, memory.value);
-                if (plan.tree_size != 0) memory.kind = kCodedPlane;
+        choose_ranked_lengths(memory.counts, memory.code, memory.code_work);
+        const bool gain = gains(memory.code.payload_bits / 8, symbols);
+        memory.tree_size = gain ? write_tree(memory.code, memory.tree, memory.tree_work) : 0;
+    }
+    __syncwarp();
+}
+
+// The size of the plane in the code that was found. Streams have at most 32768 symbols of 11 bits.
+__device__ uint32_t coded_size(const PlanMemory& memory, PlanePlan& plan, uint32_t lane) {
+    uint32_t size = memory.tree_size + kJumpTableSize;
+    for (uint32_t stream = 0; stream < kStreams; ++stream) {
+        uint32_t bits = 0;
+        for (uint32_t value = lane; value < 256; value += kWarp) {
+            bits += memory.stream_counts[stream][value] * memory.code.length[value];
+        }
+        const uint32_t bytes = (warp_sum(bits) + 1 + 7) / 8;  // with the end mark
+        if (lane == 0) plan.stream_size[stream] = bytes;
+        size += bytes;
+    }
+    return size;
+}
+
+// Decides how a plane is stored and fills its plan.
+__device__ void plan_plane(PlanMemory& memory, uint32_t symbols, PlanePlan& plan, uint32_t lane) {
+    uint32_t kind = kRawPlane;
+    uint32_t size = symbols;
+    if (sum_counts(memory, symbols, plan, lane)) {
+        kind = kConstantPlane;
+        size = 1;
+    } else if (symbols >= kMinHuff0Symbols && !is_hopeless(memory.counts, symbols, lane)) {
+        find_code(memory, symbols, lane);
+        if (memory.tree_size != 0) {
+            const uint32_t coded = coded_size(memory, plan, lane);
+            if (gains(coded, symbols)) {
+                kind = kCodedPlane;
+                size = coded;
             }
         }
     }
-    __syncwarp();
-    uint32_t size = memory.kind == kConstantPlane ? 1 : symbols;
-    if (memory.kind == kCodedPlane) {
-        uint32_t coded = plan.tree_size + kJumpTableSize;
-        for (uint32_t stream = 0; stream < kStreams; ++stream) {
-            uint32_t bits = 0;
-            for (uint32_t value = lane; value < 256; value += kWarp) {
-                bits += counts[stream * 256 + value] * memory.code.length[value];
-            }
-            const uint32_t bytes = (warp_sum(bits) + 1 + 7) / 8;  // with the end mark
-            if (lane == 0) plan.stream_size[stream] = bytes;
-            coded += bytes;
-        }
-        if (gains(coded, symbols)) {
-            size = coded;
-            for (uint32_t value = lane; value < 256; value += kWarp) {
-                const uint32_t length = memory.code.length[value];
-                plan.codes[value] = length == 0 ? 0 : memory.value[value] | length << 16;
-            }
-        } else if (lane == 0) {
-            memory.kind = kRawPlane;
-        }
+    if (kind == kCodedPlane) {
+        assign_codes_together(memory.code, plan.codes, lane);
+        for (uint32_t i = lane; i < memory.tree_size; i += kWarp) plan.tree[i] = memory.tree[i];
     }
-    __syncwarp();
     if (lane == 0) {
-        plan.kind = memory.kind;
+        plan.kind = kind;
         plan.size = size;
+        plan.tree_size = kind == kCodedPlane ? memory.tree_size : 0;
     }
 }
 
@@ -197,6 +322,25 @@ __device__ void flush_words(BitStage& stage, uint32_t lane) {
     stage.bits &= 31;
 }
 
+// How many symbols of `all` are left for a lane whose first one is `from`.
+__device__ __forceinline__ uint32_t lane_symbols(uint32_t from, uint32_t all) {
+    return from < all ? min(all - from, kLaneSymbols) : 0;
+}
+
+// The `count` symbols before the last `skipped` of those that end at `end`: the last of them in the highest byte.
+__device__ __forceinline__ uint64_t load_backward(const BlockSource& source, uint32_t plane, uint32_t end, uint32_t skipped,
+                                                  uint32_t count) {
+    if (count == kLaneSymbols && end % kLaneSymbols == 0) {
+        const uint2 loaded = load_plane(source, plane, end - skipped - kLaneSymbols);
+        return loaded.x | static_cast<uint64_t>(loaded.y) << 32;
+    }
+    uint64_t symbols = 0;
+    for (uint32_t i = 0; i < count; ++i) {
+        symbols |= static_cast<uint64_t>(plane_byte(source, plane, end - 1 - skipped - i)) << (56 - 8 * i);
+    }
+    return symbols;
+}
+
 // Writes symbols [first, end) of a plane as one bit stream at `out`: last to first, bits upward, then the end mark.
 __device__ void write_stream(const BlockSource& source, uint32_t plane, uint32_t first, uint32_t end,
                              const uint32_t* codes, uint8_t* out, uint32_t* words, uint32_t lane) {
@@ -204,14 +348,20 @@ __device__ void write_stream(const BlockSource& source, uint32_t plane, uint32_t
     const uint32_t skip = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(out) & 3);
     BitStage stage = {words, out - skip, 8 * skip, skip};
     __syncwarp();
-    for (uint32_t done = 0; done < end - first; done += kWarpSymbols) {
-        const uint32_t mine = done + lane * kLaneSymbols;  // counted from the stream's last symbol
+    const uint32_t all = end - first;
+    uint32_t mine = lane * kLaneSymbols;  // the lane's symbols begin here, counted from the last one
+    uint64_t ahead = load_backward(source, plane, end, mine, lane_symbols(mine, all));
+    for (uint32_t done = 0; done < all; done += kWarpSymbols) {
+        const uint32_t have = lane_symbols(mine, all);
+        const uint64_t symbols = ahead;
+        mine += kWarpSymbols;
+        ahead = load_backward(source, plane, end, mine, lane_symbols(mine, all));
         uint64_t half[2] = {0, 0};
         uint32_t bits[2] = {0, 0};
 #pragma unroll
         for (uint32_t i = 0; i < kLaneSymbols; ++i) {
-            if (mine + i >= end - first) continue;
-            const uint32_t code = codes[plane_byte(source, plane, end - 1 - (mine + i))];
+            if (i >= have) continue;
+            const uint32_t code = codes[symbols >> (56 - 8 * i) & 255];
             const uint32_t h = i / (kLaneSymbols / 2);
             half[h] |= static_cast<uint64_t>(code & 0xFFFF) << bits[h];
             bits[h] += code >> 16;
@@ -256,7 +406,7 @@ __device__ void write_raw(const BlockSource& source, uint32_t plane, uint8_t* ou
 }  // namespace
 }  // namespace dumont
 
-// grid: a CTA of 128 threads for each block; dynamic shared memory: kPlanMemory
+// grid: a CTA of 128 threads for each block; dynamic shared memory: kPlanMemory for each plane
 extern "C" __global__ void zipnn_plan(const dumont::EncodeJob* jobs) {
     using namespace dumont;
     DUMONT_DYNAMIC_SHARED(shared);
@@ -264,27 +414,18 @@ extern "C" __global__ void zipnn_plan(const dumont::EncodeJob* jobs) {
     const BlockSource source = block_source(job, blockIdx.x);
     const uint32_t warp = threadIdx.x / kWarp;
     const uint32_t lane = threadIdx.x % kWarp;
-    uint32_t* counters = reinterpret_cast<uint32_t*>(shared);
-    const uint32_t each = source.planes * kStreams * 256;  // counters of one replica
-    const uint32_t replicas = kReplicas / source.planes;
-    for (uint32_t i = threadIdx.x; i < replicas * each; i += kThreads) counters[i] = 0;
+    for (uint32_t plane = 0; plane < source.planes; ++plane) {
+        uint32_t* counts = plan_memory(shared, plane).stream_counts[0];
+        for (uint32_t i = threadIdx.x; i < kStreams * 256; i += kThreads) counts[i] = 0;
+    }
     __syncthreads();
     const uint32_t segment = (source.elements + kStreams - 1) / kStreams;
     const uint32_t first = min(warp * segment, source.elements);
-    count_stream(source, first, min(first + segment, source.elements), warp, lane, counters);
-    __syncthreads();
-    for (uint32_t i = threadIdx.x; i < each; i += kThreads) {
-        uint32_t total = counters[i];
-        for (uint32_t replica = 1; replica < replicas; ++replica) total += counters[replica * each + i];
-        counters[i] = total;
-    }
+    count_stream(source, first, min(first + segment, source.elements), warp, lane, shared);
     __syncthreads();
     if (warp >= source.planes) return;
-    // The other replicas are not needed any more.
-    PlanMemory* memories = reinterpret_cast<PlanMemory*>(shared + sizeof(uint32_t) * each);
     PlanePlan* plans = reinterpret_cast<PlanePlan*>(static_cast<uintptr_t>(job.plans));
-    plan_plane(counters + warp * kStreams * 256, source.elements, memories[warp], plans[warp * job.blocks + blockIdx.x],
-               lane);
+    plan_plane(plan_memory(shared, warp), source.elements, plans[warp * job.blocks + blockIdx.x], lane);
 }
 
 // grid: one CTA of 128 threads. Writes the tables of the stream, and its size to `result`.
@@ -325,15 +466,17 @@ extern "C" __global__ void zipnn_layout(const dumont::EncodeJob* jobs, uint64_t*
     if (threadIdx.x == 0) *result = begin;
 }
 
-// grid: a CTA of 128 threads for each plane of each block, plane after plane
+// grid: a CTA of 128 threads for each plane of each block; those of a block follow one another, so that L2 has its elements
 extern "C" __global__ void zipnn_write(const dumont::EncodeJob* jobs) {
     using namespace dumont;
     __shared__ uint32_t codes[256];
     __shared__ uint32_t stages[kStreams][kStageWords];
     const EncodeJob job = jobs[0];
-    const uint32_t plane = blockIdx.x / job.blocks;
-    const BlockSource source = block_source(job, blockIdx.x % job.blocks);
-    const PlanePlan& plan = reinterpret_cast<const PlanePlan*>(static_cast<uintptr_t>(job.plans))[blockIdx.x];
+    const uint32_t plane = blockIdx.x % job.planes;
+    const uint32_t block = blockIdx.x / job.planes;
+    const BlockSource source = block_source(job, block);
+    const PlanePlan* plans = reinterpret_cast<const PlanePlan*>(static_cast<uintptr_t>(job.plans));
+    const PlanePlan& plan = plans[plane * job.blocks + block];
     uint8_t* out = reinterpret_cast<uint8_t*>(static_cast<uintptr_t>(job.out)) + plan.offset;
     if (plan.kind == kRawPlane) {
         write_raw(source, plane, out);

@@ -32,6 +32,6 @@ struct PlanePlan {
 };
 static_assert(sizeof(PlanePlan) == 1192, "native.py gives this much room for each plane of each block");
 
-constexpr uint32_t kPlanMemory = 49152;  // shared memory of zipnn_plan: what every device has without asking
+constexpr uint32_t kPlanMemory = 11264;  // shared memory of zipnn_plan for each plane
 
 }  // namespace dumont

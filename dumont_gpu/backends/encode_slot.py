@@ -15,7 +15,7 @@ from dumont_gpu.format import KiB
 from dumont_gpu.native import Dtype
 
 _THREADS: Final = 128
-_PLAN_MEMORY: Final = 48 * KiB  # dynamic shared memory of `zipnn_plan`: kPlanMemory of zipnn_job.h
+_PLAN_MEMORY: Final = 11 * KiB  # dynamic shared memory of `zipnn_plan` for each plane: kPlanMemory of zipnn_job.h
 _LZ4_BLOCK: Final = 64 * KiB
 _LZ4_ROOM: Final = 65_808  # kLz4BlockRoom of lz4_blocks.h
 _MAX_PLANES: Final = 4
@@ -47,7 +47,7 @@ class EncodeSlot(Slot):
         blocks = entries // dtype.size
         self.stream.copy_in(self._source, chunk)
         self.stream.copy_in(self._table, self._host_table[: native.ENCODE_JOB])
-        self.stream.launch("zipnn_plan", blocks, _THREADS, _PLAN_MEMORY, (self._table,))
+        self.stream.launch("zipnn_plan", blocks, _THREADS, dtype.size * _PLAN_MEMORY, (self._table,))
         self.stream.launch("zipnn_layout", 1, _THREADS, 0, (self._table, self._result))
         self.stream.launch("zipnn_write", entries, _THREADS, 0, (self._table,))
         size = self._collect(out, _HEADER)

@@ -1,11 +1,10 @@
 #include "device_path.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <stdexcept>
 
+#include "device_memory.h"
 #include "dumont_cpu.h"
 #include "emulator.h"
 
@@ -13,7 +12,6 @@ namespace dumont::test {
 namespace {
 
 constexpr uint64_t kAlignment = 16;  // of each chunk's stored bytes in a batch
-constexpr uint8_t kCanary = 0xC7;
 constexpr uint8_t kUnwritten = 0x5A;  // an output byte left out is then most likely a difference
 constexpr unsigned kJoinThreads = 128;
 constexpr unsigned kClasses = kMaxPlanes + 1;
@@ -21,39 +19,6 @@ constexpr unsigned kClasses = kMaxPlanes + 1;
 uint64_t aligned(uint64_t offset) {
     return (offset + kAlignment - 1) / kAlignment * kAlignment;
 }
-
-// Exactly `size` bytes, 16-byte aligned like device memory. Without AddressSanitizer canaries lie around them.
-class Memory {
-public:
-    explicit Memory(uint64_t size) : size_(size) {
-        void* memory = nullptr;
-        if (posix_memalign(&memory, kAlignment, size + 2 * around()) != 0) throw std::bad_alloc();
-        memory_.reset(static_cast<uint8_t*>(memory));
-        std::memset(memory, kCanary, size + 2 * around());
-    }
-    uint8_t* data() { return memory_.get() + around(); }
-    void check_canaries() const {
-        for (uint64_t i = 0; i < around(); ++i) {
-            if (memory_.get()[i] != kCanary || memory_.get()[around() + size_ + i] != kCanary) {
-                throw std::runtime_error("a kernel wrote out of bounds");
-            }
-        }
-    }
-
-private:
-    static constexpr uint64_t around() {
-#if defined(__SANITIZE_ADDRESS__)
-        return 0;
-#else
-        return 64;
-#endif
-    }
-    struct Free {
-        void operator()(void* memory) const { std::free(memory); }
-    };
-    uint64_t size_;
-    std::unique_ptr<uint8_t, Free> memory_;
-};
 
 // Where a chunk lies in the batch's memory.
 struct Place {

@@ -2,6 +2,8 @@
 //
 //   emulator_run streams DIRECTORY [FIRST [COUNT]]     golden streams, and streams of every shape and kind of data
 //   emulator_run corrupt DIRECTORY COUNT SEED [FIRST]  damaged ones
+//   emulator_run encode [FIRST [COUNT]]                streams that the kernels encode, see encode.cpp
+//   emulator_run frames [FIRST [COUNT]]                LZ4 frames that they put together, see frames.cpp
 //
 // DIRECTORY is tests/golden/streams. Every case is decoded with several orders of the threads and contents of uninitialised
 // memory. Prints one line; at the first difference, the case and the command that repeats it. With EMULATOR_VERBOSE in the
@@ -11,6 +13,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "cases.h"
 #include "dumont_cpu.h"
 #include "sha256.h"
 #include "streams.h"
@@ -20,25 +23,9 @@ using namespace dumont::test;
 
 namespace {
 
-constexpr uint64_t kMostCases = ~0ull;
-
-// A case is a function of its number, whichever ran before.
-Random random_for(uint64_t seed, uint64_t number) {
-    return Random(seed * 0x9E3779B97F4A7C15 + number);
-}
-
-std::vector<LaunchSetting> settings_for(uint32_t misplace, Random& random) {
-    const auto drawn = static_cast<unsigned>(2 + below(random, 1u << 30));
-    return {{0, 0xA5, misplace}, {1, 0x00, misplace}, {drawn, 0xFF, misplace}};
-}
-
 // A quarter of the cases.
 uint32_t random_misplace(uint64_t number, Random& random) {
     return static_cast<uint32_t>(number % 4 == 3 ? 1 + below(random, 15) : 0);
-}
-
-unsigned long long wide(uint64_t value) {  // as %llu wants it
-    return value;
 }
 
 struct Tally {
@@ -295,6 +282,10 @@ int main(int argc, char** argv) {
     if (argc >= 5 && argc <= 6 && std::strcmp(argv[1], "corrupt") == 0) {
         return run_corrupt(argv[2], number_or(argc, argv, 3, 0), number_or(argc, argv, 4, 0), number_or(argc, argv, 5, 0));
     }
-    std::fprintf(stderr, "usage: emulator_run streams DIRECTORY [FIRST [COUNT]] | corrupt DIRECTORY COUNT SEED [FIRST]\n");
+    if (argc >= 2 && argc <= 4 && (std::strcmp(argv[1], "encode") == 0 || std::strcmp(argv[1], "frames") == 0)) {
+        return (argv[1][0] == 'e' ? run_encode : run_frames)(number_or(argc, argv, 2, 0), number_or(argc, argv, 3, kMostCases));
+    }
+    std::fprintf(stderr, "usage: emulator_run streams DIRECTORY [FIRST [COUNT]] | corrupt DIRECTORY COUNT SEED [FIRST] |\n"
+                         "       encode [FIRST [COUNT]] | frames [FIRST [COUNT]]\n");
     return 2;
 }

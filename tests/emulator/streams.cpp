@@ -49,9 +49,14 @@ uint32_t narrow(float value, const FloatShape& shape) {
            (bits & 0x7FFFFF) >> (23 - shape.mantissa_bits);
 }
 
+struct Position {
+    uint64_t index;
+    uint64_t elements;
+};
+
 struct DataKind {
     const char* name;
-    uint32_t (*element)(const FloatShape& shape, double position, uint32_t constant, Random& random);
+    uint32_t (*element)(const FloatShape& shape, const Position& position, uint32_t constant, Random& random);
 };
 
 uint32_t gaussian(const FloatShape& shape, Random& random) {
@@ -64,41 +69,50 @@ uint32_t geometric_byte(Random& random) {
 }
 
 constexpr DataKind kKinds[] = {
-    {"gauss", [](const FloatShape& shape, double, uint32_t, Random& random) { return gaussian(shape, random); }},
-    {"constant", [](const FloatShape&, double, uint32_t constant, Random&) { return constant; }},
-    {"random", [](const FloatShape&, double, uint32_t, Random& random) { return static_cast<uint32_t>(random()); }},
+    {"gauss", [](const FloatShape& shape, const Position&, uint32_t, Random& random) { return gaussian(shape, random); }},
+    {"constant", [](const FloatShape&, const Position&, uint32_t constant, Random&) { return constant; }},
+    {"random", [](const FloatShape&, const Position&, uint32_t, Random& random) { return static_cast<uint32_t>(random()); }},
     {"denormal",
-     [](const FloatShape& shape, double, uint32_t, Random& random) {
+     [](const FloatShape& shape, const Position&, uint32_t, Random& random) {
          const auto draw = static_cast<uint32_t>(random());
          return (draw & ((1u << shape.mantissa_bits) - 1)) | draw >> 31 << (shape.exponent_bits + shape.mantissa_bits);
      }},
     {"nan",
-     [](const FloatShape& shape, double, uint32_t constant, Random& random) {
+     [](const FloatShape& shape, const Position&, uint32_t constant, Random& random) {
          const uint32_t infinity = ((1u << shape.exponent_bits) - 1) << shape.mantissa_bits;
          return below(random, 5) == 0 ? static_cast<uint32_t>(random()) : infinity | (constant & 3);
      }},
     {"few-values",
-     [](const FloatShape&, double, uint32_t constant, Random& random) {
+     [](const FloatShape&, const Position&, uint32_t constant, Random& random) {
          const uint64_t draw = below(random, 100);
          return draw < 90 ? constant : draw < 97 ? constant ^ 0x01010101 : constant ^ 0x80808080;
      }},
     {"uneven",
-     [](const FloatShape&, double position, uint32_t constant, Random& random) {
-         return position < 0.75 ? constant : static_cast<uint32_t>(random());
+     [](const FloatShape&, const Position& position, uint32_t constant, Random& random) {
+         return 4 * position.index < 3 * position.elements ? constant : static_cast<uint32_t>(random());
      }},
     {"geometric-bytes",
-     [](const FloatShape&, double, uint32_t constant, Random& random) {
+     [](const FloatShape&, const Position&, uint32_t constant, Random& random) {
          return constant ^ (geometric_byte(random) | geometric_byte(random) << 8 | geometric_byte(random) << 16 |
                             geometric_byte(random) << 24);
      }},
     {"widened",  // a shorter type in a longer one's clothes
-     [](const FloatShape& shape, double, uint32_t constant, Random& random) {
+     [](const FloatShape& shape, const Position&, uint32_t constant, Random& random) {
          const uint32_t dropped = shape.mantissa_bits * (2 + constant % 2) / 4;
          return gaussian(shape, random) >> dropped << dropped;
      }},
     {"one-bit",
-     [](const FloatShape&, double, uint32_t constant, Random& random) {
+     [](const FloatShape&, const Position&, uint32_t constant, Random& random) {
          return below(random, 20) == 0 ? static_cast<uint32_t>(random()) : constant;
+     }},
+    {"alternating",  // two values, now and then a third
+     [](const FloatShape&, const Position& position, uint32_t constant, Random&) {
+         return position.index % 1000 == 999 ? ~constant : position.index % 2 == 0 ? constant : constant ^ 0x05040302;
+     }},
+    {"all-values",  // of a byte, a few of them common
+     [](const FloatShape&, const Position& position, uint32_t constant, Random&) {
+         const auto index = static_cast<uint32_t>(position.index);
+         return index % 3 != 0 ? constant : index / 3 * 0x01010101;
      }},
 };
 static_assert(sizeof kKinds / sizeof *kKinds == kDataKinds);
@@ -108,8 +122,7 @@ Bytes random_data(const DtypeName& dtype, uint64_t elements, const DataKind& kin
     const auto constant = static_cast<uint32_t>(random());
     Bytes data(elements * dtype.bytes);
     for (uint64_t i = 0; i < elements; ++i) {
-        const double position = static_cast<double>(i) / static_cast<double>(elements);
-        const uint32_t value = kind.element(shape, position, constant, random);
+        const uint32_t value = kind.element(shape, {i, elements}, constant, random);
         std::memcpy(data.data() + i * dtype.bytes, &value, dtype.bytes);
     }
     return data;
@@ -168,13 +181,17 @@ std::vector<GoldenStream> read_golden(const std::string& directory) {
 Chunk encoded_chunk(const DtypeName& dtype, uint64_t elements, size_t kind, uint32_t block_log2, Random& random,
                     Bytes& original) {
     original = random_data(dtype, elements, kKinds[kind], random);
+    return encoded_chunk(dtype, kKinds[kind].name, original, block_log2);
+}
+
+Chunk encoded_chunk(const DtypeName& dtype, const std::string& name, const Bytes& original, uint32_t block_log2) {
     Bytes stream(kHeaderSize + original.size() + 9 * dtype.bytes * ((original.size() >> block_log2) + 1));
     const int64_t size = dumont_zipnn_encode(original.data(), original.size(), stream.data(), stream.size(), dtype.dtype,
                                              block_log2);
     if (size <= 0) fail("the encoder refused");
     stream.resize(static_cast<size_t>(size));
-    return {std::string(dtype.name) + " " + kKinds[kind].name + ", " + std::to_string(elements) + " elements, blocks of 2^" +
-                std::to_string(block_log2),
+    return {std::string(dtype.name) + " " + name + ", " + std::to_string(original.size() / dtype.bytes) +
+                " elements, blocks of 2^" + std::to_string(block_log2),
             stream, original.size()};
 }
 

@@ -21,11 +21,12 @@ struct DtypeName {
 
 constexpr DtypeName kDtypes[] = {{1, 4, "fp32"}, {4, 2, "fp16"}, {6, 2, "bf16"}, {29, 1, "e4m3"}, {30, 1, "e5m2"}};
 constexpr size_t kDtypeCount = 5;
-constexpr size_t kDataKinds = 10;
+constexpr size_t kDataKinds = 12;
 
 // A stream of our encoder; `original` gets what it was made from.
 Chunk encoded_chunk(const DtypeName& dtype, uint64_t elements, size_t kind, uint32_t block_log2, Random& random,
                     Bytes& original);
+Chunk encoded_chunk(const DtypeName& dtype, const std::string& name, const Bytes& original, uint32_t block_log2);
 
 // One block, each of its planes raw, constant, or in a complete code of any shape, up to 12 bits long: what no encoder
 // chooses and a decoder must read.

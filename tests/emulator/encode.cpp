@@ -1,0 +1,264 @@
+// The encode kernels against the CPU's encoder.
+//
+// Rule: the same bytes. But for a plane that the CPU keeps raw after a look at a sample of it, and that coding shrinks
+// nevertheless: the device counts every byte and codes it. Every stream must decode, on the CPU and by the decode kernels.
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+
+#include "cases.h"
+#include "device_memory.h"
+#include "dumont_cpu.h"
+#include "emulator.h"
+#include "stream_parts.h"
+#include "streams.h"
+#include "zipnn_job.h"
+
+namespace dumont::test {
+namespace {
+
+constexpr unsigned kEncodeThreads = 128;
+constexpr uint64_t kSourceAlignment = 16;
+constexpr uint64_t kPlaces = 16;           // multiples of it in the alignment of memory
+constexpr uint64_t kSmallestSample = 4096;  // symbols of a plane from which on the CPU looks at a sample first
+
+uint64_t address_of(const uint8_t* memory) {
+    return reinterpret_cast<uintptr_t>(memory);
+}
+
+template <class... A>
+void launch(const char* kernel, unsigned grid, unsigned shared, A... arguments) {
+    if (emulator::launch(kernel, grid, kEncodeThreads, shared, arguments...)) throw std::runtime_error(emulator_error());
+}
+
+void check_unwritten(const uint8_t* begin, const uint8_t* end) {
+    for (; begin != end; ++begin) {
+        if (*begin != kCanary) throw std::runtime_error("a kernel wrote outside the stream");
+    }
+}
+
+// As encode_slot.py does it. The stream's room is what it has there at least; `shift` moves the source.
+Bytes encode_on_device(const Bytes& original, uint32_t dtype, uint32_t planes, uint32_t block_log2, uint64_t shift,
+                       const LaunchSetting& setting) {
+    const uint64_t blocks = (original.size() + (1ull << block_log2) - 1) >> block_log2;
+    const uint64_t room = kHeaderSize + 9 * planes * blocks + original.size();
+    Memory source(shift + original.size());
+    Memory out(setting.misplace + room);
+    Memory plans(planes * blocks * sizeof(PlanePlan));
+    Memory result(sizeof(uint64_t));
+    std::copy(original.begin(), original.end(), source.data() + shift);
+    std::memset(plans.data(), static_cast<int>(setting.fill), planes * blocks * sizeof(PlanePlan));
+    uint8_t* stream = out.data() + setting.misplace;
+    EncodeJob job;
+    const int64_t entries = dumont_zipnn_encode_job(dtype, original.size(), block_log2, address_of(source.data() + shift),
+                                                    address_of(stream), address_of(plans.data()), &job);
+    if (entries != static_cast<int64_t>(planes * blocks)) throw std::runtime_error("another number of planes");
+    emulator_set_order(setting.order);
+    emulator_set_fill(setting.fill);
+    const auto* size = reinterpret_cast<const uint64_t*>(result.data());
+    launch("zipnn_plan", static_cast<unsigned>(blocks), planes * kPlanMemory, &job);
+    launch("zipnn_layout", 1, 0, &job, size);
+    launch("zipnn_write", static_cast<unsigned>(entries), 0, &job);
+    for (const Memory* memory : {&source, &out, &plans, &result}) memory->check_canaries();
+    if (*size < kHeaderSize || *size > room) throw std::runtime_error("a size that has no room: " + std::to_string(*size));
+    check_unwritten(out.data(), stream + kHeaderSize);
+    check_unwritten(stream + *size, stream + room);
+    dumont_zipnn_header(dtype, original.size(), block_log2, *size, stream);
+    return Bytes(stream, stream + *size);
+}
+
+struct EncodeTally {
+    uint64_t cases = 0, bytes = 0, same = 0;
+    uint64_t raw = 0, constant = 0, coded = 0;  // planes of blocks
+    uint64_t only_device = 0;                   // coded by the device, raw on the CPU
+    uint64_t longest_codes = 0;                 // planes whose code was cut to its limit
+};
+
+bool has_longest_codes(const Bytes& block) {
+    HuffmanTree tree;
+    ParseWorkspace workspace;
+    if (!parse_tree(block.data(), static_cast<uint32_t>(block.size()), tree, workspace)) throw std::runtime_error("a bad tree");
+    return tree.table_log == kMaxWrittenLength;
+}
+
+// Says what in the device's stream the CPU's does not explain; empty if nothing.
+std::string compare(const Bytes& device, const Bytes& host, EncodeTally& tally) {
+    const StreamParts ours = take_apart(device);
+    const StreamParts theirs = take_apart(host);
+    bool same = true;
+    for (size_t plane = 0; plane < ours.planes.size(); ++plane) {
+        for (size_t block = 0; block < ours.planes[plane].size(); ++block) {
+            const BlockPart& mine = ours.planes[plane][block];
+            const BlockPart& reference = theirs.planes[plane][block];
+            const bool constant = mine.type == kHuff0Block && mine.bytes.size() == 1;
+            tally.raw += mine.type == kRawBlock;
+            tally.constant += constant;
+            tally.coded += mine.type == kHuff0Block && !constant;
+            if (mine.type == kHuff0Block && !constant) tally.longest_codes += has_longest_codes(mine.bytes);
+            if (mine.type == reference.type && mine.bytes == reference.bytes) continue;
+            same = false;
+            const bool sampled = reference.type == kRawBlock && reference.bytes.size() >= kSmallestSample;
+            if (!sampled || mine.type != kHuff0Block || !gains(mine.bytes.size(), reference.bytes.size())) {
+                return "plane " + std::to_string(plane) + " of block " + std::to_string(block) + " is not the CPU's";
+            }
+            ++tally.only_device;
+        }
+    }
+    if (same != (device == host)) return "the same blocks, but another stream";
+    tally.same += same;
+    return device.size() <= host.size() ? "" : "larger than the CPU's";
+}
+
+// Encodes and decodes with each of the settings; says what is wrong.
+std::string check_stream(const Chunk& host, const Bytes& original, const DtypeName& dtype, uint32_t block_log2,
+                         uint64_t shift, const std::vector<LaunchSetting>& settings, EncodeTally& tally) {
+    Chunk device{host.name, {}, original.size()};
+    for (const LaunchSetting& setting : settings) {
+        Bytes stream = encode_on_device(original, dtype.dtype, dtype.bytes, block_log2, shift, setting);
+        if (!device.stored.empty() && stream != device.stored) {
+            return "another stream with order " + std::to_string(setting.order) + ", fill " + std::to_string(setting.fill);
+        }
+        device.stored = std::move(stream);
+    }
+    const std::string wrong = compare(device.stored, host.stored, tally);
+    if (!wrong.empty()) return wrong;
+    const HostResult decoded = decode_on_host(device);
+    if (decoded.status < 0 || decoded.out != original) return "the CPU decodes other bytes";
+    const DeviceResult result = decode_on_device({&device}, settings.back())[0];
+    if (result.host != 0 || result.worst() != kBlockGood) return "the device does not decode it";
+    return contradiction(decoded, result);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Cases.
+
+constexpr uint64_t kCounts = 600;  // elements, from 1
+constexpr uint64_t kSmall = kCounts * kDtypeCount;
+constexpr uint64_t kPlaced = kPlaces * 16;  // places of the output, lengths of the last stream
+constexpr uint64_t kRandom = 260;
+constexpr uint64_t kManyBlocks = 5;  // more than zipnn_layout has threads
+constexpr uint64_t kHidden = 10;     // see hidden_data
+constexpr uint64_t kEncodeCases = kSmall + kPlaced + kRandom + kManyBlocks + kHidden;
+
+struct EncodeCase {
+    size_t dtype;
+    uint64_t elements;
+    size_t kind;
+    uint32_t block_log2;
+    uint32_t misplace;
+};
+
+// One block, random where the CPU takes its sample and constant elsewhere: only counting all of it shows that it shrinks.
+Bytes hidden_data(const DtypeName& dtype, uint64_t elements, Random& random) {
+    constexpr uint64_t kRuns = 32, kRun = 64;
+    Bytes data(elements * dtype.bytes);
+    for (uint64_t i = 0; i < elements; ++i) {
+        if (i % (elements / kRuns) >= kRun) continue;
+        for (uint32_t byte = 0; byte < dtype.bytes; ++byte) data[i * dtype.bytes + byte] = static_cast<uint8_t>(random());
+    }
+    return data;
+}
+
+EncodeCase encode_case(uint64_t number, Random& random) {
+    const auto log2 = static_cast<uint32_t>(10 + below(random, 8));
+    const auto misplace = static_cast<uint32_t>(below(random, 16));
+    const size_t kind = below(random, kDataKinds);
+    uint64_t left = number;
+    if (left < kSmall) {
+        const uint64_t elements = 1 + left / kDtypeCount;
+        const size_t dtype = left % kDtypeCount;
+        return {dtype, elements, (elements + 3 * dtype) % kDataKinds, log2, misplace};
+    }
+    if ((left -= kSmall) < kPlaced) {
+        constexpr size_t kBf16 = 2, kFewValues = 5;  // short enough to be coded
+        return {kBf16, 40 + left / kPlaces, kFewValues, 17, static_cast<uint32_t>(left % kPlaces)};
+    }
+    const size_t dtype = number % kDtypeCount;
+    if ((left -= kPlaced) < kRandom) {
+        const uint64_t most = left % 20 == 0 ? 500'000 : 30'000;
+        const uint64_t few_blocks = 4ull << log2;
+        const uint64_t bytes = below(random, few_blocks < most ? few_blocks : most);
+        return {dtype, 1 + bytes / kDtypes[dtype].bytes, kind, left % 20 == 0 ? 17 : log2, misplace};
+    }
+    if ((left -= kRandom) >= kManyBlocks) return {dtype, 8192 + below(random, 20'000), kDataKinds, 17, misplace};
+    return {dtype, (128 + below(random, 300)) * 1024 / kDtypes[dtype].bytes + below(random, 300), kind, 10, misplace};
+}
+
+// What zipnn_layout writes, if blocks are as large as no memory here holds.
+std::string check_large_layout(uint64_t seed) {
+    Random random = random_for(seed, 0);
+    const uint32_t planes = 4;
+    const auto blocks = static_cast<uint32_t>(128 * below(random, 4) + 1 + below(random, 128));
+    const uint64_t entries = planes * blocks;
+    std::vector<PlanePlan> plans(entries);
+    for (PlanePlan& plan : plans) {
+        plan.kind = static_cast<uint32_t>(below(random, 3));
+        plan.size = ~0u - static_cast<uint32_t>(below(random, 1000));
+    }
+    Memory out(kHeaderSize + 9 * entries);
+    EncodeJob job = {0, address_of(out.data()), reinterpret_cast<uintptr_t>(plans.data()), 0, blocks, 17, planes, 0};
+    uint64_t size = 0;
+    emulator_set_order(static_cast<unsigned>(random() >> 40));
+    launch("zipnn_layout", 1, 0, &job, &size);
+    out.check_canaries();
+    uint64_t offset = kHeaderSize + 9 * entries;
+    for (uint32_t plane = 0; plane < planes; ++plane) {
+        const uint64_t begin = offset;
+        for (uint64_t index = plane * blocks; index < (plane + 1) * blocks; ++index) {
+            const PlanePlan& plan = plans[index];
+            if (plan.offset != offset) return "entry " + std::to_string(index) + " has a wrong place";
+            offset += plan.size;
+            if (out.data()[kHeaderSize + index] != (plan.kind == kRawPlane ? kRawBlock : kHuff0Block) ||
+                load_u64(out.data() + kHeaderSize + entries + 8 * index) != offset - begin) {
+                return "entry " + std::to_string(index) + " of the tables is wrong";
+            }
+        }
+    }
+    return size == offset ? "" : "a wrong size";
+}
+
+}  // namespace
+
+int run_encode(uint64_t first, uint64_t most) {
+    constexpr uint64_t kSeed = 2;
+    static const bool verbose = std::getenv("EMULATOR_VERBOSE") != nullptr;
+    EncodeTally tally;
+    for (uint64_t number = first; number < kEncodeCases && number - first < most; ++number) {
+        Random random = random_for(kSeed, number);
+        const EncodeCase wanted = encode_case(number, random);
+        const DtypeName& dtype = kDtypes[wanted.dtype];
+        Bytes original;
+        Chunk host;
+        if (wanted.kind == kDataKinds) {
+            original = hidden_data(dtype, wanted.elements, random);
+            host = encoded_chunk(dtype, "hidden", original, wanted.block_log2);
+        } else {
+            host = encoded_chunk(dtype, wanted.elements, wanted.kind, wanted.block_log2, random, original);
+        }
+        if (verbose) std::fprintf(stderr, "encode %llu: %s\n", wide(number), host.name.c_str());
+        std::string wrong;
+        try {
+            const uint64_t shift = kSourceAlignment * (number % kPlaces);
+            std::vector<LaunchSetting> settings = settings_for(wanted.misplace, random);
+            if (number < kSmall) settings.erase(settings.begin() + static_cast<std::ptrdiff_t>(number % 3));
+            wrong = check_stream(host, original, dtype, wanted.block_log2, shift, settings, tally);
+            if (wrong.empty() && number % 100 == 0) wrong = check_large_layout(number);
+        } catch (const std::runtime_error& error) {
+            wrong = error.what();
+        }
+        if (!wrong.empty()) {
+            std::fprintf(stderr, "%s: %s\n  again: emulator_run encode %llu 1\n", host.name.c_str(), wrong.c_str(),
+                         wide(number));
+            return 1;
+        }
+        ++tally.cases;
+        tally.bytes += original.size();
+    }
+    std::printf("encode: %llu cases, %llu bytes, in 2 or 3 orders: %llu as the CPU's; %llu raw, %llu constant, %llu coded planes of "
+                "blocks, %llu with codes at their limit, %llu that only the device codes\n",
+                wide(tally.cases), wide(tally.bytes), wide(tally.same), wide(tally.raw), wide(tally.constant),
+                wide(tally.coded), wide(tally.longest_codes), wide(tally.only_device));
+    return 0;
+}
+
+}  // namespace dumont::test

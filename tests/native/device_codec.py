@@ -1,0 +1,73 @@
+"""The device's ZipNN encoder on the emulator, for the scripts beside this file."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from pathlib import Path
+
+HEADER = 32
+THREADS = 128
+PLAN_MEMORY = 11 * 1024  # for each plane: kPlanMemory of kernels/zipnn_job.h
+PLANE_PLAN = 1192  # sizeof PlanePlan
+ENCODE_JOB = 48  # sizeof EncodeJob
+
+
+class DeviceCodec:
+    def __init__(self, emulator: Path, cpu: Path) -> None:
+        self._emulator = ctypes.CDLL(str(emulator))
+        self._emulator.emulator_launch.argtypes = (ctypes.c_char_p, *3 * (ctypes.c_uint,), ctypes.c_void_p)
+        self._emulator.emulator_error.restype = ctypes.c_char_p
+        self._cpu = ctypes.CDLL(str(cpu))
+        u32, u64 = ctypes.c_uint32, ctypes.c_uint64
+        self._cpu.dumont_zipnn_encode_job.restype = ctypes.c_int64
+        self._cpu.dumont_zipnn_encode_job.argtypes = (u32, u64, u32, u64, u64, u64, ctypes.c_void_p)
+        self._cpu.dumont_zipnn_header.restype = ctypes.c_int64
+        self._cpu.dumont_zipnn_header.argtypes = (u32, u64, u32, u64, ctypes.c_void_p)
+
+    def set_order(self, seed: int) -> None:
+        self._emulator.emulator_set_order(ctypes.c_uint(seed))
+
+    def encode(self, dtype: int, planes: int, data: bytes, block_log2: int) -> bytes:
+        blocks = -(-len(data) >> block_log2)
+        with (
+            _Memory(len(data)) as source,
+            _Memory(HEADER + 9 * planes * blocks + len(data)) as out,
+            _Memory(planes * blocks * PLANE_PLAN) as plans,
+            _Memory(ENCODE_JOB) as job,
+            _Memory(8) as result,
+        ):
+            source.bytes[: len(data)] = data
+            entries = self._cpu.dumont_zipnn_encode_job(
+                dtype, len(data), block_log2, source.address, out.address, plans.address, job.address
+            )
+            if entries != planes * blocks:
+                raise ValueError(f"encode_job returned {entries}")
+            self._launch("zipnn_plan", blocks, planes * PLAN_MEMORY, job.address)
+            self._launch("zipnn_layout", 1, 0, job.address, result.address)
+            self._launch("zipnn_write", entries, 0, job.address)
+            size = int.from_bytes(result.bytes[:8], "little")
+            self._cpu.dumont_zipnn_header(dtype, len(data), block_log2, size, out.address)
+            return out.bytes[:size]
+
+    def _launch(self, kernel: str, grid: int, shared: int, *arguments: int) -> None:
+        values = [ctypes.c_uint64(argument) for argument in arguments]
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        if self._emulator.emulator_launch(kernel.encode(), grid, THREADS, shared, addresses):
+            raise ValueError(f"{kernel}: {self._emulator.emulator_error().decode()}")
+
+
+class _Memory:
+    """Page-aligned, and zero."""
+
+    def __init__(self, size: int) -> None:
+        self.bytes = mmap.mmap(-1, size)
+
+    def __enter__(self) -> _Memory:
+        self._view = ctypes.c_char.from_buffer(self.bytes)
+        self.address = ctypes.addressof(self._view)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._view
+        self.bytes.close()
