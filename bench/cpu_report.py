@@ -32,9 +32,10 @@ benchmark that starts it.
 
 
 PROFILE_NOTES = """\
-Medians of {repeats} runs of whole commands, page cache warm, restores with `--no-sync`; {content:.0f} MB in chunks, stored
-in {stored:.0f} MB. "Busy" is the time of a stage's threads together, waiting for memory and disk included, but not for one
-another. What no stage runs in is the rest of the job: the scan, the table of contents, directories, links and times.
+Medians of {repeats} runs of whole commands, page cache warm, restores with `--no-sync`; {content:.0f} MB in chunks,
+stored in {stored:.0f} MB. "Busy" is the time of a stage's threads together, waiting for memory and disk included, but
+not for one another. What no stage runs in is the rest of the job: the scan, the table of contents, directories, links
+and times.
 """
 STORED_STAGES = ("write", "fetch")  # the others move original bytes
 
