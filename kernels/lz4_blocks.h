@@ -22,12 +22,13 @@ static_assert(sizeof(StoredCopy) == 24, "native.py gives this much room for each
 struct FrameJob {
     uint64_t source;      // the original bytes
     uint64_t compressed;  // kLz4BlockRoom bytes for each block
-    uint64_t sizes;       // u64[blocks]: of the compressed blocks; 0 if that failed
+    uint64_t sizes;       // u64[blocks]: of the compressed blocks
+    uint64_t statuses;    // i32[blocks]: what is not 0 failed, and is stored as it is
     uint64_t offsets;     // u64[blocks], written by lz4_layout: of each block in the frame
     uint64_t out;         // the frame
     uint64_t size;        // of the original bytes
     uint64_t blocks;
 };
-static_assert(sizeof(FrameJob) == 56, "native.py packs this");
+static_assert(sizeof(FrameJob) == 64, "encode_slot.py packs this");
 
 }  // namespace dumont

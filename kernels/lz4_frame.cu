@@ -22,8 +22,9 @@ __device__ __forceinline__ uint32_t original_size(const FrameJob& job, uint32_t 
 // Bytes of the block in the frame, without the size before it; `stored` says that it is stored as it is.
 __device__ __forceinline__ uint32_t frame_size(const FrameJob& job, uint32_t block, bool& stored) {
     const uint64_t compressed = reinterpret_cast<const uint64_t*>(static_cast<uintptr_t>(job.sizes))[block];
+    const int32_t status = reinterpret_cast<const int32_t*>(static_cast<uintptr_t>(job.statuses))[block];
     const uint32_t original = original_size(job, block);
-    stored = compressed == 0 || compressed >= original;
+    stored = status != 0 || compressed == 0 || compressed >= original;
     return stored ? original : static_cast<uint32_t>(compressed);
 }
 

@@ -71,7 +71,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[AnyDevice], None]:
     """Makes jobs find this device, and send it chunks of every size."""
 
     def use(device: AnyDevice) -> None:
-        monkeypatch.setattr(backends, "open_device", lambda number: device)
+        monkeypatch.setattr(backends, "open_device", lambda number, **needs: device)
         monkeypatch.setattr(backends.cuda, "_WORTH_THE_TRIP", 0)
         monkeypatch.setattr(CudaBackend.__init__, "__defaults__", (None, 0))
 

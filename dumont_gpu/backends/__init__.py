@@ -26,7 +26,7 @@ def select_backend(device: str, jobs: int = 1, gpu_memory: int | None = None) ->
         return CpuBackend()
     if device == "auto":
         try:
-            return AutoBackend(CudaBackend(open_device(0), gpu_memory), jobs)
+            return AutoBackend(CudaBackend(open_device(0, needs_lz4=False), gpu_memory), jobs)
         except DeviceError:
             return CpuBackend()
     number = device.removeprefix("cuda:")
@@ -35,15 +35,15 @@ def select_backend(device: str, jobs: int = 1, gpu_memory: int | None = None) ->
     return CudaBackend(open_device(int(number)), gpu_memory)
 
 
-def open_device(number: int) -> Device:
-    """Opens a CUDA device.
+def open_device(number: int, *, needs_lz4: bool = True) -> Device:
+    """Opens a CUDA device; without nvCOMP only if it need not do LZ4.
 
     Raises:
         DeviceError: it cannot be used; the message says what is missing.
     """
     from dumont_gpu.backends.requirements import missing_for_cuda
 
-    missing = missing_for_cuda(number)
+    missing = missing_for_cuda(number, needs_lz4=needs_lz4)
     if missing:
         raise DeviceError(f"CUDA device {number} cannot be used: {missing}; --device auto goes on without one")
     from dumont_gpu.backends.cupy_device import CupyDevice

@@ -21,7 +21,7 @@ _LZ4_ROOM: Final = 65_808  # kLz4BlockRoom of lz4_blocks.h
 _MAX_PLANES: Final = 4
 _TABLES: Final = 9 * _MAX_PLANES  # bytes for each block that a ZipNN stream has beside its planes
 _HEADER: Final = 32
-_FRAME_JOB: Final = struct.Struct("<7Q")  # FrameJob of lz4_blocks.h
+_FRAME_JOB: Final = struct.Struct("<8Q")  # FrameJob of lz4_blocks.h
 _RESULT: Final = struct.Struct("<Q")
 
 
@@ -59,19 +59,20 @@ class EncodeSlot(Slot):
         """Writes the frame to `out` and returns its size, or 0 if it does not fit there."""
         blocks = -(-len(chunk) // _LZ4_BLOCK)
         job_at, arrays_at = self._table, self._table + 64
-        sources, sizes, outputs, compressed_sizes, offsets, statuses = (arrays_at + 8 * blocks * n for n in range(6))
+        sources, sizes, outputs, offsets, compressed_sizes, statuses = (arrays_at + 8 * blocks * n for n in range(6))
         compressed = self._scratch
         temporary = compressed + blocks * _LZ4_ROOM
         numbers = [self._source + _LZ4_BLOCK * number for number in range(blocks)]
         numbers += [min(_LZ4_BLOCK, len(chunk) - _LZ4_BLOCK * number) for number in range(blocks)]
         numbers += [compressed + _LZ4_ROOM * number for number in range(blocks)]
         _FRAME_JOB.pack_into(
-            self._host_table, 0, self._source, compressed, compressed_sizes, offsets, self._out, len(chunk), blocks
-        )
+            self._host_table, 0,
+            self._source, compressed, compressed_sizes, statuses, offsets, self._out, len(chunk), blocks,
+        )  # fmt: skip
         struct.pack_into(f"<{len(numbers)}Q", self._host_table, 64, *numbers)
         self.stream.copy_in(self._source, chunk)
         self.stream.copy_in(self._table, self._host_table[: 64 + 8 * len(numbers)])
-        self.stream.clear(compressed_sizes, 8 * blocks)
+        self.stream.clear(compressed_sizes, 16 * blocks)  # and the statuses behind them
         batch = Lz4Batch(blocks, sources, sizes, outputs, 0, compressed_sizes, statuses)
         self.stream.encode_lz4(batch, _LZ4_BLOCK, temporary)
         self.stream.launch("lz4_layout", 1, _THREADS, 0, (job_at, self._result))

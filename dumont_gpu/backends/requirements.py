@@ -52,7 +52,7 @@ def find_nvcomp() -> Finding:
     return _package("nvCOMP", NVCOMP)
 
 
-def missing_for_cuda(device: int) -> str:
+def missing_for_cuda(device: int, *, needs_lz4: bool = True) -> str:
     """Says what keeps CUDA device number `device` from being used; empty if nothing is known to."""
     driver = find_driver()
     if not driver.found:
@@ -60,7 +60,7 @@ def missing_for_cuda(device: int) -> str:
     devices = find_devices()
     if device >= len(devices):
         return f"this machine has {len(devices)} CUDA device(s)"
-    for package in (find_cupy(), find_nvcomp()):
+    for package in (find_cupy(), find_nvcomp()) if needs_lz4 else (find_cupy(),):
         if not package.found:
             return f"{package.what} is {package.detail}"
     return ""

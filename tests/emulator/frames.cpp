@@ -20,7 +20,8 @@ constexpr uint64_t kManyBlocks = 4;  // cases with more blocks than lz4_layout h
 
 struct FrameCase {
     uint64_t size;
-    std::vector<uint64_t> compressed_size;  // as nvCOMP reports it: of each block, 0 if that failed
+    std::vector<uint64_t> compressed_size;  // as nvCOMP reports it, of each block
+    std::vector<int32_t> status;            // likewise; 0 is good
     uint64_t shift;                         // of the output, from a multiple of 16
 };
 
@@ -51,6 +52,7 @@ FrameCase frame_case(uint64_t number, Random& random) {
     const uint64_t blocks = (frame.size + kLz4BlockSize - 1) / kLz4BlockSize;
     for (uint64_t block = 0; block < blocks; ++block) {
         const uint64_t original = original_size(frame, block);
+        frame.status.push_back(below(random, 12) == 0 ? 12 : 0);
         frame.compressed_size.push_back(many && below(random, 50) != 0 ? 1 + below(random, std::min<uint64_t>(original, 60))
                                                                        : any_compressed_size(original, random));
     }
@@ -67,7 +69,7 @@ Bytes frame_on_host(const FrameCase& frame, const uint8_t* source, const uint8_t
     for (uint64_t block = 0; block < frame.compressed_size.size(); ++block) {
         const uint64_t original = original_size(frame, block);
         const uint64_t size = frame.compressed_size[block];
-        const bool stored = size == 0 || size >= original;
+        const bool stored = frame.status[block] != 0 || size == 0 || size >= original;
         append_u32(bytes, stored ? original | kLz4StoredBit : size);
         const uint8_t* from = stored ? source + block * kLz4BlockSize : compressed + block * kLz4BlockRoom;
         bytes.insert(bytes.end(), from, from + (stored ? original : size));
@@ -95,15 +97,17 @@ void check_frame(const FrameCase& frame, Random& random) {
     const Bytes expected = frame_on_host(frame, source.data(), compressed.data());
     for (const LaunchSetting& setting : settings_for(static_cast<uint32_t>(frame.shift), random)) {
         Memory sizes(8 * blocks);
+        Memory statuses(4 * blocks);
         Memory offsets(8 * blocks);
         Memory result(8);
         Memory out(setting.misplace + kLz4HeaderSize + expected.size());
         std::memcpy(sizes.data(), frame.compressed_size.data(), 8 * blocks);
+        std::memcpy(statuses.data(), frame.status.data(), 4 * blocks);
         uint8_t* begin = out.data() + setting.misplace;
         const auto address = [](uint8_t* memory) { return static_cast<uint64_t>(reinterpret_cast<uintptr_t>(memory)); };
-        const FrameJob job = {address(source.data()),  address(compressed.data()), address(sizes.data()),
-                              address(offsets.data()), address(begin),             frame.size,
-                              blocks};
+        const FrameJob job = {address(source.data()),   address(compressed.data()), address(sizes.data()),
+                              address(statuses.data()), address(offsets.data()),    address(begin),
+                              frame.size,               blocks};
         const auto* size = reinterpret_cast<const uint64_t*>(result.data());
         emulator_set_order(setting.order);
         emulator_set_fill(setting.fill);
@@ -111,7 +115,7 @@ void check_frame(const FrameCase& frame, Random& random) {
             emulator::launch("lz4_write", static_cast<unsigned>(blocks), kFrameThreads, 0, &job)) {
             throw std::runtime_error(emulator_error());
         }
-        for (const Memory* memory : {&source, &compressed, &sizes, &offsets, &result, &out}) memory->check_canaries();
+        for (const Memory* memory : {&source, &compressed, &sizes, &statuses, &offsets, &result, &out}) memory->check_canaries();
         const uint8_t* body = begin + kLz4HeaderSize;
         if (*size != kLz4HeaderSize + expected.size()) throw std::runtime_error("a wrong size: " + std::to_string(*size));
         if (std::any_of(out.data(), begin + kLz4HeaderSize, [](uint8_t byte) { return byte != kCanary; })) {
