@@ -1,10 +1,11 @@
 #!/bin/sh
 # The main job on real input: builds a small ML workspace from public wheels (90 MB), packs it, looks into the snapshot,
-# verifies it, restores it, and compares the two trees. Everything happens in one temporary directory.
+# verifies it, serves it, restores it over http, and compares the two trees. Everything happens in one temporary directory.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+server=
+trap '[ -z "$server" ] || kill "$server"; rm -rf "$work"' EXIT
 step() { printf '\n$ %s\n' "$*"; "$@"; }
 
 python "$here/workspace.py" build "$work/workspace" --size small --cache "${DUMONT_CACHE:-$work/wheels}"
@@ -12,5 +13,11 @@ cd "$work"
 step dumont-gpu pack workspace -o workspace.dumont
 step dumont-gpu ls workspace.dumont 'models/*' -l
 step dumont-gpu verify workspace.dumont
-step dumont-gpu restore workspace.dumont restored --verify
+
+printf '\n$ dumont-gpu serve workspace.dumont &\n'
+dumont-gpu serve workspace.dumont --port 0 >served &
+server=$!
+until grep -q serving served; do sleep 0.1; done
+cat served
+step dumont-gpu restore "$(cut -d' ' -f2 served)" restored --verify
 step python "$here/compare_trees.py" workspace restored
