@@ -15,7 +15,7 @@ step dumont-gpu ls workspace.dumont 'models/*' -l
 step dumont-gpu verify workspace.dumont
 
 printf '\n$ dumont-gpu serve workspace.dumont &\n'
-dumont-gpu serve workspace.dumont --port 0 >served &
+dumont-gpu serve workspace.dumont --port 0 >served 2>/dev/null &
 server=$!
 until grep -q serving served; do sleep 0.1; done
 cat served
