@@ -35,7 +35,7 @@ class PaddedDevice:
     """Writes the bytes that kernels may read beyond a copy, so that initcheck reports the others only.
 
     Args:
-        nvcomp: whether nvCOMP encodes. Else every block of a frame is stored as it is: our kernels still write the frame.
+        nvcomp: whether nvCOMP encodes. Else every block of a frame is stored as it is, by our kernels all the same.
     """
 
     def __init__(self, device: Any, nvcomp: bool) -> None:
@@ -113,7 +113,7 @@ def chunks() -> Iterator[tuple[Codec, bytes]]:
 
 
 def encoded_alike(place: CudaBackend, codec: Codec, content: bytes) -> bool:
-    """Whether the device makes what it must of a chunk: of ZipNN the CPU's bytes, of LZ4 a frame that the CPU decodes."""
+    """Whether the device makes of a chunk what it must: the CPU's ZipNN bytes, an LZ4 frame that the CPU decodes."""
     out, ours = (memoryview(bytearray(2 * len(content) + 1024)) for _ in range(2))
     stored = out[: place.encode(codec, memoryview(content), out)]
     if codec.id == ZipNN().id:

@@ -6,9 +6,11 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import gpu_bench
 import gpu_report
 import gpu_sanitize
 import pytest
@@ -81,30 +83,61 @@ def by_the_clock(stream: object, runs: Sequence[Callable[[], object]], repeats: 
     return seconds
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, output: Path) -> dict[str, Any]:
-    """A whole quick run of the kernels on the emulated device, without what only CuPy can do."""
-    gpu_kernels = pytest.importorskip("gpu_kernels", reason="it draws weights with NumPy: pip install '.[bench]'")
+def measured(name: str, monkeypatch: pytest.MonkeyPatch, output: Path) -> tuple[dict[str, Any], int]:
+    """A whole quick run of a benchmark on the emulated device, without what only CuPy can do; and its exit code."""
+    module = pytest.importorskip(name, reason="it draws weights with NumPy: pip install '.[bench]'")
     device = emulated_device()
-    stream = device.new_stream()
-    stream.cupy_stream = None  # type: ignore[attr-defined]
-    monkeypatch.setattr(device, "new_stream", lambda: stream)
-    monkeypatch.setattr(gpu_kernels, "open_device", lambda number: device)
-    monkeypatch.setattr(gpu_kernels, "device_seconds", by_the_clock)
-    monkeypatch.setattr(gpu_kernels, "QUICK_CHUNK", 4 * MiB)
-    return gpu_kernels.Bench(0, True, output).run()
+    new_stream = device.new_stream
+
+    def stream_for_cupy() -> Any:
+        stream: Any = new_stream()
+        stream.cupy_stream = None
+        return stream
+
+    monkeypatch.setattr(device, "new_stream", stream_for_cupy)
+    monkeypatch.setattr(gpu_bench, "open_device", lambda number: device)
+    monkeypatch.setattr(gpu_bench, "QUICK_CHUNK", 4 * MiB)
+    monkeypatch.setattr(module, "device_seconds", by_the_clock)
+    monkeypatch.setattr(module, "side_by_side", lambda stream, others: nullcontext(), raising=False)
+    bench = module.Bench(0, True, output)
+    bench.run()
+    code = bench.finish()
+    assert json.loads(output.read_text()) == bench.results
+    return bench.results, code
 
 
 def test_kernels_are_measured_and_checked_and_a_failure_costs_only_its_own_figures(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    results = measured(monkeypatch, tmp_path / "kernels.json")
-    assert json.loads((tmp_path / "kernels.json").read_text()) == results
+    results, code = measured("gpu_kernels", monkeypatch, tmp_path / "kernels.json")
+    assert code == 1
     assert [row["batch"] for row in results["zipnn"]] == [1, 4]
     assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
     assert [row["kind"] for row in results["lz4"]] == ["text", "text, a quarter noise"]
     assert {problem.split(":")[0] for problem in results["problems"]} == {
         "occupancy", "bf16, most shared memory", "nvCOMP, bf16",
     }  # fmt: skip
+
+
+def test_encoding_is_measured_whole_and_in_parts_in_one_stream_and_in_several(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results, code = measured("gpu_encode", monkeypatch, tmp_path / "encode.json")
+    assert code == 1
+    assert {problem.split(":")[0] for problem in results["problems"]} == {"nvCOMP, bf16"}  # CuPy is not there
+    whole = [(row["batch"], row["streams"]) for row in results["zipnn"] if row["part"] == "all"]
+    assert whole == [(1, 1), (4, 1), (4, 4)]
+    parts = [row["part"] for row in results["zipnn"] if (row["batch"], row["streams"]) == (4, 4)]
+    assert parts == ["all", "plan", "layout", "write"]
+    assert [row["part"] for row in results["lz4"]] == 2 * ["all", "all", "nvcomp", "frame"]
+    assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
+
+
+def test_encoding_that_differs_from_the_cpus_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu_encode = pytest.importorskip("gpu_encode", reason="it draws weights with NumPy: pip install '.[bench]'")
+    monkeypatch.setattr(gpu_encode.ResidentWeights, "encoded", lambda self, stream, number: memoryview(b"other"))
+    results, _ = measured("gpu_encode", monkeypatch, tmp_path / "encode.json")
+    assert "zipnn, bf16, batch 1: the output is wrong" in results["problems"]
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
