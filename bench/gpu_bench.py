@@ -77,6 +77,13 @@ class DeviceBench:
                     yield f"{part}, {row['kind']}, batch {row['batch']}: the output is wrong"
 
 
+def bf16_first(size: int) -> list[tuple[str, Dtype, memoryview]]:
+    """The weights of `cpu_codecs`; those that targets ask for come first, should time run out."""
+    from cpu_codecs import weights
+
+    return sorted(weights(size), key=lambda kind: kind[1] is not Dtype.BF16)
+
+
 def nvcomp_version() -> str:
     """Raises importlib.metadata.PackageNotFoundError if there is no nvCOMP."""
     for name in NVCOMP[:-1]:

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cpu_codecs import weights
-from gpu_bench import ELEMENTS, DeviceBench, KiB, nvcomp_version, say
+from gpu_bench import ELEMENTS, DeviceBench, KiB, bf16_first, nvcomp_version, say
 from gpu_encode_batch import ResidentTexts, ResidentWeights
 from gpu_lz4 import text
 from gpu_nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
@@ -42,7 +41,7 @@ class Bench(DeviceBench):
         self.streams = [self.device.new_stream() for _ in range(STREAMS)]
 
     def run(self) -> Json:
-        for kind, dtype, data in weights(self.chunk):
+        for kind, dtype, data in bf16_first(self.chunk):
             if self.quick and dtype is not Dtype.BF16:
                 continue
             say(kind)

@@ -14,9 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cpu_codecs import weights
 from gpu_batch import ROOM_AFTER_STORED, Batch, Launch, ResidentChunks, resident
-from gpu_bench import ELEMENTS, RUNS_BETWEEN_EVENTS, DeviceBench, KiB, nvcomp_version, say
+from gpu_bench import ELEMENTS, RUNS_BETWEEN_EVENTS, DeviceBench, KiB, bf16_first, nvcomp_version, say
 from gpu_lz4 import ResidentFrames, text
 from gpu_nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
 from gpu_timer import device_seconds
@@ -41,7 +40,7 @@ class Bench(DeviceBench):
 
     def run(self) -> dict[str, Any]:
         self.guarded("occupancy", self.occupancy)
-        for kind, dtype, data in weights(self.chunk):
+        for kind, dtype, data in bf16_first(self.chunk):
             if self.quick and dtype is not Dtype.BF16:
                 continue
             say(kind)
