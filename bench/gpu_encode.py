@@ -64,6 +64,8 @@ class Bench(DeviceBench):
             for count in batches:
                 for streams in (1, STREAMS) if count > 1 else (1,):
                     parts = ("all", *chunks.PARTS) if count == batches[-1] else ("all",)
+                    if len(parts) > 1 and dtype.size <= 2:
+                        parts += (chunks.SMALL_PLAN,)
                     self._zipnn_batch(chunks, {"kind": kind, "stored": stored}, count, streams, parts, digest)
         finally:
             self.stream.synchronize()
@@ -87,6 +89,11 @@ class Bench(DeviceBench):
         digest = digest_function("blake3")
         verified = all(digest(chunks.encoded(self.stream, number)) == expected for number in looked_at)
         for part in parts:
+            if part == chunks.SMALL_PLAN:
+                chunks.clear(self.stream, 0)
+                for each in (part, "layout", "write"):
+                    chunks.run(self.stream, 0, each)
+                verified = verified and digest(chunks.encoded(self.stream, 0)) == expected
             seconds = device_seconds(self.stream.cupy_stream, runs(part), self.repeats, self.inner(count))
             self.results["zipnn"].append(
                 {

@@ -16,6 +16,7 @@ from dumont_gpu.native import Dtype
 BLOCK_LOG2 = 17  # what the package writes
 THREADS = 128
 PLAN_MEMORY = 48 * KiB
+SMALL_PLAN_MEMORY = 32 * KiB  # enough for elements of one or two bytes, of which six CTAs fit on an SM instead of four
 ROOM_AFTER = 256  # kernels read a little beyond the original bytes
 HEADER, TABLES = 32, 36  # bytes of a ZipNN stream beside its planes: once, and at most for each block
 RESULT = 8
@@ -48,6 +49,7 @@ class ResidentWeights:
     """`count` copies of one chunk of elements in device memory, and room for their ZipNN streams."""
 
     PARTS = ("plan", "layout", "write")  # of an encoding, in this order
+    SMALL_PLAN = "plan in 32 KiB"  # the first, as it might be launched
 
     def __init__(self, device: Device, stream: Stream, data: memoryview, dtype: Dtype, count: int) -> None:
         self.data, self.dtype, self.count = data, dtype, count
@@ -71,8 +73,9 @@ class ResidentWeights:
     def run(self, stream: Stream, number: int, part: str) -> None:
         """Launches one part of the encoding of chunk `number`, or "all"; does not wait."""
         _, _, _, job, result = self._regions.addresses[number]
-        if part in ("plan", "all"):
-            stream.launch("zipnn_plan", self._entries // self.dtype.size, THREADS, PLAN_MEMORY, (job,))
+        if part in ("plan", "all", self.SMALL_PLAN):
+            shared = SMALL_PLAN_MEMORY if part == self.SMALL_PLAN else PLAN_MEMORY
+            stream.launch("zipnn_plan", self._entries // self.dtype.size, THREADS, shared, (job,))
         if part in ("layout", "all"):
             stream.launch("zipnn_layout", 1, THREADS, 0, (job, result))
         if part in ("write", "all"):

@@ -30,7 +30,8 @@ NVCOMP_BLOCKS = (64 * KiB, 128 * KiB, 256 * KiB)
 NVCOMP_MEMORY = 3.5  # times the original bytes: those, compressed, decoded, and room to spare
 OCCUPANCY_SHAPES = (Launch("zipnn_decode", 0, 32, 20_624, 0), Launch("zipnn_decode", 0, 64, 41_248, 0),
                     Launch("zipnn_join", 0, 128, 0, 0), Launch("copy_stored", 0, 128, 0, 0),
-                    Launch("zipnn_plan", 0, 128, 48 * KiB, 0), Launch("zipnn_layout", 0, 128, 0, 0),
+                    Launch("zipnn_plan", 0, 128, 48 * KiB, 0), Launch("zipnn_plan", 0, 128, 32 * KiB, 0),
+                    Launch("zipnn_layout", 0, 128, 0, 0),
                     Launch("zipnn_write", 0, 128, 0, 0), Launch("lz4_write", 0, 128, 0, 0))  # fmt: skip
 
 

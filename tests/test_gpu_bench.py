@@ -132,7 +132,7 @@ def test_encoding_is_measured_whole_and_in_parts_in_one_stream_and_in_several(
     whole = [(row["batch"], row["streams"]) for row in results["zipnn"] if row["part"] == "all"]
     assert whole == [(1, 1), (4, 1), (4, 4)]
     parts = [row["part"] for row in results["zipnn"] if (row["batch"], row["streams"]) == (4, 4)]
-    assert parts == ["all", "plan", "layout", "write"]
+    assert parts == ["all", "plan", "layout", "write", "plan in 32 KiB"]
     assert [row["part"] for row in results["lz4"]] == 2 * ["all", "all", "nvcomp", "frame"]
     assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
 
