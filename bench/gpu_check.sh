@@ -5,7 +5,7 @@ set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(dirname "$here")
 python=${PYTHON:-python3}
-all_steps=self_test,tests,sanitizer,kernels,copies,jobs
+all_steps=self_test,tests,sanitizer,kernels,encode,copies,jobs,packs
 nvcomp='>=5.1,<7'
 test_needs="pytest pytest-timeout hypothesis"  # words: a list would not reach the shells of the steps
 skipped=77  # exit code of a step that cannot run here, as gpu_report.py knows it
@@ -17,15 +17,15 @@ bench/gpu_check.sh --collect-wheels DIR [...]    on a machine with a network: ga
 
   --wheels DIR       install from these wheels, without a network; of dumont-gpu too, if it is among them
   --env DIR          keep the installation there, and use it again if it is there
-  --steps A,B,...    of self_test,tests,sanitizer,kernels,copies,jobs; default: all
-  --budget SECONDS   be done by then: steps are cut short, or skipped, so that there is a report
+  --steps A,B,...    of self_test,tests,sanitizer,kernels,encode,copies,jobs,packs; default: all
+  --budget SECONDS   be done by then: steps share what is left, and are cut short, so that there is a report
   --quick            small inputs, few repeats: shows that everything works
   --device N         as nvidia-smi numbers them; default: the first
   --results DIR      where the report goes; figures of other steps that are there already stay. Default: bench/results
   --log FILE         everything that the steps said, too; the report has the last lines of those that failed
-  --disk DIR         the disk that jobs write to; default: the temporary folder
-  --size BYTES       of the file that jobs restore; default: 4 GiB, or what fits
-  --tree DIR         another input for jobs, such as the one of bench/workspace.py
+  --disk DIR         the disk that jobs and packs write to; default: the temporary folder
+  --size BYTES       of the file that they restore and pack; default: 4 GiB, or what fits
+  --tree DIR         another input for them, such as the one of bench/workspace.py
   --without-gpu      go on where there is none, to try the script
 
   --collect-wheels DIR   download wheels, and build dumont-gpu's
@@ -231,15 +231,21 @@ CHECKS
 
 step_kernels() { "$run" "$here/gpu_kernels.py" "$work/kernels.json" $quick; }
 step_copies() { "$run" "$here/gpu_copies.py" "$work/copies.json" $quick; }
-step_jobs() {
-    "$run" "$here/gpu_jobs.py" "$work/jobs.json" --disk "$disk" ${size:+--size "$size"} ${tree:+--tree "$tree"} $quick
+step_encode() { "$run" "$here/gpu_encode.py" "$work/encode.json" $quick; }
+whole_jobs() {  # restores (jobs) or packs
+    "$run" "$here/gpu_$1.py" "$work/$1.json" --disk "$disk" ${size:+--size "$size"} ${tree:+--tree "$tree"} $quick
 }
+step_jobs() { whole_jobs jobs; }
+step_packs() { whole_jobs packs; }
 
 # Each in a shell of its own, so that a step past its limit ends alone.
 run_step() {
-    local name=$1 limit=$2 begin=$SECONDS code
+    local name=$1 limit=$2 to_come=$3 begin=$SECONDS code left  # to_come: the limits of this step and of all after it
     printf '=== %s (%s s)\n' "$name" "$SECONDS" >&2
-    if [ -n "$budget" ] && [ "$limit" -gt $((budget - SECONDS - 20)) ]; then limit=$((budget - SECONDS - 20)); fi
+    if [ -n "$budget" ]; then
+        left=$((budget - SECONDS - 20))
+        [ "$to_come" -le "$left" ] || limit=$((left * limit / to_come))
+    fi
     if [ "$limit" -lt 10 ]; then
         echo "no time was left of $budget s" >"$work/$name.log"
         code=$skipped
@@ -263,14 +269,17 @@ else
 fi
 export run
 export -f sources step_install install_overlay install_environment step_self_test step_tests step_sanitizer \
-    step_kernels step_copies step_jobs
+    step_kernels step_encode step_copies step_jobs step_packs whole_jobs
 cd "$work" || exit  # not the checkout: its packages are not the ones under test
 
-declare -A limits=([self_test]=240 [tests]=300 [sanitizer]=420 [kernels]=420 [copies]=90 [jobs]=540)
-status=0
-if run_step install 900; then
+declare -A limits=([self_test]=180 [tests]=240 [sanitizer]=420 [kernels]=300 [encode]=120 [copies]=40 [jobs]=270
+    [packs]=270)
+status=0 to_come=0
+for step in ${steps//,/ }; do to_come=$((to_come + limits[$step])); done
+if run_step install 900 900; then
     for step in ${steps//,/ }; do
-        run_step "$step" "${limits[$step]}" || status=1
+        run_step "$step" "${limits[$step]}" "$to_come" || status=1
+        to_come=$((to_come - limits[$step]))
     done
 else
     status=1

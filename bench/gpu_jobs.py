@@ -86,18 +86,55 @@ def dumont(*arguments: str, cwd: Path) -> dict[str, Any]:
     return {**summary, "wall": wall}
 
 
-class Bench:
-    """All restores of one run; what is measured so far is in the output file at any time."""
+class JobBench:
+    """Jobs of one run; what is measured so far is in the output file at any time.
 
-    def __init__(self, options: argparse.Namespace, work: dict[str, Path]) -> None:
+    Args:
+        work: a folder for each place.
+        parts: names of the lists that figures go to.
+    """
+
+    def __init__(self, options: argparse.Namespace, work: dict[str, Path], parts: tuple[str, ...]) -> None:
         self._options, self._work = options, work
         self._repeats = 1 if options.quick else REPEATS
-        self.results: dict[str, Any] = {"repeats": self._repeats, "jobs": [], "stages": [], "opening": [], "places": {},
+        places = {place: file_system(folder) for place, folder in work.items()}
+        self.results: dict[str, Any] = {"repeats": self._repeats, **{part: [] for part in parts}, "places": places,
                                         "problems": []}  # fmt: skip
 
+    def settle(self) -> None:
+        """Waits until what was done before a command no longer disturbs it."""
+        os.sync()
+        time.sleep(0 if self._options.quick else SETTLE)
+
+    def add_stage(self, place: str, stage: str, size: int, run: Callable[[], object]) -> None:
+        """Times a stage alone, which moves `size` original bytes."""
+        run()
+        seconds = [_wall(run) for _ in range(self._repeats)]
+        self.results["stages"].append({"place": place, "stage": stage, "size": size, "seconds": seconds})
+
+    def _guarded(self, what: str, run: Callable[[], object]) -> None:
+        """Notes an error and goes on."""
+        try:
+            run()
+        except Exception as error:  # whatever it is, it is reported
+            message = " ".join(str(error).split())[:300]
+            for place, folder in self._work.items():
+                message = message.replace(str(folder), place.upper())  # results name no path of this machine
+            say(f"{what}: {type(error).__name__}: {message}")
+            self.results["problems"].append(f"{what}: {type(error).__name__}: {message}")
+        self.save()
+
+    def save(self) -> None:
+        self._options.output.write_text(json.dumps(self.results, indent=1))
+
+
+class Bench(JobBench):
+    """Restores."""
+
+    def __init__(self, options: argparse.Namespace, work: dict[str, Path]) -> None:
+        super().__init__(options, work, ("jobs", "stages", "opening"))
+
     def run(self) -> dict[str, Any]:
-        for place, folder in self._work.items():
-            self.results["places"][place] = file_system(folder)
         self._guarded("opening the device", self._open)
         self._guarded("bf16 file", self._file)
         if self._options.tree:
@@ -108,26 +145,25 @@ class Bench:
         size = choose_size(self._options.size, self._work["disk"], self._work.get("memory"))
         folder = self._work["disk"] / "source"
         folder.mkdir()
-        _say(f"writing {size >> 20} MiB of bf16 weights")
+        say(f"writing {size >> 20} MiB of bf16 weights")
         write_weights(folder / "model.safetensors", size)
-        for place, snapshot in self._input("bf16 file", folder):
-            self._guarded(
-                f"stages alone, {place}", lambda place=place, snapshot=snapshot: self._stages(place, snapshot)
-            )
 
-    def _input(self, job: str, source: Path) -> list[tuple[str, Path]]:
-        """Packs and restores `source`; returns its snapshots by place."""
+        def stages(place: str, snapshot: Path) -> None:
+            self._guarded(f"stages alone, {place}", lambda: self._stages(place, snapshot))
+
+        self._input("bf16 file", folder, stages)
+
+    def _input(self, job: str, source: Path, first: Callable[[str, Path], None] = lambda place, snapshot: None) -> None:
+        """Packs and restores `source`; does something else `first` with its snapshot in each place."""
         packed = self._work["disk"] / f"{job.split()[0]}.dumont"
         summary = dumont("pack", str(source), "-o", str(packed), cwd=self._work["disk"])
-        _say(f"{job}: packed in {summary['seconds']:.1f} s")
-        snapshots = []
+        say(f"{job}: packed in {summary['seconds']:.1f} s")
         for place, folder in self._work.items():
             snapshot = folder / packed.name
             if snapshot != packed:
                 shutil.copyfile(packed, snapshot)
-            snapshots.append((place, snapshot))
+            first(place, snapshot)
             self._restores(job, place, snapshot, source, summary)
-        return snapshots
 
     def _restores(self, job: str, place: str, snapshot: Path, source: Path, packed: dict[str, Any]) -> None:
         rows = {
@@ -142,14 +178,13 @@ class Bench:
                 what = f"{job}, {place}, --device {device}"
                 self._guarded(what, lambda row=row, first=repeat < 0: self._restore(snapshot, source, row, first))
                 if row["seconds"]:
-                    _say(f"{what}: {row['seconds'][-1]:.2f} s")
+                    say(f"{what}: {row['seconds'][-1]:.2f} s")
 
     def _restore(self, snapshot: Path, source: Path, row: dict[str, Any], first: bool) -> None:
         folder = snapshot.parent
         target = folder / "target"
-        _warm(snapshot)
-        os.sync()
-        time.sleep(0 if self._options.quick else SETTLE)
+        warm(snapshot)
+        self.settle()
         try:
             summary = dumont("restore", str(snapshot), str(target), "--device", row["device"], cwd=folder)
             row["used"] = summary["device"]
@@ -184,30 +219,21 @@ class Bench:
         try:
             snapshot = read_snapshot(source)
             chunks = [n for n, chunk in enumerate(snapshot.chunks) if chunk.compressor_id == 3][:STAGE_CHUNKS]
-            stored = [_memory(snapshot.chunks[number].size_compressed) for number in chunks]
+            stored = [fresh_memory(snapshot.chunks[number].size_compressed) for number in chunks]
             original = sum(snapshot.chunks[number].size_original for number in chunks)
-
-            def add(stage: str, size: int, run: Callable[[], object]) -> None:
-                run()
-                row = {
-                    "place": place,
-                    "stage": stage,
-                    "size": size,
-                    "seconds": [_wall(run) for _ in range(self._repeats)],
-                }
-                self.results["stages"].append(row)
 
             def fetch() -> None:
                 for number, memory in zip(chunks, stored, strict=True):
                     snapshot.read_chunk(number, memory)
 
             with ThreadPoolExecutor(default_jobs()) as pool:
-                add("fetch", original, fetch)
-                add("check", original, lambda: list(pool.map(snapshot.check_chunk, chunks, stored)))
-            content = _memory(PIECE)
+                self.add_stage(place, "fetch", original, fetch)
+                self.add_stage(place, "check", original, lambda: list(pool.map(snapshot.check_chunk, chunks, stored)))
+            content = fresh_memory(PIECE)
             content[:] = os.urandom(MiB) * (PIECE // MiB)
             total = len(chunks) * PIECE
-            add("write", total, lambda: _write(location.parent / "written", content, total, place == "disk"))
+            written = location.parent / "written"
+            self.add_stage(place, "write", total, lambda: _write(written, content, total, place == "disk"))
             self._on_device(place, snapshot, chunks, stored)
         finally:
             (location.parent / "written").unlink(missing_ok=True)
@@ -222,7 +248,7 @@ class Bench:
 
         device: Any = open_device(self._options.device)
         stream: Any = device.new_stream()
-        size, out = snapshot.chunks[chunks[0]].size_original, _memory(snapshot.chunks[chunks[0]].size_original)
+        size, out = snapshot.chunks[chunks[0]].size_original, fresh_memory(snapshot.chunks[chunks[0]].size_original)
         there = device.allocate(-(-size // 256) * 256)
         for memory in (stored[0], out):
             device.pin(memory)
@@ -242,20 +268,8 @@ class Bench:
                 device.unpin(memory)
             device.free(there)
 
-    def _guarded(self, what: str, run: Callable[[], object]) -> None:
-        """Notes an error and goes on."""
-        try:
-            run()
-        except Exception as error:  # whatever it is, it is reported
-            message = " ".join(str(error).split())[:300]
-            for place, folder in self._work.items():
-                message = message.replace(str(folder), place.upper())  # results name no path of this machine
-            _say(f"{what}: {type(error).__name__}: {message}")
-            self.results["problems"].append(f"{what}: {type(error).__name__}: {message}")
-        self._options.output.write_text(json.dumps(self.results, indent=1))
 
-
-def _memory(size: int) -> memoryview:
+def fresh_memory(size: int) -> memoryview:
     memory = memoryview(mmap.mmap(-1, size))
     for page in range(0, size, mmap.PAGESIZE):
         memory[page] = 1
@@ -275,7 +289,7 @@ def _write(path: Path, content: memoryview, total: int, sync: bool) -> None:
         os.close(descriptor)
 
 
-def _warm(path: Path) -> None:
+def warm(path: Path) -> None:
     buffer = bytearray(MiB)
     with path.open("rb", buffering=0) as file:
         while file.readinto(buffer):
@@ -288,8 +302,8 @@ def _wall(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _say(message: str) -> None:
-    print(f"jobs: {message}", file=sys.stderr, flush=True)
+def say(message: str) -> None:
+    print(f"{Path(sys.argv[0]).stem}: {message}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -305,8 +319,9 @@ def work_folders(disk: Path, memory: Path | None) -> Iterator[dict[str, Path]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure restores through a CUDA device.")
+def parse(description: str) -> argparse.Namespace:
+    """The command line of a benchmark of jobs."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("output", type=Path)
     parser.add_argument("--size", type=int, default=0, metavar="BYTES", help="of the bf16 file (4 GiB, or what fits)")
     parser.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()), metavar="DIR")
@@ -318,6 +333,11 @@ def main() -> int:
     parser.add_argument("--device", type=int, default=0)
     options = parser.parse_args()
     options.size = options.size or (QUICK_SIZE if options.quick else SIZE)
+    return options
+
+
+def main() -> int:
+    options = parse("Measure restores through a CUDA device.")
     with work_folders(options.disk, options.memory) as work:
         results = Bench(options, work).run()
     return 1 if results["problems"] else 0

@@ -8,68 +8,50 @@ Every output is checked. Of each batch size the launches take other chunks in tu
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import mmap
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cpu_codecs import weights
 from gpu_batch import ROOM_AFTER_STORED, Batch, Launch, ResidentChunks, resident
+from gpu_bench import ELEMENTS, RUNS_BETWEEN_EVENTS, DeviceBench, KiB, bf16_first, nvcomp_version, say
 from gpu_lz4 import ResidentFrames, text
 from gpu_nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
 from gpu_timer import device_seconds
 
 from dumont_gpu import native
-from dumont_gpu.backends import open_device
-from dumont_gpu.backends.requirements import NVCOMP
 from dumont_gpu.digests import digest_function
-from dumont_gpu.errors import DeviceError
 from dumont_gpu.native import Dtype
 
-KiB, MiB = 1 << 10, 1 << 20
-CHUNK, QUICK_CHUNK = 64 * MiB, 8 * MiB
 BLOCK_LOG2S, QUICK_BLOCK_LOG2S = (15, 16, 17), (17,)  # 17 is the largest that the encoder writes
 BATCHES, QUICK_BATCHES = (1, 4, 16, 64), (1, 4)
-REPEATS, QUICK_REPEATS = 20, 3
-RUNS_BETWEEN_EVENTS = 16  # chunks, at least
 NVCOMP_BLOCKS = (64 * KiB, 128 * KiB, 256 * KiB)
 NVCOMP_MEMORY = 3.5  # times the original bytes: those, compressed, decoded, and room to spare
-MEMORY_SHARE = 0.8  # of what is free
 OCCUPANCY_SHAPES = (Launch("zipnn_decode", 0, 32, 20_624, 0), Launch("zipnn_decode", 0, 64, 41_248, 0),
-                    Launch("zipnn_join", 0, 128, 0, 0), Launch("copy_stored", 0, 128, 0, 0))  # fmt: skip
-ELEMENTS = {Dtype.BF16: "half", Dtype.FP16: "half", Dtype.FP32: "fp32", Dtype.FP8_E4M3: "fp8"}
+                    Launch("zipnn_join", 0, 128, 0, 0), Launch("copy_stored", 0, 128, 0, 0),
+                    Launch("zipnn_plan", 0, 128, 48 * KiB, 0), Launch("zipnn_plan", 0, 128, 32 * KiB, 0),
+                    Launch("zipnn_layout", 0, 128, 0, 0),
+                    Launch("zipnn_write", 0, 128, 0, 0), Launch("lz4_write", 0, 128, 0, 0))  # fmt: skip
 
 
-class Bench:
-    """One run on one device; what is measured so far is in `output` at any time."""
-
+class Bench(DeviceBench):
     def __init__(self, number: int, quick: bool, output: Path) -> None:
-        self.quick, self.output = quick, output
-        self.device: Any = open_device(number)
-        self.stream: Any = self.device.new_stream()
-        self.chunk = QUICK_CHUNK if quick else CHUNK
-        self.repeats = QUICK_REPEATS if quick else REPEATS
-        self.results: dict[str, Any] = {
-            "chunk": self.chunk, "repeats": self.repeats, "occupancy": [], "zipnn": [], "nvcomp": [], "lz4": [],
-            "problems": [],
-        }  # fmt: skip
+        super().__init__(number, quick, output, ("occupancy", "zipnn", "nvcomp", "lz4"))
 
     def run(self) -> dict[str, Any]:
-        self._guarded("occupancy", self.occupancy)
-        for kind, dtype, data in weights(self.chunk):
+        self.guarded("occupancy", self.occupancy)
+        for kind, dtype, data in bf16_first(self.chunk):
             if self.quick and dtype is not Dtype.BF16:
                 continue
-            _say(kind)
+            say(kind)
             for block_log2 in QUICK_BLOCK_LOG2S if self.quick else BLOCK_LOG2S:
-                self._guarded(f"{kind}, 2^{block_log2}", self.zipnn, kind, dtype, data, block_log2)
+                self.guarded(f"{kind}, 2^{block_log2}", self.zipnn, kind, dtype, data, block_log2)
             if dtype is Dtype.BF16:
-                self._guarded(f"{kind}, most shared memory", self.most_shared_memory, kind, dtype, data)
-            self._guarded(f"nvCOMP, {kind}", self.nvcomp, kind, dtype, data)
+                self.guarded(f"{kind}, most shared memory", self.most_shared_memory, kind, dtype, data)
+            self.guarded(f"nvCOMP, {kind}", self.nvcomp, kind, dtype, data)
         for kind, noise in (("text", 0.0), ("text, a quarter noise", 0.25)):
-            self._guarded(f"LZ4, {kind}", self.lz4, kind, text(self.chunk, noise))
+            self.guarded(f"LZ4, {kind}", self.lz4, kind, text(self.chunk, noise))
         return self.results
 
     def occupancy(self) -> None:
@@ -108,7 +90,7 @@ class Bench:
             return lambda: chunks.decode(batch)
 
         row["seconds"] = device_seconds(
-            self.stream.cupy_stream, [decoder(batch) for batch in batches], self.repeats, self._inner(count)
+            self.stream.cupy_stream, [decoder(batch) for batch in batches], self.repeats, self.inner(count)
         )
         row["verified"] = all(chunks.check(batch, expected) for batch in (batches[0], batches[-1]))
         row["launches"] = [f"{launch.kernel}<{launch.grid}, {launch.block}>" for launch in batches[0].launches]
@@ -140,7 +122,7 @@ class Bench:
                 )
                 for variant in variants:
                     label = f"nvCOMP {variant.name}, {kind}, {block >> 10} KiB"
-                    self._guarded(label, self._nvcomp_blocks, kind, data, resident, block, variant, batches)
+                    self.guarded(label, self._nvcomp_blocks, kind, data, resident, block, variant, batches)
             del resident
         cupy.get_default_memory_pool().free_all_blocks()
 
@@ -158,7 +140,7 @@ class Bench:
             def run(part: int = part) -> None:
                 blocks.decode(part)
 
-            seconds = device_seconds(self.stream.cupy_stream, [run], self.repeats, self._inner(count))
+            seconds = device_seconds(self.stream.cupy_stream, [run], self.repeats, self.inner(count))
             self.results["nvcomp"].append(
                 {
                     "kind": kind, "variant": variant.name, "block": block, "batch": count, "size": count * len(data),
@@ -185,46 +167,7 @@ class Bench:
         return device_seconds(self.stream.cupy_stream, [run], self.repeats, 2)
 
     def _batches(self, each: int) -> list[int]:
-        """The batch sizes that fit, if a chunk takes `each` bytes of device memory."""
-        room = int(self.device.free_memory() * MEMORY_SHARE) // each
-        found = [count for count in (QUICK_BATCHES if self.quick else BATCHES) if count <= room]
-        if not found:
-            raise DeviceError("not even one chunk fits in the device's free memory")
-        return found
-
-    def _inner(self, count: int) -> int:
-        return max(1, RUNS_BETWEEN_EVENTS // count)
-
-    def _guarded(self, what: str, measure: Callable[..., None], *arguments: Any) -> None:
-        """Notes an error and goes on: one bad figure must not cost the others."""
-        try:
-            measure(*arguments)
-        except Exception as error:  # whatever it is, it is reported
-            problem = f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            _say(problem)
-            self.results["problems"].append(problem)
-        self.output.write_text(json.dumps(self.results, indent=1))
-
-
-def nvcomp_version() -> str:
-    for name in NVCOMP:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    raise NvcompError("nvCOMP is not installed")
-
-
-def unverified(results: dict[str, Any]) -> Iterator[str]:
-    """Names the figures whose output was wrong."""
-    for part in ("zipnn", "nvcomp", "lz4"):
-        for row in results[part]:
-            if not row["verified"]:
-                yield f"{part}, {row['kind']}, batch {row['batch']}: the output is wrong"
-
-
-def _say(message: str) -> None:
-    print(f"kernels: {message}", file=sys.stderr, flush=True)
+        return self.batches(QUICK_BATCHES if self.quick else BATCHES, each)
 
 
 def main() -> int:
@@ -234,10 +177,8 @@ def main() -> int:
     parser.add_argument("--device", type=int, default=0)
     options = parser.parse_args()
     bench = Bench(options.device, options.quick, options.output)
-    results = bench.run()
-    results["problems"] += unverified(results)
-    options.output.write_text(json.dumps(results, indent=1))
-    return 1 if results["problems"] else 0
+    bench.run()
+    return bench.finish()
 
 
 if __name__ == "__main__":

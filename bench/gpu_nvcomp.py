@@ -71,10 +71,12 @@ def lz4_variants() -> list[Variant]:
 class Blocks:
     """`total` bytes at a device address as blocks of `block` bytes, compressed by nvCOMP, and room to decode them.
 
-    `stream` must be CuPy's current one: its arrays come and go on that.
+    `stream` must be CuPy's current one: its arrays come and go on that. `compress_again`: whether `compress` is called.
     """
 
-    def __init__(self, stream: Any, address: int, total: int, block: int, variant: Variant) -> None:
+    def __init__(
+        self, stream: Any, address: int, total: int, block: int, variant: Variant, compress_again: bool = False
+    ) -> None:
         import cupy
 
         self._cupy, self._stream, self._variant = cupy, stream, variant
@@ -89,9 +91,26 @@ class Blocks:
         self._packed_sizes, self._actual = (cupy.empty(self.count, np.uint64) for _ in range(2))
         self._sizes = cupy.asarray(np.full(self.count, block, np.uint64))
         self._packed_at, self._out_at = self._table(self._packed.data.ptr, stride), self._table(self._out.data.ptr)
-        self._compress(self._table(address))
+        self._source_at = self._table(address)
+        self._compress_temporary = self._temporary_memory("CompressGetTempSize", variant.compress)
+        self.compress()
+        self._wait_for_success()
+        if not compress_again:
+            self._compress_temporary = None  # LZ4's is as large as the data
         self._temporary = self._temporary_memory("DecompressGetTempSize", variant.decompress)
         self.stored = int(self._packed_sizes.get().sum()) / total
+
+    def compress(self, count: int | None = None) -> None:
+        """Compresses the first `count` blocks, or all, again; does not wait."""
+        temporary = self._compress_temporary
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+        _check(_call(self._variant.algorithm, "CompressAsync")(
+            pointer(self._source_at.data.ptr), pointer(self._sizes.data.ptr), size(self.block),
+            size(self.count if count is None else count),
+            pointer(temporary.data.ptr if temporary.size else None), size(temporary.size),
+            pointer(self._packed_at.data.ptr), pointer(self._packed_sizes.data.ptr), self._variant.compress,
+            pointer(self._statuses.data.ptr), pointer(self._stream.ptr),
+        ))  # fmt: skip
 
     def decode(self, count: int | None = None) -> None:
         """Decodes the first `count` blocks, or all; does not wait."""
@@ -117,17 +136,6 @@ class Blocks:
         if (self._actual.get() != self.block).any():
             raise NvcompError("blocks of another size came out")
         return self._out
-
-    def _compress(self, at: Any) -> None:
-        temporary = self._temporary_memory("CompressGetTempSize", self._variant.compress)
-        pointer, size = ctypes.c_void_p, ctypes.c_size_t
-        _check(_call(self._variant.algorithm, "CompressAsync")(
-            pointer(at.data.ptr), pointer(self._sizes.data.ptr), size(self.block), size(self.count),
-            pointer(temporary.data.ptr if temporary.size else None), size(temporary.size),
-            pointer(self._packed_at.data.ptr), pointer(self._packed_sizes.data.ptr), self._variant.compress,
-            pointer(self._statuses.data.ptr), pointer(self._stream.ptr),
-        ))  # fmt: skip
-        self._wait_for_success()
 
     def _wait_for_success(self) -> None:
         self._stream.synchronize()

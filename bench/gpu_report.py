@@ -11,17 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from gpu_machine import describe_gpu_machine, device_name, slug
-from gpu_targets import Verdict, ans_rows, best, verdicts
+from gpu_targets import Verdict, ans_rows, best, slowest_stage, speed, verdicts, whole_encodings
 from tables import rate, table
 
 Json = dict[str, Any]
-STEPS = ("install", "self_test", "tests", "sanitizer", "kernels", "copies", "jobs")
+STEPS = ("install", "self_test", "tests", "sanitizer", "kernels", "encode", "copies", "jobs", "packs")
 LOG_LINES = 15
 TIMED_OUT = (124, 137)
 SKIPPED = 77  # and the log says why
@@ -39,6 +39,27 @@ skips its own validation.
 LZ4_NOTES = """\
 `dumont-gpu`: a call of nvCOMP for each chunk's compressed blocks, and a kernel that copies those that did not shrink,
 all in one stream. nvCOMP: the compressed blocks of all chunks in one call, nothing else; of these bytes only.
+"""
+ENCODE_NOTES = """\
+GB/s of original bytes by the device's clock: by the median of {repeats} repeats, in brackets by the best. Everything is
+in the device's memory; chunks of {chunk} MiB of normal weights (sigma = 0.02), three launches each, one chunk after the
+other in one stream or spread over several, as a job does. Streams are compared with the CPU encoder's, byte by byte.
+"""
+PART_NOTES = """\
+Each kernel alone, over the same chunks: what it would reach if the others took no time. One that takes less than some
+20 microseconds a chunk shows what a launch costs.
+"""
+COMPRESS_NOTES = """\
+The same weights, compressed by nvCOMP in one call for all chunks; the best block size of each variant counts.
+"""
+LZ4_ENCODE_NOTES = """\
+nvCOMP compresses blocks of 64 KiB, our kernels make a frame of them ("frame"); each is shown alone, too. "By the CPU"
+is what the CPU's frame takes of the same text.
+"""
+PACK_NOTES = """\
+Whole commands, from a source in the page cache to a durable snapshot; {repeats} repeats, each of everyone once. The one
+before them compiles kernels, and its snapshot is decoded on the CPU. "Of the slowest stage" compares with the stages
+alone, below; "memory" is what `--memory` allows for chunks in flight.
 """
 JOB_NOTES = """\
 Whole commands: seconds as the command reports them, and of the process with the interpreter's start. {repeats} repeats,
@@ -90,7 +111,8 @@ def render(results: Json) -> str:
     parts = [f"# dumont-gpu on {results['device']}\n", "Made by `bench/gpu_check.sh`.\n"]
     parts += _machines(steps)
     parts += ["## Targets\n", _targets(verdicts(results)), "## Steps\n", *_steps(steps)]
-    for step, section in (("kernels", _kernels), ("copies", _copies), ("jobs", _jobs)):
+    sections = {"kernels": _kernels, "encode": _encode, "copies": _copies, "jobs": _jobs, "packs": _packs}
+    for step, section in sections.items():
         if (found := steps.get(step)) and found["data"]:
             parts += section(found["data"])
     return "\n".join(parts)
@@ -203,6 +225,52 @@ def _rate(row: Json | None) -> str:
     return rate(row["size"], row["seconds"]) + ("" if row["verified"] else " WRONG OUTPUT")
 
 
+def _encode(data: Json) -> Iterator[str]:
+    yield "## Encoding on the device\n"
+    yield ENCODE_NOTES.format(repeats=data["repeats"], chunk=data["chunk"] >> 20)
+    shapes = sorted({(row["batch"], row["streams"]) for row in data["zipnn"]})
+    kinds = list(dict.fromkeys(row["kind"] for row in data["zipnn"]))
+
+    def found(kind: str, part: str) -> dict[tuple[int, int], Json]:
+        rows = (row for row in data["zipnn"] if (row["kind"], row["part"]) == (kind, part))
+        return {(row["batch"], row["streams"]): row for row in rows}
+
+    heads = [f"{batch} chunks, {streams} streams" for batch, streams in shapes]
+    lines = []
+    for kind in kinds:
+        rows = found(kind, "all")
+        stored = next((f"{row['stored']:.4f}" for row in rows.values()), "-")
+        lines.append([kind, stored, *(_rate(rows.get(shape)) for shape in shapes)])
+    yield table(["ZipNN: weights", "stored", *heads], lines)
+    yield PART_NOTES
+    parted = [shape for shape in shapes if any(shape in found(kind, "plan") for kind in kinds)]
+    lines = [
+        [f"{kind}, zipnn_{part}", *(_rate(found(kind, part).get(shape)) for shape in parted)]
+        for kind in kinds
+        for part in dict.fromkeys(row["part"] for row in data["zipnn"] if row["part"] != "all")
+        if found(kind, part)
+    ]
+    yield table(["kernel", *(f"{batch} chunks, {streams} streams" for batch, streams in parted)], lines)
+    yield COMPRESS_NOTES
+    lines = []
+    for kind in kinds:
+        ours = best(whole_encodings(data, kind))
+        theirs = [row for row in data["nvcomp"] if row["kind"] == kind and row["verified"]]
+        for variant in dict.fromkeys(row["variant"] for row in theirs):
+            top = best(row for row in theirs if row["variant"] == variant)
+            ratio = f"{speed(ours) / speed(top):.2f}x" if ours else "-"
+            lines.append([f"{kind}, {variant}, {top['block'] >> 10} KiB", f"{top['stored']:.4f}", f"{top['batch']}",
+                          _rate(top), _rate(ours), ratio])  # fmt: skip
+    yield table(["nvCOMP: weights, variant, block", "stored", "chunks", "nvCOMP", "ZipNN, dumont-gpu", "faster"], lines)
+    yield LZ4_ENCODE_NOTES
+    lines = [
+        [f"{row['kind']}, {row['part']}", f"{row['stored']:.4f}", f"{row['stored_by_cpu']:.4f}", f"{row['batch']}",
+         f"{row['streams']}", _rate(row)]
+        for row in data["lz4"]
+    ]  # fmt: skip
+    yield table(["LZ4 frames: content, part", "stored", "by the CPU", "chunks", "streams", "GB/s"], lines)
+
+
 # --- copies and jobs --------------------------------------------------------------------------------------------------
 
 
@@ -225,13 +293,11 @@ def _jobs(data: Json) -> Iterator[str]:
                           f"{median(row['seconds']):.2f}", f"{median(row['wall']):.2f}", row["used"],
                           same])  # fmt: skip
     yield table(["restore", "MB", "GB/s", "seconds", "process", "ran on", "tree"], lines)
-    yield "Busy seconds of the stages, summed over their threads, medians:\n"
-    lines = []
-    for row in data["jobs"]:
-        stages = {name for seconds in row["stage_seconds"] for name in seconds}
-        shown = ", ".join(f"{name} {median(s[name] for s in row['stage_seconds']):.2f}" for name in sorted(stages))
-        lines.append(f"- {row['job']}, {row['place']}, --device {row['device']}: {shown or 'none'}")
-    yield "\n".join(lines) + "\n"
+    yield from _busy(data["jobs"], lambda row: f"--device {row['device']}")
+    yield from _stages_alone(data)
+
+
+def _stages_alone(data: Json) -> Iterator[str]:
     yield "Each stage alone, GB/s of original bytes:\n"
     stages = list(dict.fromkeys(row["stage"] for row in data["stages"]))
     lines = []
@@ -240,6 +306,45 @@ def _jobs(data: Json) -> Iterator[str]:
         cells = (rate(of_place[s]["size"], of_place[s]["seconds"]) if s in of_place else "-" for s in stages)
         lines.append([place, *cells])
     yield table(["place", *stages], lines)
+
+
+def _packs(data: Json) -> Iterator[str]:
+    yield "## Packs\n"
+    yield PACK_NOTES.format(repeats=data["repeats"])
+    lines = []
+    for row in (row for row in data["packs"] if row["seconds"]):
+        title = f"{row['job']}, {row['place']} ({data['places'][row['place']]}), {row['label']}"
+        slowest = slowest_stage(data, row["place"]) if row["used"].startswith("cuda") else {}
+        share = f"{speed(row) / speed(slowest):.0%}" if slowest and row["job"] == "bf16 file" else "-"
+        right = {True: "right", False: "WRONG", None: "not checked"}[row["verified"]]
+        lines.append([title, f"{row['size'] / 1e6:.0f}", f"{row['stored'] / 1e6:.2f}",
+                      rate(row["size"], row["seconds"]),
+                      f"{median(row['seconds']):.2f}", f"{median(row['wall']):.2f}", share, _cost(row, data["packs"]),
+                      row["used"], right])  # fmt: skip
+    heads = ["pack", "MB", "stored MB", "GB/s", "seconds", "process", "of the slowest stage", "cost of --paranoid"]
+    yield table([*heads, "ran on", "content"], lines)
+    yield from _busy(data["packs"], lambda row: row["label"])
+    yield from _stages_alone(data)
+
+
+def _cost(row: Json, rows: list[Json]) -> str:
+    """How much longer --paranoid takes."""
+    same = ("job", "place", "device", "memory")
+    plain = (other for other in rows if not other["paranoid"] and all(other[name] == row[name] for name in same))
+    without = next(plain, None)
+    if not row["paranoid"] or without is None or not without["seconds"]:
+        return ""
+    return f"{median(row['seconds']) / median(without['seconds']) - 1:+.0%}"
+
+
+def _busy(rows: list[Json], label: Callable[[Json], str]) -> Iterator[str]:
+    yield "Busy seconds of the stages, summed over their threads, medians:\n"
+    lines = []
+    for row in rows:
+        stages = {name for seconds in row["stage_seconds"] for name in seconds}
+        shown = ", ".join(f"{name} {median(s[name] for s in row['stage_seconds']):.2f}" for name in sorted(stages))
+        lines.append(f"- {row['job']}, {row['place']}, {label(row)}: {shown or 'none'}")
+    yield "\n".join(lines) + "\n"
 
 
 def main() -> int:

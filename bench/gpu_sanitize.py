@@ -1,11 +1,11 @@
-"""A short decoding run of every kernel, to be watched by compute-sanitizer.
+"""A short run of every kernel, to be watched by compute-sanitizer.
 
     compute-sanitizer --tool memcheck python bench/gpu_sanitize.py all
     compute-sanitizer --tool racecheck python bench/gpu_sanitize.py ours
     compute-sanitizer --tool initcheck python bench/gpu_sanitize.py good
 
-`good`: streams and frames that decode, without nvCOMP's kernels, which are not ours to check. `ours`: damaged ones too;
-what the kernels answer to damage is held against the CPU. `all`: with nvCOMP.
+`good`: streams and frames that decode, and chunks of every type to encode, without nvCOMP's kernels, which are not ours
+to check. `ours`: damaged ones too; what the kernels answer to damage is held against the CPU. `all`: with nvCOMP.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import argparse
 import random
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dumont_gpu.backends import CpuBackend, CudaBackend, open_device
-from dumont_gpu.backends.device import Stream
-from dumont_gpu.codecs import Lz4, ZipNN
+from dumont_gpu.backends.device import Lz4Batch, Stream
+from dumont_gpu.codecs import Codec, Lz4, ZipNN
 from dumont_gpu.errors import DumontError
 from dumont_gpu.native import Dtype
 
@@ -31,21 +32,25 @@ LARGEST = 600_000  # bytes; longer streams only repeat what shorter ones show, a
 
 
 class PaddedDevice:
-    """Writes the bytes that kernels may read beyond a copy, so that initcheck reports the others only."""
+    """Writes the bytes that kernels may read beyond a copy, so that initcheck reports the others only.
 
-    def __init__(self, device: Any) -> None:
-        self._device = device
+    Args:
+        nvcomp: whether nvCOMP encodes. Else every block of a frame is stored as it is, by our kernels all the same.
+    """
+
+    def __init__(self, device: Any, nvcomp: bool) -> None:
+        self._device, self._nvcomp = device, nvcomp
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._device, name)
 
     def new_stream(self) -> Any:
-        return PaddedStream(self._device.new_stream())
+        return PaddedStream(self._device.new_stream(), self._nvcomp)
 
 
 class PaddedStream:
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, stream: Stream, nvcomp: bool) -> None:
+        self._stream, self._nvcomp = stream, nvcomp
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -53,6 +58,10 @@ class PaddedStream:
     def copy_in(self, to: int, source: memoryview) -> None:
         self._stream.copy_in(to, source)
         self._stream.clear(to + len(source), OVERREAD)
+
+    def encode_lz4(self, batch: Lz4Batch, block_size: int, scratch: int) -> None:
+        if self._nvcomp:
+            self._stream.encode_lz4(batch, block_size, scratch)
 
 
 def zipnn_streams() -> list[tuple[bytes, int]]:
@@ -88,6 +97,30 @@ def lz4_frames(noise_only: bool) -> list[tuple[bytes, int]]:
     return frames
 
 
+def chunks() -> Iterator[tuple[Codec, bytes]]:
+    """What is encoded: blocks of every mixture of raw, constant and coded planes, whole and cut off, as each type."""
+    draw = random.Random(9)
+    floats = struct.pack("<50000f", *(draw.gauss(0, 0.02) for _ in range(50_000)))
+    halves = b"".join(floats[at + 2 : at + 4] for at in range(0, len(floats), 4))
+    skewed = bytes(draw.choices(range(256), weights=[1.1**-i for i in range(256)], k=140_000))
+    mixed = halves + skewed + draw.randbytes(140_000) + bytes(140_000)
+    for dtype in Dtype:
+        for content in (floats, mixed, mixed[:12_345], skewed[:8]):
+            yield ZipNN(dtype), content[: len(content) // dtype.size * dtype.size]
+    text = b"".join(b"epoch %d loss=%.4f\n" % (i, draw.random()) for i in range(9_000))
+    for content in (text, text + draw.randbytes(150_001), draw.randbytes(65_536), text[:1]):
+        yield Lz4(), content
+
+
+def encoded_alike(place: CudaBackend, codec: Codec, content: bytes) -> bool:
+    """Whether the device makes of a chunk what it must: the CPU's ZipNN bytes, an LZ4 frame that the CPU decodes."""
+    out, ours = (memoryview(bytearray(2 * len(content) + 1024)) for _ in range(2))
+    stored = out[: place.encode(codec, memoryview(content), out)]
+    if codec.id == ZipNN().id:
+        return stored == ours[: codec.encode(memoryview(content), ours)]
+    return outcome(CpuBackend(), codec.id, bytes(stored), len(content)) == content
+
+
 def damaged(stored: bytes, seed: int) -> bytes:
     draw = random.Random(seed)
     bad = bytearray(stored)
@@ -106,7 +139,7 @@ def outcome(place: Any, codec: int, stored: bytes, size: int) -> str | bytes:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Decode a little of everything on a CUDA device.")
+    parser = argparse.ArgumentParser(description="Decode and encode a little of everything on a CUDA device.")
     parser.add_argument("what", choices=("good", "ours", "all"))
     parser.add_argument("--device", type=int, default=0)
     options = parser.parse_args()
@@ -116,11 +149,15 @@ def main() -> int:
         cases += [
             (codec, damaged(stored, seed), size) for codec, stored, size in list(cases) for seed in range(DAMAGES)
         ]
-    device = PaddedDevice(open_device(options.device))
-    backend = CudaBackend(device, memory=256 << 20, minimum=0)
-    backend.prepare(ROOM)
+    device = PaddedDevice(open_device(options.device), nvcomp=options.what == "all")
+    backend = CudaBackend(device, memory=512 << 20, minimum=0)
+    backend.prepare(ROOM, encode=True, decode=True)
     wrong = sum(outcome(backend, *case) != outcome(CpuBackend(), *case) for case in cases)
     print(f"{len(cases)} chunks, {backend.repeated} found damaged by the device, {wrong} unlike the CPU's")
+    to_encode = list(chunks())
+    unlike = sum(not encoded_alike(backend, *chunk) for chunk in to_encode)
+    print(f"{len(to_encode)} chunks encoded, {unlike} not as the CPU would; {len(cases)} decoded: {wrong} unlike")
+    wrong += unlike
     backend.close()
     return 1 if wrong else 0
 

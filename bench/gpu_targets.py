@@ -8,7 +8,8 @@ from statistics import median
 from typing import Any
 
 Json = dict[str, Any]
-ZIPNN_RATE = 600e9  # bytes of bf16 per second on an H200
+ZIPNN_RATE = 600e9  # bytes of bf16 per second on an H200, decoded
+ENCODE_RATE = 300e9  # encoded
 H200 = "H200"
 AGAINST_ANS = 1.5
 OF_NVCOMP_LZ4 = 0.9
@@ -25,8 +26,9 @@ class Verdict:
 
 
 def verdicts(results: Json) -> list[Verdict]:
-    kernels, jobs = (_data(results, step) for step in ("kernels", "jobs"))
-    return [*_zipnn(kernels, results["device"]), *_lz4(kernels), *_restores(jobs)]
+    kernels, encode, jobs, packs = (_data(results, step) for step in ("kernels", "encode", "jobs", "packs"))
+    device = results["device"]
+    return [*_zipnn(kernels, device), *_lz4(kernels), *_encode(encode, device), *_restores(jobs), *_packs(packs)]
 
 
 def best(rows: Iterable[Json]) -> Json:
@@ -72,15 +74,43 @@ def _lz4(kernels: Json) -> Iterator[Verdict]:
     yield Verdict("LZ4 frames of text, on the device", wanted, _percent(ratio), _at_least(ratio, OF_NVCOMP_LZ4))
 
 
+def whole_encodings(encode: Json, kind: str) -> list[Json]:
+    """What encodes such weights from start to end, and right."""
+    return [row for row in encode["zipnn"] if row["kind"] == kind and row["part"] == "all" and row["verified"]]
+
+
+def _encode(encode: Json, device: str) -> Iterator[Verdict]:
+    ours = best(whole_encodings(encode, "bf16")) if encode else {}
+    wanted = f"{ENCODE_RATE / 1e9:.0f} GB/s on an H200"
+    met = speed(ours) >= ENCODE_RATE if ours and H200 in device else None
+    yield Verdict("ZipNN encode of bf16, on the device", wanted, f"{speed(ours) / 1e9:.0f} GB/s" if ours else "-", met)
+
+
 def _restores(jobs: Json) -> Iterator[Verdict]:
     for place in ("disk", "memory"):
         restored = [row for row in jobs.get("jobs", []) if row["place"] == place and row["job"] == "bf16 file"]
         ours = next((row for row in restored if row["used"].startswith("cuda") and row["identical"]), None)
-        stages = [row for row in jobs.get("stages", []) if row["place"] == place]
-        slowest = min(stages, key=speed, default=None)
-        ratio = speed(ours) / speed(slowest) if ours and ours["seconds"] and slowest else None
-        wanted = f"{OF_SLOWEST_STAGE:.0%} of the slowest stage alone" + (f" ({slowest['stage']})" if slowest else "")
-        yield Verdict(f"restore of a bf16 file, {place}", wanted, _percent(ratio), _at_least(ratio, OF_SLOWEST_STAGE))
+        yield _of_slowest(f"restore of a bf16 file, {place}", ours, jobs, place)
+
+
+def _packs(packs: Json) -> Iterator[Verdict]:
+    for place in ("disk", "memory"):
+        packed = [row for row in packs.get("packs", []) if row["place"] == place and row["job"] == "bf16 file"]
+        plain = (row for row in packed if not row["paranoid"] and not row["memory"])  # as people type it
+        ours = next((row for row in plain if row["used"].startswith("cuda") and row["verified"]), None)
+        yield _of_slowest(f"pack of a bf16 file, {place}", ours, packs, place)
+
+
+def slowest_stage(data: Json, place: str) -> Json:
+    """Of those measured alone; empty if none was."""
+    return min((row for row in data.get("stages", []) if row["place"] == place), key=speed, default={})
+
+
+def _of_slowest(what: str, ours: Json | None, data: Json, place: str) -> Verdict:
+    slowest = slowest_stage(data, place)
+    ratio = speed(ours) / speed(slowest) if ours and ours["seconds"] and slowest else None
+    wanted = f"{OF_SLOWEST_STAGE:.0%} of the slowest stage alone" + (f" ({slowest['stage']})" if slowest else "")
+    return Verdict(what, wanted, _percent(ratio), _at_least(ratio, OF_SLOWEST_STAGE))
 
 
 def _at_least(value: float | None, wanted: float) -> bool | None:

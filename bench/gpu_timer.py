@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 WARM_UP = 0.1  # seconds: an idle device starts at a fraction of its clock
@@ -35,3 +36,19 @@ def device_seconds(stream: Any, runs: Sequence[Callable[[], object]], repeats: i
         pairs.append((start, end))
         end.synchronize()
     return [cupy.cuda.get_elapsed_time(start, end) / 1e3 / inner for start, end in pairs]
+
+
+@contextmanager
+def side_by_side(stream: Any, others: Sequence[Any]) -> Iterator[None]:
+    """What is put into the CuPy streams `others` begins after what `stream` holds, which then waits for it."""
+    import cupy
+
+    begin = cupy.cuda.Event(disable_timing=True)
+    begin.record(stream)
+    for other in others:
+        other.wait_event(begin)
+    yield
+    for other in others:
+        end = cupy.cuda.Event(disable_timing=True)
+        end.record(other)
+        stream.wait_event(end)

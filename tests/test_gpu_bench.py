@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import gpu_bench
+import gpu_jobs
+import gpu_packs
 import gpu_report
 import gpu_sanitize
+import gpu_timer
 import pytest
 from conftest import ROOT, emulated_device
 from gpu_batch import resident
@@ -19,6 +25,7 @@ from gpu_targets import verdicts
 from hostile import float_bytes
 
 from dumont_gpu import native
+from dumont_gpu.backends.device import KERNELS
 from dumont_gpu.digests import digest_function
 from dumont_gpu.native import Dtype
 
@@ -66,8 +73,8 @@ def test_what_the_sanitizers_watch_agrees_with_the_cpu(
     monkeypatch.setattr(gpu_sanitize, "DAMAGES", 1)
     monkeypatch.setattr("sys.argv", ["gpu_sanitize.py", what])
     assert gpu_sanitize.main() == 0
-    assert {"zipnn_decode", "zipnn_join", "copy_stored"} <= set(device.launches)
-    assert ("lz4" in device.launches) == (what == "all")
+    assert set(KERNELS) <= set(device.launches)
+    assert {"lz4", "lz4 encode"} & set(device.launches) == ({"lz4", "lz4 encode"} if what == "all" else set())
     assert (" 0 found damaged" in capsys.readouterr().out) == (what == "good")
 
 
@@ -80,30 +87,113 @@ def by_the_clock(stream: object, runs: Sequence[Callable[[], object]], repeats: 
     return seconds
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, output: Path) -> dict[str, Any]:
-    """A whole quick run of the kernels on the emulated device, without what only CuPy can do."""
-    gpu_kernels = pytest.importorskip("gpu_kernels", reason="it draws weights with NumPy: pip install '.[bench]'")
+def measured(name: str, monkeypatch: pytest.MonkeyPatch, output: Path) -> tuple[dict[str, Any], int]:
+    """A whole quick run of a benchmark on the emulated device, without what only CuPy can do; and its exit code."""
+    module = pytest.importorskip(name, reason="it draws weights with NumPy: pip install '.[bench]'")
     device = emulated_device()
-    stream = device.new_stream()
-    stream.cupy_stream = None  # type: ignore[attr-defined]
-    monkeypatch.setattr(device, "new_stream", lambda: stream)
-    monkeypatch.setattr(gpu_kernels, "open_device", lambda number: device)
-    monkeypatch.setattr(gpu_kernels, "device_seconds", by_the_clock)
-    monkeypatch.setattr(gpu_kernels, "QUICK_CHUNK", 4 * MiB)
-    return gpu_kernels.Bench(0, True, output).run()
+    new_stream = device.new_stream
+
+    def stream_for_cupy() -> Any:
+        stream: Any = new_stream()
+        stream.cupy_stream = None
+        return stream
+
+    monkeypatch.setattr(device, "new_stream", stream_for_cupy)
+    monkeypatch.setattr(gpu_bench, "open_device", lambda number: device)
+    monkeypatch.setattr(gpu_bench, "QUICK_CHUNK", 4 * MiB)
+    monkeypatch.setattr(module, "device_seconds", by_the_clock)
+    monkeypatch.setattr(module, "side_by_side", lambda stream, others: nullcontext(), raising=False)
+    bench = module.Bench(0, True, output)
+    bench.run()
+    code = bench.finish()
+    assert json.loads(output.read_text()) == bench.results
+    return bench.results, code
 
 
 def test_kernels_are_measured_and_checked_and_a_failure_costs_only_its_own_figures(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    results = measured(monkeypatch, tmp_path / "kernels.json")
-    assert json.loads((tmp_path / "kernels.json").read_text()) == results
+    results, code = measured("gpu_kernels", monkeypatch, tmp_path / "kernels.json")
+    assert code == 1
     assert [row["batch"] for row in results["zipnn"]] == [1, 4]
     assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
     assert [row["kind"] for row in results["lz4"]] == ["text", "text, a quarter noise"]
     assert {problem.split(":")[0] for problem in results["problems"]} == {
         "occupancy", "bf16, most shared memory", "nvCOMP, bf16",
     }  # fmt: skip
+
+
+def test_encoding_is_measured_whole_and_in_parts_in_one_stream_and_in_several(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results, code = measured("gpu_encode", monkeypatch, tmp_path / "encode.json")
+    assert code == 1
+    assert {problem.split(":")[0] for problem in results["problems"]} == {"nvCOMP, bf16"}  # CuPy is not there
+    whole = [(row["batch"], row["streams"]) for row in results["zipnn"] if row["part"] == "all"]
+    assert whole == [(1, 1), (4, 1), (4, 4)]
+    parts = [row["part"] for row in results["zipnn"] if (row["batch"], row["streams"]) == (4, 4)]
+    assert parts == ["all", "plan", "layout", "write"]
+    assert [row["part"] for row in results["lz4"]] == 2 * ["all", "all", "nvcomp", "frame"]
+    assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
+
+
+def test_encoding_that_differs_from_the_cpus_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu_encode = pytest.importorskip("gpu_encode", reason="it draws weights with NumPy: pip install '.[bench]'")
+    monkeypatch.setattr(gpu_encode.ResidentWeights, "encoded", lambda self, stream, number: memoryview(b"other"))
+    results, _ = measured("gpu_encode", monkeypatch, tmp_path / "encode.json")
+    assert "zipnn, bf16, batch 1: the output is wrong" in results["problems"]
+
+
+@pytest.fixture
+def pack_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A benchmark of small packs; what is asked of device 0 the CPU does, and its stages an emulated device."""
+    pytest.importorskip("cpu_codecs", reason="it draws weights with NumPy: pip install '.[bench]'")
+    device = emulated_device()
+    new_stream = device.new_stream
+
+    def stream_for_cupy() -> Any:
+        stream: Any = new_stream()
+        stream.cupy_stream = None
+        return stream
+
+    def on_cpu(*arguments: str, cwd: Path) -> dict[str, Any]:
+        summary = gpu_jobs.dumont(*("cpu" if word == "0" else word for word in arguments), cwd=cwd)
+        return summary | {"device": "cuda:0" if "0" in arguments else "cpu"}
+
+    monkeypatch.setattr(device, "new_stream", stream_for_cupy)
+    monkeypatch.setattr("dumont_gpu.backends.open_device", lambda number: device)
+    monkeypatch.setattr(gpu_timer, "device_seconds", by_the_clock)
+    monkeypatch.setattr(gpu_timer, "side_by_side", lambda stream, others: nullcontext())
+    monkeypatch.setattr(gpu_packs, "dumont", on_cpu)
+    for module in (gpu_jobs, gpu_packs):
+        monkeypatch.setattr(module, "PIECE", MiB)
+    folders = {name: tmp_path / name for name in ("disk", "memory")}
+    for folder in folders.values():
+        folder.mkdir()
+    options = Namespace(output=tmp_path / "packs.json", size=2 * MiB, tree=None, quick=True, device=0)
+    return gpu_packs.Bench(options, folders)
+
+
+def test_packs_are_compared_with_the_cpus_and_their_stages_measured(pack_bench: Any) -> None:
+    results = pack_bench.run()
+    assert results["problems"] == []
+    assert all(row["verified"] and len(row["seconds"]) == 1 for row in results["packs"])
+    ways = [(row["device"], row["paranoid"], row["memory"]) for row in results["packs"] if row["place"] == "memory"]
+    assert ways[:6] == [("0", False, ""), ("cpu", False, ""), ("0", True, ""), ("cpu", True, ""),
+                        ("0", False, "2GiB"), ("cpu", False, "2GiB")]  # fmt: skip
+    assert {codec for row in results["packs"] for codec in row["codecs"]} >= {"zipnn", "lz4"}
+    stages = [row["stage"] for row in results["stages"] if row["place"] == "disk"]
+    assert stages == ["read", "digests", "write", "copy in", "encode", "copy out"]
+
+
+def test_sizes_that_differ_from_the_cpus_are_a_problem() -> None:
+    def row(device: str, zipnn: int, lz4: int) -> dict[str, Any]:
+        return {"job": "tree", "place": "disk", "label": f"--device {device}", "device": device,
+                "codecs": {"zipnn": [100, zipnn], "lz4": [100, lz4]}}  # fmt: skip
+
+    assert gpu_packs.size_problems([row("0", 66, 41), row("cpu", 66, 40)]) == []
+    assert len(gpu_packs.size_problems([row("0", 65, 43), row("cpu", 66, 40)])) == 2
+    assert gpu_packs.size_problems([row("0", 65, 43)]) == []  # nothing to compare with
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -121,7 +211,10 @@ def kernel_row(kind: str, rate: float, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def made_up(zipnn: float = 700e9, ans: float = 300e9, restore_seconds: float = 1.05) -> dict[str, Any]:
+def made_up(
+    zipnn: float = 700e9, ans: float = 300e9, restore_seconds: float = 1.05, encode: float = 400e9,
+    pack_seconds: float = 1.05,
+) -> dict[str, Any]:  # fmt: skip
     """What a check of an H200 might leave; rates in bytes per second."""
     kernels = {
         "chunk": 64 * MiB, "repeats": 3, "problems": [],
@@ -144,6 +237,24 @@ def made_up(zipnn: float = 700e9, ans: float = 300e9, restore_seconds: float = 1
         "stages": [{"place": place, "stage": stage, "size": 4e9, "seconds": [seconds]}
                    for place in ("disk", "memory") for stage, seconds in (("check", 0.3), ("write", 1.0))],
     }  # fmt: skip
+    encoded = {
+        "chunk": 64 * MiB, "repeats": 3, "problems": [],
+        "zipnn": [kernel_row("bf16", encode, part="all", streams=4), kernel_row("bf16", encode / 2, part="all", streams=1),
+                  *(kernel_row("bf16", 3 * encode, part=part, streams=4) for part in ("plan", "layout", "write")),
+                  kernel_row("fp32", encode, part="all", streams=1, batch=1)],
+        "nvcomp": [kernel_row("bf16", 100e9, variant="ANS, typed", block=65536)],
+        "lz4": [kernel_row("text", 30e9, part="all", streams=4, stored_by_cpu=0.5)],
+    }  # fmt: skip
+    packed = {"job": "bf16 file", "size": 4e9, "stored": 2.7e9, "codecs": {"zipnn": [4e9, 2.7e9]}, "verified": True,
+              "memory": "", "wall": [2.0] * 3, "stage_seconds": [{"read": 0.5, "encode": 1.0}] * 3}  # fmt: skip
+    packs = {
+        "repeats": 3, "places": jobs["places"], "stages": jobs["stages"], "problems": [],
+        "packs": [packed | {"place": place, "device": device, "used": used, "paranoid": paranoid, "seconds": [seconds] * 3,
+                            "label": f"--device {device}" + " --paranoid" * paranoid}
+                  for place in ("disk", "memory")
+                  for device, used, paranoid, seconds in (("0", "cuda:0", True, 2 * pack_seconds),
+                                                          ("0", "cuda:0", False, pack_seconds), ("cpu", "cpu", False, 3.0))],
+    }  # fmt: skip
     copies = {"copies": [{"name": "copy in, pinned", "size": 50e9, "seconds": [1.0]}]}
     machine = {"date": "2026-01-01", "commit": "0123456789ab"}
 
@@ -151,29 +262,56 @@ def made_up(zipnn: float = 700e9, ans: float = 300e9, restore_seconds: float = 1
         return {"machine": machine, "exit_code": code, "seconds": 3, "limit": 60, "log": list(log), "data": data}
 
     steps = {"self_test": step(code=77, log=["there is no nvcc"]), "tests": step(code=1, log=["1 failed"]),
-             "sanitizer": step(code=124), "kernels": step(kernels), "copies": step(copies), "jobs": step(jobs)}  # fmt: skip
+             "sanitizer": step(code=124), "kernels": step(kernels), "copies": step(copies), "jobs": step(jobs),
+             "encode": step(encoded), "packs": step(packs)}  # fmt: skip
     return {"device": "NVIDIA H200", "steps": steps}
 
 
+def met(results: dict[str, Any]) -> dict[str, bool | None]:
+    return {verdict.what: verdict.met for verdict in verdicts(results)}
+
+
 def test_targets_are_met_by_figures_above_them_only() -> None:
-    assert [verdict.met for verdict in verdicts(made_up())] == [True, True, True, True, True]
-    assert [verdict.met for verdict in verdicts(made_up(500e9, 400e9, 1.5))] == [False, False, True, False, False]
+    assert list(met(made_up()).values()) == [True] * 8
+    assert met(made_up(500e9, 400e9, 1.5, 299e9, 1.2)) == {
+        "ZipNN decode of bf16, on the device": False,
+        "that, against nvCOMP's ANS in the same run": False,
+        "LZ4 frames of text, on the device": True,
+        "ZipNN encode of bf16, on the device": False,
+        "restore of a bf16 file, disk": False,
+        "restore of a bf16 file, memory": False,
+        "pack of a bf16 file, disk": False,
+        "pack of a bf16 file, memory": False,
+    }
+
+
+def test_encoding_is_judged_as_a_whole_and_packs_without_paranoid() -> None:
+    results = made_up(encode=290e9)  # its parts alone are three times as fast
+    assert met(results)["ZipNN encode of bf16, on the device"] is False
+    for row in results["steps"]["packs"]["data"]["packs"]:
+        row["used"] = row["used"] if row["paranoid"] else "cpu"
+    assert met(results)["pack of a bf16 file, memory"] is None
 
 
 def test_a_target_without_figures_is_not_measured() -> None:
     results = made_up()
-    results["steps"]["kernels"]["data"] = None
+    for step in ("kernels", "encode"):
+        results["steps"][step]["data"] = None
     results["steps"]["jobs"]["data"]["jobs"][0]["used"] = "cpu"
     results["steps"]["jobs"]["data"]["jobs"][2]["identical"] = False
-    assert [verdict.met for verdict in verdicts(results)] == [None] * 5
-    other = made_up() | {"device": "NVIDIA GeForce RTX 4090"}
-    assert verdicts(other)[0].met is None  # that rate is asked of an H200 only
+    del results["steps"]["packs"]
+    assert set(met(results).values()) == {None}
+    other = met(made_up() | {"device": "NVIDIA GeForce RTX 4090"})
+    asked_of_an_h200 = [what for what, answer in other.items() if answer is None]
+    assert asked_of_an_h200 == ["ZipNN decode of bf16, on the device", "ZipNN encode of bf16, on the device"]
 
 
 def test_wrong_output_meets_no_target_and_is_shown() -> None:
     results = made_up()
     results["steps"]["kernels"]["data"]["zipnn"][0]["verified"] = False
+    results["steps"]["encode"]["data"]["zipnn"][0]["verified"] = False
     assert verdicts(results)[0].met is None
+    assert met(results)["ZipNN encode of bf16, on the device"] is False  # by what is left
     assert "WRONG OUTPUT" in gpu_report.render(results)
 
 
@@ -182,7 +320,8 @@ def test_report_shows_figures_failures_and_what_was_skipped() -> None:
     for expected in (
         "# dumont-gpu on NVIDIA H200", "| 700.00 (700.00) |", "self_test was skipped: there is no nvcc", "| skipped |", "1 failed",
         "FAILED (1)", "past its limit of 60 s", "copy in, pinned | 50.00", "2.33x", "zipnn_decode, 32 threads",
-        "bf16 file, disk (ext4), --device 0", "13.33 (13.33)",
+        "bf16 file, disk (ext4), --device 0", "13.33 (13.33)", "## Encoding on the device", "bf16, zipnn_layout | 1200.00",
+        "4.00x", "bf16 file, memory (tmpfs), --device 0 --paranoid", "| 95% |", "| +100% |", "text, all | 0.6600 | 0.5000",
     ):  # fmt: skip
         assert expected in shown, expected
 

@@ -102,11 +102,10 @@ class CupyDevice:
         with self._errors():
             modules = {source: self._compile(source) for source in sorted(set(KERNELS.values()))}
             for name, source in KERNELS.items():
-                kernels[name] = modules[source].get_function(name)
-                if self.shared_limit > _DEFAULT_SHARED:
-                    kernels[name].max_dynamic_shared_size_bytes = self.shared_limit
-                else:
-                    kernels[name].compile()  # or the first launch would
+                kernel = kernels[name] = modules[source].get_function(name)
+                kernel.compile()  # or the first launch would
+                if self.shared_limit > _DEFAULT_SHARED:  # for what it declares itself and what a launch adds
+                    kernel.max_dynamic_shared_size_bytes = self.shared_limit - kernel.shared_size_bytes
         return kernels
 
     def _compile(self, source: str) -> Any:

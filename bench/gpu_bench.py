@@ -1,0 +1,98 @@
+"""What the benchmarks of device memory share: the device, sizes, and that a failure costs only its own figures."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dumont_gpu.backends import open_device
+from dumont_gpu.backends.requirements import NVCOMP
+from dumont_gpu.errors import DeviceError
+from dumont_gpu.native import Dtype
+
+KiB, MiB = 1 << 10, 1 << 20
+CHUNK, QUICK_CHUNK = 64 * MiB, 8 * MiB
+REPEATS, QUICK_REPEATS = 20, 3
+RUNS_BETWEEN_EVENTS = 16  # chunks, at least
+MEMORY_SHARE = 0.8  # of what is free
+ELEMENTS = {Dtype.BF16: "half", Dtype.FP16: "half", Dtype.FP32: "fp32", Dtype.FP8_E4M3: "fp8"}  # as nvCOMP has them
+
+
+class DeviceBench:
+    """One run on one device; what is measured so far is in `output` at any time.
+
+    Args:
+        parts: names of the lists that rows go to; each row has a `kind`, a `batch` and whether it is `verified`.
+    """
+
+    def __init__(self, number: int, quick: bool, output: Path, parts: tuple[str, ...]) -> None:
+        self.quick, self.output, self._parts = quick, output, parts
+        self.device: Any = open_device(number)
+        self.stream: Any = self.device.new_stream()
+        self.chunk = QUICK_CHUNK if quick else CHUNK
+        self.repeats = QUICK_REPEATS if quick else REPEATS
+        self.results: dict[str, Any] = {
+            "chunk": self.chunk, "repeats": self.repeats, **{part: [] for part in parts}, "problems": [],
+        }  # fmt: skip
+
+    def guarded(self, what: str, measure: Callable[..., None], *arguments: Any) -> None:
+        """Notes an error and goes on: one bad figure must not cost the others."""
+        try:
+            measure(*arguments)
+        except Exception as error:  # whatever it is, it is reported
+            problem = f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            say(problem)
+            self.results["problems"].append(problem)
+        self.save()
+
+    def save(self) -> None:
+        self.output.write_text(json.dumps(self.results, indent=1))
+
+    def finish(self) -> int:
+        """Adds what was wrong with the outputs to the problems; returns the exit code."""
+        self.results["problems"] += self._unverified()
+        self.save()
+        return 1 if self.results["problems"] else 0
+
+    def batches(self, wanted: tuple[int, ...], each: int) -> list[int]:
+        """The batch sizes that fit, if a chunk takes `each` bytes of device memory."""
+        room = int(self.device.free_memory() * MEMORY_SHARE) // each
+        found = [count for count in wanted if count <= room]
+        if not found:
+            raise DeviceError("not even one chunk fits in the device's free memory")
+        return found
+
+    def inner(self, count: int) -> int:
+        """How many runs of `count` chunks between two events."""
+        return max(1, RUNS_BETWEEN_EVENTS // count)
+
+    def _unverified(self) -> Iterator[str]:
+        for part in self._parts:
+            for row in self.results[part]:
+                if not row.get("verified", True):
+                    yield f"{part}, {row['kind']}, batch {row['batch']}: the output is wrong"
+
+
+def bf16_first(size: int) -> list[tuple[str, Dtype, memoryview]]:
+    """The weights of `cpu_codecs`; those that targets ask for come first, should time run out."""
+    from cpu_codecs import weights
+
+    return sorted(weights(size), key=lambda kind: kind[1] is not Dtype.BF16)
+
+
+def nvcomp_version() -> str:
+    """Raises importlib.metadata.PackageNotFoundError if there is no nvCOMP."""
+    for name in NVCOMP[:-1]:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return importlib.metadata.version(NVCOMP[-1])
+
+
+def say(message: str) -> None:
+    print(f"{Path(sys.argv[0]).stem}: {message}", file=sys.stderr, flush=True)
