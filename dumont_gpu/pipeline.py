@@ -18,6 +18,9 @@ _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wa
 T = TypeVar("T")
 In = TypeVar("In")
 Out = TypeVar("Out")
+Trace = Callable[
+    [str, float, float], None
+]  # a stage, and the seconds of `time.perf_counter` it began and ended an item
 
 
 class ClosedError(Exception):
@@ -130,10 +133,14 @@ class Pipeline:
     >>> loaded = pipeline.stage("read", read, chunks)
     >>> pipeline.stage("write", write, loaded, threads=2)
     >>> pipeline.run()
+
+    Args:
+        pools: closed when the pipeline fails, so that nobody waits for a buffer.
+        trace: told when which stage worked on an item; called from its threads.
     """
 
-    def __init__(self, *pools: BufferPool) -> None:
-        self._pools = pools
+    def __init__(self, *pools: BufferPool, trace: Trace | None = None) -> None:
+        self._pools, self._trace = pools, trace
         self._channels: list[Channel[Any]] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -157,9 +164,11 @@ class Pipeline:
                         break
                     started = time.perf_counter()
                     result = work(item)
-                    elapsed = time.perf_counter() - started
+                    ended = time.perf_counter()
                     with self._lock:
-                        self.seconds[name] += elapsed
+                        self.seconds[name] += ended - started
+                    if self._trace is not None:
+                        self._trace(name, started, ended)
                     if result is not None:
                         results.put(result)
             except ClosedError:

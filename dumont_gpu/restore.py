@@ -20,7 +20,7 @@ from dumont_gpu.globs import matcher
 from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
 from dumont_gpu.manifest import EntryType, Extent, FileEntry, with_new_leaders
 from dumont_gpu.paths import printable
-from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
+from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, Trace, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.snapshot import Snapshot, read_snapshot
 from dumont_gpu.storage import Source, open_source
@@ -87,8 +87,11 @@ def restore(
     target: str,
     options: RestoreOptions | None = None,
     progress: ProgressCallback | None = None,
+    trace: Trace | None = None,
 ) -> RestoreResult:
     """Restores a snapshot, or the part of it that `options` select, under `target`.
+
+    `trace` is told when which stage worked on a chunk.
 
     Raises:
         SnapshotNotFoundError: nothing is at `source`.
@@ -111,7 +114,7 @@ def restore(
             job = _RestoreJob(snapshot, files, writer, backend, options)
             _check_bounds(job, writer, target)
             writer.prepare(entries)
-            seconds = job.run(progress)
+            seconds = job.run(progress, trace)
             writer.finish()
         finally:
             writer.close()
@@ -232,7 +235,7 @@ class _RestoreJob:
         self.stored_size = sum(self._entry(number).size_compressed for number in self.chunks)
         self.decoded_size = sum(self._entry(number).size_original for number in self.chunks)
 
-    def run(self, progress: ProgressCallback | None) -> dict[str, float]:
+    def run(self, progress: ProgressCallback | None, trace: Trace | None) -> dict[str, float]:
         """Moves every needed chunk from the source into its files; returns busy seconds by stage."""
         entries = [self._entry(number) for number in self.chunks]
         meter = Meter(progress, "restore", self.decoded_size, len(entries))
@@ -241,7 +244,7 @@ class _RestoreJob:
         jobs = _jobs(self.options) + self._backend.extra_jobs
         pairs = chunk_pairs(self.options.memory, largest, jobs)
         stored, contents = (BufferPool(pairs, largest + ALIGNMENT, self._backend.pin) for _ in range(2))
-        pipeline = Pipeline(stored, contents)
+        pipeline = Pipeline(stored, contents, trace=trace)
         fetched = pipeline.stage("fetch", self._fetch, with_buffers(self.chunks, stored))
         decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=min(jobs, pairs))
 
