@@ -420,13 +420,13 @@ def bench(
     parts: Annotated[
         str, typer.Option(metavar="PARTS", help="What to measure: some of rows,chunks,jobs,links.")
     ] = "rows,chunks,jobs,links",
-    repeats: Annotated[int, typer.Option(metavar="N", help="Timed runs of each; medians are shown.")] = 3,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Timed runs of each; medians are shown.")] = 5,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     plot: Annotated[
         str | None, typer.Option(metavar="FILE", help="Draw a picture: FILE.svg, or FILE.html with the tables too.")
     ] = None,
     results: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Keep all of it in DIR as bench-CPU.json, .md, .svg and .html.")
+        str | None, typer.Option(metavar="DIR", help="Keep the results in DIR, as bench-MACHINE.json, .md and .svg.")
     ] = None,
     scratch: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where to write, on the disk to measure; needs 3 GB.")

@@ -299,7 +299,7 @@ def test_results_are_kept_by_machine(record: dict[str, Any], tmp_path: Path) -> 
     publish(record, str(tmp_path / "one.svg"), str(tmp_path / "results"))
     assert (tmp_path / "one.svg").exists()
     names = sorted(path.name for path in (tmp_path / "results").iterdir())
-    assert [name.rpartition(".")[2] for name in names] == ["html", "json", "md", "svg"]
+    assert [name.rpartition(".")[2] for name in names] == ["json", "md", "svg"]
     assert json.loads(next((tmp_path / "results").glob("*.json")).read_text()) == record
 
 

@@ -30,8 +30,8 @@ from dumont_gpu.format import DEFAULT_CHUNK_SIZE, MiB
 
 PARTS: Final = ("rows", "chunks", "jobs", "links")
 _MINOR_SECONDS: Final = 3.0  # a slow peer runs no more once its runs add up to this
-_SETTLE: Final = 0.3  # seconds between a sync and a timed command
-_ROW_SAMPLES: Final = 5  # for each repeat of a job asked for, at least as many samples as this
+_ENOUGH: Final = 24.0  # packs, or restores, are repeated no more once they took that long: two minutes for everything
+_SETTLE: Final = 0.15  # seconds between a sync and a timed command
 Say = Callable[[str], None]
 Record = dict[str, Any]  # ready for JSON
 
@@ -43,7 +43,7 @@ class BenchOptions:
     download: bool = False  # fetch the wheels of the real corpus if they are not there
     device: str = "auto"
     jobs: int = 0  # threads of "all cores"; 0: one per core
-    repeats: int = 3
+    repeats: int = 5
     scratch: Path = Path(tempfile.gettempdir())  # on the disk to measure
     cache: Path | None = None  # of wheels and the corpus that is made of them; None: the user's
     limit: int = ROW_LIMIT  # original bytes of one row
@@ -167,7 +167,7 @@ def _rows(
     rows = []
     for corpus in corpora:
         for row in measure_rows(
-            corpus, repeats=_samples(options), jobs=jobs, device=device, limit=options.limit, say=say
+            corpus, repeats=options.repeats, jobs=jobs, device=device, limit=options.limit, say=say
         ):
             if not row.intact:
                 failures.append(f"{row.corpus} {row.key}: a chunk did not decode to what it was")
@@ -176,13 +176,9 @@ def _rows(
 
 
 def _float_peers(corpora: list[Corpus], options: BenchOptions, failures: list[str]) -> list[Record]:
-    found = [figures for corpus in corpora for figures in measure_float_peers(corpus, _samples(options))]
+    found = [figures for corpus in corpora for figures in measure_float_peers(corpus, options.repeats)]
     failures += [f"{peer.corpus} bf16: {peer.who} gave other bytes" for peer in found if not peer.intact]
     return [asdict(figures) for figures in found]
-
-
-def _samples(options: BenchOptions) -> int:
-    return max(options.repeats, _ROW_SAMPLES) if options.repeats > 1 else 1
 
 
 def _jobs(corpus: Corpus, scratch: Path, options: BenchOptions, failures: list[str], say: Say) -> Record:
@@ -192,6 +188,7 @@ def _jobs(corpus: Corpus, scratch: Path, options: BenchOptions, failures: list[s
         "file_system": file_system(scratch),
         "settle_seconds": _SETTLE,
         "minor_seconds": _MINOR_SECONDS,
+        "enough_seconds": _ENOUGH,
         "figures": [],
     }
     with places(scratch) as room:
@@ -202,6 +199,7 @@ def _jobs(corpus: Corpus, scratch: Path, options: BenchOptions, failures: list[s
             options.repeats,
             with_minor=options.repeats > 1,
             minor_seconds=_MINOR_SECONDS,
+            enough=_ENOUGH,
             settle=_SETTLE,
             say=_titled(say, "jobs"),
         )

@@ -5,6 +5,7 @@ Keep this module's process small and without NumPy: Linux counts a parent's memo
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import tempfile
@@ -86,6 +87,7 @@ class CaseRun:
         room: where archives and restored trees are written.
         repeats: runs of each; the peers called minor stop once theirs add up to `minor_seconds`.
         with_minor: whether those take part at all.
+        enough: seconds after which neither packs nor restores are repeated once more.
         settle: seconds of rest before each timed run, after a sync.
         say: told of each run.
     """
@@ -99,11 +101,13 @@ class CaseRun:
         *,
         with_minor: bool = True,
         minor_seconds: float = MINOR_SECONDS,
+        enough: float = math.inf,
         settle: float = SETTLE,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._case, self._source, self._room, self._repeats = case, source, room, repeats
         self._with_minor, self._minor_seconds, self._settle, self._say = with_minor, minor_seconds, settle, say
+        self._enough = enough
         self._packed: dict[str, Path] = {}  # pack -> the place of its last run
 
     def run(self) -> list[JobFigures]:
@@ -116,7 +120,10 @@ class CaseRun:
         """Each repeat runs every contender once, in an order that rotates."""
         rows = [JobFigures(self._case.name, job, c.name, list(c.commands), c.minor) for c in contenders]
         pairs = list(zip(contenders, rows, strict=True))
+        started = time.monotonic()
         for repeat in range(self._repeats):
+            if repeat and time.monotonic() - started > self._enough:
+                break
             turn = repeat % len(pairs)
             for contender, row in (*pairs[turn:], *pairs[:turn]):
                 row.problem = row.problem or self._reason_to_skip(contender)

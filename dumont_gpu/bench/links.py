@@ -146,7 +146,7 @@ def _restore(snapshot: str, target: Path, rate: float | None, device: str) -> Li
         link_seconds=opened.size * 8 / rate if rate else 0.0,
         local_seconds=seconds,
         chunk_size=CHUNK_SIZE,
-        spans=[(stage, begin - started, end - started) for stage, begin, end in spans],
+        spans=[(stage, round(begin - started, 6), round(end - started, 6)) for stage, begin, end in spans],
     )
 
 

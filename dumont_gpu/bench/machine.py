@@ -37,7 +37,12 @@ def cpu_model() -> str:
 
 def cpu_slug() -> str:
     """Returns the processor's name for use in a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", cpu_model().lower().replace("(r)", "").replace("(tm)", "")).strip("-")
+    return slug(cpu_model().replace("(R)", "").replace("(TM)", ""))
+
+
+def slug(name: str) -> str:
+    """Returns a name with nothing in it but lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def cores() -> int:

@@ -11,7 +11,7 @@ from html import escape
 from statistics import median
 from typing import Any, Final
 
-from dumont_gpu.bench.summary import headline, job_rows, rate, ratio, seed_row
+from dumont_gpu.bench.summary import contention, headline, job_rows, rate, ratio, seed_row
 
 Json = dict[str, Any]
 _WIDTH: Final = 1080
@@ -89,7 +89,7 @@ def _types(record: Json, y: float) -> tuple[list[str], float]:
         out += _dots(title, start, top, width, keys, series, low, high, _thousands)
     made = any(row["generated"] for row in rows.values())
     out += _legend(record, 24, top + len(keys) * _ROW + 44, real[0] if real else "", generated=made)
-    return out, 52 + len(keys) * _ROW + 84
+    return out, 52 + len(keys) * _ROW + 84 + 20 * len(list(contention(record)))
 
 
 def _rates(row: Json | None, repeated: Json | None, task: str, seed: float | None) -> list[tuple[str, float | None]]:
@@ -156,6 +156,8 @@ def _legend(record: Json, x: float, y: float, real: str, *, generated: bool) -> 
         x += 40 + 6.4 * len(text)
     if generated:
         yield _text(x, y, "* generated", "muted")
+    for number, warning in enumerate(contention(record), start=1):
+        yield _text(24, y + 20 * number, warning, "seed")
 
 
 # --- peers ------------------------------------------------------------------------------------------------------------

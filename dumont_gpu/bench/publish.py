@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from dumont_gpu.bench.machine import cpu_slug
+from dumont_gpu.bench.machine import cpu_slug, slug
 from dumont_gpu.bench.page import page
 from dumont_gpu.bench.plot import picture
 from dumont_gpu.bench.text_report import markdown, print_tables
@@ -60,11 +60,15 @@ def publish(record: Record, plot: str | None, results: str | None) -> None:
     if results is not None:
         folder = Path(results)
         folder.mkdir(parents=True, exist_ok=True)
-        name = folder / f"bench-{cpu_slug()}"
-        _write(name.with_name(name.name + ".json"), json.dumps(record, indent=1) + "\n")
-        _write(name.with_name(name.name + ".md"), markdown(record))
-        for suffix, draw in _PICTURES.items():
-            _write(name.with_name(name.name + suffix), draw(record))
+        name = f"bench-{machine_slug(record)}"
+        _write(folder / f"{name}.json", json.dumps(record) + "\n")
+        _write(folder / f"{name}.md", markdown(record))
+        _write(folder / f"{name}.svg", picture(record))
+
+
+def machine_slug(record: Record) -> str:
+    """Returns the names of processor and device for use in a file name."""
+    return "-".join(filter(None, (cpu_slug(), slug(record["device"]["detail"] if record["device"]["name"] else ""))))
 
 
 def _write(path: Path, text: str) -> None:

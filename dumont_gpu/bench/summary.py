@@ -13,7 +13,7 @@ from dumont_gpu.format import MiB
 Json = dict[str, Any]
 _MB: Final = 1e6
 _SEED: Final = {row.key: row for row in ROWS}
-_BUSY: Final = 0.9  # of a core; below, rates say more about other processes than about this one
+_BUSY: Final = 0.85  # of the time; below, rates say more about other processes than about this one
 _PLACES: Final = ("one_core", "all_cores", "device")
 
 
@@ -129,8 +129,8 @@ def _float_table(record: Json) -> Table:
     turns = len(record["float_peers"][0]["encode_seconds"])
     notes = (
         f"The first chunk of the bf16 model, in memory, one core, median of {turns} turns, everyone once in each. Ours "
-        "is given its buffers, as the product's pipeline does; the others allocate their output, which is part of their "
-        "time. Packages that are not installed are left out."
+        "is given its buffers, as the product's pipeline does; the others allocate their output, which is part of "
+        "their time. Packages that are not installed are left out."
     )
     return Table("bf16 weights, other packages, MB/s", notes, header, tuple(lines))
 
@@ -190,7 +190,8 @@ def _job_table(record: Json, job: str) -> Table:
     notes = (
         f"Whole commands on the corpus {jobs['corpus']}: {tree['files']:,} files, {tree['size'] / _MB:.0f} MB, page "
         f"cache warm, on {jobs['file_system']}; medians, everyone once in each repeat, in a rotating order; slow peers "
-        f"stop after {jobs['minor_seconds']:.0f} s. dumont-gpu ends when all is on disk (but --no-sync)"
+        f"stop after {jobs['minor_seconds']:.0f} s, all of them after {jobs['enough_seconds']:.0f} s. "
+        f"dumont-gpu ends when all is on disk (but --no-sync)"
         + ("; what it restored was compared with the original" if job == "restore" else "")
         + "." + "".join(f" {text}." for text in absent)
     )  # fmt: skip
@@ -218,13 +219,22 @@ def _link_table(record: Json) -> Table:
     return Table("Restore over a link", notes, header, tuple(rows))
 
 
+def contention(record: Json) -> Iterator[str]:
+    """Says if other processes had a part of the processor while rows were measured."""
+    for place, title in (("one_core", "one core"), ("all_cores", "all cores")):
+        shares = [row[place]["processor"] for row in record.get("rows", ()) if row[place]]
+        if shares and median(shares) < _BUSY:
+            yield (
+                f"other processes were at work: what was measured on {title} had {_share(median(shares))} of the time "
+                "there, so those rates are too low"
+            )
+
+
 def problems(record: Json) -> Iterator[str]:
     """What must not be overlooked."""
     if not record["device"]["name"]:
         yield f"no GPU columns: {record['device']['detail']}"
-    busy = [row["one_core"]["processor"] for row in record.get("rows", ()) if row["one_core"]]
-    if busy and median(busy) < _BUSY:
-        yield f"others used the processor: one-core work had {100 * median(busy):.0f} % of a core, so rates are too low"
+    yield from contention(record)
     for failure in record["failures"]:
         yield f"FAILED: {failure}"
 
