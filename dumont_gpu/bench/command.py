@@ -29,8 +29,8 @@ from dumont_gpu.errors import DeviceError, UsageError
 from dumont_gpu.format import DEFAULT_CHUNK_SIZE, MiB
 
 PARTS: Final = ("rows", "chunks", "jobs", "links")
-_MINOR_SECONDS: Final = 3.0  # a slow peer runs no more once its runs add up to this
-_ENOUGH: Final = 24.0  # packs, or restores, are repeated no more once they took that long: two minutes for everything
+_MINOR_SECONDS: Final = 2.0  # a slow peer runs no more once its runs add up to this
+_ENOUGH: Final = 30.0  # packs, or restores, are repeated no more once they took that long, slow peers not counted
 _SETTLE: Final = 0.15  # seconds between a sync and a timed command
 Say = Callable[[str], None]
 Record = dict[str, Any]  # ready for JSON

@@ -87,7 +87,7 @@ class CaseRun:
         room: where archives and restored trees are written.
         repeats: runs of each; the peers called minor stop once theirs add up to `minor_seconds`.
         with_minor: whether those take part at all.
-        enough: seconds after which neither packs nor restores are repeated once more.
+        enough: seconds after which packs, or restores, are repeated no more; those of minor peers do not count.
         settle: seconds of rest before each timed run, after a sync.
         say: told of each run.
     """
@@ -122,7 +122,8 @@ class CaseRun:
         pairs = list(zip(contenders, rows, strict=True))
         started = time.monotonic()
         for repeat in range(self._repeats):
-            if repeat and time.monotonic() - started > self._enough:
+            minor = sum(sum(row.seconds) for row in rows if row.minor)
+            if repeat and time.monotonic() - started - minor > self._enough:
                 break
             turn = repeat % len(pairs)
             for contender, row in (*pairs[turn:], *pairs[:turn]):

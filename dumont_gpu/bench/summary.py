@@ -66,6 +66,11 @@ def rate(row: Json, place: str, task: str) -> float | None:
     return float(size / median(rates[f"{task}_seconds"]) / _MB)
 
 
+def times(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    """How many times our seconds they took, by the median of turns: what disturbs a turn disturbs both."""
+    return median(their / our for their, our in zip(theirs, ours, strict=False))
+
+
 def compressors(row: Json) -> str:
     """The codecs that hold at least a tenth of the row, most first."""
     shares = sorted(((original, name) for name, (original, _) in row["codecs"].items()), reverse=True)
@@ -124,7 +129,7 @@ def _float_table(record: Json) -> Table:
         cells = [row["corpus"], row["who"], f"{row['size'] / row['stored_size']:.3f}x"]
         for task in ("encode_seconds", "decode_seconds"):
             seconds = median(row[task])
-            cells += [_number(row["size"] / seconds / _MB), f"{seconds / median(ours[task]):.1f}x"]
+            cells += [_number(row["size"] / seconds / _MB), f"{times(row[task], ours[task]):.1f}x"]
         lines.append(tuple(cells))
     turns = len(record["float_peers"][0]["encode_seconds"])
     notes = (
@@ -180,7 +185,7 @@ def _job_table(record: Json, job: str) -> Table:
     for row in rows:
         seconds = median(row["seconds"])
         cells = [row["contender"], str(len(row["seconds"])), f"{seconds:.2f}"]
-        cells.append(f"{seconds / median(ours['seconds']):.2f}" if ours else "-")
+        cells.append(f"{times(row['seconds'], ours['seconds']):.2f}" if ours else "-")
         if job == "pack":
             cells.append(f"{row['archive_size'] / _MB:.1f}")
             cells.append(f"{row['archive_size'] / ours['archive_size']:.2f}" if ours else "-")
@@ -189,8 +194,8 @@ def _job_table(record: Json, job: str) -> Table:
     absent = sorted({f"{row['contender']}: {row['problem']}" for row in jobs["figures"] if row["problem"]})
     notes = (
         f"Whole commands on the corpus {jobs['corpus']}: {tree['files']:,} files, {tree['size'] / _MB:.0f} MB, page "
-        f"cache warm, on {jobs['file_system']}; medians, everyone once in each repeat, in a rotating order; slow peers "
-        f"stop after {jobs['minor_seconds']:.0f} s, all of them after {jobs['enough_seconds']:.0f} s. "
+        f"cache warm, on {jobs['file_system']}; medians (of ratios: of turns), everyone once in each turn, in a "
+        f"rotating order; slow peers stop after {jobs['minor_seconds']:.0f} s, all of them after {jobs['enough_seconds']:.0f} s. "
         f"dumont-gpu ends when all is on disk (but --no-sync)"
         + ("; what it restored was compared with the original" if job == "restore" else "")
         + "." + "".join(f" {text}." for text in absent)
