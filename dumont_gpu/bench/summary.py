@@ -195,7 +195,8 @@ def _job_table(record: Json, job: str) -> Table:
     notes = (
         f"Whole commands on the corpus {jobs['corpus']}: {tree['files']:,} files, {tree['size'] / _MB:.0f} MB, page "
         f"cache warm, on {jobs['file_system']}; medians (of ratios: of turns), everyone once in each turn, in a "
-        f"rotating order; slow peers stop after {jobs['minor_seconds']:.0f} s, all of them after {jobs['enough_seconds']:.0f} s. "
+        f"rotating order; slow peers stop after {jobs['minor_seconds']:.0f} s, "
+        f"all of them after {jobs['enough_seconds']:.0f} s. "
         f"dumont-gpu ends when all is on disk (but --no-sync)"
         + ("; what it restored was compared with the original" if job == "restore" else "")
         + "." + "".join(f" {text}." for text in absent)
