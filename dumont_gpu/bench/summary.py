@@ -161,12 +161,11 @@ def _chunk_table(record: Json) -> Table:
 
 def _projection_table(record: Json) -> Table:
     found = record["chunks"]
-    header = [
-        "model",
-        "bf16 GB",
-        *(f"ratio of {figures['corpus']}, {figures['ratio']:.3f}x" for figures in found),
-        "RTX 3060",
-    ]
+    header = ["model", "bf16 GB"]
+    for figures in found:
+        weights = ", generated weights" if figures["generated"] else ""
+        header.append(f"ratio of {figures['corpus']}{weights}, {figures['ratio']:.3f}x")
+    header.append("RTX 3060")
     rows = []
     for projection in record["projections"]:
         cells = [projection["model"], f"{projection['gigabytes']:.0f}"]
