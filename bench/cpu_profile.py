@@ -15,8 +15,9 @@ from typing import Any
 
 from blake3 import blake3
 from cpu_jobs import build
-from job_contenders import WORKSPACE
-from places import Places, places
+
+from dumont_gpu.bench.contenders import WORKSPACE
+from dumont_gpu.bench.places import Places, places
 
 PROGRAM = str(Path(sys.executable).parent / "dumont-gpu")
 SIZE = 256 << 20

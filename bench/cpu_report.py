@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
-from tables import rate, share, speedup, table
+from dumont_gpu.bench.tables import rate, share, speedup, table
 
 Json = dict[str, Any]
 MB, MIB = 1e6, 1 << 20

@@ -18,7 +18,8 @@ from typing import Any
 
 from gpu_machine import describe_gpu_machine, device_name, slug
 from gpu_targets import Verdict, ans_rows, best, slowest_stage, speed, verdicts, whole_encodings
-from tables import rate, table
+
+from dumont_gpu.bench.tables import rate, table
 
 Json = dict[str, Any]
 STEPS = ("install", "self_test", "tests", "sanitizer", "kernels", "encode", "copies", "jobs", "packs")

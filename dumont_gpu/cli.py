@@ -453,6 +453,68 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
             print(f"{'ok' if finding.found else '--':3} {finding.what:15} {finding.detail}")
 
 
+@app.command()
+def bench(
+    corpus: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Measure this tree in place of the real files of public wheels.")
+    ] = None,
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download/--offline", help="Fetch those wheels, once, or (the default) never touch the network."
+        ),
+    ] = False,
+    parts: Annotated[
+        str, typer.Option(metavar="PARTS", help="What to measure: some of rows,chunks,jobs,links.")
+    ] = "rows,chunks,jobs,links",
+    repeats: Annotated[int, typer.Option(metavar="N", help="Timed runs of each; medians are shown.")] = 5,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw a picture: FILE.svg, or FILE.html with the tables too.")
+    ] = None,
+    results: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Keep the results in DIR, as bench-MACHINE.json, .md and .svg.")
+    ] = None,
+    scratch: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where to write, on the disk to measure; needs 3 GB.")
+    ] = None,
+    device: Device = "auto",
+    jobs: Jobs = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure speed and size on this machine: by type of file, against other archivers, over links.
+
+    \b
+    dumont-gpu bench
+    dumont-gpu bench --download --plot bench.html
+    dumont-gpu bench --corpus /workspace --parts rows,jobs --json
+    """
+    import tempfile
+
+    from dumont_gpu.bench.command import BenchOptions, run_bench
+    from dumont_gpu.bench.publish import check_picture, progress, publish, show
+
+    check_picture(plot)
+    options = BenchOptions(
+        parts=tuple(part.strip() for part in parts.split(",")),
+        corpus=Path(corpus) if corpus is not None else None,
+        download=download,
+        device=device,
+        jobs=jobs,
+        repeats=repeats,
+        scratch=Path(scratch or tempfile.gettempdir()),
+    )
+    with progress(quiet=quiet) as say:
+        record = run_bench(options, say)
+    if not quiet:
+        show(record, as_json=as_json, as_markdown=markdown)
+    publish(record, plot, results)
+    if record["failures"]:
+        raise DumontError(f"not intact: {'; '.join(record['failures'])}")
+
+
 def _network(connections: int, limit_rate: str) -> Any:
     from dumont_gpu.sizes import parse_size
     from dumont_gpu.storage import NetworkOptions

@@ -50,7 +50,7 @@ _READERS: Final = 2  # one opens small files while the other reads a large one
 _NOT_REGULAR: Final = "is no regular file any more"
 _SHORT: Final = "became shorter while it was packed"
 _READ_PROBLEMS: Final = {native.NOT_REGULAR: _NOT_REGULAR, native.SHORT: _SHORT}
-_GAIN: Final = 0.99  # a chunk that does not shrink below this is stored: decoding it would buy nothing
+GAIN: Final = 0.99  # a chunk that does not shrink below this is stored: decoding it would buy nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +347,7 @@ class _SnapshotWriter:
         ]
         size = 0
         if planned.codec.id != RAW.id:
-            size = self.backend.encode(planned.codec, chunk, spare.view[: int(planned.size * _GAIN)])
+            size = self.backend.encode(planned.codec, chunk, spare.view[: int(planned.size * GAIN)])
         if size:
             read.buffer.release()
             compressor_id, buffer, stored = planned.codec.id, spare, spare.view[:size]

@@ -18,6 +18,9 @@ _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wa
 T = TypeVar("T")
 In = TypeVar("In")
 Out = TypeVar("Out")
+Trace = Callable[
+    [str, float, float], None
+]  # a stage, and the seconds of `time.perf_counter` it began and ended an item
 
 
 class ClosedError(Exception):
@@ -132,13 +135,15 @@ class Pipeline:
     >>> pipeline.run()
 
     Args:
-        pools: what the items take buffers from.
+        pools: closed when the pipeline fails, so that nobody waits for a buffer.
         cancel: wakes up stages that wait for something else, such as a network; called when the pipeline fails.
+        trace: told when which stage worked on an item; called from its threads.
     """
 
-    def __init__(self, *pools: BufferPool, cancel: Callable[[], None] = lambda: None) -> None:
-        self._pools = pools
-        self._cancel = cancel
+    def __init__(
+        self, *pools: BufferPool, cancel: Callable[[], None] = lambda: None, trace: Trace | None = None
+    ) -> None:
+        self._pools, self._cancel, self._trace = pools, cancel, trace
         self._channels: list[Channel[Any]] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -162,9 +167,11 @@ class Pipeline:
                         break
                     started = time.perf_counter()
                     result = work(item)
-                    elapsed = time.perf_counter() - started
+                    ended = time.perf_counter()
                     with self._lock:
-                        self.seconds[name] += elapsed
+                        self.seconds[name] += ended - started
+                    if self._trace is not None:
+                        self._trace(name, started, ended)
                     if result is not None:
                         results.put(result)
             except ClosedError:

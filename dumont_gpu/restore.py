@@ -22,7 +22,7 @@ from dumont_gpu.globs import matcher
 from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
 from dumont_gpu.manifest import EntryType, Extent, FileEntry, with_new_leaders
 from dumont_gpu.paths import printable
-from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
+from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, Trace, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.resume import remaining
 from dumont_gpu.snapshot import Snapshot, parallel_reads, read_snapshot
@@ -96,10 +96,11 @@ def restore(
     target: str,
     options: RestoreOptions | None = None,
     progress: ProgressCallback | None = None,
+    trace: Trace | None = None,
 ) -> RestoreResult:
     """Restores a snapshot, or the part of it that `options` select, under `target`.
 
-    After an interruption, the same call goes on from what is there.
+    After an interruption, the same call goes on from what is there. `trace` is told when which stage worked on a chunk.
 
     Raises:
         SnapshotNotFoundError: nothing is at `source`.
@@ -126,7 +127,7 @@ def restore(
             if todo:
                 writer.begin()
             writer.prepare(todo)
-            seconds |= job.run(progress)
+            seconds |= job.run(progress, trace)
             writer.finish()
         finally:
             writer.close()
@@ -286,7 +287,7 @@ class _RestoreJob:
         self.stored_size = sum(self._entry(number).size_compressed for number in self.chunks)
         self.decoded_size = sum(self._entry(number).size_original for number in self.chunks)
 
-    def run(self, progress: ProgressCallback | None) -> dict[str, float]:
+    def run(self, progress: ProgressCallback | None, trace: Trace | None) -> dict[str, float]:
         """Moves every needed chunk from the source into its files; returns busy seconds by stage."""
         entries = [self._entry(number) for number in self.chunks]
         meter = Meter(progress, "restore", self.decoded_size, len(entries))
@@ -295,7 +296,7 @@ class _RestoreJob:
         jobs = _jobs(self.options) + self._backend.extra_jobs
         pairs = chunk_pairs(self.options.memory, largest, jobs)
         stored, contents = (BufferPool(pairs, largest + ALIGNMENT, self._backend.pin) for _ in range(2))
-        pipeline = Pipeline(stored, contents, cancel=self._snapshot.source.cancel)
+        pipeline = Pipeline(stored, contents, cancel=self._snapshot.source.cancel, trace=trace)
         fetched = pipeline.stage(
             "fetch", self._fetch, with_buffers(self.chunks, stored), threads=parallel_reads(self._snapshot.source)
         )

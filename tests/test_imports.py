@@ -23,7 +23,7 @@ LAYERS = [
     ["planner", "backends", "resume"],
     ["pack", "restore", "doctor"],
     ["verify"],
-    ["snapshot_service", "render", "report"],
+    ["snapshot_service", "render", "report", "bench"],
     ["cli"],
     ["__main__"],
 ]

@@ -243,7 +243,9 @@ def test_every_component_is_opened_from_its_parent_without_following(
 
 def test_tarfile_is_not_used() -> None:
     package = Path(dumont_gpu.__file__).parent
-    assert not [path for path in package.rglob("*.py") if "tarfile" in path.read_text() or "shutil" in path.read_text()]
+    # The benchmark makes and removes trees of its own; the layers (test_imports.py) keep it out of every job.
+    modules = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] != "bench"]
+    assert not [path for path in modules if "tarfile" in path.read_text() or "shutil" in path.read_text()]
 
 
 # --- swapped while it runs --------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dumont_gpu.errors import DumontError
+
 
 @dataclass(frozen=True, slots=True)
 class Contender:
@@ -92,6 +94,14 @@ SMALL_FILES = Case(
     (DUMONT_RESTORE, DUMONT_NO_SYNC, TAR_ZSTD_RESTORE, TAR_RESTORE, COPY, COPY_SYNC),
 )
 
+# What `dumont-gpu bench` runs: the corpus, in less time.
+COMMAND = Case(
+    "corpus",
+    (DUMONT_PACK, TAR_ZSTD_PACK, TAR_LZ4_PACK, RESTIC_PACK, BORG_PACK, SQUASHFS_PACK),
+    (DUMONT_RESTORE, DUMONT_NO_SYNC, TAR_ZSTD_RESTORE, TAR_LZ4_RESTORE, COPY,
+     RESTIC_RESTORE, BORG_RESTORE, SQUASHFS_RESTORE),
+)  # fmt: skip
+
 
 def command_line(command: str, paths: Mapping[str, Path]) -> list[str]:
     """Splits `command` and puts `paths` in; `dumont-gpu` is the one of the Python that runs this."""
@@ -104,5 +114,5 @@ def _dumont() -> str:
     beside = Path(sys.executable).parent / "dumont-gpu"
     found = str(beside) if beside.exists() else shutil.which("dumont-gpu")
     if not found:
-        raise SystemExit("dumont-gpu is not installed: pip install .")
+        raise DumontError("there is no dumont-gpu command beside this Python: pip install dumont-gpu")
     return found

@@ -1,0 +1,101 @@
+"""Describes the machine and its tools, without a path that means something only here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+
+PACKAGES = ("dumont-gpu", "lz4", "numpy", "typer", "zipnn", "zstandard")
+VERSION_FLAGS = {
+    "borg": "--version",
+    "cp": "--version",
+    "lz4": "--version",
+    "mksquashfs": "-version",
+    "restic": "version",
+    "sync": "--version",
+    "tar": "--version",
+    "unsquashfs": "-version",
+    "zstd": "--version",
+}
+
+
+def cpu_model() -> str:
+    """Returns the processor's name as the kernel gives it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "Model", "cpu model"):
+            return value.strip()
+    return platform.machine()  # aarch64 kernels name no model
+
+
+def cpu_slug() -> str:
+    """Returns the processor's name for use in a file name."""
+    return slug(cpu_model().replace("(R)", "").replace("(TM)", ""))
+
+
+def slug(name: str) -> str:
+    """Returns a name with nothing in it but lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def file_system(place: Path) -> str:
+    """Returns the type of the file system that `place` lies on."""
+    mounts = []
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, mount_point, kind, *_ = line.split(" ")
+        mounts.append((mount_point.encode().decode("unicode_escape"), kind))
+    resolved = place.resolve()
+    inside = [(len(Path(point).parts), kind) for point, kind in mounts if resolved.is_relative_to(point)]
+    return max(inside, default=(0, "unknown"))[1]
+
+
+def describe(tools: Iterable[str] = ()) -> dict[str, str]:
+    """Returns what a reader needs to judge figures from this machine; `tools` are commands."""
+    from dumont_gpu import native
+
+    found = {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "CPU": f"{cpu_model()}, {cores()} cores, {native.cpu_path()} kernels",
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.1f} GiB",
+        "load before": f"{os.getloadavg()[0]:.2f} (average of one minute)",
+        "kernel": f"{platform.system()} {platform.release()}, transparent huge pages: {_huge_pages()}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "packages": ", ".join(f"{name} {version}" for name in PACKAGES if (version := _package(name))),
+    }
+    versions = ", ".join(f"{tool} {_tool_version(tool)}" for tool in sorted(set(tools)) if shutil.which(tool))
+    return found | ({"tools": versions} if versions else {})
+
+
+def _huge_pages() -> str:
+    try:
+        choices = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except OSError:
+        return "none"
+    return choices.partition("[")[2].partition("]")[0]
+
+
+def _package(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _tool_version(tool: str) -> str:
+    if tool not in VERSION_FLAGS:
+        return "(version unknown)"
+    done = subprocess.run([tool, VERSION_FLAGS[tool]], capture_output=True, text=True, check=False)
+    found = re.search(r"\d+\.\d+(\.\d+)*", done.stdout + done.stderr)
+    return found[0] if found else "(version unknown)"

@@ -1,0 +1,76 @@
+"""Shows a benchmark's record, and keeps it: the one place that knows every form it is told in."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from dumont_gpu.bench.machine import cpu_slug, slug
+from dumont_gpu.bench.page import page
+from dumont_gpu.bench.plot import picture
+from dumont_gpu.bench.text_report import markdown, print_tables
+from dumont_gpu.errors import UsageError
+
+Record = dict[str, Any]
+_PICTURES: Final[dict[str, Callable[[Record], str]]] = {".svg": picture, ".html": page}
+
+
+def check_picture(plot: str | None) -> None:
+    """Refuses a kind of picture that cannot be drawn, before anything is measured.
+
+    Raises:
+        UsageError: it is none of the known kinds.
+    """
+    if plot is not None and Path(plot).suffix not in _PICTURES:
+        raise UsageError(f"--plot {plot}: name a file that ends in {' or '.join(_PICTURES)}")
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """What says, on stderr, what is being measured: a line that changes on a terminal, lines of a log elsewhere."""
+    if quiet:
+        yield lambda text: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status("bench", spinner="line") as status:
+            yield lambda text: status.update(f"bench: {text}")
+    else:
+        yield lambda text: print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def show(record: Record, *, as_json: bool, as_markdown: bool) -> None:
+    """Prints the record on stdout."""
+    if as_json:
+        print(json.dumps({"type": "summary", **record}))
+    elif as_markdown:
+        print(markdown(record), end="")
+    else:
+        print_tables(record)
+
+
+def publish(record: Record, plot: str | None, results: str | None) -> None:
+    """Writes the picture that was asked for, and everything into the folder of results."""
+    if plot is not None:
+        _write(Path(plot), _PICTURES[Path(plot).suffix](record))
+    if results is not None:
+        folder = Path(results)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"bench-{machine_slug(record)}"
+        _write(folder / f"{name}.json", json.dumps(record) + "\n")
+        _write(folder / f"{name}.md", markdown(record))
+        _write(folder / f"{name}.svg", picture(record))
+
+
+def machine_slug(record: Record) -> str:
+    """Returns the names of processor and device for use in a file name."""
+    return "-".join(filter(None, (cpu_slug(), slug(record["device"]["detail"] if record["device"]["name"] else ""))))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    print(f"written: {path}", file=sys.stderr)
