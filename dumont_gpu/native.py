@@ -298,6 +298,12 @@ def _records(layout: struct.Struct, files: Sequence[NewFile] | Sequence[OldFile]
     return bytes(names), bytes(records)
 
 
+def spoil(view: memoryview) -> None:
+    """Overwrites every byte, without holding the GIL, so that what was there cannot pass for what is to come."""
+    with _address(view, writable=True) as start:
+        ctypes.memset(start, 0xA5, len(view))
+
+
 def copy(to: memoryview, source: memoryview) -> None:
     """Copies `source` to the start of `to` without holding the GIL, as a slice assignment would."""
     with _address(to, writable=True) as target, _address(source) as start:

@@ -355,3 +355,20 @@ def test_device_that_decodes_to_other_bytes_is_not_used(device: AnyDevice) -> No
         assert out == BF16
     assert "other bytes" in backend.name
     backend.close()
+
+
+def test_device_that_writes_nothing_does_not_seem_to_agree(device: EmulatedDevice) -> None:
+    """The CPU's bytes lie in the output already when a trial asks the device."""
+
+    class Idle(CudaBackend):
+        def decode(self, compressor_id: int, stored: memoryview, out: memoryview) -> None:
+            pass
+
+    backend = AutoBackend(Idle(device, minimum=0), jobs=2)
+    backend.prepare(1 * MiB, decode=True)
+    for _ in range(2):
+        out = memoryview(bytearray(len(BF16)))
+        backend.decode(3, encoded(ZipNN(Dtype.BF16), BF16), out)
+        assert out == BF16
+    assert "other bytes" in backend.name
+    backend.close()
