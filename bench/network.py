@@ -19,20 +19,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 from compare_trees import differences
 
+from dumont_gpu.bench.places import Places, give_space_back, places
+
 PROGRAM = str(Path(sys.executable).parent / "dumont-gpu")
 PORT = 8791
+Contenders = dict[str, Callable[[Path], "list[str] | str"]]  # the command that fills a directory, which is also its own
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[str]:
-    """Serves `folder`; yields its address. The log counts the bytes of every answer."""
+def nginx(folder: Path) -> Iterator[None]:
+    """Serves `folder` at PORT. The log counts the bytes of every answer."""
     work = Path(tempfile.mkdtemp(prefix="dumont-nginx-"))
     (work / "nginx.conf").write_text(
         f"""
@@ -49,7 +52,7 @@ def nginx(folder: Path) -> Iterator[str]:
     process = subprocess.Popen([program, "-c", f"{work}/nginx.conf"], stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.5)
-        yield f"http://127.0.0.1:{PORT}"
+        yield
     finally:
         process.terminate()
         process.wait()
@@ -61,7 +64,6 @@ def restore(source: str, target: Path, *options: str) -> list[str]:
 
 
 def timed(command: list[str] | str, target: Path) -> float:
-    shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, shell=isinstance(command, str), cwd=target)
@@ -93,39 +95,38 @@ def kills(snapshot: Path, count: int, work: Path) -> None:
     print(f"bytes sent beyond the snapshot: median {median(excess) / 1e6:.0f} MB, at most {max(excess) / 1e6:.0f} MB")
 
 
-def compare(snapshot: Path, work: Path, others: dict[str, str | list[str]], repeats: int) -> None:
-    target = work / "target"
+def compare(snapshot: Path, room: Places, others: Contenders, repeats: int) -> None:
     url = f"http://127.0.0.1:{PORT}/{snapshot.name}"
     size = snapshot.stat().st_size
-    contenders = {
-        "dumont-gpu restore URL": restore(url, target),
-        "curl, the bytes alone": f"curl -sS {url} -o /dev/null",
+    contenders: Contenders = {
+        "dumont-gpu restore URL": lambda target: restore(url, target),
+        "curl, the bytes alone": lambda target: f"curl -sS {url} -o /dev/null",
     }
     runs: dict[str, list[float]] = {}
     for _ in range(repeats):
         for name, command in (contenders | others).items():
-            runs.setdefault(name, []).append(timed(command, target))
+            target = room.new() / "target"
+            runs.setdefault(name, []).append(timed(command(target), target))
+            give_space_back(target)
     for name, seconds in runs.items():
         print(f"{name:45} {median(seconds):7.2f} s  (of {repeats}: {', '.join(f'{s:.2f}' for s in seconds)})")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
     print(f"{size / 1e6:.0f} MB; peak memory of a child {peak} MiB")
 
 
-def link(snapshot: Path, work: Path, rate: str, tar: Path | None, repeats: int) -> None:
-    """In a network of its own, whose loopback has this rate."""
+def aria2(tar: Path) -> Contenders:
+    url = f"http://127.0.0.1:{PORT}/{tar.name}"
+    command = f"aria2c -q -x16 -s16 -o peer.tar.zst {url} && tar -xf peer.tar.zst -I zstd"
+    return {"aria2c -x16, then zstd -d | tar x": lambda target: command}
+
+
+def enter_link(rate: str) -> None:
+    """Starts this program again in a network of its own, whose loopback has this rate."""
     if "DUMONT_LINK" not in os.environ:
         os.environ["DUMONT_LINK"] = "1"
         os.execvp("unshare", ["unshare", "-n", sys.executable, *sys.argv])
     for command in ("ip link set lo up mtu 1500", f"tc qdisc add dev lo root tbf rate {rate} burst 256k latency 50ms"):
         subprocess.run(command.split(), check=True)
-    others: dict[str, str | list[str]] = {}
-    with nginx(snapshot.parent) as url:
-        if tar is not None:
-            others["aria2c -x16, then zstd -d | tar x"] = (
-                f"aria2c -q -x16 -s16 -d {work} -o peer.tar.zst --allow-overwrite=true {url}/{tar.name}"
-                f" && tar -xf {work}/peer.tar.zst -I zstd && rm {work}/peer.tar.zst"
-            )
-        compare(snapshot, work, others, repeats)
 
 
 def main() -> None:
@@ -136,21 +137,19 @@ def main() -> None:
     parser.add_argument("--rate", default="1gbit")
     parser.add_argument("--tar", type=Path, help="the same tree as .tar.zst, in the folder of the snapshot")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dumont-network")
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="for restored trees")
     given = parser.parse_args()
     snapshot = given.snapshot.resolve()
-    local: dict[str, str | list[str]] = {"dumont-gpu restore PATH": restore(str(snapshot), given.work / "target")}
-    try:
-        if given.what == "link":
-            link(snapshot, given.work, given.rate, given.tar, given.repeats)
+    if given.what == "link":
+        enter_link(given.rate)
+    with places(given.scratch) as room, nginx(snapshot.parent):
+        if given.what == "kills":
+            kills(snapshot, given.count, room.new())
+        elif given.what == "link":
+            compare(snapshot, room, aria2(given.tar) if given.tar else {}, given.repeats)
         else:
-            with nginx(snapshot.parent):
-                if given.what == "kills":
-                    kills(snapshot, given.count, given.work)
-                else:
-                    compare(snapshot, given.work, local, given.repeats)
-    finally:
-        shutil.rmtree(given.work, ignore_errors=True)
+            local: Contenders = {"dumont-gpu restore PATH": lambda target: restore(str(snapshot), target)}
+            compare(snapshot, room, local, given.repeats)
 
 
 if __name__ == "__main__":

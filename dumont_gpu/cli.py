@@ -49,7 +49,7 @@ GpuMemory = Annotated[
     str, typer.Option(metavar="SIZE", help="Device memory to take at most; half of what is free if not given.")
 ]
 Connections = Annotated[
-    int, typer.Option(min=0, max=64, metavar="N", help="Use N connections; 0: 16, and more if that helps.")
+    int, typer.Option(min=0, max=64, metavar="N", help="Use N connections; 0: 16 (4 nearby), and more if that helps.")
 ]
 LimitRate = Annotated[
     str, typer.Option("--limit-rate", metavar="SIZE", help="Bytes per second to download, at most; 0: no limit.")

@@ -16,11 +16,11 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def chunk_pairs(memory: int, chunk_size: int, jobs: int) -> int:
+def chunk_pairs(memory: int, chunk_size: int, jobs: int, others: int = 1) -> int:
     """Returns how many chunks may be in memory at once, each as original and as stored bytes.
 
-    One per job and one that is read or written meanwhile: more would only be more fresh pages, which cost 0.5 s per
-    GiB.
+    One per job and `others` that are read or written meanwhile: more would only be more fresh pages, which cost 0.5 s
+    per GiB.
 
     Raises:
         UsageError: not even one fits.
@@ -28,4 +28,4 @@ def chunk_pairs(memory: int, chunk_size: int, jobs: int) -> int:
     pairs = memory // (2 * chunk_size)
     if not pairs:
         raise UsageError(f"this snapshot needs --memory of at least {2 * chunk_size // MiB + 1}MiB")
-    return min(pairs, jobs + 1)
+    return min(pairs, jobs + others)

@@ -134,6 +134,15 @@ class Pipeline:
     >>> pipeline.stage("write", write, loaded, threads=2)
     >>> pipeline.run()
 
+    Or, where the first stage need not wait until everything is known that the others need:
+
+    >>> with Pipeline() as pipeline:
+    >>>     loaded = pipeline.stage("read", read, chunks)
+    >>>     pipeline.start()
+    >>>     ...  # find out what `write` needs
+    >>>     pipeline.stage("write", write, loaded, threads=2)
+    >>>     pipeline.run()
+
     Args:
         pools: closed when the pipeline fails, so that nobody waits for a buffer.
         cancel: wakes up stages that wait for something else, such as a network; called when the pipeline fails.
@@ -152,8 +161,20 @@ class Pipeline:
         self._ended = 0  # threads
         self.seconds: dict[str, float] = {}  # busy time by stage, summed over its threads
 
-    def stage(self, name: str, work: Callable[[In], Out], items: Iterable[In], threads: int = 1) -> Iterable[Out]:
-        """Adds a stage that turns each of `items` into one result; returns the results, for the next stage."""
+    def add_pools(self, *pools: BufferPool) -> None:
+        """Closes these, too, when the pipeline fails."""
+        self._pools += pools
+
+    def items(self, capacity: int) -> Channel[Any]:
+        """Returns a channel for the items of a first stage that are not all known yet."""
+        channel: Channel[Any] = Channel(capacity)
+        self._channels.append(channel)
+        return channel
+
+    def stage(
+        self, name: str, work: Callable[[In], Out | None], items: Iterable[In], threads: int = 1
+    ) -> Iterable[Out]:
+        """Adds a stage that turns each of `items` into one result, or none; returns them, for the next stage."""
         source = _Shared(items)
         results: Channel[Out] = Channel(capacity=2 * threads)
         running = [threads]
@@ -193,20 +214,30 @@ class Pipeline:
             self._threads.append(threading.Thread(target=loop, name=f"dumont-{name}-{number}"))
         return results
 
+    def start(self) -> None:
+        """Starts the stages that there are; more may be added. Within a `with` block, which ends them if it fails."""
+        for thread in self._threads:
+            if thread.ident is None:
+                thread.start()
+
     def run(self) -> None:
         """Runs until the items are used up, or raises the first error of any stage once every thread has ended."""
-        try:
-            for thread in self._threads:
-                thread.start()
+        with self:
+            self.start()
             self._wait()
-        except BaseException as error:  # a signal, or a thread that cannot start
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and error is not self._error:  # the block failed: a signal, a thread that cannot start
             self._fail(error)
             self._wait()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
-        if self._error is not None:
-            raise self._error
+        if self._error is not None and self._error is not error:
+            raise self._error from None
 
     def _wait(self) -> None:
         """Waits until every started thread is about to end.

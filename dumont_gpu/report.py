@@ -9,19 +9,21 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dumont_gpu.codecs import CODECS
 from dumont_gpu.globs import matcher
 from dumont_gpu.manifest import EntryType, FileEntry
-from dumont_gpu.pack import PackOptions, PackPlan, PackResult
 from dumont_gpu.paths import printable
-from dumont_gpu.restore import RestoreOptions, RestorePlan, RestoreResult
 from dumont_gpu.sizes import format_size, one_line
 from dumont_gpu.snapshot import Snapshot, read_snapshot
 from dumont_gpu.storage import NetworkOptions, open_source
-from dumont_gpu.tree.scan import Problem
-from dumont_gpu.verify import VerifyResult
+
+if TYPE_CHECKING:  # one command needs one of them, and each costs milliseconds
+    from dumont_gpu.pack import PackOptions, PackPlan, PackResult
+    from dumont_gpu.restore import RestoreOptions, RestorePlan, RestoreResult
+    from dumont_gpu.tree.scan import Problem
+    from dumont_gpu.verify import VerifyResult
 
 _CODEC_NAMES = {codec.id: codec.name for codec in CODECS}
 _TYPE_LETTERS = {EntryType.FILE: "-", EntryType.DIR: "d", EntryType.SYMLINK: "l", EntryType.HARDLINK: "h"}

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,15 +17,23 @@ from dumont_gpu.codecs import Raw
 from dumont_gpu.digests import Digest
 from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
-from dumont_gpu.format import ChunkEntry, align_up
+from dumont_gpu.format import KiB, align_up
 from dumont_gpu.globs import matcher
 from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
 from dumont_gpu.manifest import EntryType, Extent, FileEntry, with_new_leaders
 from dumont_gpu.paths import printable
-from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, Trace, with_buffers
+from dumont_gpu.pipeline import Buffer, BufferPool, Channel, Pipeline, Trace, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.resume import remaining
-from dumont_gpu.snapshot import Snapshot, parallel_reads, read_snapshot
+from dumont_gpu.snapshot import (
+    Snapshot,
+    SnapshotIndex,
+    parallel_reads,
+    read_index,
+    read_into,
+    read_manifest,
+    read_snapshot,
+)
 from dumont_gpu.storage import NetworkOptions, Source, open_source
 from dumont_gpu.tree.existing import Overwrite
 from dumont_gpu.tree.handles import split
@@ -35,6 +43,7 @@ from dumont_gpu.tree.place import PlaceOptions, TreeWriter
 RAW: Final = Raw()
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
 _PLACE_THREADS: Final = 2  # one writes while another waits for the disk
+_COST_OF_FILE: Final = 64 * KiB  # creating one takes as long as handling so many bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +124,28 @@ def restore(
     backend = select_backend(options.device, _jobs(options), options.gpu_memory)
     opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
-        snapshot = read_snapshot(opened, options.expect)
-        selected = _select(snapshot, options)
-        journal, names = _journal(snapshot, options), _journal_names(snapshot)
-        writer = TreeWriter(target, _place_options(options), journal, snapshot.manifest.root, names)
-        try:
-            entries = writer.resolve(selected)
-            todo, seconds = _what_remains(entries, snapshot, writer, options, progress)
-            job = _RestoreJob(snapshot, _files(todo), writer, backend, options)
-            _check_bounds(job, writer, target)
-            if todo:
-                writer.begin()
-            writer.prepare(todo)
-            seconds |= job.run(progress, trace)
-            writer.finish()
-        finally:
-            writer.close()
+        index = read_index(opened, options.expect)
+        with Pipeline(cancel=opened.cancel, trace=trace) as pipeline:
+            job = _RestoreJob(index, backend, options, pipeline)
+            if _needs_every_chunk(target, options):
+                job.fetch_ahead()
+            snapshot = read_manifest(index)
+            selected = _select(snapshot, options)
+            journal, names = _journal(snapshot, options), _journal_names(snapshot)
+            writer = TreeWriter(target, _place_options(options), journal, snapshot.manifest.root, names)
+            try:
+                entries = writer.resolve(selected)
+                todo, seconds = _what_remains(entries, snapshot, writer, options, progress)
+                job.plan(snapshot, _files(todo))
+                _check_bounds(job, writer, target)
+                if todo:
+                    writer.begin()
+                job.decode()
+                writer.prepare(todo)
+                seconds |= job.place(writer, progress)
+                writer.finish()
+            finally:
+                writer.close()
     except OSError as error:
         place = os.fsdecode(error.filename) if error.filename else target
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
@@ -224,6 +239,16 @@ def _what_remains(
     return [entry for entry in todo if entry is not None], {"check": seconds}
 
 
+def _needs_every_chunk(target: str, options: RestoreOptions) -> bool:
+    """Whether that is certain before the manifest is read: nothing is left out, and nothing can be there already."""
+    if options.include or options.exclude:
+        return False
+    try:
+        return not os.listdir(target)
+    except OSError as error:
+        return error.errno == errno.ENOENT
+
+
 def _select(snapshot: Snapshot, options: RestoreOptions) -> list[FileEntry]:
     """The entries that include and exclude patterns leave, with the directories they lie in."""
     entries = snapshot.manifest.entries
@@ -269,63 +294,105 @@ class _LoadedChunk:
 
 
 class _RestoreJob:
-    """The stages of a restore: fetch, check and decode, place."""
+    """The stages of a restore: fetch, check and decode, place. Each begins as soon as is known what it needs.
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        files: Sequence[FileEntry],
-        writer: TreeWriter,
-        backend: Backend,
-        options: RestoreOptions,
-    ) -> None:
-        self._snapshot, self._writer, self._backend = snapshot, writer, backend
-        self.files, self.options = files, options
+    >>> job.fetch_ahead()      # if every chunk is needed: the first ones come while the manifest is read
+    >>> job.plan(snapshot, files)
+    >>> job.decode()           # they are decoded while directories are created
+    >>> job.place(writer, progress)
+    """
+
+    def __init__(self, index: SnapshotIndex, backend: Backend, options: RestoreOptions, pipeline: Pipeline) -> None:
+        self._source, self._entries = index.source, index.chunks
+        self._backend, self.options, self._pipeline = backend, options, pipeline
+        self._jobs = _jobs(options) + backend.extra_jobs
+        self._numbers: Channel[int] = pipeline.items(
+            capacity=len(index.chunks)
+        )  # of chunks, in the order to fetch them
+        self._ahead: Sequence[int] = ()
+        self._stored: BufferPool | None = None
+        self._fetched: Iterable[_LoadedChunk] = ()
+
+    def fetch_ahead(self) -> None:
+        """Begins to fetch the first chunks, as many as memory holds, before anything is known about them."""
+        numbers = range(len(self._entries))
+        stored = self._begin(numbers)
+        self._ahead = numbers[: stored.count]
+        for number in self._ahead:
+            self._numbers.put(number)
+
+    def plan(self, snapshot: Snapshot, files: Sequence[FileEntry]) -> None:
+        """Finds out which chunks `files` need."""
+        self._snapshot, self.files = snapshot, files
         self._places = places_by_chunk(files)
-        # Chunks of many small files take longest to place: they come first, and the others go on beside them.
-        self.chunks = sorted(self._places, key=lambda number: (-len(self._places[number]), number))
-        self.stored_size = sum(self._entry(number).size_compressed for number in self.chunks)
-        self.decoded_size = sum(self._entry(number).size_original for number in self.chunks)
+        self.chunks = sorted(self._places, key=self._cost, reverse=True)
+        self.stored_size = sum(self._entries[number].size_compressed for number in self.chunks)
+        self.decoded_size = sum(self._entries[number].size_original for number in self.chunks)
 
-    def run(self, progress: ProgressCallback | None, trace: Trace | None) -> dict[str, float]:
-        """Moves every needed chunk from the source into its files; returns busy seconds by stage."""
-        entries = [self._entry(number) for number in self.chunks]
-        meter = Meter(progress, "restore", self.decoded_size, len(entries))
-        largest = max((entry.size_original for entry in entries), default=1)
-        self._backend.prepare(largest, decode=True)
-        jobs = _jobs(self.options) + self._backend.extra_jobs
-        pairs = chunk_pairs(self.options.memory, largest, jobs)
-        stored, contents = (BufferPool(pairs, largest + ALIGNMENT, self._backend.pin) for _ in range(2))
-        pipeline = Pipeline(stored, contents, cancel=self._snapshot.source.cancel, trace=trace)
-        fetched = pipeline.stage(
-            "fetch", self._fetch, with_buffers(self.chunks, stored), threads=parallel_reads(self._snapshot.source)
+    def decode(self) -> None:
+        """Begins to fetch the other chunks and to decode all of them."""
+        stored = self._stored or self._begin(self.chunks)
+        for number in self.chunks:
+            if number not in self._ahead:
+                self._numbers.put(number)
+        self._numbers.finish()
+        contents = BufferPool(stored.count, stored.size, self._backend.pin)
+        self._pipeline.add_pools(contents)
+        self._decoded = self._pipeline.stage(
+            "decode", self._decode, with_buffers(self._fetched, contents), threads=min(self._jobs, contents.count)
         )
-        decoded = pipeline.stage("decode", self._decode, with_buffers(fetched, contents), threads=min(jobs, pairs))
+        self._pipeline.start()
+
+    def place(self, writer: TreeWriter, progress: ProgressCallback | None) -> dict[str, float]:
+        """Moves every chunk into its files; returns busy seconds by stage."""
+        meter = Meter(progress, "restore", self.decoded_size, len(self.chunks))
 
         def place(chunk: _LoadedChunk) -> None:
-            self._place(chunk)
-            meter.add(self._entry(chunk.number).size_original)
+            self._place(chunk, writer)
+            meter.add(self._entries[chunk.number].size_original)
 
-        pipeline.stage("place", place, decoded, threads=_PLACE_THREADS)
-        pipeline.run()
-        return pipeline.seconds
+        self._pipeline.stage("place", place, self._decoded, threads=_PLACE_THREADS)
+        self._pipeline.run()
+        return self._pipeline.seconds
+
+    def _begin(self, numbers: Sequence[int]) -> BufferPool:
+        """Starts the threads that fetch, into buffers that hold any of these chunks."""
+        largest = max((self._entries[number].size_original for number in numbers), default=1)
+        self._backend.prepare(largest, decode=True)
+        pairs = chunk_pairs(self.options.memory, largest, self._jobs, others=2 if self._source.remote else 1)
+        self._stored = BufferPool(pairs, largest + ALIGNMENT, self._backend.pin)
+        self._pipeline.add_pools(self._stored)
+        self._fetched = self._pipeline.stage(
+            "fetch", self._fetch, with_buffers(self._numbers, self._stored), threads=parallel_reads(self._source)
+        )
+        self._pipeline.start()
+        return self._stored
+
+    def _cost(self, number: int) -> int:
+        """What takes long comes first, so that the threads end together, soon after the last byte has come."""
+        return self._entries[number].size_original + _COST_OF_FILE * len(self._places[number])
 
     def _fetch(self, item: tuple[int, Buffer]) -> _LoadedChunk:
         number, buffer = item
-        shift = self._shift(number) if self._entry(number).compressor_id == RAW.id else 0
-        stored = buffer.view[shift : shift + self._entry(number).size_compressed]
-        self._snapshot.read_chunk(number, stored)
+        entry = self._entries[number]
+        shift = self._shift(number) if entry.compressor_id == RAW.id and number not in self._ahead else 0
+        stored = buffer.view[shift : shift + entry.size_compressed]
+        read_into(self._source, entry.offset, stored)
         return _LoadedChunk(number, buffer, stored)
 
-    def _decode(self, item: tuple[_LoadedChunk, Buffer]) -> _LoadedChunk:
+    def _decode(self, item: tuple[_LoadedChunk, Buffer]) -> _LoadedChunk | None:
         chunk, spare = item
+        if chunk.number not in self._places:  # fetched ahead, but no file is in it
+            chunk.buffer.release()
+            spare.release()
+            return None
         try:
             return self._check_and_decode(chunk, spare)
         except DamagedError as error:
-            raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
+            raise DamagedError(f"{self._source.location}: chunk {chunk.number}: {error}") from None
 
     def _check_and_decode(self, chunk: _LoadedChunk, spare: Buffer) -> _LoadedChunk:
-        entry = self._entry(chunk.number)
+        entry = self._entries[chunk.number]
         self._snapshot.check_chunk(chunk.number, chunk.content)
         if entry.compressor_id == RAW.id and len(chunk.content) == entry.size_original:
             spare.release()
@@ -339,7 +406,7 @@ class _RestoreJob:
             check_content(chunk.content, self._places[chunk.number], self._snapshot.digest)
         return chunk
 
-    def _place(self, chunk: _LoadedChunk) -> None:
+    def _place(self, chunk: _LoadedChunk, writer: TreeWriter) -> None:
         small: dict[str, list[tuple[FileEntry, int]]] = defaultdict(list)  # directory -> whole files, offsets in chunk
         for file, extents in self._places[chunk.number]:
             if extents[0].length == file.size < DIRECT_MINIMUM:
@@ -349,9 +416,9 @@ class _RestoreJob:
                 (extent.file_offset, chunk.content[extent.chunk_offset : extent.chunk_offset + extent.length])
                 for extent in extents
             ]
-            self._writer.write(file, pieces)
+            writer.write(file, pieces)
         for folder, files in small.items():
-            self._writer.write_small(folder, files, chunk.content)
+            writer.write_small(folder, files, chunk.content)
         chunk.buffer.release()
 
     def _shift(self, number: int) -> int:
@@ -359,9 +426,6 @@ class _RestoreJob:
         extents = (extent for _, extents in self._places[number] for extent in extents)
         largest = max(extents, key=lambda extent: extent.length)
         return shift_for(largest.file_offset, largest.chunk_offset) if largest.length >= DIRECT_MINIMUM else 0
-
-    def _entry(self, number: int) -> ChunkEntry:
-        return self._snapshot.chunks[number]
 
 
 def places_by_chunk(files: Sequence[FileEntry]) -> dict[int, list[tuple[FileEntry, list[Extent]]]]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from dumont_gpu.codecs import Lz4, codec_by_id
 from dumont_gpu.codecs.lz4 import frame_content_size
@@ -18,6 +18,14 @@ from dumont_gpu.storage import Source
 
 ID_PREFIX = "sha256:"
 _REMOTE_READS: Final = 4  # chunks on their way at once: the tail of one overlaps the head of the next
+
+
+class SnapshotIndex(NamedTuple):
+    """A verified header and chunk index, and the source they come from."""
+
+    source: Source
+    header: Header
+    chunks: tuple[ChunkEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,12 @@ class Snapshot:
 
 
 def read_snapshot(source: Source, expect: str | None = None) -> Snapshot:
-    """Reads and verifies everything but the chunks.
+    """Reads and verifies everything but the chunks. Raises as `read_index` and `read_manifest`."""
+    return read_manifest(read_index(source, expect))
+
+
+def read_index(source: Source, expect: str | None = None) -> SnapshotIndex:
+    """Reads and verifies header and index: where the chunks are, but not what is in them.
 
     Args:
         source: the snapshot's bytes.
@@ -72,28 +85,37 @@ def read_snapshot(source: Source, expect: str | None = None) -> Snapshot:
         UsageError: `expect` is no snapshot id.
     """
     with _naming(source):
-        return _read_snapshot(source, expect)
+        header = Header.parse(_read(source, 0, min(HEADER_SIZE, source.size)), source.size)
+        limit = manifest_limit(header)
+        if (
+            header.manifest_size > limit + limit // 128 + 64 * KiB
+        ):  # what LZ4 adds to bytes that do not shrink, and more
+            raise DamagedError(f"a stored manifest of {header.manifest_size} bytes")
+        if expect is not None:
+            _check_id(header, expect)
+        chunks = parse_index(_read(source, HEADER_SIZE, header.index_size), header)
+        for compressor_id in {chunk.compressor_id for chunk in chunks}:
+            codec_by_id(compressor_id)
+        return SnapshotIndex(source, header, chunks)
 
 
-def _read_snapshot(source: Source, expect: str | None) -> Snapshot:
-    header = Header.parse(_read(source, 0, min(HEADER_SIZE, source.size)), source.size)
-    limit = manifest_limit(header)
-    if header.manifest_size > limit + limit // 128 + 64 * KiB:  # what LZ4 adds to bytes that do not shrink, and more
-        raise DamagedError(f"a stored manifest of {header.manifest_size} bytes")
-    if expect is not None:
-        _check_id(header, expect)
-    chunks = parse_index(_read(source, HEADER_SIZE, header.index_size), header)
-    for compressor_id in {chunk.compressor_id for chunk in chunks}:
-        codec_by_id(compressor_id)
-    stored = _read(source, header.manifest_offset, header.manifest_size)
-    if hashlib.sha256(stored).digest() != header.manifest_sha256:
-        raise DamagedError("the manifest does not match its SHA-256")
-    size = frame_content_size(stored)
-    if size > limit:
-        raise DamagedError(f"a manifest of {size} bytes; {header.num_files} entries may have {limit}")
-    data = bytearray(size)
-    Lz4().decode(memoryview(stored), memoryview(data))
-    return Snapshot(source, header, chunks, parse_manifest(data, header, chunks), digest_function(header.digest))
+def read_manifest(index: SnapshotIndex) -> Snapshot:
+    """Reads and verifies the rest of the table of contents.
+
+    Raises:
+        DamagedError: the manifest contradicts its digest, the index or FORMAT.md.
+    """
+    source, header, chunks = index
+    with _naming(source):
+        stored = _read(source, header.manifest_offset, header.manifest_size)
+        if hashlib.sha256(stored).digest() != header.manifest_sha256:
+            raise DamagedError("the manifest does not match its SHA-256")
+        size, limit = frame_content_size(stored), manifest_limit(header)
+        if size > limit:
+            raise DamagedError(f"a manifest of {size} bytes; {header.num_files} entries may have {limit}")
+        data = bytearray(size)
+        Lz4().decode(memoryview(stored), memoryview(data))
+        return Snapshot(source, header, chunks, parse_manifest(data, header, chunks), digest_function(header.digest))
 
 
 def parallel_reads(source: Source) -> int:

@@ -265,7 +265,8 @@ def tree(path: Path) -> dict[str, tuple[str, bytes]]:
 
 def written(path: Path) -> dict[str, tuple[str, bytes]]:
     """What an unfinished restore left below a directory, but for what tells the next run to go on."""
-    left = {name: value for name, value in tree(path).items() if ".partial" not in name}
+    found = tree(path) if path.exists() else {}
+    left = {name: value for name, value in found.items() if ".partial" not in name}
     left.pop(NAMES[0], None)
     return left
 

@@ -158,25 +158,34 @@ def test_slow_connections_are_those_below_the_floor_or_far_below_their_peers() -
 
 def test_connections_grow_as_long_as_they_pay() -> None:
     clock = Clock()
-    count = ConnectionCount(clock)
+    count = ConnectionCount(clock, latency=0.05)
     seen = []
     for rate in (100, 150, 200, 205, 400):
         seen.append(count.current)
         count.measured(rate)
     assert [*seen, count.current] == [16, 24, 32, 40, 32, 32]
     for _ in range(20):
-        count = ConnectionCount(clock)
+        count = ConnectionCount(clock, latency=0.05)
         for rate in range(100):
             count.measured(2.0**rate)
     assert count.current == 64
-    fixed = ConnectionCount(clock, 3)
+    fixed = ConnectionCount(clock, latency=0.05, fixed=3)
     fixed.measured(1e9)
     assert fixed.current == 3
 
 
+def test_a_near_server_gets_few_connections_to_begin_with() -> None:
+    clock = Clock()
+    count = ConnectionCount(clock, latency=0.001)
+    assert count.current == 4
+    count.measured(100)
+    assert count.current == 12
+    assert ConnectionCount(clock, latency=0.001, fixed=16).current == 16
+
+
 def test_a_busy_server_gets_half_the_connections_once_per_moment() -> None:
     clock = Clock()
-    count = ConnectionCount(clock)
+    count = ConnectionCount(clock, latency=0.05)
     for _ in range(16):
         count.refused()
     assert count.current == 8

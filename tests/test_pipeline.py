@@ -72,6 +72,51 @@ def test_an_error_in_any_stage_ends_all_threads(stage: str, at: int) -> None:
         assert dumont_threads() == []
 
 
+def test_a_stage_may_begin_before_the_next_is_known() -> None:
+    pool, results = BufferPool(2, 4096), []
+    with Pipeline(pool) as pipeline:
+        numbers = pipeline.items(capacity=ITEMS)
+        loaded = pipeline.stage("load", lambda item: item, with_buffers(numbers, pool), threads=2)
+        pipeline.start()
+        for number in range(ITEMS):
+            numbers.put(number)
+        numbers.finish()
+
+        def store(item: tuple[int, Buffer]) -> None:
+            results.append(item[0])
+            item[1].release()
+
+        pipeline.stage("store", store, loaded)
+        pipeline.run()
+    assert sorted(results) == list(range(ITEMS))
+    assert pool.free_count == 2
+    assert dumont_threads() == []
+
+
+def test_a_block_that_fails_ends_the_threads() -> None:
+    pool = BufferPool(1, 4096)
+    cancelled = []
+    with pytest.raises(BrokenError, match="block"), Pipeline(pool, cancel=lambda: cancelled.append(1)) as pipeline:
+        pipeline.stage("load", lambda item: item, with_buffers(pipeline.items(1), pool), threads=3)
+        pipeline.start()
+        raise BrokenError("block")
+    assert cancelled
+    assert dumont_threads() == []
+
+
+def test_the_error_of_a_stage_comes_before_what_it_makes_of_the_block() -> None:
+    def fail(item: int) -> None:
+        raise BrokenError("stage")
+
+    with pytest.raises(BrokenError, match="stage"), Pipeline() as pipeline:
+        numbers = pipeline.items(capacity=1)
+        pipeline.stage("work", fail, numbers)
+        pipeline.start()
+        while True:
+            numbers.put(1)  # ClosedError, sooner or later
+    assert dumont_threads() == []
+
+
 def test_an_error_of_the_items_themselves_is_raised() -> None:
     def items() -> object:
         yield 1

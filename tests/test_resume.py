@@ -127,8 +127,9 @@ def lose_link() -> None:
     raise NetworkError("the link gave up")
 
 
-def interrupt(snapshot: Path, target: Path, log: Path, number: int = 6, **options: Any) -> None:
-    """A restore that ends when it asks for the `number`th chunk."""
+def interrupt(snapshot: Path, target: Path, log: Path, number: int = 2 * (JOBS + 1) + 1, **options: Any) -> None:
+    """A restore that ends when it asks for the `number`th chunk: if not told otherwise, for the first one that needs a
+    buffer back, so that something must have been placed before."""
     with pytest.raises(NetworkError):
         run(snapshot, target, log, after(number, lose_link), **options)
     assert (target / NAMES[0]).exists()
@@ -360,7 +361,7 @@ def test_what_somebody_put_in_place_of_a_file_is_not_written_through(
     before = precious.read_bytes()
     for overwrite in ("refuse", "always"):
         place = tmp_path / overwrite / "d" / "large"
-        interrupt(packed, place.parent.parent, log, number=3)
+        interrupt(packed, place.parent.parent, log)
         place.unlink(missing_ok=True)
         if kind == "symlink":
             place.symlink_to(precious)

@@ -53,6 +53,7 @@ class HttpSource:
         self._lock = threading.Lock()
         self._speeds: dict[Range, Speedometer] = {}
         self._finished_rates: deque[float] = deque(maxlen=_PEERS)
+        self._latency = 0.0  # seconds until the first answer
         self._revision, self._head = self._first_answer()
         self.size, self.identity = self._revision.size, self._revision.identity
         self._fetcher = Fetcher(self._connect, self._fetch, self._connection_count(), self._options.clock)
@@ -91,7 +92,9 @@ class HttpSource:
             connection.close()
 
     def _ask_head(self, connection: RangeConnection) -> tuple[Revision, bytes]:
+        asked = self._options.clock()
         body = self._open(connection, 0, _HEAD, None)
+        self._latency = self._options.clock() - asked
         head = bytearray(body.end)
         done = 0
         while done < len(head):
@@ -184,7 +187,7 @@ class HttpSource:
         fixed = self._options.connections
         if self._options.limit_rate and not fixed:
             fixed = min(16, max(1, self._options.limit_rate // MiB))
-        return ConnectionCount(self._options.clock, fixed)
+        return ConnectionCount(self._options.clock, self._latency, fixed)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dumont_gpu.storage.retry import RetryPolicy
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    connections: int = 0  # exactly so many; 0: 16, and up to 64 as long as more bring more
+    connections: int = 0  # exactly so many; 0: 4 or 16, and up to 64 as long as more bring more
     limit_rate: int = 0  # bytes per second, of all connections together; 0: no limit
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     connect_timeout: float = 10.0  # seconds
