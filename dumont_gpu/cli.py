@@ -95,27 +95,41 @@ def run(application: typer.Typer) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # paths need not fit the terminal's encoding
+    code = _exit_code(application)
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except BrokenPipeError:  # `dumont-gpu ls … | head`
+        code = code or DumontError.exit_code
+    except OSError as error:
+        code = code or _print_error(DumontError(f"cannot write what there is to say: {error.strerror}"))
+    os._exit(code)  # at once: to take apart what thousands of entries left in memory would be in vain
+
+
+def _exit_code(application: typer.Typer) -> int:
+    """Runs a command line; returns its exit code, and prints the error if there is one."""
     try:
         application()
+    except SystemExit as ended:  # which is how every command ends
+        return ended.code if isinstance(ended.code, int) else 0
     except DumontError as error:
-        _print_error(error, error.exit_code)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # `dumont-gpu ls … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return _print_error(error)
+    except BrokenPipeError:
+        return DumontError.exit_code
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _print_error(DumontError(f"{place}{error.strerror or error}"), DumontError.exit_code)
-        sys.exit(DumontError.exit_code)
+        return _print_error(DumontError(f"{place}{error.strerror or error}"))
     except MemoryError:
-        _print_error(DumontError("out of memory: try a smaller --memory"), DumontError.exit_code)
-        sys.exit(DumontError.exit_code)
+        return _print_error(DumontError("out of memory: try a smaller --memory"))
     except _Stopped as stopped:
-        _print_error(DumontError("stopped"), stopped.exit_code)
-        sys.exit(stopped.exit_code)
+        return _print_error(DumontError("stopped"), stopped.exit_code)
+    return 0
 
 
-def _print_error(error: DumontError, code: int) -> None:
+def _print_error(error: DumontError, code: int | None = None) -> int:
+    """Prints an error on stderr and returns the exit code that goes with it."""
+    code = error.exit_code if code is None else code
     if "--debug" in sys.argv:
         traceback.print_exc()
     if "--json" in sys.argv:
@@ -124,6 +138,7 @@ def _print_error(error: DumontError, code: int) -> None:
         from dumont_gpu.sizes import one_line
 
         print(f"dumont-gpu: {one_line(str(error))}", file=sys.stderr)
+    return code
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

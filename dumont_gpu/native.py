@@ -10,14 +10,14 @@ import enum
 import functools
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from dumont_gpu.errors import DamagedError, DumontError, UnsupportedError
 
-_ABI_VERSION: Final = 2
+_ABI_VERSION: Final = 3
 _DAMAGED: Final = -1
 _UNSUPPORTED: Final = -2
 
@@ -78,6 +78,8 @@ def _library() -> ctypes.CDLL:
     i32 = ctypes.c_int32
     library.dumont_create_files.argtypes = [i32, ctypes.c_char_p, u8, u64, u8, u64, ctypes.POINTER(i32)]
     library.dumont_create_files.restype = u64
+    library.dumont_finish_directories.argtypes = [i32, ctypes.c_char_p, u8, u64, ctypes.POINTER(i32)]
+    library.dumont_finish_directories.restype = u64
     library.dumont_read_files.argtypes = [i32, ctypes.c_char_p, u8, u64, ctypes.c_char_p, u64, u8]
     library.dumont_read_files.restype = None
     return library
@@ -247,6 +249,14 @@ class NewFile(NamedTuple):
     mode: int
 
 
+class Directory(NamedTuple):
+    """A directory that is complete, and what it shall have."""
+
+    name: str  # within its own directory
+    mtime_ns: int
+    mode: int
+
+
 class OldFile(NamedTuple):
     """A file to read into bytes `begin` to `begin + size` of a buffer; the rest says what it must be."""
 
@@ -259,6 +269,7 @@ class OldFile(NamedTuple):
 
 
 _NEW_FILE: Final = struct.Struct("<QQQqQ")
+_DIRECTORY: Final = struct.Struct("<QqQ")
 _OLD_FILE: Final = struct.Struct("<QQQqQQ")
 NOT_REGULAR: Final = -1
 SHORT: Final = -2
@@ -268,16 +279,36 @@ CHANGED: Final = -3
 def create_files(directory: int, files: Sequence[NewFile], content: memoryview) -> Iterator[tuple[int, int]]:
     """Creates files of one directory; yields (index, errno) of those that cannot be created, and goes on after them."""
     names, records = _records(_NEW_FILE, files)
+    with _address(content) as start, _address(memoryview(records)) as table:
+        yield from _each(
+            len(files),
+            lambda first, error: _library().dumont_create_files(
+                directory, names, start, len(content), table + first * _NEW_FILE.size, len(files) - first, error
+            ),
+        )
+
+
+def finish_directories(parent: int, directories: Sequence[Directory]) -> Iterator[tuple[int, int]]:
+    """Gives directories in `parent` their times and modes; yields (index, errno) of those that cannot have them."""
+    names, records = _records(_DIRECTORY, directories)
+    with _address(memoryview(records)) as table:
+        yield from _each(
+            len(directories),
+            lambda first, error: _library().dumont_finish_directories(
+                parent, names, table + first * _DIRECTORY.size, len(directories) - first, error
+            ),
+        )
+
+
+def _each(count: int, work: Callable[[int, ctypes.c_int32], int]) -> Iterator[tuple[int, int]]:
+    """Calls `work`, which does items from the given one on and says how many, until it did or could not do each."""
     error = ctypes.c_int32()
     first = 0
-    with _address(content) as start, _address(memoryview(records)) as table:
-        while first < len(files):
-            first += _library().dumont_create_files(
-                directory, names, start, len(content), table + first * _NEW_FILE.size, len(files) - first, error
-            )
-            if error.value:
-                yield first, error.value
-                first += 1
+    while first < count:
+        first += work(first, error)
+        if error.value:
+            yield first, error.value
+            first += 1
 
 
 def read_files(directory: int, files: Sequence[OldFile], out: memoryview) -> Sequence[int]:
@@ -289,7 +320,9 @@ def read_files(directory: int, files: Sequence[OldFile], out: memoryview) -> Seq
     return results[:]
 
 
-def _records(layout: struct.Struct, files: Sequence[NewFile] | Sequence[OldFile]) -> tuple[bytes, bytes]:
+def _records(
+    layout: struct.Struct, files: Sequence[NewFile] | Sequence[OldFile] | Sequence[Directory]
+) -> tuple[bytes, bytes]:
     """The names, each with a NUL, and a table of records that refer to them."""
     names, records = bytearray(), bytearray()
     for name, *numbers in files:

@@ -178,6 +178,26 @@ def test_progress_lines_and_bar_go_to_stderr(workspace: Path, snapshot: Path) ->
     assert cli("pack", workspace, "-o", snapshot, "-q").stdout == ""
 
 
+def test_output_that_cannot_be_written_is_an_error(workspace: Path, snapshot: Path) -> None:
+    cli("pack", workspace, "-o", snapshot)
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "dumont_gpu", "info", snapshot], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.count("\n") == 1
+    assert "No space left" in ran.stderr
+
+
+def test_what_was_said_before_an_error_is_not_lost(workspace: Path, snapshot: Path, target: Path) -> None:
+    cli("pack", workspace, "-o", snapshot)
+    target.mkdir()
+    (target / "there").write_bytes(b"")
+    ran = cli("restore", snapshot, target, "--json")
+    assert ran.returncode == 2
+    assert "not empty" in json.loads(ran.stderr.splitlines()[-1])["message"]
+
+
 def test_a_closed_pipe_is_no_traceback(source: Path, snapshot: Path) -> None:
     for number in range(3000):
         (source / f"a-rather-long-name-for-an-empty-file-{number}").touch()

@@ -14,6 +14,7 @@ import hashlib
 import os
 import stat
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -220,9 +221,7 @@ class TreeWriter:
         for entry in self._entries:
             if entry.type is EntryType.HARDLINK:
                 self._guarded(entry, self._make_hard_link)
-        for entry in reversed(self._entries):  # children before their parents, whose times they would change
-            if entry.type is EntryType.DIR:
-                self._guarded(entry, self._finish_directory)
+        self._finish_directories([entry for entry in self._entries if entry.type is EntryType.DIR])
         with self._handles.lease("") as root_fd:
             if self._options.sync:
                 _sync_file_system(root_fd)  # before the journal goes: without it, nobody looks again
@@ -419,6 +418,26 @@ class TreeWriter:
 
     def _may_replace(self, entry: FileEntry) -> bool:
         return self._options.overwrite in ("always", "if-changed") or entry.path in self._existing.replaceable
+
+    def _finish_directories(self, entries: Sequence[FileEntry]) -> None:
+        """Gives directories their modes and times: the deepest first, as a parent may then be closed to everybody."""
+        by_folder: dict[str, list[FileEntry]] = defaultdict(list)
+        for entry in entries:
+            by_folder[split(entry.path)[0]].append(entry)
+        for folder in sorted(by_folder, key=lambda path: path.count("/") + bool(path), reverse=True):
+            children = by_folder[folder]
+            if self._options.owner:
+                for entry in children:
+                    self._guarded(entry, self._finish_directory)
+                continue
+            records = [native.Directory(split(entry.path)[1], entry.mtime_ns, self._mode(entry)) for entry in children]
+            try:
+                with self._handles.lease(folder) as parent:
+                    failed = list(native.finish_directories(parent, records))
+            except OSError as error:
+                raise self._existing.located(error, folder) from error
+            for index, number in failed:
+                raise self._existing.located(OSError(number, os.strerror(number)), children[index].path)
 
     def _finish_directory(self, entry: FileEntry, parent: int, name: str) -> None:
         with self._handles.lease(entry.path) as fd:

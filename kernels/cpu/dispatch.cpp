@@ -75,7 +75,7 @@ const Kernels& kernels() {
 }  // namespace dumont
 
 uint32_t dumont_abi_version() {
-    return 2;
+    return 3;
 }
 
 const char* dumont_cpu_path() {

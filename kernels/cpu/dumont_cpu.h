@@ -112,6 +112,17 @@ DUMONT_API uint64_t dumont_create_files(int32_t directory, const char* names, co
                                         uint64_t content_size, const DumontNewFile* files, uint64_t count,
                                         int32_t* error);
 
+// A directory that is complete, named like a new file.
+struct DumontDirectory {
+    uint64_t name;
+    int64_t mtime_ns;
+    uint64_t mode;
+};
+
+// Gives directories in the directory open as `directory` their times and modes. Returns as dumont_create_files does.
+DUMONT_API uint64_t dumont_finish_directories(int32_t directory, const char* names, const DumontDirectory* entries,
+                                              uint64_t count, int32_t* error);
+
 // A file to be read: its `size` bytes go to `out + begin`. The rest is what a scan found of it.
 struct DumontOldFile {
     uint64_t name;

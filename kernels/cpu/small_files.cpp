@@ -1,4 +1,4 @@
-// Many small files of one directory in one call. From Python every system call gives the interpreter lock away and
+// Many small files of one directory, or directories in it, in one call. From Python every system call gives the interpreter lock away and
 // takes it back, which costs more than the call; here it is given away once per directory.
 #include <errno.h>
 #include <fcntl.h>
@@ -56,16 +56,28 @@ int64_t to_nanoseconds(const timespec& time) {
     return result;
 }
 
-// Returns 0 or an errno. The mode comes last: until then the file is marked as unfinished.
+// The mode comes last: until then a file is marked as unfinished.
+bool set_metadata(int fd, int64_t mtime_ns, uint64_t mode) {
+    const timespec time = to_timespec(mtime_ns);
+    const timespec times[2] = {time, time};
+    return futimens(fd, times) == 0 && fchmod(fd, static_cast<mode_t>(mode)) == 0;
+}
+
+// Returns 0 or an errno.
 int create_file(int directory, const char* name, const uint8_t* data, const DumontNewFile& file) {
     const int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kUnfinishedMode);
     if (fd < 0) return errno;
-    const timespec time = to_timespec(file.mtime_ns);
-    const timespec times[2] = {time, time};
-    int error = 0;
-    if (write_all(fd, data, file.size) != file.size || futimens(fd, times) != 0 || fchmod(fd, file.mode) != 0) {
-        error = errno;
-    }
+    const bool done = write_all(fd, data, file.size) == file.size && set_metadata(fd, file.mtime_ns, file.mode);
+    const int error = done ? 0 : errno;
+    close(fd);
+    return error;
+}
+
+// Returns 0 or an errno.
+int finish_directory(int directory, const char* name, const DumontDirectory& entry) {
+    const int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return errno;
+    const int error = set_metadata(fd, entry.mtime_ns, entry.mode) ? 0 : errno;
     close(fd);
     return error;
 }
@@ -108,6 +120,16 @@ uint64_t dumont_create_files(int32_t directory, const char* names, const uint8_t
         const DumontNewFile& file = files[i];
         const bool inside = fits(file.begin, file.size, content_size);
         *error = inside ? create_file(directory, names + file.name, content + file.begin, file) : EINVAL;
+        if (*error != 0) return i;
+    }
+    *error = 0;
+    return count;
+}
+
+uint64_t dumont_finish_directories(int32_t directory, const char* names, const DumontDirectory* entries, uint64_t count,
+                                   int32_t* error) {
+    for (uint64_t i = 0; i < count; ++i) {
+        *error = finish_directory(directory, names + entries[i].name, entries[i]);
         if (*error != 0) return i;
     }
     *error = 0;
