@@ -70,10 +70,9 @@ class DirectoryHandles:
         with self._lock:
             handle = self._open.get(path)
             if handle is None:
-                handle = self._open[path] = _Handle(self._open_below(path))
+                handle = self._open_below(path)
             self._open.move_to_end(path)
             handle.leases += 1
-            self._evict()
             return handle
 
     def release(self, handle: _Handle) -> None:
@@ -86,19 +85,21 @@ class DirectoryHandles:
         self._open.clear()
         os.close(self._root)
 
-    def _open_below(self, path: str) -> int:
-        nearest, rest = path, []
-        while nearest and nearest not in self._open:
-            nearest, name = split(nearest)
-            rest.append(name)
-        descriptor = os.dup(self._open[nearest].descriptor if nearest else self._root)
-        for name in reversed(rest):
-            parent = descriptor
-            try:
-                descriptor = os.open(name, _FLAGS, dir_fd=parent)
-            finally:
-                os.close(parent)
-        return descriptor
+    def _open_below(self, path: str) -> _Handle:
+        """Opens a directory and those on the way to it, which its neighbours will need."""
+        names = []
+        while path and path not in self._open:
+            path, name = split(path)
+            names.append(name)
+        handle = self._open[path] if path else self._root_handle
+        for name in reversed(names):
+            path = f"{path}/{name}" if path else name
+            parent = handle
+            handle = self._open[path] = _Handle(os.open(name, _FLAGS, dir_fd=parent.descriptor))
+            handle.leases += 1
+            self._evict()
+            handle.leases -= 1
+        return handle
 
     def _evict(self) -> None:
         for path in list(self._open) if len(self._open) > _MAX_OPEN else ():

@@ -420,12 +420,11 @@ class TreeWriter:
         return self._options.overwrite in ("always", "if-changed") or entry.path in self._existing.replaceable
 
     def _finish_directories(self, entries: Sequence[FileEntry]) -> None:
-        """Gives directories their modes and times: the deepest first, as a parent may then be closed to everybody."""
+        """Gives directories (`entries`, in path order) their modes and times: a parent last, as it may be read-only."""
         by_folder: dict[str, list[FileEntry]] = defaultdict(list)
         for entry in entries:
             by_folder[split(entry.path)[0]].append(entry)
-        for folder in sorted(by_folder, key=lambda path: path.count("/") + bool(path), reverse=True):
-            children = by_folder[folder]
+        for folder, children in reversed(by_folder.items()):
             if self._options.owner:
                 for entry in children:
                     self._guarded(entry, self._finish_directory)
