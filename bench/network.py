@@ -34,8 +34,8 @@ Contenders = dict[str, Callable[[Path], "list[str] | str"]]  # the command that 
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[None]:
-    """Serves `folder` at PORT. The log counts the bytes of every answer."""
+def nginx(folder: Path) -> Iterator[Path]:
+    """Serves `folder` at PORT; yields the log, in which every line is the bytes of an answer."""
     work = Path(tempfile.mkdtemp(prefix="dumont-nginx-"))
     (work / "nginx.conf").write_text(
         f"""
@@ -52,7 +52,7 @@ def nginx(folder: Path) -> Iterator[None]:
     process = subprocess.Popen([program, "-c", f"{work}/nginx.conf"], stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.5)
-        yield
+        yield work / "access.log"
     finally:
         process.terminate()
         process.wait()
@@ -70,14 +70,13 @@ def timed(command: list[str] | str, target: Path) -> float:
     return time.perf_counter() - started
 
 
-def kills(snapshot: Path, count: int, work: Path) -> None:
+def kills(snapshot: Path, log: Path, count: int, room: Places) -> None:
     """Every kill is followed by the same command; the bytes that nginx sent for both are counted."""
-    good, target = work / "good", work / "target"
+    good = room.new() / "target"
     seconds = timed(restore(str(snapshot), good), good)
-    log = next(Path(tempfile.gettempdir()).glob("dumont-nginx-*/access.log"))
     url, rng, excess, landed = f"http://127.0.0.1:{PORT}/{snapshot.name}", random.Random(5), [], 0
     for _ in range(count):
-        shutil.rmtree(target, ignore_errors=True)
+        target = room.new() / "target"
         before = log.read_text().count("\n")
         process = subprocess.Popen(restore(url, target), stdout=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.1, 1.0) * seconds)
@@ -91,6 +90,7 @@ def kills(snapshot: Path, count: int, work: Path) -> None:
         time.sleep(0.2)  # nginx notices a client that is gone
         sent = sum(map(int, log.read_text().splitlines()[before:]))
         excess.append(sent - snapshot.stat().st_size)
+        give_space_back(target)
     print(f"{landed} of {count} kills landed, every tree is the same")
     print(f"bytes sent beyond the snapshot: median {median(excess) / 1e6:.0f} MB, at most {max(excess) / 1e6:.0f} MB")
 
@@ -142,9 +142,9 @@ def main() -> None:
     snapshot = given.snapshot.resolve()
     if given.what == "link":
         enter_link(given.rate)
-    with places(given.scratch) as room, nginx(snapshot.parent):
+    with places(given.scratch) as room, nginx(snapshot.parent) as log:
         if given.what == "kills":
-            kills(snapshot, given.count, room.new())
+            kills(snapshot, log, given.count, room)
         elif given.what == "link":
             compare(snapshot, room, aria2(given.tar) if given.tar else {}, given.repeats)
         else:

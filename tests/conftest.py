@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from servers import PROXY_VARIABLES, FaultServer, Moto, Nginx, Rclone, RcloneHttp
+from servers import PROXY_VARIABLES, FaultServer, Gcs, Moto, Nginx, Rclone, RcloneHttp
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
@@ -105,6 +105,11 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     yield from _running(Moto, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gcs]:
+    yield from _running(Gcs, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -406,6 +408,45 @@ class Rclone(S3Server):
             port,
             folder,
         )
+
+
+class Gcs(Program):
+    """An imitation of Google Cloud Storage for tests, with one bucket named `bucket`; signatures are not checked."""
+
+    def __init__(self, folder: Path) -> None:
+        pytest.importorskip("obstore", reason="obstore, the extra s3, is not installed")
+        pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed")
+        port = free_port()
+        self._account = folder / "account.json"
+        self._account.write_text(json.dumps(service_account(f"http://127.0.0.1:{port}")))
+        program = Path(sys.executable).parent / "gcp-storage-emulator"
+        options = ["--host=127.0.0.1", f"--port={port}", "--in-memory", "--default-bucket=bucket"]
+        super().__init__([program, "start", *options], port, folder)
+
+    def environment(self) -> dict[str, str]:
+        return {"GOOGLE_SERVICE_ACCOUNT": str(self._account)}
+
+    def put(self, key: str, content: bytes) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("PUT", f"/bucket/{quote(key)}", content)
+        assert connection.getresponse().status == 200
+        connection.close()
+        return f"gs://bucket/{key}"
+
+
+def service_account(base_url: str) -> dict[str, str]:
+    """Somebody who may sign, with a key made for this test."""
+    if not shutil.which("openssl"):
+        pytest.skip("the openssl command is not installed")
+    command = ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]
+    key = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {
+        "type": "service_account",
+        "client_email": "somebody@example.iam.gserviceaccount.com",
+        "private_key_id": "1",
+        "private_key": key,
+        "gcs_base_url": base_url,
+    }
 
 
 def rclone_program() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import GOLDEN, assert_same_tree, pack_tree
-from servers import FaultServer, Moto, Nginx, RcloneHttp, chunked
+from servers import FaultServer, Gcs, Moto, Nginx, RcloneHttp, chunked
 
 from dumont_gpu.errors import DamagedError, SnapshotNotFoundError
 from dumont_gpu.restore import RestoreOptions, restore
@@ -29,7 +29,7 @@ def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dumont_gpu.storage.parallel.RANGE_SIZE", 1 << 20)
 
 
-@pytest.fixture(params=["local", "serve", "chunked", "nginx", "rclone_http", "s3"])
+@pytest.fixture(params=["local", "serve", "chunked", "nginx", "rclone_http", "s3", "gs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     if request.param == "local":
         yield lambda content: str(written(tmp_path / "x.dumont", content))
@@ -56,12 +56,26 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         real: Nginx | RcloneHttp = request.getfixturevalue(request.param)
         name = f"{request.node.originalname}.dumont"
         yield lambda content: written(real.root / name, content) and f"http://127.0.0.1:{real.port}/{name}"
+    elif request.param == "gs":
+        gcs: Gcs = request.getfixturevalue("gcs")
+        set_variables(monkeypatch, gcs.environment())
+
+        def put(content: bytes) -> str:
+            if not content:
+                pytest.skip("this server takes no empty object")
+            return gcs.put(f"{request.node.originalname}/x ü.dumont", content)
+
+        yield put
     else:
         moto: Moto = request.getfixturevalue("moto")
-        for variable, value in moto.environment().items():
-            monkeypatch.setenv(variable, value)
+        set_variables(monkeypatch, moto.environment())
         key = f"{request.node.originalname}/x ü+?.dumont"
         yield lambda content: upload(key, content)
+
+
+def set_variables(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
 
 
 def written(path: Path, content: bytes) -> Path:
