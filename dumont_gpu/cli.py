@@ -482,7 +482,7 @@ def bench(
     parts: Annotated[
         str, typer.Option(metavar="PARTS", help="What to measure: some of rows,chunks,jobs,links.")
     ] = "rows,chunks,jobs,links",
-    repeats: Annotated[int, typer.Option(metavar="N", help="Timed runs of each; medians are shown.")] = 5,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Timed runs of each.")] = 5,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     plot: Annotated[
         str | None, typer.Option(metavar="FILE", help="Draw a picture: FILE.svg, or FILE.html with the tables too.")
@@ -491,7 +491,8 @@ def bench(
         str | None, typer.Option(metavar="DIR", help="Keep the results in DIR, as bench-MACHINE.json, .md and .svg.")
     ] = None,
     scratch: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where to write, on the disk to measure; needs 3 GB.")
+        str | None,
+        typer.Option(metavar="DIR", help="Write here, and so measure this disk too (3 GB); in memory if not given."),
     ] = None,
     device: Device = "auto",
     jobs: Jobs = 0,
@@ -506,8 +507,6 @@ def bench(
     dumont-gpu bench --download --plot bench.html
     dumont-gpu bench --corpus /workspace --parts rows,jobs --json
     """
-    import tempfile
-
     from dumont_gpu.bench.command import BenchOptions, run_bench
     from dumont_gpu.bench.publish import check_picture, progress, publish, show
 
@@ -519,7 +518,7 @@ def bench(
         device=device,
         jobs=jobs,
         repeats=repeats,
-        scratch=Path(scratch or tempfile.gettempdir()),
+        scratch=Path(scratch) if scratch is not None else None,
     )
     with progress(quiet=quiet) as say:
         record = run_bench(options, say)

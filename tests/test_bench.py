@@ -14,7 +14,7 @@ import pytest
 from conftest import emulated_device
 
 from dumont_gpu.backends import CudaBackend
-from dumont_gpu.bench import command, corpora, rows, synthetic, wheels
+from dumont_gpu.bench import command, corpora, machine, rows, synthetic, wheels
 from dumont_gpu.bench.chunks import measure_chunks, project
 from dumont_gpu.bench.command import BenchOptions, run_bench
 from dumont_gpu.bench.contenders import COMMAND, Case
@@ -25,7 +25,7 @@ from dumont_gpu.bench.plot import picture
 from dumont_gpu.bench.publish import publish
 from dumont_gpu.bench.rows import Room, measure_rows
 from dumont_gpu.bench.seed_table import ROWS
-from dumont_gpu.bench.summary import problems, rate, tables
+from dumont_gpu.bench.summary import job_seconds, problems, rate, tables
 from dumont_gpu.bench.text_report import markdown, print_tables
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.errors import DeviceError, DumontError, UsageError
@@ -318,6 +318,19 @@ def test_what_cannot_be_measured_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(error):
         run_bench(options)
+
+
+def test_memory_is_written_to_only_where_there_is_room_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "file_system", lambda place: "tmpfs")
+    monkeypatch.setattr(machine, "_available_memory", lambda: 10 * MiB)
+    assert machine.memory_folder(5 * MiB) == Path("/dev/shm")
+    assert machine.memory_folder(5 * MiB + 1) is None
+    monkeypatch.setattr(machine, "file_system", lambda place: "ext4")
+    assert machine.memory_folder(1) is None
+
+
+def test_the_quickest_run_of_a_job_counts() -> None:
+    assert job_seconds({"seconds": [0.9, 0.4, 2.0]}) == 0.4
 
 
 def test_memory_for_a_row_is_that_of_its_limit() -> None:

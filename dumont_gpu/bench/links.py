@@ -22,7 +22,7 @@ CHUNK_SIZE: Final = 4 * MiB  # a small tree then has as many chunks as a large o
 _TREE_LIMIT: Final = 64 * MiB  # files of more are left out, or the slowest link would take minutes
 _KIND_LIMIT: Final = 12 * MiB  # of one kind, unless its first file has more
 _PIECE: Final = 256 * KiB  # what arrives at once
-_RUNS: Final = 3
+_RUNS: Final = 7
 _QUICK: Final = 2.0  # seconds; a shorter restore is repeated
 _BURST: Final = 0.01  # seconds that a link makes up for a reader that slept too long
 

@@ -61,6 +61,21 @@ def file_system(place: Path) -> str:
     return max(inside, default=(0, "unknown"))[1]
 
 
+def memory_folder(needed: int) -> Path | None:
+    """Returns a directory that lies in memory and has room for `needed` bytes twice, if this machine has one."""
+    folder = Path("/dev/shm")
+    if not folder.is_dir() or file_system(folder) != "tmpfs" or not os.access(folder, os.W_OK):
+        return None
+    status = os.statvfs(folder)
+    free = min(status.f_bavail * status.f_frsize, _available_memory())
+    return folder if free >= 2 * needed else None
+
+
+def _available_memory() -> int:
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
 def describe(tools: Iterable[str] = ()) -> dict[str, str]:
     """Returns what a reader needs to judge figures from this machine; `tools` are commands."""
     from dumont_gpu import native

@@ -11,7 +11,7 @@ from html import escape
 from statistics import median
 from typing import Any, Final
 
-from dumont_gpu.bench.summary import contention, headline, job_rows, rate, ratio, seed_row
+from dumont_gpu.bench.summary import contention, headline, job_rows, job_seconds, rate, ratio, seed_row
 
 Json = dict[str, Any]
 _WIDTH: Final = 1080
@@ -169,12 +169,14 @@ def _peers(record: Json, y: float) -> tuple[list[str], float]:
         return [], 0.0
     out: list[str] = []
     most = 0
-    size = record["jobs"]["tree"]["size"] / 1e6
+    size, kind = record["jobs"]["tree"]["size"] / 1e6, record["jobs"]["file_system"].split()[0]
     for job, left in (("pack", 24.0), ("restore", 24.0 + 528)):
         rows = job_rows(record, job)
         most = max(most, len(rows))
-        out.append(_text(left, y + 14, f"{job} {size:.0f} MB, seconds" + (", and MB" * (job == "pack")), "head"))
-        times = [median(row["seconds"]) for row in rows]
+        out.append(
+            _text(left, y + 14, f"{job} {size:.0f} MB on {kind}, seconds" + (", and MB" * (job == "pack")), "head")
+        )
+        times = [job_seconds(row) for row in rows]
         longest = max(times, default=1.0)
         longest = longest if longest < 2 * _CUT * median(times or [1.0]) else _CUT * median(times)
         for number, row in enumerate(rows):
@@ -183,7 +185,7 @@ def _peers(record: Json, y: float) -> tuple[list[str], float]:
 
 
 def _bar(row: Json, left: float, top: float, longest: float, job: str) -> Iterator[str]:
-    seconds = median(row["seconds"])
+    seconds = job_seconds(row)
     ours = row["contender"].startswith("dumont-gpu")
     length = min(_BAR, max(2.0, _BAR * seconds / longest))
     yield _text(left, top + 17, row["contender"], "head" if ours else "ink")
