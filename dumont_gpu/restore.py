@@ -28,6 +28,7 @@ from dumont_gpu.resume import remaining
 from dumont_gpu.snapshot import (
     Snapshot,
     SnapshotIndex,
+    open_snapshot,
     parallel_reads,
     read_index,
     read_into,
@@ -127,9 +128,10 @@ def restore(
         index = read_index(opened, options.expect)
         with Pipeline(cancel=opened.cancel, trace=trace) as pipeline:
             job = _RestoreJob(index, backend, options, pipeline)
+            manifest = read_manifest(index)  # before the chunks: a slow link brings them for a long time
             if _needs_every_chunk(target, options):
                 job.fetch_ahead()
-            snapshot = read_manifest(index)
+            snapshot = open_snapshot(index, manifest)
             selected = _select(snapshot, options)
             journal, names = _journal(snapshot, options), _journal_names(snapshot)
             writer = TreeWriter(target, _place_options(options), journal, snapshot.manifest.root, names)
@@ -142,6 +144,8 @@ def restore(
                     writer.begin()
                 job.decode()
                 writer.prepare(todo)
+                files = _files(entries)
+                needed = {extent.chunk for file in files for extent in file.extents}
                 seconds |= job.place(writer, progress)
                 writer.finish()
             finally:
@@ -157,8 +161,6 @@ def restore(
         backend.close()
         if isinstance(source, str):
             opened.close()
-    files = _files(entries)
-    needed = {extent.chunk for file in files for extent in file.extents}
     return RestoreResult(
         snapshot_path=opened.location,
         snapshot_id=snapshot.id,
@@ -296,7 +298,7 @@ class _LoadedChunk:
 class _RestoreJob:
     """The stages of a restore: fetch, check and decode, place. Each begins as soon as is known what it needs.
 
-    >>> job.fetch_ahead()      # if every chunk is needed: the first ones come while the manifest is read
+    >>> job.fetch_ahead()      # if every chunk is needed: the first ones come while the manifest is parsed
     >>> job.plan(snapshot, files)
     >>> job.decode()           # they are decoded while directories are created
     >>> job.place(writer, progress)

@@ -68,8 +68,9 @@ class Snapshot:
 
 
 def read_snapshot(source: Source, expect: str | None = None) -> Snapshot:
-    """Reads and verifies everything but the chunks. Raises as `read_index` and `read_manifest`."""
-    return read_manifest(read_index(source, expect))
+    """Reads and verifies everything but the chunks. Raises as `read_index`, `read_manifest` and `open_snapshot`."""
+    index = read_index(source, expect)
+    return open_snapshot(index, read_manifest(index))
 
 
 def read_index(source: Source, expect: str | None = None) -> SnapshotIndex:
@@ -99,22 +100,32 @@ def read_index(source: Source, expect: str | None = None) -> SnapshotIndex:
         return SnapshotIndex(source, header, chunks)
 
 
-def read_manifest(index: SnapshotIndex) -> Snapshot:
-    """Reads and verifies the rest of the table of contents.
+def read_manifest(index: SnapshotIndex) -> bytes:
+    """Reads the manifest as it is stored.
 
     Raises:
-        DamagedError: the manifest contradicts its digest, the index or FORMAT.md.
+        DamagedError: it does not match its digest.
+    """
+    with _naming(index.source):
+        stored = _read(index.source, index.header.manifest_offset, index.header.manifest_size)
+        if hashlib.sha256(stored).digest() != index.header.manifest_sha256:
+            raise DamagedError("the manifest does not match its SHA-256")
+        return stored
+
+
+def open_snapshot(index: SnapshotIndex, stored_manifest: bytes) -> Snapshot:
+    """Decodes and verifies the rest of the table of contents.
+
+    Raises:
+        DamagedError: the manifest contradicts the index or FORMAT.md.
     """
     source, header, chunks = index
     with _naming(source):
-        stored = _read(source, header.manifest_offset, header.manifest_size)
-        if hashlib.sha256(stored).digest() != header.manifest_sha256:
-            raise DamagedError("the manifest does not match its SHA-256")
-        size, limit = frame_content_size(stored), manifest_limit(header)
+        size, limit = frame_content_size(stored_manifest), manifest_limit(header)
         if size > limit:
             raise DamagedError(f"a manifest of {size} bytes; {header.num_files} entries may have {limit}")
         data = bytearray(size)
-        Lz4().decode(memoryview(stored), memoryview(data))
+        Lz4().decode(memoryview(stored_manifest), memoryview(data))
         return Snapshot(source, header, chunks, parse_manifest(data, header, chunks), digest_function(header.digest))
 
 
