@@ -257,8 +257,8 @@ def swap(path: Path, outside: Path) -> None:
     path.symlink_to(outside)
 
 
-def before_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, act: Callable[[], None]) -> None:
-    """Calls `act` just before the `number`th call of a method of TreeWriter."""
+def before_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, act: Callable[[], None]) -> list[int]:
+    """Calls `act` just before the `number`th call of a method of TreeWriter; the list has how many there were."""
     original = getattr(TreeWriter, name)
     calls = [0]
 
@@ -269,6 +269,7 @@ def before_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, act: Ca
         return original(self, *arguments)
 
     monkeypatch.setattr(TreeWriter, name, call)
+    return calls
 
 
 @pytest.mark.parametrize("most_open", [0, 128], ids=["every handle opened anew", "handles kept"])
@@ -276,7 +277,7 @@ def before_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, act: Ca
 @pytest.mark.parametrize(
     ("method", "number"),
     [("_make_directory", 2), ("write", 1), ("write", 2), ("write_small", 1), ("_complete", 1), ("_set_metadata", 1), ("finish", 1)]
-    + [("_make_symlink", 1), ("_make_hard_link", 1), ("_finish_directory", 1)],
+    + [("_make_symlink", 1), ("_make_hard_link", 1), ("_finish_directories", 1), ("_finish_directory", 1)],
 )  # fmt: skip
 def test_symlink_swapped_for_directory_does_not_escape(
     method: str, number: int, where: str, most_open: int, target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
@@ -286,11 +287,12 @@ def test_symlink_swapped_for_directory_does_not_escape(
     monkeypatch.setattr(handles, "_MAX_OPEN", most_open)
     monkeypatch.setattr("dumont_gpu.restore._PLACE_THREADS", 1)
     before = outside.stat()
-    before_call(monkeypatch, method, number, lambda: swap(target / where, outside))
+    calls = before_call(monkeypatch, method, number, lambda: swap(target / where, outside))
     try:
-        restored(nested(), target)
+        restored(nested(), target, owner=method == "_finish_directory")  # which only --owner needs
     except DumontError as error:
         assert str(error).isprintable()
+    assert calls[0] >= number
     assert untouched(outside)
     after = outside.stat()
     assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
