@@ -144,7 +144,7 @@ def restore(
                     writer.begin()
                 job.decode()
                 writer.prepare(todo)
-                files = _files(entries)
+                files = _files(entries)  # what the result says of them, while chunks are on their way
                 needed = {extent.chunk for file in files for extent in file.extents}
                 seconds |= job.place(writer, progress)
                 writer.finish()
@@ -308,9 +308,7 @@ class _RestoreJob:
         self._source, self._entries = index.source, index.chunks
         self._backend, self.options, self._pipeline = backend, options, pipeline
         self._jobs = _jobs(options) + backend.extra_jobs
-        self._numbers: Channel[int] = pipeline.items(
-            capacity=len(index.chunks)
-        )  # of chunks, in the order to fetch them
+        self._wanted: Channel[int] = pipeline.items(capacity=len(index.chunks))  # chunks, in the order to fetch them
         self._ahead: Sequence[int] = ()
         self._stored: BufferPool | None = None
         self._fetched: Iterable[_LoadedChunk] = ()
@@ -321,7 +319,7 @@ class _RestoreJob:
         stored = self._begin(numbers)
         self._ahead = numbers[: stored.count]
         for number in self._ahead:
-            self._numbers.put(number)
+            self._wanted.put(number)
 
     def plan(self, snapshot: Snapshot, files: Sequence[FileEntry]) -> None:
         """Finds out which chunks `files` need."""
@@ -336,8 +334,8 @@ class _RestoreJob:
         stored = self._stored or self._begin(self.chunks)
         for number in self.chunks:
             if number not in self._ahead:
-                self._numbers.put(number)
-        self._numbers.finish()
+                self._wanted.put(number)
+        self._wanted.finish()
         contents = BufferPool(stored.count, stored.size, self._backend.pin)
         self._pipeline.add_pools(contents)
         self._decoded = self._pipeline.stage(
@@ -365,7 +363,7 @@ class _RestoreJob:
         self._stored = BufferPool(pairs, largest + ALIGNMENT, self._backend.pin)
         self._pipeline.add_pools(self._stored)
         self._fetched = self._pipeline.stage(
-            "fetch", self._fetch, with_buffers(self._numbers, self._stored), threads=parallel_reads(self._source)
+            "fetch", self._fetch, with_buffers(self._wanted, self._stored), threads=parallel_reads(self._source)
         )
         self._pipeline.start()
         return self._stored
