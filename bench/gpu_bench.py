@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import sys
@@ -75,6 +76,18 @@ class DeviceBench:
             for row in self.results[part]:
                 if not row.get("verified", True):
                     yield f"{part}, {row['kind']}, batch {row['batch']}: the output is wrong"
+
+
+def run_bench(bench: Callable[[int, bool, Path], Any], description: str) -> int:
+    """The command line of such a benchmark, whose `run` measures everything; returns its exit code."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", type=int, default=0)
+    options = parser.parse_args()
+    started = bench(options.device, options.quick, options.output)
+    started.run()
+    return int(started.finish())
 
 
 def bf16_first(size: int) -> list[tuple[str, Dtype, memoryview]]:

@@ -8,14 +8,13 @@ Outputs are compared with the CPU encoder's.
 
 from __future__ import annotations
 
-import argparse
 import mmap
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpu_bench import ELEMENTS, DeviceBench, KiB, bf16_first, nvcomp_version, say
+from gpu_bench import ELEMENTS, DeviceBench, KiB, bf16_first, nvcomp_version, run_bench, say
 from gpu_encode_batch import ResidentTexts, ResidentWeights
 from gpu_lz4 import text
 from gpu_nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
@@ -191,16 +190,5 @@ def _decodes_to(frame: memoryview, content: memoryview) -> bool:
     return digest(out) == digest(content)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure encoding on a CUDA device.")
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--device", type=int, default=0)
-    options = parser.parse_args()
-    bench = Bench(options.device, options.quick, options.output)
-    bench.run()
-    return bench.finish()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_bench(Bench, "Measure encoding on a CUDA device."))

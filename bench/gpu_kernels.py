@@ -7,7 +7,6 @@ Every output is checked. Of each batch size the launches take other chunks in tu
 
 from __future__ import annotations
 
-import argparse
 import mmap
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_batch import ROOM_AFTER_STORED, Batch, Launch, ResidentChunks, resident
-from gpu_bench import ELEMENTS, RUNS_BETWEEN_EVENTS, DeviceBench, KiB, bf16_first, nvcomp_version, say
+from gpu_bench import ELEMENTS, RUNS_BETWEEN_EVENTS, DeviceBench, KiB, bf16_first, nvcomp_version, run_bench, say
 from gpu_lz4 import ResidentFrames, text
 from gpu_nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
 from gpu_timer import device_seconds
@@ -170,16 +169,5 @@ class Bench(DeviceBench):
         return self.batches(QUICK_BATCHES if self.quick else BATCHES, each)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure decoding on a CUDA device.")
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--device", type=int, default=0)
-    options = parser.parse_args()
-    bench = Bench(options.device, options.quick, options.output)
-    bench.run()
-    return bench.finish()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_bench(Bench, "Measure decoding on a CUDA device."))
