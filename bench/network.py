@@ -26,7 +26,7 @@ from statistics import median
 
 from compare_trees import differences
 
-from dumont_gpu.bench.places import Places, give_space_back, places
+from dumont_gpu.bench.places import Places, places
 
 PROGRAM = str(Path(sys.executable).parent / "dumont-gpu")
 PORT = 8791
@@ -90,7 +90,7 @@ def kills(snapshot: Path, log: Path, count: int, room: Places) -> None:
         time.sleep(0.2)  # nginx notices a client that is gone
         sent = sum(map(int, log.read_text().splitlines()[before:]))
         excess.append(sent - snapshot.stat().st_size)
-        give_space_back(target)
+        room.give_back(target)
     print(f"{landed} of {count} kills landed, every tree is the same")
     print(f"bytes sent beyond the snapshot: median {median(excess) / 1e6:.0f} MB, at most {max(excess) / 1e6:.0f} MB")
 
@@ -107,7 +107,7 @@ def compare(snapshot: Path, room: Places, others: Contenders, repeats: int) -> N
         for name, command in (contenders | others).items():
             target = room.new() / "target"
             runs.setdefault(name, []).append(timed(command(target), target))
-            give_space_back(target)
+            room.give_back(target)
     for name, seconds in runs.items():
         print(f"{name:45} {median(seconds):7.2f} s  (of {repeats}: {', '.join(f'{s:.2f}' for s in seconds)})")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10

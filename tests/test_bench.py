@@ -21,6 +21,7 @@ from dumont_gpu.bench.contenders import COMMAND, Case
 from dumont_gpu.bench.corpora import Corpus, seed_corpus, user_corpus
 from dumont_gpu.bench.links import Link, LinkedSource, measure_links
 from dumont_gpu.bench.page import page
+from dumont_gpu.bench.places import places
 from dumont_gpu.bench.plot import picture
 from dumont_gpu.bench.publish import publish
 from dumont_gpu.bench.rows import Room, measure_rows
@@ -327,6 +328,19 @@ def test_memory_is_written_to_only_where_there_is_room_twice(monkeypatch: pytest
     assert machine.memory_folder(5 * MiB + 1) is None
     monkeypatch.setattr(machine, "file_system", lambda place: "ext4")
     assert machine.memory_folder(1) is None
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_runs_in_memory_leave_nothing_behind(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("dumont_gpu.bench.places.file_system", lambda place: kind)
+    with places(tmp_path) as room:
+        place = room.new()
+        (place / "large").write_bytes(bytes(MiB))
+        (place / "small").write_bytes(b"small")
+        room.give_back(place)
+        left = {path.name: path.stat().st_size for path in place.iterdir() if path.is_file()} if place.exists() else {}
+    assert left == ({} if kind == "tmpfs" else {"large": 0, "small": 5})
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_quickest_run_of_a_job_counts() -> None:

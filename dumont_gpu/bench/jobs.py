@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dumont_gpu.bench.compare_trees import differences
 from dumont_gpu.bench.contenders import Case, Contender, command_line
-from dumont_gpu.bench.places import Places, files_below, give_space_back
+from dumont_gpu.bench.places import Places, files_below
 from dumont_gpu.errors import DumontError
 from dumont_gpu.format import MiB
 
@@ -146,7 +146,7 @@ class CaseRun:
 
     def _pack(self, contender: Contender, row: JobFigures) -> None:
         if last := self._packed.pop(contender.name, None):
-            give_space_back(last)
+            self._room.give_back(last)
         place = self._room.new()
         paths = {"SOURCE": self._source, "ARCHIVE": place / "archive"}
         for command in contender.prepare:
@@ -168,7 +168,7 @@ class CaseRun:
             row.identical = not found
             if found:
                 raise JobError(f"{contender.name} did not restore the tree: {'; '.join(found[:20])}")
-        give_space_back(place)
+        self._room.give_back(place)
 
     def _time(
         self, contender: Contender, row: JobFigures, paths: Mapping[str, Path], folder: Path, place: Path

@@ -3,6 +3,7 @@
 On ext4 without a journal, as many cloud machines have it, creating a file takes up to twenty times as long where others
 were deleted within the last minutes: their inodes are looked at and passed over, one by one. So nothing is deleted
 before the end, every run gets a directory of its own in another part of the disk, and of several the quickest one.
+Memory has no such trouble: there, what is given back is deleted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
+from dumont_gpu.bench.machine import file_system
+
 LARGE = 64 << 10  # bytes; smaller files keep theirs until the end
 CANDIDATES = 6
 TRIAL_FILES = 100
@@ -31,11 +34,19 @@ class Places:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._in_memory = file_system(root) == "tmpfs"
         _spread_directories(root)
 
     def new(self) -> Path:
         """Returns a directory that holds nothing but `trial`."""
         return min((self._candidate() for _ in range(CANDIDATES)), key=lambda found: found[0])[1]
+
+    def give_back(self, place: Path) -> None:
+        """Frees the space of a place, or of a part of it; in memory, where deleting slows nothing down, all of it."""
+        if self._in_memory:
+            _remove(place)
+        else:
+            _cut_large_files(place)
 
     def _candidate(self) -> tuple[float, Path]:
         place = self._root / token_hex(8)  # ext4 takes the part of the disk from the name
@@ -54,8 +65,7 @@ def places(scratch: Path) -> Iterator[Places]:
     try:
         yield Places(root)
     finally:
-        subprocess.run(["chmod", "-R", "u+rwX", str(root)], check=False, stderr=subprocess.DEVNULL)
-        subprocess.run(["rm", "-rf", str(root)], check=False)
+        _remove(root)
 
 
 def files_below(root: Path) -> Iterator[os.DirEntry[str]]:
@@ -70,12 +80,17 @@ def files_below(root: Path) -> Iterator[os.DirEntry[str]]:
                     yield entry
 
 
-def give_space_back(place: Path) -> None:
+def _cut_large_files(place: Path) -> None:
     """Cuts the large files of a place to nothing, which deletes no inode."""
     for entry in files_below(place):
         if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_size >= LARGE:
             with contextlib.suppress(PermissionError):  # a read-only file: it waits for the end
                 os.truncate(entry.path, 0)
+
+
+def _remove(root: Path) -> None:
+    subprocess.run(["chmod", "-R", "u+rwX", str(root)], check=False, stderr=subprocess.DEVNULL)
+    subprocess.run(["rm", "-rf", str(root)], check=False)
 
 
 def _spread_directories(root: Path) -> None:
