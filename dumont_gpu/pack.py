@@ -40,10 +40,11 @@ from dumont_gpu.methods import DEFAULT_METHOD, check_method
 from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent
+from dumont_gpu.problems import Problem
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.storage import Sink, open_sink
 from dumont_gpu.tree.handles import split
-from dumont_gpu.tree.scan import Problem, Scan, SourceFile, scan
+from dumont_gpu.tree.scan import Scan, SourceFile, scan
 
 RAW: Final = Raw()
 _READERS: Final = 2  # one opens small files while the other reads a large one

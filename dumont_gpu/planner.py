@@ -17,8 +17,9 @@ from dumont_gpu.errors import UsageError
 from dumont_gpu.format import MAX_CHUNKS, KiB, MiB
 from dumont_gpu.manifest import MAX_EXTENTS
 from dumont_gpu.methods import LZ4, PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
+from dumont_gpu.problems import Problem
 from dumont_gpu.regions import Region, find_regions
-from dumont_gpu.tree.scan import Problem, SourceFile
+from dumont_gpu.tree.scan import SourceFile
 
 _SHARE_MINIMUM: Final = 16 * KiB  # equal files below this are not looked for: opening each twice costs more
 _SAMPLES: Final = 4  # checkpoints of one model share size and header, but not these places: few files are read twice

@@ -21,8 +21,8 @@ from dumont_gpu.storage import NetworkOptions, open_source
 
 if TYPE_CHECKING:  # one command needs one of them, and each costs milliseconds
     from dumont_gpu.pack import PackOptions, PackPlan, PackResult
+    from dumont_gpu.problems import Problem
     from dumont_gpu.restore import RestoreOptions, RestorePlan, RestoreResult
-    from dumont_gpu.tree.scan import Problem
     from dumont_gpu.verify import VerifyResult
 
 _CODEC_NAMES = {codec.id: codec.name for codec in CODECS}

@@ -13,19 +13,12 @@ from typing import Final
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
 from dumont_gpu.manifest import MAX_EXTENTS, EntryType, FileEntry, clamp_mtime
 from dumont_gpu.paths import MAX_PATH
+from dumont_gpu.problems import Problem
 from dumont_gpu.tree.handles import DirectoryHandles, split
 
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a file may have become a fifo
 _MODE_BITS: Final = 0o7777
 _MAX_RANGES: Final = MAX_EXTENTS // 4  # leaves room for the cuts that chunks and element types make
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something in the source that is not, or not as it was, in the snapshot."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
