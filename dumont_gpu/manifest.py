@@ -1,11 +1,10 @@
 """The manifest of a snapshot: which entries it holds and where their bytes are. JSON to records and back, no I/O.
 
-FORMAT.md, section 6, is the specification. Paths are `str` as from `os.fsdecode`: what is not UTF-8 is a surrogate.
+FORMAT.md, section 6, is the specification. Paths are `str` as from `os.fsdecode` (names.py says why).
 """
 
 from __future__ import annotations
 
-import base64
 import enum
 import json
 import os
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from dumont_gpu import names
 from dumont_gpu.digests import DIGEST_SIZE
 from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.format import ChunkEntry, GiB, Header, MiB
@@ -210,12 +210,12 @@ def _entry_line(entry: FileEntry, digest: str) -> str:
 
 
 def _entry_to_json(entry: FileEntry, digest: str) -> dict[str, Any]:
-    data: dict[str, Any] = {**_text_to_json("path", entry.path), "type": entry.type.value}
+    data: dict[str, Any] = {**names.to_json("path", entry.path), "type": entry.type.value}
     if entry.type is EntryType.HARDLINK:
-        return data | _text_to_json("target", entry.target)
+        return data | names.to_json("target", entry.target)
     data |= _metadata_to_json(entry)
     if entry.type is EntryType.SYMLINK:
-        return data | _text_to_json("target", entry.target)
+        return data | names.to_json("target", entry.target)
     if entry.type is EntryType.FILE:
         data["size"] = entry.size
         data["extents"] = [[e.file_offset, e.chunk, e.chunk_offset, e.length] for e in entry.extents]
@@ -277,26 +277,11 @@ def _owner_from_json(owner: Any) -> tuple[int, int]:
     raise DamagedError("an owner that is not [uid, gid]")
 
 
-def _text_to_json(key: str, text: str) -> dict[str, str]:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return {f"{key}_b64": base64.b64encode(os.fsencode(text)).decode()}
-    return {key: text}
-
-
 def _text_from_json(data: dict[str, Any], key: str) -> str:
-    text, encoded = data.get(key), data.get(f"{key}_b64")
     try:
-        if isinstance(text, str) and encoded is None:
-            if not text.isascii():
-                text.encode()  # JSON can smuggle lone surrogates in
-            return text
-        if isinstance(encoded, str) and text is None:
-            return os.fsdecode(base64.b64decode(encoded, validate=True))
-    except ValueError:  # not encodable, or no Base64
-        pass
-    raise DamagedError(f"an entry whose {key} is missing, doubled or malformed")
+        return names.from_json(data.get(key), data.get(f"{key}_b64"))
+    except ValueError:
+        raise DamagedError(f"an entry whose {key} is missing, doubled or malformed") from None
 
 
 def _digest(text: Any) -> bytes:

@@ -1,0 +1,53 @@
+"""Names of files: bytes on disk, `str` as from `os.fsdecode` in memory, UTF-8 in a manifest and in JSON.
+
+`os.fsdecode` follows the locale, a snapshot must not: "café" packed where the locale is Latin-1 is "café" everywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from typing import Final
+
+_MEMORY_IS_UTF8: Final = sys.getfilesystemencoding() == "utf-8"
+
+
+def to_utf8(name: str) -> str:
+    """Returns `name` as a UTF-8 locale would have it in memory: bytes that are not UTF-8 are surrogates."""
+    return name if _MEMORY_IS_UTF8 or name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def from_utf8(name: str) -> str:
+    """Undoes `to_utf8`.
+
+    Raises:
+        UnicodeEncodeError: `name` has surrogates that stand for no byte.
+    """
+    return name if _MEMORY_IS_UTF8 or name.isascii() else os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+def to_json(key: str, name: str) -> dict[str, str]:
+    """Returns the field that holds `name` exactly: `key` if it is UTF-8, `key` with `_b64` (Base64) if it is not."""
+    text = to_utf8(name)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return {f"{key}_b64": base64.b64encode(os.fsencode(name)).decode()}
+    return {key: text}
+
+
+def from_json(text: object, encoded: object) -> str:
+    """Returns the name in the two fields of `to_json`, of which one is None.
+
+    Raises:
+        ValueError: both or neither are there, or one is malformed.
+    """
+    if isinstance(text, str) and encoded is None:
+        if not text.isascii():
+            text.encode()  # JSON can smuggle lone surrogates in
+            return from_utf8(text)
+        return text
+    if isinstance(encoded, str) and text is None:
+        return os.fsdecode(base64.b64decode(encoded, validate=True))
+    raise ValueError("not exactly one name")
