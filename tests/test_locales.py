@@ -40,7 +40,11 @@ def locale(request: pytest.FixtureRequest) -> dict[str, str]:
 
 def python(*arguments: str | bytes | Path, environment: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, check=False, env={**os.environ, **environment}
+        [sys.executable, *arguments],
+        capture_output=True,
+        check=False,
+        env={**os.environ, **environment},
+        cwd="/",  # not where a checkout, which has no compiled kernels, would be imported instead of what is installed
     )
 
 
