@@ -53,10 +53,10 @@ def publish(results: dict[str, Any], folder: Path) -> None:
     """Writes the results of this machine, and keeps those of parts that did not run now."""
     folder.mkdir(parents=True, exist_ok=True)
     data, text = (folder / f"cpu-{cpu_slug()}{suffix}" for suffix in (".json", ".md"))
-    kept = json.loads(data.read_text()) if data.exists() else {}
+    kept = json.loads(data.read_text(encoding="utf-8")) if data.exists() else {}
     merged = {part: found for part in PARTS if (found := results.get(part) or kept.get(part))}
-    data.write_text(json.dumps(merged, indent=1) + "\n")
-    text.write_text(render(merged))
+    data.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
+    text.write_text(render(merged), encoding="utf-8")
     print(f"written: {data.name} and {text.name}", file=sys.stderr)
 
 

@@ -77,7 +77,7 @@ def kills(snapshot: Path, log: Path, count: int, room: Places) -> None:
     url, rng, excess, landed = f"http://127.0.0.1:{PORT}/{snapshot.name}", random.Random(5), [], 0
     for _ in range(count):
         target = room.new() / "target"
-        before = log.read_text().count("\n")
+        before = log.read_text(encoding="utf-8").count("\n")
         process = subprocess.Popen(restore(url, target), stdout=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.1, 1.0) * seconds)
         process.send_signal(signal.SIGKILL)
@@ -88,7 +88,7 @@ def kills(snapshot: Path, log: Path, count: int, room: Places) -> None:
         if found:
             sys.exit(f"the trees differ: {found[:3]}")
         time.sleep(0.2)  # nginx notices a client that is gone
-        sent = sum(map(int, log.read_text().splitlines()[before:]))
+        sent = sum(map(int, log.read_text(encoding="utf-8").splitlines()[before:]))
         excess.append(sent - snapshot.stat().st_size)
         room.give_back(target)
     print(f"{landed} of {count} kills landed, every tree is the same")

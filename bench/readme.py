@@ -37,9 +37,9 @@ def block(record: dict[str, Any], name: str) -> str:
 
 def main(path: Path) -> None:
     readme = REPOSITORY / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    readme.write_text(before + BEGIN + block(json.loads(path.read_text()), path.stem) + END + after)
+    readme.write_text(before + BEGIN + block(json.loads(path.read_text(encoding="utf-8")), path.stem) + END + after)
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def test_progress_lines_and_bar_go_to_stderr(workspace: Path, snapshot: Path) ->
 
 def test_output_that_cannot_be_written_is_an_error(workspace: Path, snapshot: Path) -> None:
     cli("pack", workspace, "-o", snapshot)
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         ran = subprocess.run(
             [sys.executable, "-m", "dumont_gpu", "info", snapshot], stdout=full, stderr=subprocess.PIPE, text=True
         )

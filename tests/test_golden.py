@@ -24,7 +24,7 @@ from make import ARCHIVES, FUTURE, describe
 def test_archive_restores(name: str, target: Path) -> None:
     snapshot = GOLDEN / f"{name}.dumont"
     restore_tree(snapshot, target, verify=True)
-    assert describe(target) == json.loads((GOLDEN / f"{name}.json").read_text())
+    assert describe(target) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
     assert verify(str(snapshot), VerifyOptions(content=True)).num_files == len(describe(target))
 
 
@@ -40,7 +40,7 @@ def test_every_golden_archive_is_tested() -> None:
 
 
 def test_the_example_of_the_specification_is_the_golden_one() -> None:
-    text = (Path(dumont_gpu.__file__).parent / "FORMAT.md").read_text()
+    text = (Path(dumont_gpu.__file__).parent / "FORMAT.md").read_text(encoding="utf-8")
     data = (GOLDEN / "example.dumont").read_bytes()
     rows = re.findall(r"^([0-9a-f]{8})  ((?:[0-9a-f]{2} ?)+)", text, re.MULTILINE)
     shown = bytearray(len(data))

@@ -106,7 +106,7 @@ def measured(name: str, monkeypatch: pytest.MonkeyPatch, output: Path) -> tuple[
     bench = module.Bench(0, True, output)
     bench.run()
     code = bench.finish()
-    assert json.loads(output.read_text()) == bench.results
+    assert json.loads(output.read_text(encoding="utf-8")) == bench.results
     return bench.results, code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import dumont_gpu
 
 NAMES = [b"caf\xc3\xa9", b"caf\xe9", b"\xff\xfe", "日本".encode(), b"plain", b"ansi\x1b[31m"]
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -144,3 +147,17 @@ def test_the_api_does_not_depend_on_the_locale(tree: Path, tmp_path: Path, local
     assert (result.returncode, result.stderr) == (0, b"")
     assert listing(tmp_path / "target") == listing(tree)
     assert sorted(paths(tmp_path / "s.dumont")) == sorted(path[1:] for path in listing(tree))
+
+
+def test_the_package_reads_and_writes_text_as_utf8() -> None:
+    """A file of the package, or of a user, does not change its meaning with the locale."""
+    calls = [
+        f"{path.name}:{node.lineno}"
+        for path in Path(dumont_gpu.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("read_text", "write_text")
+        and "encoding" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert calls == []

@@ -61,7 +61,7 @@ def chunks_of(path: Path) -> tuple[ChunkEntry, ...]:
 
 def fetched(log: Path) -> list[int]:
     """Sizes of the chunks that were read, one for each time."""
-    return [int(line.split()[1]) for line in log.read_text().splitlines()] if log.exists() else []
+    return [int(line.split()[1]) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
 @pytest.fixture

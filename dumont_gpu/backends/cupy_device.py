@@ -112,7 +112,9 @@ class CupyDevice:
         # CuPy's cache knows the source and the options, not the headers: their digest is one of the options.
         folder = kernel_folder()
         options = ("--std=c++17", f"-I{folder}", f"-DDUMONT_HEADERS={_digest_of_headers(folder)}")
-        return self._cupy.RawModule(code=(folder / source).read_text(), options=options, backend="nvrtc")
+        return self._cupy.RawModule(
+            code=(folder / source).read_text(encoding="utf-8"), options=options, backend="nvrtc"
+        )
 
     @contextmanager
     def _errors(self) -> Iterator[Any]:

@@ -131,7 +131,7 @@ def _build(target: Path, wheels: Path) -> None:
 
 
 def _load(root: Path) -> Corpus:
-    record = json.loads((root / "corpus.json").read_text())
+    record = json.loads((root / "corpus.json").read_text(encoding="utf-8"))
     contents = tuple(
         Content(**{**content, "files": tuple(root / name for name in content["files"])}) for content in record
     )

@@ -28,7 +28,7 @@ VERSION_FLAGS = {
 
 def cpu_model() -> str:
     """Returns the processor's name as the kernel gives it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("model name", "Model", "cpu model"):
             return value.strip()
@@ -53,7 +53,7 @@ def cores() -> int:
 def file_system(place: Path) -> str:
     """Returns the type of the file system that `place` lies on."""
     mounts = []
-    for line in Path("/proc/self/mounts").read_text().splitlines():
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
         _, mount_point, kind, *_ = line.split(" ")
         mounts.append((mount_point.encode().decode("unicode_escape"), kind))
     resolved = place.resolve()
@@ -72,7 +72,7 @@ def memory_folder(needed: int) -> Path | None:
 
 
 def _available_memory() -> int:
-    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
     return int(found[1]) * 1024 if found else 0
 
 
@@ -95,7 +95,7 @@ def describe(tools: Iterable[str] = ()) -> dict[str, str]:
 
 def _huge_pages() -> str:
     try:
-        choices = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+        choices = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(encoding="utf-8")
     except OSError:
         return "none"
     return choices.partition("[")[2].partition("]")[0]

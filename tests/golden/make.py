@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dumont_gpu.format import KiB
+from dumont_gpu.names import to_utf8
 from dumont_gpu.pack import PackOptions, pack
 
 HERE = Path(__file__).parent
@@ -125,10 +126,10 @@ def describe(root: Path) -> dict[str, object]:
             status = path.lstat()
             entry: dict[str, object] = {"type": stat.filemode(status.st_mode), "mtime_ns": status.st_mtime_ns}
             if path.is_symlink():
-                entry["target"] = ascii(os.readlink(path))
+                entry["target"] = ascii(to_utf8(os.readlink(path)))
             elif path.is_file():
                 entry |= {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "links": status.st_nlink}
-            found[ascii(os.fspath(path.relative_to(root)))] = entry
+            found[ascii(to_utf8(os.fspath(path.relative_to(root))))] = entry
     return found
 
 

@@ -12,6 +12,7 @@ import pytest
 from hostile import LZ4, Archive, clear_error, command, float_bytes, refused, restored, text, tree
 
 from dumont_gpu.direct_io import DIRECT_MINIMUM
+from dumont_gpu.names import from_utf8
 from dumont_gpu.pack import pack
 from dumont_gpu.snapshot import read_snapshot
 from dumont_gpu.storage import MemorySource
@@ -289,7 +290,7 @@ def test_control_characters_are_escaped_in_errors(tmp_path: Path) -> None:
     assert "file\\x1b]0;owned" in ran.error
     archive.entries[0] |= {"type": "device"}
     assert command("ls", archive.write(snapshot)).error.startswith("dumont-gpu: ")
-    (tmp_path / "target" / f"file{CONTROL}").mkdir()
+    (tmp_path / "target" / from_utf8(f"file{CONTROL}")).mkdir()
     archive.entries[0] |= {"type": "file"}
     ran = command("restore", archive.write(snapshot), tmp_path / "target", "--overwrite", "always")
     assert (ran.code, ran.out) == (1, "")
@@ -299,8 +300,8 @@ def test_control_characters_are_escaped_in_errors(tmp_path: Path) -> None:
 def test_control_characters_are_escaped_in_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    (source / f"a{CONTROL.replace('/', '')}").write_bytes(float_bytes(DIRECT_MINIMUM))
-    os.link(source / f"a{CONTROL}", source / "b")
+    (source / from_utf8(f"a{CONTROL}")).write_bytes(float_bytes(DIRECT_MINIMUM))
+    os.link(source / from_utf8(f"a{CONTROL}"), source / "b")
     preadv = os.preadv
 
     def fail(fd: int, *arguments: Any) -> int:

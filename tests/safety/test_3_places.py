@@ -245,7 +245,11 @@ def test_tarfile_is_not_used() -> None:
     package = Path(dumont_gpu.__file__).parent
     # The benchmark makes and removes trees of its own; the layers (test_imports.py) keep it out of every job.
     modules = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] != "bench"]
-    assert not [path for path in modules if "tarfile" in path.read_text() or "shutil" in path.read_text()]
+    assert not [
+        path
+        for path in modules
+        if "tarfile" in path.read_text(encoding="utf-8") or "shutil" in path.read_text(encoding="utf-8")
+    ]
 
 
 # --- swapped while it runs --------------------------------------------------------------------------------------------
