@@ -13,9 +13,9 @@ PACKAGE = Path(dumont_gpu.__file__).parent
 # Each may import those on the lines above it, and its own folder.
 LAYERS = [
     ["errors"],
-    ["serve", "sizes", "globs", "digests", "names", "pipeline", "problems", "progress"],
+    ["serve", "sizes", "globs", "digests", "names", "pipeline", "problems", "progress", "shortages", "limits"],
     ["format"],
-    ["native", "jobs", "paths"],
+    ["native", "jobs", "paths", "endings"],
     ["manifest"],
     ["codecs", "direct_io"],
     ["methods", "storage", "tree"],
