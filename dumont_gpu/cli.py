@@ -36,7 +36,10 @@ Device = Annotated[
     str, typer.Option(metavar="auto|cpu|N", envvar="DUMONT_DEVICE", help="Where to encode and decode; N: a GPU.")
 ]
 Jobs = Annotated[int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0: one per core.")]
-Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory for chunk buffers.")]
+Memory = Annotated[
+    str,
+    typer.Option(metavar="SIZE", help="Memory for chunk buffers; if not given, 512MiB, or less where limits leave less."),
+]
 GpuMemory = Annotated[
     str, typer.Option(metavar="SIZE", help="Device memory to take at most; half of what is free if not given.")
 ]
@@ -110,7 +113,7 @@ def pack(
         bool, typer.Option("--paranoid", help="Decode every chunk, and compare, before it is written.")
     ] = False,
     jobs: Jobs = 0,
-    memory: Memory = "512MiB",
+    memory: Memory = "",
     dry_run: DryRun = False,
     as_json: Json = False,
     progress: ProgressKind = "auto",
@@ -142,7 +145,7 @@ def pack(
         gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         paranoid=paranoid,
         jobs=jobs,
-        memory=parse_size(memory),
+        memory=parse_size(memory) if memory else 0,
     )
     if dry_run:
         report.show(report.pack_plan(plan_pack(sources, options)), as_json=as_json, quiet=quiet)
@@ -178,7 +181,7 @@ def restore(
     device: Device = "auto",
     gpu_memory: GpuMemory = "",
     jobs: Jobs = 0,
-    memory: Memory = "512MiB",
+    memory: Memory = "",
     connections: Connections = 0,
     limit_rate: LimitRate = "0",
     dry_run: DryRun = False,
@@ -218,7 +221,7 @@ def restore(
         device=device,
         gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
-        memory=parse_size(memory),
+        memory=parse_size(memory) if memory else 0,
         network=_network(connections, limit_rate),
     )
     if dry_run:
@@ -323,7 +326,7 @@ def verify(
     device: Device = "auto",
     gpu_memory: GpuMemory = "",
     jobs: Jobs = 0,
-    memory: Memory = "512MiB",
+    memory: Memory = "",
     connections: Connections = 0,
     limit_rate: LimitRate = "0",
     as_json: Json = False,
@@ -347,7 +350,7 @@ def verify(
         device=device,
         gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
-        memory=parse_size(memory),
+        memory=parse_size(memory) if memory else 0,
         network=_network(connections, limit_rate),
     )
     with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:

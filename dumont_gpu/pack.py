@@ -34,7 +34,7 @@ from dumont_gpu.format import (
     index_to_bytes,
 )
 from dumont_gpu.globs import matcher
-from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
+from dumont_gpu.jobs import chunk_pairs, default_jobs
 from dumont_gpu.manifest import EntryType, Extent, FileEntry, Manifest, manifest_limit
 from dumont_gpu.methods import DEFAULT_METHOD, check_method
 from dumont_gpu.paths import printable
@@ -65,7 +65,7 @@ class PackOptions:
     gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
     paranoid: bool = False  # decode every chunk, and compare, before it is written
     jobs: int = 0  # threads that encode; 0: one per core
-    memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
+    memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ def _run(
     backend = writer.backend
     backend.prepare(largest, encode=True, decode=options.paranoid)
     jobs = _jobs(options) + backend.extra_jobs
-    pairs = chunk_pairs(options.memory * 2 // 3 if options.paranoid else options.memory, largest, jobs)
+    pairs = chunk_pairs(options.memory, largest, jobs, buffers=3 if options.paranoid else 2)
     chunks, stored, checks = (BufferPool(pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest))
     pipeline = Pipeline(chunks, stored, checks, cancel=writer.cancel)
     if options.paranoid:
