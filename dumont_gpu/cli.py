@@ -38,7 +38,7 @@ Device = Annotated[
 Jobs = Annotated[int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0: one per core.")]
 Memory = Annotated[
     str,
-    typer.Option(metavar="SIZE", help="Memory for chunk buffers; if not given, 512MiB, or less where limits leave less."),
+    typer.Option(metavar="SIZE", help="Memory for chunk buffers; 512MiB if not given, less where limits ask for it."),
 ]
 GpuMemory = Annotated[
     str, typer.Option(metavar="SIZE", help="Device memory to take at most; half of what is free if not given.")

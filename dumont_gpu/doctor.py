@@ -41,12 +41,12 @@ def _limits() -> list[Finding]:
     ]
     cores = [Finding("Cores", True, f"{limit.value:.4g}: {limit.source}") for limit in core_limits()]
     files = open_files()
-    jobs, memory = default_jobs(), format_size(default_memory(needed=2 * DEFAULT_CHUNK_SIZE))
+    jobs, buffers = default_jobs(), format_size(default_memory(needed=2 * DEFAULT_CHUNK_SIZE))
     return [
         *memory,
         *cores,
         Finding("Open files", True, f"{files.value:.0f}: {files.source}"),
-        Finding("A job takes", True, f"--jobs {jobs}, {memory} for chunk buffers, if not told otherwise"),
+        Finding("A job takes", True, f"--jobs {jobs}, {buffers} for chunk buffers, if not told otherwise"),
     ]
 
 

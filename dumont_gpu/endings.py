@@ -5,6 +5,7 @@ Comes before everything that takes time to import, so that a signal always finds
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -176,7 +177,7 @@ def _open_missing_streams() -> None:
                 os.open("/", os.O_RDONLY)  # can be neither read nor written
             os.set_inheritable(number, True)
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: PTH123, SIM115
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
 
 
 def _outlet(stream: Any, number: int) -> Any:
@@ -206,10 +207,8 @@ def _raise_open_files() -> None:
     """Takes as many descriptors as may be had: the soft limit is for programs that use select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        try:
+        with contextlib.suppress(OSError, ValueError):  # a kernel that gives less than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):
-            pass  # a kernel that gives less than it says: the job goes on with what there is
 
 
 def _tell_what_nobody_catches() -> None:

@@ -8,19 +8,20 @@ from typing import Final
 
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format import MiB
-from dumont_gpu.limits import core_limits, memory_limits
+from dumont_gpu.limits import core_limits, memory_limits, open_files
 
 DEFAULT_MEMORY: Final = 512 * MiB  # four chunks read and four chunks stored at the default chunk size
 _SHARE: Final = 4  # the part of the memory that is left which buffers take: others need some, and so does the manifest
 _THREAD_MEMORY: Final = 64 * MiB  # its stack, the allocator's arena for it, what libraries keep for it
+_THREAD_FILES: Final = 8  # descriptors: a thread has two open at most, the directories on the way to them are others
 
 
 def default_jobs(root: Path = Path("/")) -> int:
-    """One thread per core that this process may use, as far as there is memory for that many."""
+    """One thread per core that this process may use, as far as there are memory and descriptors for that many."""
     cores = math.ceil(core_limits(root)[-1].value)
     memory = memory_limits(root)
     threads = int(memory[-1].left) // _SHARE // _THREAD_MEMORY if memory else cores
-    return max(1, min(cores, threads))
+    return max(1, min(cores, threads, int(open_files().value) // _THREAD_FILES))
 
 
 def default_memory(needed: int = 0, root: Path = Path("/")) -> int:

@@ -1,7 +1,7 @@
 """What this process may use of the machine: memory, cores and descriptors, each limit with the place that sets it.
 
-A container's limits are those of its control group and of every group above it, in version 1 or 2 of cgroups or both; the
-kernel enforces the tightest. What cannot be read or makes no sense is no limit: a wrong guess must not stop a job.
+A container's limits are those of its control group and of every group above it, in version 1 or 2 of cgroups or both;
+the kernel enforces the tightest. What cannot be read or makes no sense is no limit: a wrong guess must not stop a job.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def _own_memory() -> Iterator[Limit]:
         pages = [int(field) for field in Path("/proc/self/statm").read_text().split()]
     except (OSError, ValueError):
         pages = [0] * 7
-    for kind, name, used in ((resource.RLIMIT_AS, "RLIMIT_AS", pages[0]), (resource.RLIMIT_DATA, "RLIMIT_DATA", pages[5])):
-        soft, _ = resource.getrlimit(kind)
+    for name, used in (("RLIMIT_AS", pages[0]), ("RLIMIT_DATA", pages[5])):
+        soft, _ = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY:
             yield Limit(soft, max(0, soft - used * _PAGE), name)
 

@@ -42,6 +42,7 @@ from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.problems import Problem
 from dumont_gpu.progress import Meter, ProgressCallback
+from dumont_gpu.shortages import is_shortage, told
 from dumont_gpu.storage import Sink, open_sink
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.scan import Scan, SourceFile, scan
@@ -106,6 +107,7 @@ class PackPlan:
     special: int
 
 
+@told()
 def pack(
     sources: Sequence[str], output: str, options: PackOptions | None = None, progress: ProgressCallback | None = None
 ) -> PackResult:
@@ -133,6 +135,8 @@ def pack(
             found.close()
         sink.commit(size)
     except OSError as error:
+        if is_shortage(error.errno):
+            raise  # and no fault of the output
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise NoSpaceError(f"{output}: no room for the snapshot: {error.strerror}") from None
         raise DumontError(f"{output}: {error.strerror or error}") from error
@@ -157,6 +161,7 @@ def pack(
     )
 
 
+@told()
 def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> PackPlan:
     """Scans and plans without writing anything. Raises as `pack` does."""
     options = _checked(options or PackOptions(), sources)
@@ -302,6 +307,8 @@ class _SnapshotWriter:
                 elif not file.unchanged(os.fstat(fd)):
                     self._note_change(extent)
         except OSError as error:
+            if is_shortage(error.errno):
+                raise
             self._lose(extent, content, error.strerror or str(error))
 
     def _read_small(self, extents: Sequence[PlannedExtent], content: memoryview) -> None:
@@ -319,6 +326,8 @@ class _SnapshotWriter:
         except OSError as error:
             results = [error.errno or errno.EIO] * len(extents)
         for extent, result in zip(extents, results, strict=True):
+            if is_shortage(result):
+                raise OSError(result, os.strerror(result))
             if result == native.CHANGED:
                 self._note_change(extent)
             elif result:

@@ -25,6 +25,7 @@ from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Channel, Pipeline, Trace, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.resume import remaining
+from dumont_gpu.shortages import shortage, told
 from dumont_gpu.snapshot import (
     Snapshot,
     SnapshotIndex,
@@ -101,6 +102,7 @@ class RestorePlan:
     num_chunks: int
 
 
+@told()
 def restore(
     source: str | Source,
     target: str,
@@ -151,8 +153,9 @@ def restore(
             finally:
                 writer.close()
     except OSError as error:
-        place = os.fsdecode(error.filename) if error.filename else target
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
+        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else target
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else shortage(error) or error.strerror or error
         message = f"{place}: {reason}; the restore is incomplete, the same command goes on"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError(message) from None

@@ -1,10 +1,14 @@
-"""What a machine or its limits can run short of while a job runs: memory, threads, descriptors. Never a file's fault."""
+"""What a machine or its limits may run short of: memory, threads, descriptors. It is never a file's fault."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
+
+from dumont_gpu.errors import DumontError
 
 _MEMORY_HINT: Final = "try --jobs 1 --memory 140MiB"  # one chunk of the default size, as it is and as it is stored
 _HINTS: Final = {
@@ -29,3 +33,18 @@ def shortage(error: BaseException) -> str:
     if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
         return f"no further thread can be started: {_MEMORY_HINT}"
     return ""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turns what ran short into an error that says so. Also decorates a function.
+
+    Raises:
+        DumontError: memory, threads or descriptors ran short.
+    """
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not (short := shortage(error)):
+            raise
+        raise DumontError(short) from error

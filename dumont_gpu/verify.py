@@ -13,6 +13,7 @@ from dumont_gpu.jobs import chunk_pairs, default_jobs
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.restore import check_content, places_by_chunk
+from dumont_gpu.shortages import told
 from dumont_gpu.snapshot import Snapshot, parallel_reads, read_into, read_snapshot
 from dumont_gpu.storage import NetworkOptions, Source, open_source
 
@@ -42,6 +43,7 @@ class VerifyResult:
     seconds: float
 
 
+@told()
 def verify(
     source: str | Source, options: VerifyOptions | None = None, progress: ProgressCallback | None = None
 ) -> VerifyResult:
