@@ -25,6 +25,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIGNAL_EXIT: Final = 128  # and the number of the signal
 _GC_THRESHOLD: Final = 1_000_000  # entries are many and hold no cycles: looking through them again and again is in vain
 _SOON: Final = 0.01  # seconds
+_M_ARENA_MAX: Final = -8  # of mallopt
 
 
 class Stopped(BaseException):
@@ -40,6 +41,7 @@ def run(job: Callable[[], object]) -> NoReturn:
     _open_missing_streams()
     sys.stdout, sys.stderr = _outlet(sys.stdout, 1), _outlet(sys.stderr, 2)
     _raise_open_files()
+    _spare_address_space()
     _tell_what_nobody_catches()
     gc.set_threshold(_GC_THRESHOLD)
     code = _exit_code(job)
@@ -209,6 +211,15 @@ def _raise_open_files() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):  # a kernel that gives less than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _spare_address_space() -> None:
+    """Where `ulimit -v` bounds it, has all threads share one arena: glibc sets 64 MiB aside for each of theirs."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        import ctypes
+
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _tell_what_nobody_catches() -> None:
