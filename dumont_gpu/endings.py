@@ -83,7 +83,7 @@ def _tell(error: BaseException) -> int:
             traceback.print_exception(type(error), error, error.__traceback__)
         print(_line(_message(error), code), file=sys.stderr)
     except Exception:  # no memory even for that
-        os.write(2, b"dumont-gpu: out of memory\n")
+        os.write(2, f"dumont-gpu: {shortage(MemoryError())}\n".encode())
     return code
 
 

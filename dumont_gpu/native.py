@@ -20,6 +20,7 @@ from dumont_gpu.errors import DamagedError, DumontError, UnsupportedError
 _ABI_VERSION: Final = 3
 _DAMAGED: Final = -1
 _UNSUPPORTED: Final = -2
+_NO_MEMORY: Final = -4
 
 
 class Dtype(enum.IntEnum):
@@ -134,6 +135,8 @@ def zipnn_encode(source: memoryview, out: memoryview, dtype: Dtype, block_log2: 
     """Writes `source` (whole elements) as one ZipNN stream; returns its size, or 0 if it does not fit in `out`."""
     with _address(source) as start, _address(out, writable=True) as target:
         size: int = _library().dumont_zipnn_encode(start, len(source), target, len(out), dtype, block_log2)
+    if size == _NO_MEMORY:
+        raise MemoryError
     if size < 0:
         raise ValueError(f"{len(source)} bytes of {dtype.name} in blocks of 2^{block_log2} cannot be encoded")
     return size
@@ -148,6 +151,8 @@ def zipnn_decode(stream: memoryview, out: memoryview) -> None:
     """
     with _address(stream) as start, _address(out, writable=True) as target:
         status: int = _library().dumont_zipnn_decode(start, len(stream), target, len(out))
+    if status == _NO_MEMORY:
+        raise MemoryError
     if status == _UNSUPPORTED:
         raise UnsupportedError("a ZipNN stream with a feature this version does not have")
     if status < 0:

@@ -16,7 +16,9 @@ _HINTS: Final = {
     errno.EMFILE: "raise the limit of this process (ulimit -n)",
     errno.ENFILE: "the whole machine has reached its limit (fs.file-max)",
 }
-_NO_THREAD: Final = "can't start new thread"  # what CPython says; there is no type of its own
+# What others say of it in words only: CPython of threads, the dynamic linker of libraries, liblz4 of its own memory.
+_NO_THREAD: Final = "can't start new thread"
+_NO_MEMORY: Final = ("failed to map segment", "cannot allocate memory", "ERROR_allocation_failed")
 
 
 def is_shortage(number: int | None) -> bool:
@@ -24,9 +26,14 @@ def is_shortage(number: int | None) -> bool:
     return number in _HINTS
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of a library means that, though its type does not say so."""
+    return isinstance(error, ImportError | RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
 def shortage(error: BaseException) -> str:
     """Says what ran short, and which setting helps; empty if `error` is none of these."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or is_out_of_memory(error):
         return f"out of memory: {_MEMORY_HINT}"
     if isinstance(error, OSError) and error.errno in _HINTS:
         return f"{os.strerror(error.errno)}: {_HINTS[error.errno]}"
@@ -44,7 +51,7 @@ def told() -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, OSError, RuntimeError) as error:
+    except (MemoryError, OSError, RuntimeError, ImportError) as error:
         if not (short := shortage(error)):
             raise
         raise DumontError(short) from error
