@@ -10,7 +10,8 @@ from typing import Final
 
 from dumont_gpu.errors import DumontError
 
-_MEMORY_HINT: Final = "try --jobs 1 --memory 140MiB, or allow more"  # one chunk of the default size, as it is and as it is stored
+# 140 MiB: one chunk of the default size, as it is and as it is stored.
+_MEMORY_HINT: Final = "try --jobs 1 --memory 140MiB, or allow more"
 _HINTS: Final = {
     errno.ENOMEM: _MEMORY_HINT,
     errno.EMFILE: "raise the limit of this process (ulimit -n)",
