@@ -45,8 +45,9 @@ def run(job: Callable[[], object]) -> NoReturn:
     _tell_what_nobody_catches()
     gc.set_threshold(_GC_THRESHOLD)
     code = _exit_code(job)
-    _set_signals(signal.SIG_DFL)  # what is left may wait for ever for a pipe that nobody reads
-    sys.stdout.flush()
+    _set_signals(signal.SIG_DFL)  # nothing is left to clean up
+    if code < _SIGNAL_EXIT:  # or the end might wait for ever for a pipe that nobody reads
+        sys.stdout.flush()
     lost = _lost(sys.stdout)
     if lost is not None and not code:
         code = _tell(DumontError(f"cannot write what there is to say: {lost.strerror}"))
