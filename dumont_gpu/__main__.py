@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
-from dumont_gpu import endings
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # or it would end the imports with a traceback; `endings` takes it over
 
 
 def main() -> None:
     """dumont-gpu"""
     # Without the 0.2 s that importing typer takes.
-    endings.run(_version if sys.argv[1:] in (["--version"], ["-V"]) else _command_line("app"))
+    _run(_version if sys.argv[1:] in (["--version"], ["-V"]) else _command_line("app"))
 
 
 def pack_main() -> None:
     """dumont-pack"""
-    endings.run(_command_line("pack_app"))
+    _run(_command_line("pack_app"))
 
 
 def restore_main() -> None:
     """dumont-restore"""
-    endings.run(_command_line("restore_app"))
+    _run(_command_line("restore_app"))
+
+
+def _run(job: Callable[[], object]) -> None:
+    from dumont_gpu import endings
+
+    endings.run(job)
 
 
 def _version() -> None:

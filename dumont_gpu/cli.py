@@ -35,7 +35,9 @@ Snap = Annotated[
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|N", envvar="DUMONT_DEVICE", help="Where to encode and decode; N: a GPU.")
 ]
-Jobs = Annotated[int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0: one per core.")]
+Jobs = Annotated[
+    int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0: one per core, fewer where limits ask for it.")
+]
 Memory = Annotated[
     str,
     typer.Option(metavar="SIZE", help="Memory for chunk buffers; 512MiB if not given, less where limits ask for it."),

@@ -65,7 +65,7 @@ class PackOptions:
     device: str = "auto"
     gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
     paranoid: bool = False  # decode every chunk, and compare, before it is written
-    jobs: int = 0  # threads that encode; 0: one per core
+    jobs: int = 0  # threads that encode; 0: one per core, or fewer where the machine's limits ask for it
     memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
 
 

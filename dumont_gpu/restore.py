@@ -61,7 +61,7 @@ class RestoreOptions:
     max_size: int = DEFAULT_MAX_SIZE  # bytes that all files together may declare
     device: str = "auto"
     gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
-    jobs: int = 0  # threads that check and decode; 0: one per core
+    jobs: int = 0  # threads that check and decode; 0: as for a pack
     memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
     network: NetworkOptions = field(default_factory=NetworkOptions)
 

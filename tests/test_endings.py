@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -177,6 +178,12 @@ def test_a_signal_during_the_imports_is_no_traceback(name: str, code: int, progr
     )
     done = cli("-h", program=program, PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "dumont-gpu: stopped\n")
+
+
+def test_an_interrupt_before_a_job_begins_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "resource.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nos._exit(99)")
+    done = cli("--version", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_a_second_signal_does_not_interrupt_the_cleaning_up(filled: Path, snapshot: Path) -> None:

@@ -149,6 +149,7 @@ def test_a_shortage_does_not_make_a_journal_invisible(
 ) -> None:
     pack_tree(filled, snapshot)
     target.mkdir()
+    (target / "x").touch()  # what an interrupted restore left, with a journal beside it
     original = os.open
 
     def opening(path: Any, flags: int, *rest: Any, **named: Any) -> int:
@@ -268,8 +269,8 @@ def test_a_read_without_any_thread_fails_and_holds_nothing(monkeypatch: pytest.M
     some, out = fetcher(), bytearray(2 * RANGE_SIZE)
     with pytest.raises(DumontError, match=HINT), told():
         some.read(0, memoryview(out))
-    some.close()
     assert not some._waiting  # or a thread that starts later would write to what is the caller's again
+    some.close()
 
 
 @pytest.mark.parametrize("allowed", [0, 1])
