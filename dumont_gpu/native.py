@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from dumont_gpu.errors import DamagedError, DumontError, UnsupportedError
+from dumont_gpu.shortages import shortage
 
 _ABI_VERSION: Final = 3
 _DAMAGED: Final = -1
@@ -56,7 +57,11 @@ def _library() -> ctypes.CDLL:
     path = next((place for place in places if place.exists()), None)
     if path is None:
         raise DumontError("the compiled CPU kernels are missing: install dumont-gpu with `pip install .`")
-    library = ctypes.CDLL(str(path))
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:  # no error of whichever file happens to be read first
+        short = shortage(ImportError(str(error)))
+        raise DumontError(short or f"the compiled CPU kernels do not load: {error}") from None
     u8, u32, u64, i64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
     library.dumont_abi_version.restype = u32
     if library.dumont_abi_version() != _ABI_VERSION:

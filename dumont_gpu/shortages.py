@@ -17,9 +17,10 @@ _HINTS: Final = {
     errno.EMFILE: "raise the limit of this process (ulimit -n)",
     errno.ENFILE: "the whole machine has reached its limit (fs.file-max)",
 }
-# What others say of it in words only: CPython of threads, the dynamic linker of libraries, liblz4 of its own memory.
-_NO_THREAD: Final = "can't start new thread"
+# What others say of it in words only: the dynamic linker of libraries, liblz4 of its own memory, CPython of threads.
 _NO_MEMORY: Final = ("failed to map segment", "cannot allocate memory", "ERROR_allocation_failed")
+_NO_FILES: Final = os.strerror(errno.EMFILE)
+_NO_THREAD: Final = "can't start new thread"
 
 
 def is_shortage(number: int | None) -> bool:
@@ -38,6 +39,8 @@ def shortage(error: BaseException) -> str:
         return f"out of memory: {_MEMORY_HINT}"
     if isinstance(error, OSError) and error.errno in _HINTS:
         return f"{os.strerror(error.errno)}: {_HINTS[error.errno]}"
+    if isinstance(error, ImportError) and _NO_FILES in str(error):
+        return shortage(OSError(errno.EMFILE, ""))
     if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
         return f"no further thread can be started: {_MEMORY_HINT}"
     return ""

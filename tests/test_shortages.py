@@ -383,3 +383,17 @@ def test_an_error_of_any_stage_that_means_a_shortage_is_told(
         lambda: restore(str(snapshot), str(target), RestoreOptions(sync=False)),
     ):
         assert HINT in clear_error(job, DumontError)
+
+
+@pytest.mark.parametrize("reason", ["cannot open shared object file: Too many open files", "failed to map segment"])
+def test_a_library_that_cannot_be_loaded_is_no_problem_of_a_file(
+    reason: str, filled: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loading(path: str) -> None:
+        raise OSError(f"{path}: {reason}")
+
+    monkeypatch.setattr(native.ctypes, "CDLL", loading)
+    native._library.cache_clear()
+    message = clear_error(lambda: pack_tree(filled, snapshot), DumontError)
+    assert message in (shortage(OSError(errno.EMFILE, "")), shortage(MemoryError()))
+    assert names(snapshot.parent) == ["source"]
