@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Callable
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # or it would end the imports with a traceback; `endings` takes it over
 
 
 def main() -> None:
     """dumont-gpu"""
-    if sys.argv[1:] in (["--version"], ["-V"]):  # without the 0.2 s that importing typer takes
-        from dumont_gpu import __version__
-
-        print(f"dumont-gpu {__version__}")
-        return
-    from dumont_gpu.cli import app, run
-
-    run(app)
+    # Without the 0.2 s that importing typer takes.
+    _run(_version if sys.argv[1:] in (["--version"], ["-V"]) else _command_line("app"))
 
 
 def pack_main() -> None:
     """dumont-pack"""
-    from dumont_gpu.cli import pack_app, run
-
-    run(pack_app)
+    _run(_command_line("pack_app"))
 
 
 def restore_main() -> None:
     """dumont-restore"""
-    from dumont_gpu.cli import restore_app, run
+    _run(_command_line("restore_app"))
 
-    run(restore_app)
+
+def _run(job: Callable[[], object]) -> None:
+    from dumont_gpu import endings
+
+    endings.run(job)
+
+
+def _version() -> None:
+    from dumont_gpu import __version__
+
+    print(f"dumont-gpu {__version__}")
+
+
+def _command_line(name: str) -> Callable[[], object]:
+    """Imports the command line only when it runs: by then, whatever happens ends as it should."""
+
+    def job() -> None:
+        from dumont_gpu import cli
+
+        getattr(cli, name)()
+
+    return job
 
 
 if __name__ == "__main__":

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-import io
 import json
-import os
-import signal
-import sys
-import traceback
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Final, cast
 
 import typer
@@ -22,7 +15,6 @@ from dumont_gpu.errors import DumontError, UsageError
 
 _EXIT_SOME_UNREADABLE: Final = 3
 _MAX_LISTED: Final = 20  # problems shown without -v
-_GC_THRESHOLD: Final = 1_000_000  # entries are many and hold no cycles: looking through them again and again is in vain
 
 _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -43,8 +35,13 @@ Snap = Annotated[
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|N", envvar="DUMONT_DEVICE", help="Where to encode and decode; N: a GPU.")
 ]
-Jobs = Annotated[int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0: one per core.")]
-Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory for chunk buffers.")]
+Jobs = Annotated[
+    int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0: one per core, fewer where limits ask for it.")
+]
+Memory = Annotated[
+    str,
+    typer.Option(metavar="SIZE", help="Memory for chunk buffers; 512MiB if not given, less where limits ask for it."),
+]
 GpuMemory = Annotated[
     str, typer.Option(metavar="SIZE", help="Device memory to take at most; half of what is free if not given.")
 ]
@@ -72,73 +69,6 @@ ProgressKind = Annotated[str, typer.Option("--progress", metavar="auto|bar|lines
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print everything there is to say.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-class _Stopped(BaseException):
-    """SIGINT or SIGTERM came."""
-
-    def __init__(self, signal_number: int) -> None:
-        self.exit_code = 128 + signal_number
-
-
-def run(application: typer.Typer) -> None:
-    """Runs a command line and exits with its code; an error is one line on stderr."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for other in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(other, signal.SIG_IGN)  # cleaning up must not be interrupted; SIGQUIT still ends everything
-        raise _Stopped(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    gc.set_threshold(_GC_THRESHOLD)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # paths need not fit the terminal's encoding
-    code = _exit_code(application)
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-    except BrokenPipeError:  # `dumont-gpu ls … | head`
-        code = code or DumontError.exit_code
-    except OSError as error:
-        code = code or _print_error(DumontError(f"cannot write what there is to say: {error.strerror}"))
-    os._exit(code)  # at once: to take apart what thousands of entries left in memory would be in vain
-
-
-def _exit_code(application: typer.Typer) -> int:
-    """Runs a command line; returns its exit code, and prints the error if there is one."""
-    try:
-        application()
-    except SystemExit as ended:  # which is how every command ends
-        return ended.code if isinstance(ended.code, int) else 0
-    except DumontError as error:
-        return _print_error(error)
-    except BrokenPipeError:
-        return DumontError.exit_code
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        return _print_error(DumontError(f"{place}{error.strerror or error}"))
-    except MemoryError:
-        return _print_error(DumontError("out of memory: try a smaller --memory"))
-    except _Stopped as stopped:
-        return _print_error(DumontError("stopped"), stopped.exit_code)
-    return 0
-
-
-def _print_error(error: DumontError, code: int | None = None) -> int:
-    """Prints an error on stderr and returns the exit code that goes with it."""
-    code = error.exit_code if code is None else code
-    if "--debug" in sys.argv:
-        traceback.print_exc()
-    if "--json" in sys.argv:
-        print(json.dumps({"type": "error", "code": code, "message": str(error)}), file=sys.stderr)
-    else:
-        from dumont_gpu.sizes import one_line
-
-        print(f"dumont-gpu: {one_line(str(error))}", file=sys.stderr)
-    return code
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -185,7 +115,7 @@ def pack(
         bool, typer.Option("--paranoid", help="Decode every chunk, and compare, before it is written.")
     ] = False,
     jobs: Jobs = 0,
-    memory: Memory = "512MiB",
+    memory: Memory = "",
     dry_run: DryRun = False,
     as_json: Json = False,
     progress: ProgressKind = "auto",
@@ -217,7 +147,7 @@ def pack(
         gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         paranoid=paranoid,
         jobs=jobs,
-        memory=parse_size(memory),
+        memory=parse_size(memory) if memory else 0,
     )
     if dry_run:
         report.show(report.pack_plan(plan_pack(sources, options)), as_json=as_json, quiet=quiet)
@@ -253,7 +183,7 @@ def restore(
     device: Device = "auto",
     gpu_memory: GpuMemory = "",
     jobs: Jobs = 0,
-    memory: Memory = "512MiB",
+    memory: Memory = "",
     connections: Connections = 0,
     limit_rate: LimitRate = "0",
     dry_run: DryRun = False,
@@ -293,7 +223,7 @@ def restore(
         device=device,
         gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
-        memory=parse_size(memory),
+        memory=parse_size(memory) if memory else 0,
         network=_network(connections, limit_rate),
     )
     if dry_run:
@@ -398,7 +328,7 @@ def verify(
     device: Device = "auto",
     gpu_memory: GpuMemory = "",
     jobs: Jobs = 0,
-    memory: Memory = "512MiB",
+    memory: Memory = "",
     connections: Connections = 0,
     limit_rate: LimitRate = "0",
     as_json: Json = False,
@@ -422,7 +352,7 @@ def verify(
         device=device,
         gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
-        memory=parse_size(memory),
+        memory=parse_size(memory) if memory else 0,
         network=_network(connections, limit_rate),
     )
     with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:

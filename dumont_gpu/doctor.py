@@ -18,22 +18,36 @@ from dumont_gpu.backends.requirements import (
     missing_for_cuda,
 )
 from dumont_gpu.errors import DeviceError
+from dumont_gpu.format import DEFAULT_CHUNK_SIZE
+from dumont_gpu.jobs import default_jobs, default_memory
+from dumont_gpu.limits import core_limits, memory_limits, open_files
 from dumont_gpu.sizes import format_size
 
 
 def examine() -> list[Finding]:
-    """Looks at processor, memory, packages, driver, devices and kernels."""
-    return [_cpu(), _memory(), _lz4(), find_driver(), *find_devices(), find_cupy(), find_nvcomp(), _kernels()]
+    """Looks at processor, limits, packages, driver, devices and kernels."""
+    return [_cpu(), *_limits(), _lz4(), find_driver(), *find_devices(), find_cupy(), find_nvcomp(), _kernels()]
 
 
 def _cpu() -> Finding:
-    cores = len(os.sched_getaffinity(0))
-    return Finding("CPU", True, f"{platform.machine()}, {cores} cores, {native.cpu_path()} kernels")
+    return Finding("CPU", True, f"{platform.machine()}, {os.cpu_count()} cores, {native.cpu_path()} kernels")
 
 
-def _memory() -> Finding:
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return Finding("Memory", True, f"{pages * size / (1 << 30):.1f} GiB")
+def _limits() -> list[Finding]:
+    """What bounds a job here, each with the place that says so, and what a job takes of it unless told otherwise."""
+    memory = [
+        Finding("Memory", True, f"{format_size(limit.value)}, {format_size(limit.left)} left: {limit.source}")
+        for limit in memory_limits()
+    ]
+    cores = [Finding("Cores", True, f"{limit.value:.4g}: {limit.source}") for limit in core_limits()]
+    files = open_files()
+    jobs, buffers = default_jobs(), format_size(default_memory(needed=2 * DEFAULT_CHUNK_SIZE))
+    return [
+        *memory,
+        *cores,
+        Finding("Open files", True, f"{files.value:.0f}: {files.source}"),
+        Finding("A job takes", True, f"--jobs {jobs}, {buffers} for chunk buffers, if not told otherwise"),
+    ]
 
 
 def _lz4() -> Finding:

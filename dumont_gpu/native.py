@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from dumont_gpu.errors import DamagedError, DumontError, UnsupportedError
+from dumont_gpu.shortages import shortage
 
 _ABI_VERSION: Final = 3
 _DAMAGED: Final = -1
 _UNSUPPORTED: Final = -2
+_NO_MEMORY: Final = -4
 
 
 class Dtype(enum.IntEnum):
@@ -55,7 +57,11 @@ def _library() -> ctypes.CDLL:
     path = next((place for place in places if place.exists()), None)
     if path is None:
         raise DumontError("the compiled CPU kernels are missing: install dumont-gpu with `pip install .`")
-    library = ctypes.CDLL(str(path))
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:  # no error of whichever file happens to be read first
+        short = shortage(ImportError(str(error)))
+        raise DumontError(short or f"the compiled CPU kernels do not load: {error}") from None
     u8, u32, u64, i64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
     library.dumont_abi_version.restype = u32
     if library.dumont_abi_version() != _ABI_VERSION:
@@ -134,6 +140,8 @@ def zipnn_encode(source: memoryview, out: memoryview, dtype: Dtype, block_log2: 
     """Writes `source` (whole elements) as one ZipNN stream; returns its size, or 0 if it does not fit in `out`."""
     with _address(source) as start, _address(out, writable=True) as target:
         size: int = _library().dumont_zipnn_encode(start, len(source), target, len(out), dtype, block_log2)
+    if size == _NO_MEMORY:
+        raise MemoryError
     if size < 0:
         raise ValueError(f"{len(source)} bytes of {dtype.name} in blocks of 2^{block_log2} cannot be encoded")
     return size
@@ -148,6 +156,8 @@ def zipnn_decode(stream: memoryview, out: memoryview) -> None:
     """
     with _address(stream) as start, _address(out, writable=True) as target:
         status: int = _library().dumont_zipnn_decode(start, len(stream), target, len(out))
+    if status == _NO_MEMORY:
+        raise MemoryError
     if status == _UNSUPPORTED:
         raise UnsupportedError("a ZipNN stream with a feature this version does not have")
     if status < 0:

@@ -34,7 +34,7 @@ from dumont_gpu.format import (
     index_to_bytes,
 )
 from dumont_gpu.globs import matcher
-from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
+from dumont_gpu.jobs import chunk_pairs, default_jobs
 from dumont_gpu.manifest import EntryType, Extent, FileEntry, Manifest, manifest_limit
 from dumont_gpu.methods import DEFAULT_METHOD, check_method
 from dumont_gpu.paths import printable
@@ -42,6 +42,7 @@ from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.problems import Problem
 from dumont_gpu.progress import Meter, ProgressCallback
+from dumont_gpu.shortages import is_shortage, told
 from dumont_gpu.storage import Sink, open_sink
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.scan import Scan, SourceFile, scan
@@ -64,8 +65,8 @@ class PackOptions:
     device: str = "auto"
     gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
     paranoid: bool = False  # decode every chunk, and compare, before it is written
-    jobs: int = 0  # threads that encode; 0: one per core
-    memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
+    jobs: int = 0  # threads that encode; 0: one per core, or fewer where the machine's limits ask for it
+    memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class PackPlan:
     special: int
 
 
+@told()
 def pack(
     sources: Sequence[str], output: str, options: PackOptions | None = None, progress: ProgressCallback | None = None
 ) -> PackResult:
@@ -133,6 +135,8 @@ def pack(
             found.close()
         sink.commit(size)
     except OSError as error:
+        if is_shortage(error.errno):
+            raise  # and no fault of the output
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise NoSpaceError(f"{output}: no room for the snapshot: {error.strerror}") from None
         raise DumontError(f"{output}: {error.strerror or error}") from error
@@ -157,6 +161,7 @@ def pack(
     )
 
 
+@told()
 def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> PackPlan:
     """Scans and plans without writing anything. Raises as `pack` does."""
     options = _checked(options or PackOptions(), sources)
@@ -205,7 +210,7 @@ def _run(
     backend = writer.backend
     backend.prepare(largest, encode=True, decode=options.paranoid)
     jobs = _jobs(options) + backend.extra_jobs
-    pairs = chunk_pairs(options.memory * 2 // 3 if options.paranoid else options.memory, largest, jobs)
+    pairs = chunk_pairs(options.memory, largest, jobs, buffers=3 if options.paranoid else 2)
     chunks, stored, checks = (BufferPool(pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest))
     pipeline = Pipeline(chunks, stored, checks, cancel=writer.cancel)
     if options.paranoid:
@@ -302,6 +307,8 @@ class _SnapshotWriter:
                 elif not file.unchanged(os.fstat(fd)):
                     self._note_change(extent)
         except OSError as error:
+            if is_shortage(error.errno):
+                raise
             self._lose(extent, content, error.strerror or str(error))
 
     def _read_small(self, extents: Sequence[PlannedExtent], content: memoryview) -> None:
@@ -319,6 +326,8 @@ class _SnapshotWriter:
         except OSError as error:
             results = [error.errno or errno.EIO] * len(extents)
         for extent, result in zip(extents, results, strict=True):
+            if is_shortage(result):
+                raise OSError(result, os.strerror(result))
             if result == native.CHANGED:
                 self._note_change(extent)
             elif result:

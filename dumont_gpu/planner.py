@@ -19,6 +19,7 @@ from dumont_gpu.manifest import MAX_EXTENTS
 from dumont_gpu.methods import LZ4, PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
 from dumont_gpu.problems import Problem
 from dumont_gpu.regions import Region, find_regions
+from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.scan import SourceFile
 
 _SHARE_MINIMUM: Final = 16 * KiB  # equal files below this are not looked for: opening each twice costs more
@@ -160,6 +161,8 @@ class Plan:
     def _without_problems(self, results: Iterable[tuple[int, T | OSError]]) -> Iterator[tuple[int, T]]:
         for index, result in results:
             if isinstance(result, OSError):
+                if is_shortage(result.errno):
+                    raise result
                 self.problems[index] = Problem(self.files[index].entry.path, result.strerror or str(result))
             else:
                 yield index, result

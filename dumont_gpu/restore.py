@@ -19,12 +19,13 @@ from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import KiB, align_up
 from dumont_gpu.globs import matcher
-from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
+from dumont_gpu.jobs import chunk_pairs, default_jobs, default_memory
 from dumont_gpu.manifest import EntryType, Extent, FileEntry, with_new_leaders
 from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Channel, Pipeline, Trace, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.resume import remaining
+from dumont_gpu.shortages import shortage, told
 from dumont_gpu.snapshot import (
     Snapshot,
     SnapshotIndex,
@@ -60,8 +61,8 @@ class RestoreOptions:
     max_size: int = DEFAULT_MAX_SIZE  # bytes that all files together may declare
     device: str = "auto"
     gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
-    jobs: int = 0  # threads that check and decode; 0: one per core
-    memory: int = DEFAULT_MEMORY  # bytes for chunk buffers
+    jobs: int = 0  # threads that check and decode; 0: as for a pack
+    memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
     network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
@@ -101,6 +102,7 @@ class RestorePlan:
     num_chunks: int
 
 
+@told()
 def restore(
     source: str | Source,
     target: str,
@@ -151,8 +153,9 @@ def restore(
             finally:
                 writer.close()
     except OSError as error:
-        place = os.fsdecode(error.filename) if error.filename else target
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
+        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else target
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else shortage(error) or error.strerror or error
         message = f"{place}: {reason}; the restore is incomplete, the same command goes on"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError(message) from None
@@ -234,8 +237,8 @@ def _what_remains(
     """Returns `entries` without what an interrupted run has written of their files, and the seconds to find it out."""
     if not writer.resumed:
         return entries, {}
-    jobs = options.jobs or default_jobs()
-    rest, seconds = remaining(_files(entries), writer, snapshot.digest, jobs, options.memory, progress)
+    jobs, memory = options.jobs or default_jobs(), options.memory or default_memory()
+    rest, seconds = remaining(_files(entries), writer, snapshot.digest, jobs, memory, progress)
     remains = {entry.path: entry for entry in rest}
     todo = (remains.get(entry.path) if entry.type is EntryType.FILE else entry for entry in entries)
     return [entry for entry in todo if entry is not None], {"check": seconds}

@@ -31,7 +31,7 @@ class SnapshotService:
 
     Args:
         device: "auto", "cpu", or the number of a CUDA device.
-        jobs: threads that encode or decode; 0 means one per core.
+        jobs: threads that encode or decode; 0: one per core, or fewer where the machine's limits ask for it.
     """
 
     def __init__(self, device: str = "auto", jobs: int = 0) -> None:

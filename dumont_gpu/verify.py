@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from dumont_gpu.backends import Backend, select_backend
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format import CHUNK_ALIGNMENT, HEADER_SIZE, MiB
-from dumont_gpu.jobs import DEFAULT_MEMORY, chunk_pairs, default_jobs
+from dumont_gpu.jobs import chunk_pairs, default_jobs
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.restore import check_content, places_by_chunk
+from dumont_gpu.shortages import told
 from dumont_gpu.snapshot import Snapshot, parallel_reads, read_into, read_snapshot
 from dumont_gpu.storage import NetworkOptions, Source, open_source
 
@@ -24,7 +25,7 @@ class VerifyOptions:
     device: str = "auto"
     gpu_memory: int | None = None
     jobs: int = 0
-    memory: int = DEFAULT_MEMORY
+    memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
     network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
@@ -42,6 +43,7 @@ class VerifyResult:
     seconds: float
 
 
+@told()
 def verify(
     source: str | Source, options: VerifyOptions | None = None, progress: ProgressCallback | None = None
 ) -> VerifyResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any, TypeVar
 
 import pytest
 from servers import PROXY_VARIABLES, FaultServer, Gcs, Moto, Nginx, Rclone, RcloneHttp
+
+# Who starts the tests by `nohup … &` has these ignored; every program that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent

@@ -13,9 +13,10 @@ PACKAGE = Path(dumont_gpu.__file__).parent
 # Each may import those on the lines above it, and its own folder.
 LAYERS = [
     ["errors"],
-    ["serve", "sizes", "globs", "digests", "names", "pipeline", "problems", "progress"],
+    ["serve", "sizes", "globs", "digests", "names", "pipeline", "problems", "progress", "shortages"],
     ["format"],
-    ["native", "jobs", "paths"],
+    ["limits", "native", "paths", "endings"],
+    ["jobs"],
     ["manifest"],
     ["codecs", "direct_io"],
     ["methods", "storage", "tree"],

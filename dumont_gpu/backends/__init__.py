@@ -6,7 +6,8 @@ from dumont_gpu.backends.auto import AutoBackend
 from dumont_gpu.backends.base import Backend
 from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.cuda import CudaBackend
-from dumont_gpu.backends.device import Device
+from dumont_gpu.backends.device import Device, NoDeviceError
+from dumont_gpu.backends.driver import ask_driver, begin_asking
 from dumont_gpu.errors import DeviceError, UsageError
 
 
@@ -27,8 +28,10 @@ def select_backend(device: str, jobs: int = 1, gpu_memory: int | None = None) ->
     if device == "auto":
         try:
             return AutoBackend(CudaBackend(open_device(0, needs_lz4=False), gpu_memory), jobs)
-        except DeviceError:
+        except NoDeviceError:
             return CpuBackend()
+        except DeviceError as error:
+            return CpuBackend(f"no GPU: {error}")
     number = device.removeprefix("cuda:")
     if not number.isdigit():
         raise UsageError(f"unknown device {device!r}: auto, cpu, or the number of a CUDA device")
@@ -39,15 +42,22 @@ def open_device(number: int, *, needs_lz4: bool = True) -> Device:
     """Opens a CUDA device; without nvCOMP only if it need not do LZ4.
 
     Raises:
-        DeviceError: it cannot be used; the message says what is missing.
+        NoDeviceError: it is not there; the message says what is missing.
+        DeviceError: it cannot be used.
     """
-    from dumont_gpu.backends.requirements import missing_for_cuda
+    from dumont_gpu.backends.requirements import missing_device, missing_packages
 
-    missing = missing_for_cuda(number, needs_lz4=needs_lz4)
-    if missing:
-        raise DeviceError(f"CUDA device {number} cannot be used: {missing}; --device auto goes on without one")
-    from dumont_gpu.backends.cupy_device import CupyDevice
+    sentence = f"CUDA device {number} cannot be used: {{}}; --device auto goes on without one"
+    if missing := missing_packages(needs_lz4=needs_lz4):
+        raise NoDeviceError(sentence.format(missing))
+    begin_asking()  # it answers while CuPy is imported
+    from dumont_gpu.backends.cupy_device import CupyDevice, import_cupy
 
+    import_cupy()
+    if missing := missing_device(number):
+        raise NoDeviceError(sentence.format(missing))
+    if failure := ask_driver().failure:
+        raise DeviceError(sentence.format(failure))
     return CupyDevice(number)
 
 

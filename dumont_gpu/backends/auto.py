@@ -14,7 +14,7 @@ from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.codecs import Codec, codec_by_id
 from dumont_gpu.digests import digest_function
-from dumont_gpu.errors import DamagedError, DeviceError
+from dumont_gpu.errors import DamagedError, DeviceError, DumontError
 
 
 class _Place(enum.Enum):
@@ -173,6 +173,11 @@ class AutoBackend:
             work()
         except DeviceError as error:
             self._fail(str(error))
+            return False
+        except (DumontError, MemoryError):
+            raise  # the chunk is damaged, or this machine ran short: no fault of the device
+        except Exception as error:  # whatever a driver or its libraries come up with
+            self._fail(f"{self._device.name}: {type(error).__name__}: {error}")
             return False
         return True
 

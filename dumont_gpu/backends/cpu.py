@@ -6,8 +6,14 @@ from dumont_gpu.codecs import Codec, codec_by_id
 
 
 class CpuBackend:
-    name = "cpu"
+    """Args:
+    remark: why it is not a device, if one is there that should have been used.
+    """
+
     extra_jobs = 0
+
+    def __init__(self, remark: str = "") -> None:
+        self.name = f"cpu ({remark})" if remark else "cpu"
 
     def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:
         pass

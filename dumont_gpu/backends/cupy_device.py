@@ -119,15 +119,15 @@ class CupyDevice:
     @contextmanager
     def _errors(self) -> Iterator[Any]:
         """Makes the device current in this thread, yields CuPy's runtime, and turns its errors into ours."""
-        cuda = self._cupy.cuda
-        # CUDA's own errors are RuntimeErrors, and so is a library that CuPy looks for at its first use: NVRTC.
-        failures = (RuntimeError, OSError, cuda.compiler.CompileException)
         try:
+            cuda = self._cupy.cuda
             if not getattr(self._current, "set", False):
                 cuda.runtime.setDevice(self._number)
                 self._current.set = True
             yield cuda.runtime
-        except failures as error:
+        except DeviceError:
+            raise
+        except Exception as error:  # CUDA's own, and what CuPy finds missing at its first use: NVRTC, a call, a header
             if getattr(error, "status", None) == _OUT_OF_MEMORY:
                 raise DeviceMemoryError(f"{self.name}: too little free device memory") from error
             raise DeviceError(f"{self.name}: {' '.join(str(error).split())[:300]}") from error
@@ -205,7 +205,7 @@ def import_cupy() -> Any:
         os.environ["CUPY_CACHE_DIR"] = _private_cache().name
     try:
         import cupy
-    except (ImportError, OSError, RuntimeError) as error:
+    except Exception as error:  # its own, those of what it imports, and what a broken installation makes of them
         raise DeviceError(f"CuPy does not load: {' '.join(str(error).split())[:300]}") from error
     return cupy
 

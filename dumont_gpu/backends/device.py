@@ -12,6 +12,10 @@ from typing import Protocol
 from dumont_gpu.errors import DeviceError
 
 
+class NoDeviceError(DeviceError):
+    """The machine has no such device, or not what using it takes: nothing is wrong with it."""
+
+
 class DeviceMemoryError(DeviceError):
     """The device has too little free memory; fewer or smaller slots may do."""
 

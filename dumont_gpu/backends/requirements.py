@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from typing import Final
+
+from dumont_gpu.backends.driver import LIBRARY, ask_driver, driver_is_there
 
 _CUPY: Final = ("cupy-cuda13x", "cupy-cuda12x", "cupy")
 NVCOMP: Final = ("nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12")
@@ -19,28 +20,16 @@ class Finding:
 
 
 def find_driver() -> Finding:
-    cuda = _cuda()
-    if cuda is None:
-        return Finding("NVIDIA driver", False, "no NVIDIA driver (libcuda.so.1) on this machine")
-    status = cuda.cuInit(0)
-    if status:
-        return Finding("NVIDIA driver", False, f"the NVIDIA driver does not start (cuInit returned {status})")
-    version = ctypes.c_int()
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    return Finding("NVIDIA driver", True, f"CUDA {version.value // 1000}.{version.value % 1000 // 10}")
+    driver = ask_driver()
+    if not driver.there:
+        return Finding("NVIDIA driver", False, f"no NVIDIA driver ({LIBRARY}) on this machine")
+    if driver.failure:
+        return Finding("NVIDIA driver", False, driver.failure)
+    return Finding("NVIDIA driver", True, f"CUDA {driver.version // 1000}.{driver.version % 1000 // 10}")
 
 
 def find_devices() -> list[Finding]:
-    cuda = _cuda()
-    count = ctypes.c_int()
-    if cuda is None or cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
-        return []
-    devices = []
-    for number in range(count.value):
-        name = ctypes.create_string_buffer(256)
-        cuda.cuDeviceGetName(name, len(name), number)
-        devices.append(Finding(f"CUDA device {number}", True, name.value.decode(errors="replace")))
-    return devices
+    return [Finding(f"CUDA device {number}", True, name) for number, name in enumerate(ask_driver().devices)]
 
 
 def find_cupy() -> Finding:
@@ -52,16 +41,25 @@ def find_nvcomp() -> Finding:
 
 
 def missing_for_cuda(device: int, *, needs_lz4: bool = True) -> str:
-    """Says what keeps CUDA device number `device` from being used; empty if nothing is known to."""
-    driver = find_driver()
-    if not driver.found:
-        return driver.detail
-    devices = find_devices()
-    if device >= len(devices):
-        return f"this machine has {len(devices)} CUDA device(s)"
+    """Says what this machine lacks of a CUDA device number `device`; empty if all is there, working or not."""
+    return missing_packages(needs_lz4=needs_lz4) or missing_device(device)
+
+
+def missing_packages(*, needs_lz4: bool = True) -> str:
+    """Says what is not installed; the driver is not woken up."""
+    if not driver_is_there():
+        return find_driver().detail
     for package in (find_cupy(), find_nvcomp()) if needs_lz4 else (find_cupy(),):
         if not package.found:
             return f"{package.what} is {package.detail}"
+    return ""
+
+
+def missing_device(device: int) -> str:
+    """Says that a driver that works has no such device."""
+    driver = ask_driver()
+    if not driver.failure and device >= len(driver.devices):
+        return f"this machine has {len(driver.devices)} CUDA device(s)"
     return ""
 
 
@@ -74,10 +72,3 @@ def _package(what: str, names: tuple[str, ...]) -> Finding:
         except importlib.metadata.PackageNotFoundError:
             continue
     return Finding(what, False, f"not installed: {_EXTRA}")
-
-
-def _cuda() -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None

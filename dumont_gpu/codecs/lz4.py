@@ -12,6 +12,7 @@ import lz4.frame
 
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format import KiB, MiB
+from dumont_gpu.shortages import is_out_of_memory
 
 # Frames pass through the library in slices: its output buffers stay small enough for the allocator to reuse them,
 # where one call for a whole chunk takes 64 MiB of fresh pages each time (3x slower, measured).
@@ -69,7 +70,7 @@ class Lz4:
                 out[size : size + len(piece)] = piece
                 size += len(piece)
         except RuntimeError as error:
-            raise DamagedError(f"malformed LZ4 frame: {error}") from None
+            raise _failure(error) from None
         if not frame.eof or frame.unused_data or size != len(out):
             raise DamagedError(f"an LZ4 frame holds {size} bytes instead of {len(out)}, or something follows it")
 
@@ -95,9 +96,14 @@ def frame_content_size(stored: memoryview | bytes) -> int:
     try:
         info = lz4.frame.get_frame_info(stored[:_MAX_FRAME_HEADER])
     except RuntimeError as error:
-        raise DamagedError(f"malformed LZ4 frame: {error}") from None
+        raise _failure(error) from None
     if stored[4] & _DICTIONARY_ID:
         raise DamagedError("an LZ4 frame that needs a dictionary")
     if info["block_linked"] or info["block_size"] != 64 * KiB:
         raise DamagedError("an LZ4 frame whose blocks are not independent ones of 64 KiB")
     return int(info["content_size"])  # 0: absent
+
+
+def _failure(error: RuntimeError) -> Exception:
+    """What an error of the library means: it has one type for frames and for memory."""
+    return MemoryError() if is_out_of_memory(error) else DamagedError(f"malformed LZ4 frame: {error}")

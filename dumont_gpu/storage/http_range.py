@@ -18,6 +18,7 @@ from typing import Final
 
 from dumont_gpu import __version__
 from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError, UnsupportedError
+from dumont_gpu.shortages import is_shortage
 from dumont_gpu.storage.addresses import Address, parse_address, redirected
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.retry import BUSY_STATUSES, RETRIED_STATUSES, TransientError, parse_retry_after
@@ -295,6 +296,7 @@ def _transient(otherwise: str = "the connection broke") -> Iterator[None]:
     except http.client.RemoteDisconnected:
         raise TransientError("the server closed the connection") from None
     except OSError as error:
-        raise TransientError(f"{otherwise}: {error.strerror or type(error).__name__}") from None
+        short = is_shortage(error.errno)  # of descriptors: fewer connections are what helps, as if the server said so
+        raise TransientError(f"{otherwise}: {error.strerror or type(error).__name__}", busy=short) from None
     except (http.client.HTTPException, ValueError) as error:
         raise TransientError(f"the server's answer is no http ({type(error).__name__})") from None

@@ -95,12 +95,12 @@ class Fetcher:
             if self._stopped:
                 raise NetworkError("the read was cancelled")
             self._waiting.extend(Range(read, start + begin, out[begin:end]) for begin, end in itertools.pairwise(edges))
-            self._start_threads()
-            self._changed.notify_all()
             try:
+                self._start_threads()
+                self._changed.notify_all()
                 while read.left:
                     self._changed.wait(_SIGNAL_POLL)
-            except BaseException as error:  # a signal
+            except BaseException as error:  # a signal, or no thread at all
                 self._cancel(read, error)
                 while read.left:
                     self._changed.wait(_SIGNAL_POLL)
@@ -131,7 +131,12 @@ class Fetcher:
         wanted = min(self._count.current, len(self._waiting) + len(self._active))
         while len(self._threads) < wanted:
             thread = threading.Thread(target=self._work, name=f"dumont-fetch-{len(self._threads)}")
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the machine allows no more: those that run fetch everything
+                if not self._threads:
+                    raise
+                return
             self._threads.append(thread)
 
     def _work(self) -> None:

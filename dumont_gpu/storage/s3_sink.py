@@ -119,7 +119,14 @@ class S3Sink:
             connection = RangeConnection(self._options, self._tls)
             thread = threading.Thread(target=self._upload_parts, args=(connection,), name=f"dumont-upload-{number}")
             self._running += 1
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the machine allows no more: those that run upload everything
+                with self._ending:
+                    self._running -= 1
+                if not self._uploaders:
+                    raise
+                return
             self._uploaders.append((thread, connection))
 
     def _append_zeros(self, count: int) -> None:

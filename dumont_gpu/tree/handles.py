@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from typing import Final
+from typing import ClassVar, Final
+
+from dumont_gpu.limits import open_files
 
 _FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_OPEN: Final = 128  # handles kept for reuse; a common limit for a process is 1024
+_OTHERS: Final = 16  # descriptors that a job needs for all else, at least
 
 
 def split(path: str) -> tuple[str, str]:
@@ -49,7 +52,11 @@ class DirectoryHandles:
     meanwhile leads to an error, never outside the root. Used from many threads.
     """
 
+    _trees: ClassVar[int] = 0  # that have handles open, and share what descriptors there are
+
     def __init__(self, root_fd: int) -> None:
+        DirectoryHandles._trees += 1
+        self._spare = int(open_files().value) - _OTHERS
         self._root = root_fd
         self._root_handle = _Handle(root_fd)
         self._open: OrderedDict[str, _Handle] = OrderedDict()  # by path, recently used last
@@ -80,6 +87,7 @@ class DirectoryHandles:
             handle.leases -= 1
 
     def close(self) -> None:
+        DirectoryHandles._trees -= 1
         for handle in self._open.values():
             os.close(handle.descriptor)
         self._open.clear()
@@ -102,8 +110,10 @@ class DirectoryHandles:
         return handle
 
     def _evict(self) -> None:
-        for path in list(self._open) if len(self._open) > _MAX_OPEN else ():
+        # Half of the spare descriptors: the others are for files.
+        most = min(_MAX_OPEN, max(0, self._spare // DirectoryHandles._trees - 1) // 2)
+        for path in list(self._open) if len(self._open) > most else ():
             if not self._open[path].leases:
                 os.close(self._open.pop(path).descriptor)
-            if len(self._open) <= _MAX_OPEN:
+            if len(self._open) <= most:
                 return

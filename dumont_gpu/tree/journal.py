@@ -27,6 +27,7 @@ from typing import Final
 
 from dumont_gpu.errors import DumontError
 from dumont_gpu.format import MiB
+from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE, is_unfinished
 
 NAMES: Final = (".dumont-restore", *(f".dumont-restore-{number}" for number in range(1, 10)))
@@ -159,7 +160,9 @@ def _open_candidates(root_fd: int, taken: Container[str]) -> Iterator[tuple[str,
             continue
         try:
             fd = os.open(name, _OPEN, dir_fd=root_fd)
-        except OSError:  # nothing there, a link, a directory, or not for us: whatever it is, no journal of ours
+        except OSError as error:  # nothing there, a link, a directory, or not for us: no journal of ours
+            if is_shortage(error.errno):
+                raise
             continue
         if is_unfinished(os.fstat(fd)):
             yield name, fd

@@ -24,6 +24,7 @@ from dumont_gpu.direct_io import write_at
 from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.manifest import EntryType, Extent, FileEntry
 from dumont_gpu.paths import printable
+from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.existing import OVERWRITE_CHOICES, ExistingEntries, Overwrite
 from dumont_gpu.tree.handles import DirectoryHandles, split
 from dumont_gpu.tree.journal import Journal, JournalFile, begin_journal, find_journal
@@ -285,7 +286,9 @@ class TreeWriter:
         try:
             with self._handles.lease(split(entry.path)[0]) as parent:
                 fd = os.open(leftover.name, _REREAD, dir_fd=parent)
-        except OSError:
+        except OSError as error:
+            if is_shortage(error.errno):
+                raise
             return None
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) == leftover.identity:

@@ -14,6 +14,7 @@ from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
 from dumont_gpu.manifest import MAX_EXTENTS, EntryType, FileEntry, clamp_mtime
 from dumont_gpu.paths import MAX_PATH
 from dumont_gpu.problems import Problem
+from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.handles import DirectoryHandles, split
 
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a file may have become a fifo
@@ -261,6 +262,8 @@ class _Scanner:
         return f"{tree.prefix}/{relative}" if tree.prefix and relative else tree.prefix or relative
 
     def _problem(self, path: str, error: OSError) -> None:
+        if is_shortage(error.errno):
+            raise error
         self._result.problems.append(Problem(path or ".", error.strerror or str(error)))
 
 

@@ -226,7 +226,7 @@ int64_t dumont_zipnn_encode(const uint8_t* source, uint64_t source_size, uint8_t
     if (!find_element_type(dtype, type) || source_size % type.planes != 0) return DUMONT_ARGUMENT;
     if (block_log2 < kMinBlockLog2 || block_log2 > kMaxBlockLog2) return DUMONT_ARGUMENT;
     auto* workspace = static_cast<Workspace*>(malloc(sizeof(Workspace)));
-    if (workspace == nullptr) return 0;
+    if (workspace == nullptr) return DUMONT_NO_MEMORY;
     const uint64_t size = encode(source, source_size, out, capacity, type, block_log2, *workspace);
     free(workspace);
     return static_cast<int64_t>(size);

@@ -1,0 +1,140 @@
+"""Asks the NVIDIA driver what it has, in a process of its own: a driver may crash, hang, or lack half of its calls."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import subprocess
+
+LIBRARY: Final = "libcuda.so.1"
+_PATIENCE: Final = 60.0  # seconds: a machine with many devices, none of them awake, takes 10
+_MAX_DEVICES: Final = 64
+_NOT_THERE: Final = "No such file or directory"
+
+# Prints a line for each thing that it finds out, so that what was said before a crash counts.
+_QUESTION: Final = f"""
+import ctypes, resource
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+cuda = ctypes.CDLL("{LIBRARY}")
+for call in ("cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGetName"):
+    if not hasattr(cuda, call):
+        print("lacks", call, flush=True)
+        raise SystemExit
+print("init", cuda.cuInit(0), flush=True)
+number = ctypes.c_int()
+if not cuda.cuDriverGetVersion(ctypes.byref(number)):
+    print("version", number.value, flush=True)
+number = ctypes.c_int()
+print("count", cuda.cuDeviceGetCount(ctypes.byref(number)) and -1 or number.value, flush=True)
+for device in range(min(number.value, {_MAX_DEVICES})):
+    name = ctypes.create_string_buffer(256)
+    cuda.cuDeviceGetName(name, len(name), device)
+    print("device", ascii(name.value.decode(errors="replace"))[1:-1], flush=True)
+print("done", flush=True)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What the driver says of itself."""
+
+    there: bool  # its library is installed
+    failure: str = ""  # why no device can be used although it is there; empty if it works
+    version: int = 0  # of CUDA: 1000 * major + 10 * minor
+    devices: tuple[str, ...] = ()  # names, by number
+
+
+def driver_is_there() -> bool:
+    """Whether its library is installed; the driver is not woken up."""
+    return _loading_error() != _NOT_THERE
+
+
+@functools.cache
+def ask_driver() -> Driver:
+    """Asks the driver, once for all jobs of this process."""
+    error = _loading_error()
+    if error == _NOT_THERE:
+        return Driver(there=False)
+    if error:
+        return Driver(there=True, failure=f"the NVIDIA driver cannot be loaded: {error}")
+    return _interpreted(*_answer())
+
+
+@functools.cache
+def _loading_error() -> str:
+    try:
+        ctypes.CDLL(LIBRARY)
+    except OSError as error:
+        return _NOT_THERE if _NOT_THERE in str(error) else str(error)
+    return ""
+
+
+def begin_asking() -> None:
+    """Has the driver wake up while the caller does something else; `ask_driver` then waits for less."""
+    if not _loading_error():
+        _asked()
+
+
+@functools.cache
+def _asked() -> subprocess.Popen[bytes] | OSError:
+    import subprocess  # 10 ms, for machines with a driver only
+
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _QUESTION],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        return error
+
+
+def _answer() -> tuple[str, str]:
+    """Returns what the question printed, and how its process failed; empty if it did not."""
+    asked = _asked()
+    if isinstance(asked, OSError):
+        return "", f"cannot be asked: {asked.strerror}"
+    import subprocess
+
+    try:
+        printed, _ = asked.communicate(timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        asked.kill()
+        return "", f"does not answer within {_PATIENCE:.0f} s"
+    said = printed.decode("ascii", "replace")
+    if asked.returncode < 0:
+        return said, f"crashes ({_signal_name(-asked.returncode)})"
+    return said, f"cannot be asked (exit code {asked.returncode})" if asked.returncode else ""
+
+
+def _interpreted(said: str, failure: str) -> Driver:
+    facts: dict[str, str] = {}
+    devices = []
+    for line in said.splitlines():
+        fact, _, value = line.partition(" ")
+        if fact == "device":
+            devices.append(value)
+        facts[fact] = value
+    if "lacks" in facts:
+        failure = f"has no {facts['lacks']}"
+    elif facts.get("init", "0") != "0":
+        failure = f"does not start (cuInit returned {facts['init']})"
+    elif not failure and not 0 <= int(facts.get("count", "-1")) <= _MAX_DEVICES:
+        failure = "does not say how many devices there are"
+    if failure:
+        return Driver(there=True, failure=f"the NVIDIA driver {failure}")
+    return Driver(there=True, version=int(facts.get("version", "0")), devices=tuple(devices))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

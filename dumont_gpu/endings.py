@@ -1,0 +1,244 @@
+"""How a job ends: its streams, its signals and its exit code, whatever is closed, missing, full or sent.
+
+Comes before everything that takes time to import, so that a signal always finds its handler; imports little itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import resource
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+from dumont_gpu.errors import DumontError
+from dumont_gpu.shortages import shortage
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNAL_EXIT: Final = 128  # and the number of the signal
+_GC_THRESHOLD: Final = 1_000_000  # entries are many and hold no cycles: looking through them again and again is in vain
+_SOON: Final = 0.01  # seconds
+_M_ARENA_MAX: Final = -8  # of mallopt
+
+
+class Stopped(BaseException):
+    """A signal asks the job to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def run(job: Callable[[], object]) -> NoReturn:
+    """Runs `job` and exits with its code; an error is one line on stderr, never a traceback without --debug."""
+    _catch_signals()
+    _open_missing_streams()
+    sys.stdout, sys.stderr = _outlet(sys.stdout, 1), _outlet(sys.stderr, 2)
+    _raise_open_files()
+    _spare_address_space()
+    _tell_what_nobody_catches()
+    gc.set_threshold(_GC_THRESHOLD)
+    code = _exit_code(job)
+    _set_signals(signal.SIG_DFL)  # nothing is left to clean up
+    if code < _SIGNAL_EXIT:  # or the end might wait for ever for a pipe that nobody reads
+        sys.stdout.flush()
+    lost = _lost(sys.stdout)
+    if lost is not None and not code:
+        code = _tell(DumontError(f"cannot write what there is to say: {lost.strerror}"))
+    sys.stderr.flush()
+    os._exit(code)  # at once: to take apart what thousands of entries left in memory would be in vain
+
+
+def _exit_code(job: Callable[[], object]) -> int:
+    try:
+        try:
+            job()
+            sys.stdout.flush()
+        finally:
+            _set_signals(signal.SIG_IGN)  # it is over: nothing is left to stop
+    except SystemExit as ended:  # which is how every command ends
+        if ended.code is None or isinstance(ended.code, int):
+            return ended.code or 0
+        return _tell(DumontError(str(ended.code)))
+    except BaseException as error:
+        return _tell(error)
+    return 0
+
+
+# --- what is said of an error -----------------------------------------------------------------------------------------
+
+
+def _tell(error: BaseException) -> int:
+    """Says on stderr what went wrong; returns the exit code that goes with it."""
+    code = _code(error)
+    try:
+        if "--debug" in sys.argv:
+            import traceback
+
+            traceback.print_exception(type(error), error, error.__traceback__)
+        print(_line(_message(error), code), file=sys.stderr)
+    except Exception:  # no memory even for that
+        os.write(2, f"dumont-gpu: {shortage(MemoryError())}\n".encode())
+    return code
+
+
+def _code(error: BaseException) -> int:
+    if isinstance(error, Stopped):
+        return _SIGNAL_EXIT + error.number
+    if isinstance(error, KeyboardInterrupt):
+        return _SIGNAL_EXIT + signal.SIGINT
+    return error.exit_code if isinstance(error, DumontError) else DumontError.exit_code
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, Stopped | KeyboardInterrupt):
+        return "stopped"
+    if isinstance(error, DumontError):
+        return str(error)
+    if short := shortage(error):
+        return short
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        return f"{place}{error.strerror}"
+    return f"defect of dumont-gpu: {type(error).__name__}: {error}; --debug shows where"
+
+
+def _line(message: str, code: int) -> str:
+    if "--json" in sys.argv:
+        import json
+
+        return json.dumps({"type": "error", "code": code, "message": message})
+    from dumont_gpu.sizes import one_line
+
+    return f"dumont-gpu: {one_line(message)}"
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+_caught: Final[list[signal.Signals]] = []
+
+
+def _catch_signals() -> None:
+    """Has each signal raise Stopped in the main thread, but those that whoever started us wants ignored (nohup)."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            _caught.append(number)
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None = None) -> None:
+    _set_signals(signal.SIG_IGN)  # cleaning up must not be interrupted; SIGQUIT still ends everything
+    raise Stopped(number)
+
+
+def _set_signals(action: signal.Handlers) -> None:
+    for number in _caught:
+        signal.signal(number, action)
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+class _Outlet(io.FileIO):
+    """A stream that nobody need read: what cannot be written is dropped, and the first error is kept.
+
+    Whoever listened may have gone, a disk may be full, a terminal hung up: none of it is the job's business.
+    """
+
+    lost: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        while self.lost is None:
+            try:
+                written: int | None = super().write(data)
+            except OSError as error:
+                self.lost = error
+                break
+            if written is not None:
+                return written
+            import select
+
+            select.select((), (self.fileno(),), ())  # another program made it non-blocking
+        return len(data)
+
+
+def _open_missing_streams() -> None:
+    """Opens what takes the place of a closed stdin, stdout or stderr, or the next file would get its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            try:
+                os.open(os.devnull, os.O_RDWR)
+            except OSError:
+                os.open("/", os.O_RDONLY)  # can be neither read nor written
+            os.set_inheritable(number, True)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+
+
+def _outlet(stream: Any, number: int) -> Any:
+    """The same stream, without its errors."""
+    if stream is not None and type(stream) is not io.TextIOWrapper:
+        return stream  # a test or a debugger has put it there
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Outlet(number, "w", closefd=False)),
+        encoding="utf-8" if stream is None else stream.encoding,
+        errors="backslashreplace",  # paths need not fit the terminal's encoding
+        line_buffering=number == 2 or (stream is not None and stream.line_buffering),
+        write_through=stream is not None and stream.write_through,
+    )
+
+
+def _lost(stream: Any) -> OSError | None:
+    """Why what was said on it is lost; nothing is if whoever listened has gone."""
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    lost = raw.lost if isinstance(raw, _Outlet) else None
+    return None if isinstance(lost, BrokenPipeError) else lost
+
+
+# --- limits, and what escapes -----------------------------------------------------------------------------------------
+
+
+def _raise_open_files() -> None:
+    """Takes as many descriptors as may be had: the soft limit is for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # a kernel that gives less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _spare_address_space() -> None:
+    """Where `ulimit -v` bounds it, has all threads share one arena: glibc sets 64 MiB aside for each of theirs."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        import ctypes
+
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _tell_what_nobody_catches() -> None:
+    """What escapes from a thread or a destructor is no traceback either, and a signal is not lost there."""
+
+    def escaped_from_thread(escaped: threading.ExceptHookArgs) -> None:
+        if escaped.exc_value is not None:
+            os._exit(_tell(escaped.exc_value))  # whoever waits for that thread would wait for ever
+
+    def escaped_from_destructor(escaped: Any) -> None:
+        if isinstance(escaped.exc_value, Stopped):
+            number = escaped.exc_value.number
+            signal.signal(signal.SIGALRM, lambda *_: _stop(number))
+            signal.setitimer(signal.ITIMER_REAL, _SOON)
+        elif "--debug" in sys.argv:
+            sys.__unraisablehook__(escaped)
+
+    threading.excepthook = escaped_from_thread
+    sys.unraisablehook = escaped_from_destructor
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
