@@ -1,30 +1,40 @@
 """Puts the parts of a GPU check together, as JSON and Markdown.
 
-    python bench/gpu_report.py collect WORK --results DIR     # what bench/gpu_check.sh left in WORK
+    python bench/gpu_report.py describe WORK                  # the machine, once: WORK/machine.json
+    python bench/gpu_report.py collect WORK --results DIR     # what the steps of bench/gpu_check.sh left in WORK so far
     python bench/gpu_report.py merge FILE... --results DIR    # results of several runs; of each step the last counts
 
-A step of the check leaves NAME.status ("exit-code seconds limit"), NAME.log, and NAME.json if it measures.
+A step of the check leaves NAME.status ("exit-code seconds limit"), NAME.log, and NAME.json if it measures. Whatever is
+missing, cut off or empty costs its own lines only: the report is made where nothing else works.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+if importlib.util.find_spec("dumont_gpu") is None:  # the installation failed, and the report is about that
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+
 from gpu_machine import describe_gpu_machine, device_name, slug
 from gpu_targets import Verdict, ans_rows, best, slowest_stage, speed, verdicts, whole_encodings
+from whole_file import write_whole
 
 from dumont_gpu.bench.tables import rate, table
 
 Json = dict[str, Any]
-STEPS = ("install", "self_test", "tests", "sanitizer", "kernels", "encode", "copies", "jobs", "packs")
+STEPS = ("install", "smoke", "self_test", "tests", "sanitizer", "kernels", "encode", "copies", "jobs", "packs")
 LOG_LINES = 15
+MACHINE = "machine.json"
 TIMED_OUT = (124, 137)
+STOPPED = (129, 130, 143)
 SKIPPED = 77  # and the log says why
 
 KERNEL_NOTES = """\
@@ -69,22 +79,55 @@ the page cache. Restores end when the files are on disk.
 """
 
 
-def collect(work: Path, device: int) -> Json:
+def describe(work: Path, device: int) -> None:
+    """Writes what `collect` says of the machine: asking the device takes seconds, or for ever."""
+    described = {"device": device_name(device), "machine": describe_gpu_machine(device)}
+    write_whole(work / MACHINE, json.dumps(described))
+
+
+def collect(work: Path) -> Json:
     """Reads what the steps left in `work`."""
-    machine = describe_gpu_machine(device)
-    found = {"device": device_name(device), "steps": {}}
+    described = _json(work / MACHINE) or {"device": "unknown", "machine": {"date": "unknown", "commit": "unknown"}}
+    found: Json = {"device": described["device"], "steps": {}}
     for step in STEPS:
-        status = work / f"{step}.status"
+        status, log = work / f"{step}.status", work / f"{step}.log"
         if not status.exists():
             continue
-        code, seconds, limit = (int(float(word)) for word in status.read_text().split())
-        log, data = work / f"{step}.log", work / f"{step}.json"
+        code, seconds, limit = _numbers(status)
         found["steps"][step] = {
-            "machine": machine, "exit_code": code, "seconds": seconds, "limit": limit,
+            "machine": described["machine"], "exit_code": code, "seconds": seconds, "limit": limit,
             "log": _last_lines(log.read_text(errors="replace"), work) if log.exists() else [],
-            "data": json.loads(data.read_text()) if data.exists() else None,
+            "data": _json(work / f"{step}.json"),
         }  # fmt: skip
     return found
+
+
+def _numbers(status: Path) -> tuple[int, int, int]:
+    """Exit code, seconds and limit; a status that a full disk cut off is a failure."""
+    try:
+        code, seconds, limit = (int(float(word)) for word in status.read_text().split())
+    except ValueError:
+        return 1, 0, 0
+    return code, seconds, limit
+
+
+def _json(path: Path) -> Json | None:
+    """The object in a file; None if there is none, or only a part of it."""
+    try:
+        found: Json = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def earlier(path: Path) -> list[Json]:
+    """The results that a new report adds to; a file that holds none is put aside."""
+    found = _json(path)
+    if found and "device" in found and isinstance(found.get("steps"), dict):
+        return [found]
+    if path.exists():
+        path.replace(path.with_name(f"{path.name}.unreadable"))
+    return []
 
 
 def merge(parts: Iterable[Json]) -> Json:
@@ -98,11 +141,11 @@ def merge(parts: Iterable[Json]) -> Json:
 
 
 def publish(results: Json, folder: Path) -> list[Path]:
-    """Writes `gpu-NAME.json` and `.md`."""
+    """Writes `gpu-NAME.json`, and then `.md`: should that fail, the figures are safe."""
     folder.mkdir(parents=True, exist_ok=True)
     data, text = (folder / f"gpu-{slug(results['device'])}{suffix}" for suffix in (".json", ".md"))
-    data.write_text(json.dumps(results, indent=1) + "\n")
-    text.write_text(render(results))
+    write_whole(data, json.dumps(results, indent=1) + "\n")
+    write_whole(text, render(results))
     return [data, text]
 
 
@@ -153,6 +196,9 @@ def _steps(steps: Json) -> Iterator[str]:
     for name, step in steps.items():
         code = step["exit_code"]
         words = {0: "ok", SKIPPED: "skipped"} | dict.fromkeys(TIMED_OUT, f"past its limit of {step['limit']} s")
+        words |= dict.fromkeys(STOPPED, "stopped by a signal")
+        if step["seconds"] < step["limit"]:
+            words[137] = "KILLED, by this machine"
         outcome = words.get(code, f"FAILED ({code})")
         rows.append([name, f"{step['seconds']}", outcome])
     yield table(["step", "seconds", ""], rows)
@@ -163,7 +209,7 @@ def _steps(steps: Json) -> Iterator[str]:
         elif step["exit_code"] or problems:
             yield f"What `{name}` said last:\n"
             yield "\n".join(["```", *(problems or step["log"]), "```"]) + "\n"
-        elif name in ("tests", "sanitizer", "self_test"):
+        elif name in ("smoke", "tests", "sanitizer", "self_test"):
             yield f"- {name}: " + "; ".join(step["log"][-1:]) + "\n"
 
 
@@ -352,22 +398,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write the report of a GPU check.")
     default_results = Path(__file__).resolve().parent / "results"
     commands = parser.add_subparsers(dest="command", required=True)
-    collecting = commands.add_parser("collect")
-    collecting.add_argument("work", type=Path)
-    collecting.add_argument("--device", type=int, default=0)
+    describing, collecting = (commands.add_parser(name) for name in ("describe", "collect"))
+    describing.add_argument("--device", type=int, default=0)
+    for command in (describing, collecting):
+        command.add_argument("work", type=Path)
     merging = commands.add_parser("merge")
     merging.add_argument("files", type=Path, nargs="+")
     for command in (collecting, merging):
         command.add_argument("--results", type=Path, default=default_results, metavar="DIR")
     options = parser.parse_args()
-    if options.command == "collect":
-        new = collect(options.work, options.device)
-        kept = options.results / f"gpu-{slug(new['device'])}.json"
-        results = merge([json.loads(kept.read_text()), new] if kept.exists() else [new])
-    else:
-        results = merge(json.loads(file.read_text()) for file in options.files)
-    for path in publish(results, options.results):
-        print(f"written: {path.name}", file=sys.stderr)
+    try:
+        if options.command == "describe":
+            describe(options.work, options.device)
+            return 0
+        if options.command == "collect":
+            new = collect(options.work)
+            results = merge([*earlier(options.results / f"gpu-{slug(new['device'])}.json"), new])
+        else:
+            results = merge(json.loads(file.read_text()) for file in options.files)
+        for path in publish(results, options.results):
+            print(f"written: {path.name}", file=sys.stderr)
+    except OSError as error:
+        print(f"gpu_report.py: {error.strerror or error}: {error.filename or options.results}", file=sys.stderr)
+        return 1
+    except Exception as error:  # of a report, not of what it is about
+        traceback.print_exc()
+        print(f"gpu_report.py: no report: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
