@@ -150,7 +150,8 @@ else
     [ -n "$without_gpu" ] || prevented=$found
     found=
 fi
-nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+export CUDA_HOME=${CUDA_HOME:-/usr/local/cuda}
+nvcc=$(command -v nvcc || ls "$CUDA_HOME/bin/nvcc" 2>/dev/null)
 overlay=
 if [ -z "$prevented" ] && timeout --kill-after=5 60 "$python" -c 'import cupy' 2>/dev/null; then overlay=1; fi
 export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
@@ -202,6 +203,7 @@ note_step() {
         *) word="FAILED (exit code $code)" ;;
     esac
     if [ "$code" = 137 ] && [ "$seconds" -lt "$limit" ]; then word="KILLED, by this machine"; fi
+    if [ "$code" = 124 ] && [ "$limit" = 0 ]; then word=$(cat "$work/$name.log"); fi
     echo "--- $name: $word, $seconds s" >&2
     said+="$name: ${word%%:*}; "
     printf '%s %s %s\n' "$code" "$seconds" "$limit" >"$work/$name.status"
@@ -221,8 +223,8 @@ run_step() {  # each in a session of its own, so that what is past its limit end
         echo "$prevented" >"$work/$name.log"
         code=$skipped
     elif [ "$limit" -lt 1 ]; then
-        echo "no time was left of $budget s" >"$work/$name.log"
-        code=$skipped
+        echo "no time was left${budget:+ of $budget s}" >"$work/$name.log"
+        limit=0 code=124
     else
         step_end=$(($(date +%s) + limit)) setsid timeout --kill-after=10 "$limit" \
             bash "$here/gpu_steps.sh" "$name" >"$work/$name.log" 2>&1 </dev/null &

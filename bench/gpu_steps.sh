@@ -47,7 +47,7 @@ tested() {  # pytest; what it said last joins the verdicts
 # share of the time that is left.
 step_sanitizer() {
     local tool=$(command -v compute-sanitizer) place failed=0 code said= check what share shares=400 limit
-    for place in "$(dirname "${nvcc:-/}")" /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer; do
+    for place in "$(dirname "${nvcc:-/}")" "$CUDA_HOME/bin" "$CUDA_HOME/compute-sanitizer"; do
         [ -n "$tool" ] || [ ! -x "$place/compute-sanitizer" ] || tool=$place/compute-sanitizer
     done
     [ -n "$tool" ] || { echo "there is no compute-sanitizer"; return "$skipped"; }
