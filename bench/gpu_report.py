@@ -96,7 +96,7 @@ def collect(work: Path) -> Json:
         code, seconds, limit = _numbers(status)
         found["steps"][step] = {
             "machine": described["machine"], "exit_code": code, "seconds": seconds, "limit": limit,
-            "log": _last_lines(log.read_text(errors="replace"), work) if log.exists() else [],
+            "log": _last_lines(log.read_text(encoding="utf-8", errors="replace"), work) if log.exists() else [],
             "data": _json(work / f"{step}.json"),
         }  # fmt: skip
     return found
@@ -105,7 +105,7 @@ def collect(work: Path) -> Json:
 def _numbers(status: Path) -> tuple[int, int, int]:
     """Exit code, seconds and limit; a status that a full disk cut off is a failure."""
     try:
-        code, seconds, limit = (int(float(word)) for word in status.read_text().split())
+        code, seconds, limit = (int(float(word)) for word in status.read_text(encoding="utf-8").split())
     except ValueError:
         return 1, 0, 0
     return code, seconds, limit
@@ -114,7 +114,7 @@ def _numbers(status: Path) -> tuple[int, int, int]:
 def _json(path: Path) -> Json | None:
     """The object in a file; None if there is none, or only a part of it."""
     try:
-        found: Json = json.loads(path.read_text())
+        found: Json = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -415,7 +415,7 @@ def main() -> int:
             new = collect(options.work)
             results = merge([*earlier(options.results / f"gpu-{slug(new['device'])}.json"), new])
         else:
-            results = merge(json.loads(file.read_text()) for file in options.files)
+            results = merge(json.loads(file.read_text(encoding="utf-8")) for file in options.files)
         for path in publish(results, options.results):
             print(f"written: {path.name}", file=sys.stderr)
     except OSError as error:

@@ -30,7 +30,7 @@ def name_of(requirement: str) -> str:
 
 def requirements(groups: list[str], lean: bool) -> list[str]:
     """Raises KeyError for an extra that there is not."""
-    project = tomllib.loads(PROJECT.read_text())["project"]
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     known = {
         **extras,

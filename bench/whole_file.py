@@ -13,7 +13,7 @@ def write_whole(path: Path, text: str) -> None:
     """
     unfinished = path.with_name(f"{path.name}.part")
     try:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
     except OSError:
         unfinished.unlink(missing_ok=True)

@@ -270,7 +270,7 @@ def test_restores_are_compared_with_the_source_and_their_stages_measured(
     assert all(row["identical"] and len(row["seconds"]) == 1 for row in results["jobs"])
     stages = [row["stage"] for row in results["stages"] if row["place"] == "disk"]
     assert stages == ["fetch", "check", "write", "copy in", "decode", "copy out"]
-    assert json.loads((tmp_path / "jobs.json").read_text()) == results
+    assert json.loads((tmp_path / "jobs.json").read_text(encoding="utf-8")) == results
 
 
 def test_only_a_disk_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ def test_steps_are_collected_and_merged_with_those_of_earlier_runs(tmp_path: Pat
     assert merged["steps"]["tests"]["exit_code"] == 1
     written = gpu_report.publish(merged, tmp_path / "results")
     assert [path.name for path in written] == ["gpu-nvidia-h200.json", "gpu-nvidia-h200.md"]
-    assert json.loads(written[0].read_text()) == merged
+    assert json.loads(written[0].read_text(encoding="utf-8")) == merged
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -53,11 +53,11 @@ class Machine:
         self.interpreter()
 
     def program(self, name: str, text: str) -> None:
-        (self.folder / name).write_text(text)
+        (self.folder / name).write_text(text, encoding="utf-8")
         (self.folder / name).chmod(0o755)
 
     def driver(self, answer: str) -> None:
-        (self.folder / "driver").write_text(answer + "\n")
+        (self.folder / "driver").write_text(answer + "\n", encoding="utf-8")
 
     def interpreter(self, report: str = "", **cases: str) -> None:
         """Makes one that does these shell commands where an argument has that word in it."""
@@ -75,10 +75,10 @@ class Machine:
         )  # fmt: skip
 
     def calls(self) -> list[str]:
-        return (self.folder / "calls").read_text().splitlines()
+        return (self.folder / "calls").read_text(encoding="utf-8").splitlines()
 
     def report(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.results / "gpu-unknown.json").read_text())
+        found: dict[str, Any] = json.loads((self.results / "gpu-unknown.json").read_text(encoding="utf-8"))
         return found
 
     def steps(self) -> dict[str, int]:
@@ -108,7 +108,7 @@ def gate(tmp_path: Path) -> Iterator[Path]:
 def ended(pid: int) -> bool:
     """Whether a process is gone, or dead and only not yet waited for."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith(("Z", "X"))
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2].startswith(("Z", "X"))
     except (FileNotFoundError, ProcessLookupError):
         return True
 
@@ -124,7 +124,7 @@ def test_all_is_well_without_git_nvcc_and_compute_sanitizer(machine: Machine) ->
         "self_test": "skipped: there is no nvcc", "sanitizer": "skipped: there is no compute-sanitizer",
     }  # fmt: skip
     assert machine.report()["steps"]["smoke"]["machine"]["commit"] == "unknown"
-    assert (machine.results / "gpu-unknown.md").read_text().startswith("# dumont-gpu on")
+    assert (machine.results / "gpu-unknown.md").read_text(encoding="utf-8").startswith("# dumont-gpu on")
     assert sorted(path.name for path in machine.results.iterdir()) == ["gpu-unknown.json", "gpu-unknown.md"]
     assert not list(machine.folder.glob("tmp.*"))
 
@@ -148,7 +148,7 @@ def test_without_a_driver_every_step_says_so(answer: str, machine: Machine) -> N
     names = ["install", "smoke", "sanitizer", "kernels", "encode", "copies"]
     assert outcomes(done.stderr) == dict.fromkeys(names, f"skipped: {answer}")
     assert set(machine.steps().values()) == {77}
-    assert answer in (machine.results / "gpu-unknown.md").read_text()
+    assert answer in (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
     assert not any("pip" in call for call in machine.calls())
 
 
@@ -175,7 +175,7 @@ def test_without_a_gpu_steps_can_be_tried(machine: Machine) -> None:
     done = machine.run("--without-gpu", "--steps", "smoke,tests")
     assert done.returncode == 1
     assert outcomes(done.stderr) == {"install": "ok", "smoke": "FAILED (exit code 1)", "tests": "ok"}
-    assert "What `smoke` said last" in (machine.results / "gpu-unknown.md").read_text()
+    assert "What `smoke` said last" in (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
 
 
 def test_installation_that_fails_is_reported_and_nothing_else_is_tried(machine: Machine) -> None:
@@ -186,7 +186,7 @@ def test_installation_that_fails_is_reported_and_nothing_else_is_tried(machine: 
         "install": "FAILED (exit code 1)", "smoke": "skipped: the installation failed",
         "copies": "skipped: the installation failed",
     }  # fmt: skip
-    assert "ERROR: no network" in (machine.results / "gpu-unknown.md").read_text()
+    assert "ERROR: no network" in (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
 
 
 def test_report_needs_no_installed_package(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_report_needs_no_installed_package(tmp_path: Path) -> None:
     for command in (["describe", tmp_path], ["collect", tmp_path, "--results", tmp_path / "results"]):
         line = [sys.executable, "-S", BENCH / "gpu_report.py", *command]
         subprocess.run(line, check=True, cwd="/", env={"PATH": "/nowhere"}, capture_output=True)
-    assert "ERROR: no network" in (tmp_path / "results/gpu-unknown.md").read_text()
+    assert "ERROR: no network" in (tmp_path / "results/gpu-unknown.md").read_text(encoding="utf-8")
 
 
 # --- what hangs, and what is killed -----------------------------------------------------------------------------------
@@ -213,8 +213,8 @@ def test_step_that_hangs_ends_at_its_limit_with_all_that_it_started(machine: Mac
         "install": "ok", "copies": "ok", "encode": "past its limit of 1 s", "kernels": "ok",
     }  # fmt: skip
     assert machine.steps()["encode"] in (124, 137)
-    assert "encoding begins" in (machine.results / "gpu-unknown.md").read_text()
-    assert ended(int((machine.folder / "child").read_text()))
+    assert "encoding begins" in (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
+    assert ended(int((machine.folder / "child").read_text(encoding="utf-8")))
 
 
 def test_killed_script_loses_only_the_step_that_ran(machine: Machine, gate: Path) -> None:
@@ -223,13 +223,13 @@ def test_killed_script_loses_only_the_step_that_ran(machine: Machine, gate: Path
     process = subprocess.Popen(
         machine.command("--steps", "kernels,copies,encode,jobs"), env=machine.environment, stderr=subprocess.DEVNULL
     )
-    step = int(gate.read_text())
+    step = int(gate.read_text(encoding="utf-8"))
     process.kill()
     process.wait()
     os.kill(step, signal.SIGKILL)
     assert machine.steps() == {"install": 0, "kernels": 0, "copies": 0}
     assert machine.report()["steps"]["kernels"]["data"] == {}
-    assert "| copies | " in (machine.results / "gpu-unknown.md").read_text()
+    assert "| copies | " in (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
@@ -239,14 +239,14 @@ def test_signal_ends_the_step_and_is_reported(number: int, code: int, machine: M
         machine.command("--steps", "copies,encode,jobs"), env=machine.environment, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # or bash could not catch it under nohup
     )  # fmt: skip
-    step = int(gate.read_text())
+    step = int(gate.read_text(encoding="utf-8"))
     process.send_signal(number)
     _, stderr = process.communicate(timeout=50)
     assert process.returncode == code
     assert ended(step)
     assert outcomes(stderr) == {"install": "ok", "copies": "ok", "encode": "stopped by a signal"}
     assert machine.steps() == {"install": 0, "copies": 0, "encode": code}
-    assert "stopped by a signal" in (machine.results / "gpu-unknown.md").read_text()
+    assert "stopped by a signal" in (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
 
 
 def test_figures_that_were_cut_off_cost_no_report(machine: Machine) -> None:
@@ -318,7 +318,7 @@ def test_log_that_cannot_be_written_is_said_once(machine: Machine) -> None:
 def test_log_has_everything(machine: Machine) -> None:
     machine.interpreter(gpu_copies="echo 1; echo 2")
     machine.run("--steps", "copies", "--log", str(machine.folder / "log"))
-    assert (machine.folder / "log").read_text().endswith("=== copies: ok, 0 s\n1\n2\n")
+    assert (machine.folder / "log").read_text(encoding="utf-8").endswith("=== copies: ok, 0 s\n1\n2\n")
 
 
 def test_earlier_results_stay_and_unreadable_ones_are_put_aside(machine: Machine) -> None:
@@ -328,7 +328,7 @@ def test_earlier_results_stay_and_unreadable_ones_are_put_aside(machine: Machine
     (machine.results / "gpu-unknown.json").write_text('{"device": "unkn')
     assert machine.run("--steps", "packs").returncode == 0
     assert list(machine.steps()) == ["install", "packs"]
-    assert (machine.results / "gpu-unknown.json.unreadable").read_text() == '{"device": "unkn'
+    assert (machine.results / "gpu-unknown.json.unreadable").read_text(encoding="utf-8") == '{"device": "unkn'
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def test_races_are_looked_for_first_and_each_verdict_is_said_at_once(machine: Ma
     cases = "memcheck) echo 'Invalid __global__ read'; exit 9 ;;\nsynccheck) sleep 1000 ;;"
     machine.program("compute-sanitizer", SANITIZER.format(folder=machine.folder, cases=cases))
     done = machine.run("--steps", "sanitizer", "--limits", "sanitizer=6")
-    tools = [line.split()[1] for line in (machine.folder / "tools").read_text().splitlines()]
+    tools = [line.split()[1] for line in (machine.folder / "tools").read_text(encoding="utf-8").splitlines()]
     assert tools[:3] == ["racecheck", "memcheck", "synccheck"]
     log = machine.report()["steps"]["sanitizer"]["log"]
     assert log[:2] == ["racecheck ok", "Invalid __global__ read"]
@@ -360,7 +360,7 @@ def test_sanitizer_cut_short_has_said_what_it_found(machine: Machine, gate: Path
         machine.command("--steps", "sanitizer"), env=machine.environment, stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
     )  # fmt: skip
-    tool = int(gate.read_text())
+    tool = int(gate.read_text(encoding="utf-8"))
     process.terminate()
     assert process.wait(timeout=50) == 143
     assert ended(tool)
@@ -403,7 +403,7 @@ def test_short_calls(number: str, steps: list[str], words: list[str], machine: M
 
 
 def test_limits_of_the_short_calls_fit_their_time() -> None:
-    script = CHECK.read_text()
+    script = CHECK.read_text(encoding="utf-8")
     limits = script.partition("short_limits=(")[2].partition(")")[0]
     seconds = {name: int(value) for name, value in (word[1:].split("]=") for word in limits.split())}
     for steps in (["smoke", "sanitizer", "kernels", "encode", "copies"], ["kernels", "jobs", "packs", "tests"]):
@@ -419,7 +419,7 @@ def required(*groups: str) -> list[str]:
 
 
 def test_requirements_are_those_of_the_project() -> None:
-    text = (ROOT / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     found = required("run", "check", "bench", "cuda13")
     assert all(f'"{each}"' in text for each in found)
     names = [each.partition(">")[0] for each in found]
@@ -431,7 +431,7 @@ def test_requirements_are_those_of_the_project() -> None:
 def test_no_script_types_a_requirement_again() -> None:
     names = [each.partition(">")[0] for each in required("run", "check", "bench", "cuda12", "cuda13")]
     for script in BENCH.glob("*.sh"):
-        text = script.read_text()
+        text = script.read_text(encoding="utf-8")
         assert [name for name in names if any(f"{name}{sign}" in text for sign in "<>=!~")] == []
 
 
