@@ -15,7 +15,7 @@ from whole_file import write_whole
 
 from dumont_gpu.backends import open_device
 from dumont_gpu.backends.requirements import NVCOMP
-from dumont_gpu.errors import DeviceError
+from dumont_gpu.errors import DeviceError, DumontError
 from dumont_gpu.native import Dtype
 
 KiB, MiB = 1 << 10, 1 << 20
@@ -114,7 +114,11 @@ def run_bench(bench: Callable[[int, Extent, Path], Any], extents: dict[str, Exte
     parser.add_argument("--device", type=int, default=0)
     add_extent(parser)
     options = parser.parse_args()
-    started = bench(options.device, extents[options.extent], options.output)
+    try:
+        started = bench(options.device, extents[options.extent], options.output)
+    except DumontError as error:
+        say(str(error))
+        return 1
     started.run()
     return int(started.finish())
 

@@ -226,7 +226,7 @@ run_step() {  # each in a session of its own, so that what is past its limit end
         echo "no time was left${budget:+ of $budget s}" >"$work/$name.log"
         limit=0 code=124
     else
-        step_end=$(($(date +%s) + limit)) setsid timeout --kill-after=10 "$limit" \
+        step_end=$(($(date +%s) + limit)) setsid timeout --kill-after=5 "$limit" \
             bash "$here/gpu_steps.sh" "$name" >"$work/$name.log" 2>&1 </dev/null &
         session=$!
         wait "$session" 2>/dev/null

@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -312,7 +313,8 @@ def _wall(run: Callable[[], object]) -> float:
 
 @contextmanager
 def work_folders(disk: Path, memory: Path | None) -> Iterator[dict[str, Path]]:
-    """New directories for each place; deleted at the end."""
+    """New directories for each place; deleted at the end, also if that is a time limit's: they hold gigabytes."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folders = {"disk": Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=disk)).resolve()}
     if memory is not None and memory.is_dir() and os.access(memory, os.W_OK):
         folders["memory"] = Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=memory)).resolve()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One step of bench/gpu_check.sh, by its name; that script exports what is used here.
 set -uo pipefail
+trap 'exit 143' TERM  # once what runs has ended: it may have gigabytes to delete
 source "$here/gpu_install.sh"
 
 step_smoke() { "$run" -m dumont_gpu doctor && "$run" "$here/gpu_smoke.py"; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -271,6 +272,27 @@ def test_restores_are_compared_with_the_source_and_their_stages_measured(
     stages = [row["stage"] for row in results["stages"] if row["place"] == "disk"]
     assert stages == ["fetch", "check", "write", "copy in", "decode", "copy out"]
     assert json.loads((tmp_path / "jobs.json").read_text(encoding="utf-8")) == results
+
+
+def test_gigabytes_are_deleted_when_a_time_limit_ends_a_benchmark(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from gpu_jobs import work_folders
+        with work_folders(Path(sys.argv[1]), Path(sys.argv[1])) as folders:
+            for folder in folders.values():
+                (folder / "source").mkdir()
+            print(len(folders), flush=True)
+            sys.stdin.read()
+    """
+    line = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(line, cwd=ROOT / "bench", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"2\n"
+        assert len(list(tmp_path.iterdir())) == 2
+        process.terminate()
+        assert process.wait() == 143
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_a_disk_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

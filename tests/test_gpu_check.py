@@ -217,6 +217,14 @@ def test_step_that_hangs_ends_at_its_limit_with_all_that_it_started(machine: Mac
     assert ended(int((machine.folder / "child").read_text(encoding="utf-8")))
 
 
+def test_step_past_its_limit_may_clean_up(machine: Machine) -> None:
+    tidy = f"""trap 'rm "{machine.folder}/gigabytes"; exit' TERM; >"{machine.folder}/gigabytes"; sleep 1000"""
+    machine.interpreter(gpu_jobs=tidy)
+    machine.run("--steps", "jobs", "--limits", "jobs=1")
+    assert machine.steps()["jobs"] == 124
+    assert not (machine.folder / "gigabytes").exists()
+
+
 def test_killed_script_loses_only_the_step_that_ran(machine: Machine, gate: Path) -> None:
     begun = f'echo $$ >"{gate}"; exec sleep 1000'
     machine.interpreter(gpu_kernels='echo "{}" >"$2"', gpu_encode=begun)
