@@ -187,10 +187,15 @@ report() {
     [ -e "$work/machine.json" ] || [ -n "$described" ] || reporter describe "$work"
     described=1
     if reporter collect "$work" --results "$results"; then reported=1; return; fi
-    reported=
-    mkdir -p "$results/unreported" && cp "$work"/*.json "$work"/*.log "$work"/*.status "$results/unreported/"
+    reported= kept=
+    local file
+    mkdir -p "$results/unreported" || return
+    for file in "$work"/*.json "$work"/*.log "$work"/*.status; do
+        [ ! -e "$file" ] || cp "$file" "$results/unreported/" || { rm -rf "$results/unreported"; return; }
+    done
+    kept=1
 } 2>/dev/null
-described= reported=
+described= reported= kept=
 
 said=  # what became of each step
 note_step() {
@@ -247,7 +252,7 @@ finish() {
     else
         [ "$code" != 0 ] || code=1
         tail -n 3 "$work/report.out" >&2
-        if [ -n "$(ls -A "$results/unreported" 2>/dev/null)" ]; then
+        if [ -n "$kept" ]; then
             echo "gpu_check.sh: there is no report; what it would be made from is in $results/unreported" >&2
         else
             keep_work=1

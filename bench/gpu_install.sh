@@ -39,7 +39,11 @@ step_install() {
         echo "used again: the installation of sources $now"
         return
     fi
-    if [ -n "$overlay" ]; then install_overlay; else install_environment; fi || return
+    if [ -n "$overlay" ]; then install_overlay; else install_environment; fi || {
+        [ -n "$wheels" ] || echo "pip could not install; where there is no network, --wheels DIR takes a folder"
+        [ -z "$wheels" ] || [ -n "$overlay" ] || echo "$python has no CuPy: wheels for it are collected without --lean"
+        return 1
+    }
     "$run" -c "import dumont_gpu, blake3, lz4.frame, typer, rich, pytest, pytest_timeout, hypothesis, numpy, cupy" || return
     echo "$now" >"$env/installed"
 }

@@ -84,10 +84,18 @@ def dumont(*arguments: str, cwd: Path) -> dict[str, Any]:
                           text=True, check=False)  # fmt: skip
     wall = time.perf_counter() - start
     if done.returncode:
-        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CommandError(f"{arguments[0]}: exit code {done.returncode}: {message}")
+        raise CommandError(f"{arguments[0]}: exit code {done.returncode}: {_message(done.stderr)}")
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {**summary, "wall": wall}
+
+
+def _message(stderr: str) -> str:
+    """What a command with --json said last: the message of its error, or a line that is none."""
+    line = (stderr.strip().splitlines() or ["no message"])[-1]
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, LookupError, TypeError):
+        return line
 
 
 class JobBench:

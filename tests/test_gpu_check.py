@@ -186,7 +186,9 @@ def test_installation_that_fails_is_reported_and_nothing_else_is_tried(machine: 
         "install": "FAILED (exit code 1)", "smoke": "skipped: the installation failed",
         "copies": "skipped: the installation failed",
     }  # fmt: skip
-    assert "ERROR: no network" in (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
+    report = (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
+    assert "ERROR: no network" in report
+    assert "pip could not install; where there is no network, --wheels DIR takes a folder" in report
 
 
 def test_report_needs_no_installed_package(tmp_path: Path) -> None:
@@ -314,6 +316,7 @@ def test_full_disk_at_the_results_is_said_and_the_report_printed(machine: Machin
     assert done.returncode == 1
     assert outcomes(done.stderr) == {"install": "ok", "copies": "ok"}
     assert "gpu_report.py: No space left on device" in done.stderr
+    assert f"nothing could be written to {machine.results}" in done.stderr
     assert "| copies | " in done.stdout
 
 
