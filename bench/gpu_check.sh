@@ -167,11 +167,11 @@ cd "$work" || exit  # not the checkout: its packages are not the ones under test
 # --- steps and the report ---------------------------------------------------------------------------------------------
 
 end_session() {  # ends what is left of a step: all that began in its session, whatever group it made for itself
-    local stat line fields
+    local stat line
     for stat in /proc/[0-9]*/stat; do
         { read -r line <"$stat"; } 2>/dev/null || continue
-        read -ra fields <<<"${line##*) }"  # state, parent, group, session
-        [ "${fields[3]:-}" != "$1" ] || kill -KILL "${stat//[!0-9]/}" 2>/dev/null
+        set -- "$1" ${line##*) }  # state, parent, group, session
+        [ "${5:-}" != "$1" ] || kill -KILL "${stat//[!0-9]/}" 2>/dev/null
     done
 }
 

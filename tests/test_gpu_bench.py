@@ -164,6 +164,13 @@ def test_copies_are_measured_and_only_those_that_need_what_is_missing_fail(
     assert "no more host memory can be pinned" in results["problems"][-1]
 
 
+def test_decoders_that_check_nothing_are_measured_only_if_asked_for() -> None:
+    gpu_nvcomp = pytest.importorskip("gpu_nvcomp", reason="it needs NumPy: pip install '.[bench]'")
+    names = [variant.name for variant in gpu_nvcomp.ans_variants("half", "6.0.0.12")]
+    assert names == ["ANS, typed", "ANS, type named"]
+    assert len(gpu_nvcomp.ans_variants("half", "6.0.0.12", unchecked=True)) == 3
+
+
 # --- the first thing that a device is asked -------------------------------------------------------------------------
 
 

@@ -209,10 +209,10 @@ def test_step_that_hangs_ends_at_its_limit_with_all_that_it_started(machine: Mac
     hang = f"""trap '' TERM; timeout 1000 sleep 1000 & echo $! >"{machine.folder}/child"
         echo "encoding begins"; sleep 1000; sleep 1000"""
     machine.interpreter(gpu_encode=hang)
-    done = machine.run("--steps", "copies,encode,kernels", "--limits", "encode=1")
+    done = machine.run("--steps", "copies,encode,kernels", "--limits", "encode=3")
     assert done.returncode == 1
     assert outcomes(done.stderr) == {
-        "install": "ok", "copies": "ok", "encode": "past its limit of 1 s", "kernels": "ok",
+        "install": "ok", "copies": "ok", "encode": "past its limit of 3 s", "kernels": "ok",
     }  # fmt: skip
     assert machine.steps()["encode"] in (124, 137)
     assert "encoding begins" in (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
@@ -220,9 +220,9 @@ def test_step_that_hangs_ends_at_its_limit_with_all_that_it_started(machine: Mac
 
 
 def test_step_past_its_limit_may_clean_up(machine: Machine) -> None:
-    tidy = f"""trap 'rm "{machine.folder}/gigabytes"; exit' TERM; >"{machine.folder}/gigabytes"; sleep 1000"""
+    tidy = f"""trap 'sleep 1; rm "{machine.folder}/gigabytes"; exit' TERM; >"{machine.folder}/gigabytes"; sleep 1000"""
     machine.interpreter(gpu_jobs=tidy)
-    machine.run("--steps", "jobs", "--limits", "jobs=1")
+    machine.run("--steps", "jobs", "--limits", "jobs=3")
     assert machine.steps()["jobs"] == 124
     assert not (machine.folder / "gigabytes").exists()
 
@@ -329,7 +329,8 @@ def test_log_that_cannot_be_written_is_said_once(machine: Machine) -> None:
 def test_log_has_everything(machine: Machine) -> None:
     machine.interpreter(gpu_copies="echo 1; echo 2")
     machine.run("--steps", "copies", "--log", str(machine.folder / "log"))
-    assert (machine.folder / "log").read_text(encoding="utf-8").endswith("=== copies: ok, 0 s\n1\n2\n")
+    _, _, said = (machine.folder / "log").read_text(encoding="utf-8").partition("=== copies: ok, ")
+    assert said.split("\n")[1:] == ["1", "2", ""]
 
 
 def test_earlier_results_stay_and_unreadable_ones_are_put_aside(machine: Machine) -> None:
@@ -352,11 +353,11 @@ esac
 
 
 def test_races_are_looked_for_first_and_each_verdict_is_said_at_once(machine: Machine) -> None:
-    cases = "memcheck) echo 'Invalid __global__ read'; exit 9 ;;\nsynccheck) sleep 1000 ;;"
+    cases = "memcheck) echo 'Invalid __global__ read'; exit 9 ;;\nsynccheck) exit 124 ;;"
     machine.program("compute-sanitizer", SANITIZER.format(folder=machine.folder, cases=cases))
-    done = machine.run("--steps", "sanitizer", "--limits", "sanitizer=6")
+    done = machine.run("--steps", "sanitizer")
     tools = [line.split()[1] for line in (machine.folder / "tools").read_text(encoding="utf-8").splitlines()]
-    assert tools[:3] == ["racecheck", "memcheck", "synccheck"]
+    assert tools == ["racecheck", "memcheck", "synccheck", "initcheck"]
     log = machine.report()["steps"]["sanitizer"]["log"]
     assert log[:2] == ["racecheck ok", "Invalid __global__ read"]
     assert "racecheck ok; memcheck FOUND ERRORS" in log
