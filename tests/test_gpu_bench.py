@@ -17,6 +17,7 @@ import gpu_bench
 import gpu_jobs
 import gpu_packs
 import gpu_report
+import gpu_results
 import gpu_sanitize
 import gpu_smoke
 import gpu_timer
@@ -473,9 +474,9 @@ def test_steps_are_collected_and_merged_with_those_of_earlier_runs(tmp_path: Pat
     (work / "copies.json").write_text(json.dumps(made_up()["steps"]["copies"]["data"]))
     (work / "tests.status").write_text("1 2 300\n")
     (work / "tests.log").write_text(f"a\n\nlost in {work}/x\n")
-    found = gpu_report.collect(work)
+    found = gpu_results.collect(work)
     assert found["steps"]["tests"]["log"] == ["a", "lost in WORK/x"]
-    merged = gpu_report.merge([made_up(), found | {"device": "NVIDIA H200"}])
+    merged = gpu_results.merge([made_up(), found | {"device": "NVIDIA H200"}])
     assert set(merged["steps"]) == set(made_up()["steps"])
     assert merged["steps"]["tests"]["exit_code"] == 1
     written = gpu_report.publish(merged, tmp_path / "results")
