@@ -7,20 +7,34 @@ import importlib.metadata
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from whole_file import write_whole
+
 from dumont_gpu.backends import open_device
 from dumont_gpu.backends.requirements import NVCOMP
-from dumont_gpu.errors import DeviceError
+from dumont_gpu.errors import DeviceError, DumontError
 from dumont_gpu.native import Dtype
 
 KiB, MiB = 1 << 10, 1 << 20
-CHUNK, QUICK_CHUNK = 64 * MiB, 8 * MiB
-REPEATS, QUICK_REPEATS = 20, 3
 RUNS_BETWEEN_EVENTS = 16  # chunks, at least
 MEMORY_SHARE = 0.8  # of what is free
 ELEMENTS = {Dtype.BF16: "half", Dtype.FP16: "half", Dtype.FP32: "fp32", Dtype.FP8_E4M3: "fp8"}  # as nvCOMP has them
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much a run measures."""
+
+    chunk: int  # original bytes
+    repeats: int
+    batches: tuple[int, ...]  # chunks
+    nvcomp_blocks: tuple[int, ...]  # bytes
+    block_log2s: tuple[int, ...] = (17,)  # of ZipNN; 17 is what the package writes, and the largest there is
+    every_type: bool = False  # else bf16, which targets ask for
+    unchecked: bool = False  # whether also those of nvCOMP's decoders that check nothing
 
 
 class DeviceBench:
@@ -30,14 +44,12 @@ class DeviceBench:
         parts: names of the lists that rows go to; each row has a `kind`, a `batch` and whether it is `verified`.
     """
 
-    def __init__(self, number: int, quick: bool, output: Path, parts: tuple[str, ...]) -> None:
-        self.quick, self.output, self._parts = quick, output, parts
+    def __init__(self, number: int, extent: Extent, output: Path, parts: tuple[str, ...]) -> None:
+        self.extent, self.output, self._parts = extent, output, parts
         self.device: Any = open_device(number)
         self.stream: Any = self.device.new_stream()
-        self.chunk = QUICK_CHUNK if quick else CHUNK
-        self.repeats = QUICK_REPEATS if quick else REPEATS
         self.results: dict[str, Any] = {
-            "chunk": self.chunk, "repeats": self.repeats, **{part: [] for part in parts}, "problems": [],
+            "chunk": extent.chunk, "repeats": extent.repeats, **{part: [] for part in parts}, "problems": [],
         }  # fmt: skip
 
     def guarded(self, what: str, measure: Callable[..., None], *arguments: Any) -> None:
@@ -51,7 +63,7 @@ class DeviceBench:
         self.save()
 
     def save(self) -> None:
-        self.output.write_text(json.dumps(self.results, indent=1))
+        write_whole(self.output, json.dumps(self.results, indent=1))
 
     def finish(self) -> int:
         """Adds what was wrong with the outputs to the problems; returns the exit code."""
@@ -59,10 +71,19 @@ class DeviceBench:
         self.save()
         return 1 if self.results["problems"] else 0
 
-    def batches(self, wanted: tuple[int, ...], each: int) -> list[int]:
+    def weights(self) -> Iterator[tuple[str, Dtype, memoryview]]:
+        """Those of `cpu_codecs` that are asked for; what targets are about comes first, should time run out."""
+        from cpu_codecs import weights
+
+        for kind in sorted(weights(self.extent.chunk), key=lambda kind: kind[1] is not Dtype.BF16):
+            if self.extent.every_type or kind[1] is Dtype.BF16:
+                say(kind[0])
+                yield kind
+
+    def batches(self, each: int) -> list[int]:
         """The batch sizes that fit, if a chunk takes `each` bytes of device memory."""
         room = int(self.device.free_memory() * MEMORY_SHARE) // each
-        found = [count for count in wanted if count <= room]
+        found = [count for count in self.extent.batches if count <= room]
         if not found:
             raise DeviceError("not even one chunk fits in the device's free memory")
         return found
@@ -78,23 +99,28 @@ class DeviceBench:
                     yield f"{part}, {row['kind']}, batch {row['batch']}: the output is wrong"
 
 
-def run_bench(bench: Callable[[int, bool, Path], Any], description: str) -> int:
+def add_extent(parser: argparse.ArgumentParser) -> None:
+    """Options that set `extent` to "full", "short" or "quick"."""
+    extents = parser.add_mutually_exclusive_group()
+    extents.add_argument("--short", dest="extent", action="store_const", const="short", help="what targets are about")
+    extents.add_argument("--quick", dest="extent", action="store_const", const="quick", help="show that it works")
+    parser.set_defaults(extent="full")
+
+
+def run_bench(bench: Callable[[int, Extent, Path], Any], extents: dict[str, Extent], description: str) -> int:
     """The command line of such a benchmark, whose `run` measures everything; returns its exit code."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", type=int, default=0)
+    add_extent(parser)
     options = parser.parse_args()
-    started = bench(options.device, options.quick, options.output)
+    try:
+        started = bench(options.device, extents[options.extent], options.output)
+    except DumontError as error:
+        say(str(error))
+        return 1
     started.run()
     return int(started.finish())
-
-
-def bf16_first(size: int) -> list[tuple[str, Dtype, memoryview]]:
-    """The weights of `cpu_codecs`; those that targets ask for come first, should time run out."""
-    from cpu_codecs import weights
-
-    return sorted(weights(size), key=lambda kind: kind[1] is not Dtype.BF16)
 
 
 def nvcomp_version() -> str:

@@ -1,12 +1,10 @@
 """Measures what moves bytes around a CUDA device: copies in, out, both at once and within, and pinning memory.
 
-python bench/gpu_copies.py OUTPUT.json [--quick] [--device N]
+python bench/gpu_copies.py OUTPUT.json [--short | --quick] [--device N]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import mmap
 import sys
 import time
@@ -14,13 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gpu_bench import DeviceBench, Extent, MiB, run_bench
 from gpu_timer import device_seconds
 
-from dumont_gpu.backends import open_device
-
-MiB = 1 << 20
-SIZE, QUICK_SIZE = 256 * MiB, 16 * MiB
-REPEATS = 10
+EXTENTS = {  # a chunk is one copy
+    "full": Extent(256 * MiB, 10, (), ()),
+    "short": Extent(256 * MiB, 3, (), ()),
+    "quick": Extent(16 * MiB, 3, (), ()),
+}
+IN_A_ROW = 4
 
 
 def touched(size: int) -> memoryview:
@@ -31,63 +31,73 @@ def touched(size: int) -> memoryview:
     return memory
 
 
-def measure(number: int, quick: bool) -> dict[str, Any]:
-    size = QUICK_SIZE if quick else SIZE
-    device: Any = open_device(number)
-    one, two = device.new_stream(), device.new_stream()
-    source, target, pageable = touched(size), touched(size), touched(size)
-    rows: list[dict[str, Any]] = []
+class Bench(DeviceBench):
+    def __init__(self, number: int, extent: Extent, output: Path) -> None:
+        super().__init__(number, extent, output, ("copies",))
+        self.other: Any = self.device.new_stream()
+        self.source, self.target = touched(extent.chunk), touched(extent.chunk)
 
-    def add(name: str, bytes_moved: int, seconds: list[float]) -> None:
-        rows.append({"name": name, "size": bytes_moved, "seconds": seconds})
+    def run(self) -> dict[str, Any]:
+        there, elsewhere = self.device.allocate(self.extent.chunk), self.device.allocate(self.extent.chunk)
+        try:
+            self.guarded("copies, pageable", self.pageable, there)
+            self.guarded("copies within the device", self.within, there, elsewhere)
+            self.guarded("copies, pinned", self.pinned, there, elsewhere)
+        finally:
+            for address in (there, elsewhere):
+                self.device.free(address)
+        return self.results
 
-    def by_events(run: Callable[[], object]) -> list[float]:
-        return device_seconds(one.cupy_stream, [run], REPEATS, 4)
+    def pageable(self, there: int) -> None:
+        def timed(copy: Callable[[], object]) -> float:
+            def run() -> None:
+                copy()
+                self.stream.synchronize()
 
-    pinning = [_wall(lambda: device.pin(source))]
-    for _ in range(2):
-        device.unpin(source)
-        pinning.append(_wall(lambda: device.pin(source)))
-    add("pin host memory", size, pinning)
-    device.pin(target)
-    there, elsewhere = device.allocate(size), device.allocate(size)
-    try:
-        add("copy in, pinned", size, by_events(lambda: one.copy_in(there, source)))
-        add("copy out, pinned", size, by_events(lambda: one.copy_out(target, there)))
-        add(
-            "copy within the device, read and written",
-            2 * size,
-            by_events(lambda: _within(one, elsewhere, there, size)),
-        )
-        add("clear", size, by_events(lambda: one.clear(elsewhere, size)))
-
-        def both() -> None:
-            for _ in range(4):
-                one.copy_in(there, source)
-                two.copy_out(target, elsewhere)
-            one.synchronize()
-            two.synchronize()
-
-        add("copies in and out at once, pinned, both counted", 8 * size, [_wall(both) for _ in range(REPEATS)][1:])
-
-        def unpinned(run: Callable[[], object]) -> Callable[[], None]:
-            def timed() -> None:
-                run()
-                one.synchronize()
-
-            return timed
+            return _wall(run)
 
         for name, copy in (
-            ("copy in, pageable", lambda: one.copy_in(there, pageable)),
-            ("copy out, pageable", lambda: one.copy_out(pageable, there)),
+            ("copy in, pageable", lambda: self.stream.copy_in(there, self.source)),
+            ("copy out, pageable", lambda: self.stream.copy_out(self.target, there)),
         ):
-            add(name, size, [_wall(unpinned(copy)) for _ in range(REPEATS)][1:])
-    finally:
-        for memory in (source, target):
-            device.unpin(memory)
-        for address in (there, elsewhere):
-            device.free(address)
-    return {"repeats": REPEATS, "copies": rows}
+            self.add(name, 1, [timed(copy) for _ in range(self.extent.repeats + 1)][1:])
+
+    def within(self, there: int, elsewhere: int) -> None:
+        size = self.extent.chunk
+        self.add("clear", 1, self.by_events(lambda: self.stream.clear(elsewhere, size)))
+        between = self.by_events(lambda: _within(self.stream, elsewhere, there, size))
+        self.add("copy within the device, read and written", 2, between)
+
+    def pinned(self, there: int, elsewhere: int) -> None:
+        pinned = []
+        try:
+            pinning = []
+            for memory in (self.source, self.target):
+                pinning.append(_wall(lambda memory=memory: self.device.pin(memory)))  # type: ignore[misc]
+                pinned.append(memory)
+            self.add("pin host memory", 1, pinning)
+            self.add("copy in, pinned", 1, self.by_events(lambda: self.stream.copy_in(there, self.source)))
+            self.add("copy out, pinned", 1, self.by_events(lambda: self.stream.copy_out(self.target, there)))
+
+            def both() -> None:
+                for _ in range(IN_A_ROW):
+                    self.stream.copy_in(there, self.source)
+                    self.other.copy_out(self.target, elsewhere)
+                self.stream.synchronize()
+                self.other.synchronize()
+
+            seconds = [_wall(both) for _ in range(self.extent.repeats + 1)][1:]
+            self.add("copies in and out at once, pinned, both counted", 2 * IN_A_ROW, seconds)
+        finally:
+            for memory in pinned:
+                self.device.unpin(memory)
+
+    def add(self, name: str, times: int, seconds: list[float]) -> None:
+        """Notes what moved `times` the size of a copy."""
+        self.results["copies"].append({"name": name, "size": times * self.extent.chunk, "seconds": seconds})
+
+    def by_events(self, run: Callable[[], object]) -> list[float]:
+        return device_seconds(self.stream.cupy_stream, [run], self.extent.repeats, IN_A_ROW)
 
 
 def _within(stream: Any, to: int, source: int, size: int) -> None:
@@ -102,15 +112,5 @@ def _wall(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure copies to, from and within a CUDA device.")
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--device", type=int, default=0)
-    options = parser.parse_args()
-    options.output.write_text(json.dumps(measure(options.device, options.quick), indent=1))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_bench(Bench, EXTENTS, "Measure copies to, from and within a CUDA device."))

@@ -1,6 +1,6 @@
 """Measures encoding on a CUDA device, with everything already in its memory: our kernels, nvCOMP's ANS and LZ4.
 
-    python bench/gpu_encode.py OUTPUT.json [--quick] [--device N]
+    python bench/gpu_encode.py OUTPUT.json [--short | --quick] [--device N]
 
 A chunk takes three launches; a batch of chunks is encoded in one stream, or in several side by side, as a job does.
 Outputs are compared with the CPU encoder's.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpu_bench import ELEMENTS, DeviceBench, KiB, bf16_first, nvcomp_version, run_bench, say
+from gpu_bench import ELEMENTS, DeviceBench, Extent, KiB, MiB, nvcomp_version, run_bench
 from gpu_encode_batch import ResidentTexts, ResidentWeights
 from gpu_lz4 import text
 from gpu_nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
@@ -27,28 +27,28 @@ from dumont_gpu.digests import digest_function
 from dumont_gpu.native import Dtype
 
 Json = dict[str, Any]
-BATCHES, QUICK_BATCHES = (1, 4, 16), (1, 4)
+EXTENTS = {
+    "full": Extent(64 * MiB, 20, (1, 4, 16), (64 * KiB, 256 * KiB), every_type=True),
+    "short": Extent(64 * MiB, 2, (1, 4, 16), (64 * KiB,)),
+    "quick": Extent(8 * MiB, 3, (1, 4), (64 * KiB,)),
+}
 STREAMS = 4  # side by side, as the backend has slots
-NVCOMP_BLOCKS = (64 * KiB, 256 * KiB)
 NVCOMP_MEMORY = 5.0  # times the original bytes: those, compressed, decoded, and what LZ4 remembers
 LZ4_SIZES = 1.05  # of the CPU's: beyond, something is wrong
 
 
 class Bench(DeviceBench):
-    def __init__(self, number: int, quick: bool, output: Path) -> None:
-        super().__init__(number, quick, output, ("zipnn", "nvcomp", "lz4"))
+    def __init__(self, number: int, extent: Extent, output: Path) -> None:
+        super().__init__(number, extent, output, ("zipnn", "nvcomp", "lz4"))
         self.streams = [self.device.new_stream() for _ in range(STREAMS)]
 
     def run(self) -> Json:
-        for kind, dtype, data in bf16_first(self.chunk):
-            if self.quick and dtype is not Dtype.BF16:
-                continue
-            say(kind)
+        for kind, dtype, data in self.weights():
             self.guarded(kind, self.zipnn, kind, dtype, data)
             if kind in ("bf16", "fp32", "fp16", "fp8 e4m3"):
                 self.guarded(f"nvCOMP, {kind}", self.nvcomp, kind, dtype, data)
         for kind, noise in (("text", 0.0), ("text, a quarter noise", 0.25)):
-            self.guarded(f"LZ4, {kind}", self.lz4, kind, text(self.chunk, noise))
+            self.guarded(f"LZ4, {kind}", self.lz4, kind, text(self.extent.chunk, noise))
         return self.results
 
     # --- ZipNN --------------------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ class Bench(DeviceBench):
         out = memoryview(mmap.mmap(-1, 2 * len(data)))
         expected = out[: native.zipnn_encode(data, out, dtype, BLOCK_LOG2)]
         stored, digest = len(expected) / len(data), digest_function("blake3")(expected)
-        batches = self.batches(QUICK_BATCHES if self.quick else BATCHES, ResidentWeights.memory(len(data), dtype))
+        batches = self.batches(ResidentWeights.memory(len(data), dtype))
         chunks = ResidentWeights(self.device, self.stream, data, dtype, batches[-1])
         try:
             for count in batches:
@@ -86,7 +86,7 @@ class Bench(DeviceBench):
         digest = digest_function("blake3")
         verified = all(digest(chunks.encoded(self.stream, number)) == expected for number in looked_at)
         for part in parts:
-            seconds = device_seconds(self.stream.cupy_stream, runs(part), self.repeats, self.inner(count))
+            seconds = device_seconds(self.stream.cupy_stream, runs(part), self.extent.repeats, self.inner(count))
             self.results["zipnn"].append(
                 {
                     **known, "part": part, "streams": streams, "batch": count, "size": len(chunks.data) * count,
@@ -120,8 +120,7 @@ class Bench(DeviceBench):
             raise NvcompError("there is no nvCOMP that dumont-gpu can use")
         out = memoryview(mmap.mmap(-1, 2 * len(content)))
         on_cpu = Lz4().encode(content, out)
-        wanted = QUICK_BATCHES if self.quick else BATCHES
-        count = self.batches(wanted, ResidentTexts.memory(self.device, len(content)))[-1]
+        count = self.batches(ResidentTexts.memory(self.device, len(content)))[-1]
         chunks = ResidentTexts(self.device, self.stream, content, count)
         try:
             self._batch(chunks, "all", 0, count, STREAMS)()
@@ -134,7 +133,7 @@ class Bench(DeviceBench):
                     {
                         "kind": kind, "part": part, "streams": streams, "batch": count, "size": count * len(content),
                         "stored": len(frame) / len(content), "stored_by_cpu": on_cpu / len(content),
-                        "seconds": device_seconds(self.stream.cupy_stream, [run], self.repeats, 1),
+                        "seconds": device_seconds(self.stream.cupy_stream, [run], self.extent.repeats, 1),
                         "verified": verified,
                     }
                 )  # fmt: skip
@@ -149,15 +148,15 @@ class Bench(DeviceBench):
     def nvcomp(self, kind: str, dtype: Dtype, data: memoryview) -> None:
         import cupy
 
-        batches = self.batches(QUICK_BATCHES if self.quick else BATCHES, int(NVCOMP_MEMORY * len(data)))
+        batches = self.batches(int(NVCOMP_MEMORY * len(data)))
         with self.stream.cupy_stream.use():
             resident = cupy.empty(len(data) * batches[-1], "u1")
             for number in range(batches[-1]):
                 self.stream.copy_in(resident.data.ptr + number * len(data), data)
             self.stream.synchronize()
-            for block in NVCOMP_BLOCKS[:1] if self.quick else NVCOMP_BLOCKS:
+            for block in self.extent.nvcomp_blocks:
                 variants = ans_variants(ELEMENTS[dtype], nvcomp_version())[:1]  # the others only differ in decoding
-                for variant in variants + (lz4_variants() if block == NVCOMP_BLOCKS[0] else []):
+                for variant in variants + (lz4_variants() if block == self.extent.nvcomp_blocks[0] else []):
                     label = f"nvCOMP {variant.name}, {kind}, {block >> 10} KiB"
                     self.guarded(label, self._nvcomp_blocks, kind, data, resident, block, variant, batches)
                     cupy.get_default_memory_pool().free_all_blocks()
@@ -175,7 +174,7 @@ class Bench(DeviceBench):
             def run(part: int = part) -> None:
                 blocks.compress(part)
 
-            seconds = device_seconds(self.stream.cupy_stream, [run], self.repeats, self.inner(count))
+            seconds = device_seconds(self.stream.cupy_stream, [run], self.extent.repeats, self.inner(count))
             rows.append({"kind": kind, "variant": variant.name, "block": block, "batch": count,
                          "size": count * len(data), "stored": blocks.stored, "seconds": seconds})  # fmt: skip
         last = memoryview(blocks.decoded()[-len(data) :].get()).cast("B")  # of what was compressed last
@@ -191,4 +190,4 @@ def _decodes_to(frame: memoryview, content: memoryview) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(run_bench(Bench, "Measure encoding on a CUDA device."))
+    sys.exit(run_bench(Bench, EXTENTS, "Measure encoding on a CUDA device."))

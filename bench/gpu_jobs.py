@@ -1,9 +1,10 @@
 """Measures restores through a CUDA device by command line, on the CPU beside it, and each stage of them alone.
 
-    python bench/gpu_jobs.py OUTPUT.json [--size BYTES] [--disk DIR] [--memory DIR] [--tree DIR] [--quick] [--device N]
+    python bench/gpu_jobs.py OUTPUT.json [--size BYTES] [--disk DIR] [--memory DIR] [--tree DIR] [--short | --quick]
+                             [--device N]
 
 The main input is one bf16 safetensors file; `--tree` is packed and restored too. Snapshot and target lie on a disk,
-then in memory (/dev/shm); snapshots are in the page cache.
+and in memory (/dev/shm); snapshots are in the page cache.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import mmap
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -25,7 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from compare_trees import differences
+from gpu_bench import add_extent, say
 from machine import file_system
+from whole_file import write_whole
 
 from dumont_gpu.direct_io import write_at
 from dumont_gpu.jobs import default_jobs
@@ -33,14 +37,14 @@ from dumont_gpu.snapshot import Snapshot, read_snapshot
 from dumont_gpu.storage import open_source
 
 GiB, MiB = 1 << 30, 1 << 20
-SIZE, QUICK_SIZE = 4 * GiB, 256 * MiB
-REPEATS = 3
+SIZES = {"full": 4 * GiB, "short": 2 * GiB, "quick": 256 * MiB}
+REPEATS = {"full": 3, "short": 2, "quick": 1}
 PIECE = 64 * MiB  # what is written at a time: a chunk
 WRITE_THREADS = 2  # as the restore has
 STAGE_CHUNKS = 16  # chunks that a stage alone is measured with, at most
 DISK_NEED, MEMORY_NEED = 3.0, 2.0  # times the size: source, snapshot and target; snapshot and target
 SHARE = 0.8  # of the free space that may be used
-SETTLE = 1.0  # seconds between the sync and a restore
+SETTLE = {"full": 1.0, "short": 1.0, "quick": 0.0}  # seconds between the sync and a command
 
 
 class CommandError(Exception):
@@ -80,10 +84,18 @@ def dumont(*arguments: str, cwd: Path) -> dict[str, Any]:
                           text=True, check=False)  # fmt: skip
     wall = time.perf_counter() - start
     if done.returncode:
-        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CommandError(f"{arguments[0]}: exit code {done.returncode}: {message}")
+        raise CommandError(f"{arguments[0]}: exit code {done.returncode}: {_message(done.stderr)}")
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {**summary, "wall": wall}
+
+
+def _message(stderr: str) -> str:
+    """What a command with --json said last: the message of its error, or a line that is none."""
+    line = (stderr.strip().splitlines() or ["no message"])[-1]
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, LookupError, TypeError):
+        return line
 
 
 class JobBench:
@@ -96,15 +108,20 @@ class JobBench:
 
     def __init__(self, options: argparse.Namespace, work: dict[str, Path], parts: tuple[str, ...]) -> None:
         self._options, self._work = options, work
-        self._repeats = 1 if options.quick else REPEATS
+        self._repeats = REPEATS[options.extent]
         places = {place: file_system(folder) for place, folder in work.items()}
         self.results: dict[str, Any] = {"repeats": self._repeats, **{part: [] for part in parts}, "places": places,
                                         "problems": []}  # fmt: skip
 
-    def settle(self) -> None:
-        """Waits until what was done before a command no longer disturbs it."""
-        os.sync()
-        time.sleep(0 if self._options.quick else SETTLE)
+    def settle(self, place: str) -> None:
+        """Waits until what was done before a command no longer disturbs it; in memory nothing does."""
+        if place != "memory":
+            os.sync()
+            time.sleep(SETTLE[self._options.extent])
+
+    def memory_first(self) -> list[str]:
+        """The places: figures of the one that limits least come first, should time run out."""
+        return sorted(self._work, key=lambda place: place != "memory")
 
     def add_stage(self, place: str, stage: str, size: int, run: Callable[[], object]) -> None:
         """Times a stage alone, which moves `size` original bytes."""
@@ -125,7 +142,7 @@ class JobBench:
         self.save()
 
     def save(self) -> None:
-        self._options.output.write_text(json.dumps(self.results, indent=1))
+        write_whole(self._options.output, json.dumps(self.results, indent=1))
 
 
 class Bench(JobBench):
@@ -158,8 +175,8 @@ class Bench(JobBench):
         packed = self._work["disk"] / f"{job.split()[0]}.dumont"
         summary = dumont("pack", str(source), "-o", str(packed), cwd=self._work["disk"])
         say(f"{job}: packed in {summary['seconds']:.1f} s")
-        for place, folder in self._work.items():
-            snapshot = folder / packed.name
+        for place in self.memory_first():
+            snapshot = self._work[place] / packed.name
             if snapshot != packed:
                 shutil.copyfile(packed, snapshot)
             first(place, snapshot)
@@ -184,7 +201,7 @@ class Bench(JobBench):
         folder = snapshot.parent
         target = folder / "target"
         warm(snapshot)
-        self.settle()
+        self.settle(row["place"])
         try:
             summary = dumont("restore", str(snapshot), str(target), "--device", row["device"], cwd=folder)
             row["used"] = summary["device"]
@@ -302,13 +319,10 @@ def _wall(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def say(message: str) -> None:
-    print(f"{Path(sys.argv[0]).stem}: {message}", file=sys.stderr, flush=True)
-
-
 @contextmanager
 def work_folders(disk: Path, memory: Path | None) -> Iterator[dict[str, Path]]:
-    """New directories for each place; deleted at the end."""
+    """New directories for each place; deleted at the end, also if that is a time limit's: they hold gigabytes."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folders = {"disk": Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=disk)).resolve()}
     if memory is not None and memory.is_dir() and os.access(memory, os.W_OK):
         folders["memory"] = Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=memory)).resolve()
@@ -329,10 +343,10 @@ def parse(description: str) -> argparse.Namespace:
     parser.add_argument(
         "--tree", type=Path, metavar="DIR", help="another input: a directory, as bench/workspace.py makes"
     )
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", type=int, default=0)
+    add_extent(parser)
     options = parser.parse_args()
-    options.size = options.size or (QUICK_SIZE if options.quick else SIZE)
+    options.size = options.size or SIZES[options.extent]
     return options
 
 

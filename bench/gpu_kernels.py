@@ -1,6 +1,6 @@
 """Measures decoding on a CUDA device, with everything already in its memory: our kernels, nvCOMP's ANS and LZ4.
 
-    python bench/gpu_kernels.py OUTPUT.json [--quick] [--device N]
+    python bench/gpu_kernels.py OUTPUT.json [--short | --quick] [--device N]
 
 Every output is checked. Of each batch size the launches take other chunks in turn, so that no cache helps.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_batch import ROOM_AFTER_STORED, Batch, Launch, ResidentChunks, resident
-from gpu_bench import ELEMENTS, RUNS_BETWEEN_EVENTS, DeviceBench, KiB, bf16_first, nvcomp_version, run_bench, say
+from gpu_bench import ELEMENTS, RUNS_BETWEEN_EVENTS, DeviceBench, Extent, KiB, MiB, nvcomp_version, run_bench
 from gpu_lz4 import ResidentFrames, text
 from gpu_nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
 from gpu_timer import device_seconds
@@ -23,9 +23,12 @@ from dumont_gpu import native
 from dumont_gpu.digests import digest_function
 from dumont_gpu.native import Dtype
 
-BLOCK_LOG2S, QUICK_BLOCK_LOG2S = (15, 16, 17), (17,)  # 17 is the largest that the encoder writes
-BATCHES, QUICK_BATCHES = (1, 4, 16, 64), (1, 4)
-NVCOMP_BLOCKS = (64 * KiB, 128 * KiB, 256 * KiB)
+EXTENTS = {
+    "full": Extent(64 * MiB, 20, (1, 4, 16, 64), (64 * KiB, 128 * KiB, 256 * KiB), (15, 16, 17), True, True),
+    "short": Extent(64 * MiB, 2, (1, 4, 16, 64), (64 * KiB,)),
+    "quick": Extent(8 * MiB, 3, (1, 4), (64 * KiB,)),
+}
+FRAMES = 16  # of LZ4, at most
 NVCOMP_MEMORY = 3.5  # times the original bytes: those, compressed, decoded, and room to spare
 OCCUPANCY_SHAPES = (Launch("zipnn_decode", 0, 32, 20_624, 0), Launch("zipnn_decode", 0, 64, 41_248, 0),
                     Launch("zipnn_join", 0, 128, 0, 0), Launch("copy_stored", 0, 128, 0, 0),
@@ -35,22 +38,19 @@ OCCUPANCY_SHAPES = (Launch("zipnn_decode", 0, 32, 20_624, 0), Launch("zipnn_deco
 
 
 class Bench(DeviceBench):
-    def __init__(self, number: int, quick: bool, output: Path) -> None:
-        super().__init__(number, quick, output, ("occupancy", "zipnn", "nvcomp", "lz4"))
+    def __init__(self, number: int, extent: Extent, output: Path) -> None:
+        super().__init__(number, extent, output, ("occupancy", "zipnn", "nvcomp", "lz4"))
 
     def run(self) -> dict[str, Any]:
         self.guarded("occupancy", self.occupancy)
-        for kind, dtype, data in bf16_first(self.chunk):
-            if self.quick and dtype is not Dtype.BF16:
-                continue
-            say(kind)
-            for block_log2 in QUICK_BLOCK_LOG2S if self.quick else BLOCK_LOG2S:
+        for kind, dtype, data in self.weights():
+            for block_log2 in self.extent.block_log2s:
                 self.guarded(f"{kind}, 2^{block_log2}", self.zipnn, kind, dtype, data, block_log2)
             if dtype is Dtype.BF16:
                 self.guarded(f"{kind}, most shared memory", self.most_shared_memory, kind, dtype, data)
             self.guarded(f"nvCOMP, {kind}", self.nvcomp, kind, dtype, data)
         for kind, noise in (("text", 0.0), ("text, a quarter noise", 0.25)):
-            self.guarded(f"LZ4, {kind}", self.lz4, kind, text(self.chunk, noise))
+            self.guarded(f"LZ4, {kind}", self.lz4, kind, text(self.extent.chunk, noise))
         return self.results
 
     def occupancy(self) -> None:
@@ -74,7 +74,7 @@ class Bench(DeviceBench):
         out = memoryview(mmap.mmap(-1, len(data)))
         native.zipnn_decode(stored, out)
         expected = digest_function("blake3")(out)  # what the CPU decodes
-        batches = self._batches(len(data) + len(stored) + 2 * ROOM_AFTER_STORED)
+        batches = self.batches(len(data) + len(stored) + 2 * ROOM_AFTER_STORED)
         with resident(self.device, self.stream, stored, len(data), batches[-1]) as chunks:
             for count in batches:
                 row = {"kind": kind, "block_log2": block_log2, "batch": count, "size": len(data) * count,
@@ -89,7 +89,7 @@ class Bench(DeviceBench):
             return lambda: chunks.decode(batch)
 
         row["seconds"] = device_seconds(
-            self.stream.cupy_stream, [decoder(batch) for batch in batches], self.repeats, self.inner(count)
+            self.stream.cupy_stream, [decoder(batch) for batch in batches], self.extent.repeats, self.inner(count)
         )
         row["verified"] = all(chunks.check(batch, expected) for batch in (batches[0], batches[-1]))
         row["launches"] = [f"{launch.kernel}<{launch.grid}, {launch.block}>" for launch in batches[0].launches]
@@ -101,25 +101,23 @@ class Bench(DeviceBench):
         before = kernel.preferred_shared_memory_carveout
         kernel.preferred_shared_memory_carveout = 100  # percent
         try:
-            self.zipnn(f"{kind}, most shared memory", dtype, data, QUICK_BLOCK_LOG2S[0])
+            self.zipnn(f"{kind}, most shared memory", dtype, data, self.extent.block_log2s[-1])
         finally:
             kernel.preferred_shared_memory_carveout = before
 
     def nvcomp(self, kind: str, dtype: Dtype, data: memoryview) -> None:
         import cupy
 
-        batches = self._batches(int(NVCOMP_MEMORY * len(data)))
+        batches = self.batches(int(NVCOMP_MEMORY * len(data)))
         with self.stream.cupy_stream.use():
             resident = cupy.empty(len(data) * batches[-1], "u1")
             for number in range(batches[-1]):
                 self.stream.copy_in(resident.data.ptr + number * len(data), data)
             self.stream.synchronize()
             version = nvcomp_version()
-            for block in NVCOMP_BLOCKS[:1] if self.quick else NVCOMP_BLOCKS:
-                variants = ans_variants(ELEMENTS[dtype], version) + (
-                    lz4_variants() if block == NVCOMP_BLOCKS[0] else []
-                )
-                for variant in variants:
+            for block in self.extent.nvcomp_blocks:
+                variants = ans_variants(ELEMENTS[dtype], version, self.extent.unchecked)
+                for variant in variants + (lz4_variants() if block == self.extent.nvcomp_blocks[0] else []):
                     label = f"nvCOMP {variant.name}, {kind}, {block >> 10} KiB"
                     self.guarded(label, self._nvcomp_blocks, kind, data, resident, block, variant, batches)
             del resident
@@ -139,7 +137,7 @@ class Bench(DeviceBench):
             def run(part: int = part) -> None:
                 blocks.decode(part)
 
-            seconds = device_seconds(self.stream.cupy_stream, [run], self.repeats, self.inner(count))
+            seconds = device_seconds(self.stream.cupy_stream, [run], self.extent.repeats, self.inner(count))
             self.results["nvcomp"].append(
                 {
                     "kind": kind, "variant": variant.name, "block": block, "batch": count, "size": count * len(data),
@@ -150,7 +148,7 @@ class Bench(DeviceBench):
     def lz4(self, kind: str, content: memoryview) -> None:
         if not self.device.has_lz4:
             raise NvcompError("there is no nvCOMP that dumont-gpu can use")
-        count = min(4 if self.quick else 16, self._batches(3 * len(content))[-1])
+        count = min(FRAMES, self.batches(3 * len(content))[-1])
         frames = ResidentFrames(self.device, self.stream, content, count)
         try:
             ours = self._time(frames.decode_all)
@@ -163,11 +161,8 @@ class Bench(DeviceBench):
             frames.close()
 
     def _time(self, run: Callable[[], object]) -> list[float]:
-        return device_seconds(self.stream.cupy_stream, [run], self.repeats, 2)
-
-    def _batches(self, each: int) -> list[int]:
-        return self.batches(QUICK_BATCHES if self.quick else BATCHES, each)
+        return device_seconds(self.stream.cupy_stream, [run], self.extent.repeats, 2)
 
 
 if __name__ == "__main__":
-    sys.exit(run_bench(Bench, "Measure decoding on a CUDA device."))
+    sys.exit(run_bench(Bench, EXTENTS, "Measure decoding on a CUDA device."))

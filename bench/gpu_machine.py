@@ -13,20 +13,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from machine import REPOSITORY, describe
+from machine import REPOSITORY, commit, describe
 
 PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12")
 UNKNOWN = "unknown"
+PATIENCE = 10  # seconds
 
 
 def describe_gpu_machine(number: int = 0) -> dict[str, str]:
     """Returns what a reader needs to judge figures from this machine and device."""
     try:
         found = describe()
-    except ImportError:  # the installation failed, and that is what the report is about
-        found = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "commit": "not a git checkout"}
-    if found["commit"] == "not a git checkout" and (told := os.environ.get("DUMONT_COMMIT")):
-        found["commit"] = f"{told} (as told: no git here)"
+    except Exception:  # the installation failed, and that is what the report is about
+        found = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "commit": _or_unknown(commit)}
     return {
         "date": found.pop("date"),
         "commit": found.pop("commit"),
@@ -84,21 +83,26 @@ def _driver(number: int) -> str:
 
 
 def _query(field: str, number: int) -> str:
-    if not shutil.which("nvidia-smi"):
-        return UNKNOWN
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     name = visible[number] if number < len(visible) else str(number)
     command = ["nvidia-smi", f"--id={name}", f"--query-gpu={field}", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip().splitlines()[0] if not done.returncode and done.stdout.strip() else UNKNOWN
+    return next(iter(_output(command).splitlines()), UNKNOWN)
 
 
 def _nvcc() -> str:
     if not shutil.which("nvcc"):
         return "none"
-    done = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=False)
-    found = re.search(r"V(\d+\.\d+\.\d+)", done.stdout)
+    found = re.search(r"V(\d+\.\d+\.\d+)", _output(["nvcc", "--version"]))
     return found[1] if found else UNKNOWN
+
+
+def _output(command: list[str]) -> str:
+    """What a program says; nothing if it is not there, fails, or does not come back."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=PATIENCE)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str:

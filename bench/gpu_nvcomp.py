@@ -38,12 +38,13 @@ class Variant:
     decompress: Options
 
 
-def ans_variants(element: str, version: str) -> list[Variant]:
+def ans_variants(element: str, version: str, unchecked: bool = False) -> list[Variant]:
     """ANS told what the elements are, in the ways that nvCOMP's header offers to make its decoder faster.
 
     Args:
         element: "half", "fp32" or "fp8".
         version: of nvCOMP.
+        unchecked: whether to add the decoder that skips its own validation.
     """
     recent = int(version.partition(".")[0]) >= 6
     data_type = (TYPES if recent else TYPES_BEFORE_6).get(element)
@@ -57,11 +58,13 @@ def ans_variants(element: str, version: str) -> list[Variant]:
         return Options(DEFAULT_BACKEND, named, (ctypes.c_uint8 * 56)(*fields))
 
     # Fields: most parts of a block (0: read it), states of a lane (2: what the packer's default is), skip the checks.
-    return [
+    found = [
         Variant("ANS, typed", "ANS", packed, decode(UNKNOWN)),
         Variant("ANS, type named", "ANS", packed, decode(data_type, 0, 2)),
-        Variant("ANS, type named, unchecked", "ANS", packed, decode(data_type, 0, 2, 1)),
     ]
+    if unchecked:
+        found.append(Variant("ANS, type named, unchecked", "ANS", packed, decode(data_type, 0, 2, 1)))
+    return found
 
 
 def lz4_variants() -> list[Variant]:

@@ -1,6 +1,7 @@
 """Measures packs through a CUDA device by command line, on the CPU beside it, and each stage of them alone.
 
-    python bench/gpu_packs.py OUTPUT.json [--size BYTES] [--disk DIR] [--memory DIR] [--tree DIR] [--quick] [--device N]
+    python bench/gpu_packs.py OUTPUT.json [--size BYTES] [--disk DIR] [--memory DIR] [--tree DIR] [--short | --quick]
+                              [--device N]
 
 With and without --paranoid, which decodes every chunk before it is written. One bf16 safetensors file, and text, for
 LZ4; `--tree` is packed too. Source and snapshot lie in memory (/dev/shm), then on a disk with the source in the page
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpu_bench import say
 from gpu_jobs import (
     PIECE,
     STAGE_CHUNKS,
@@ -27,7 +29,6 @@ from gpu_jobs import (
     dumont,
     fresh_memory,
     parse,
-    say,
     warm,
     work_folders,
     write_weights,
@@ -79,7 +80,7 @@ class Bench(JobBench):
     def run(self) -> dict[str, Any]:
         size = choose_size(self._options.size, self._work["disk"], self._work.get("memory"))
         full = "memory" if "memory" in self._work else "disk"  # the place where everything is compared
-        for place in sorted(self._work, key=lambda place: place != full):
+        for place in self.memory_first():
             self._guarded(f"bf16 file, {place}", lambda place=place: self._weights(place, size, short=place != full))
         self._guarded(f"text, {full}", lambda: self._text(full, size // TEXT_SHARE))
         if self._options.tree:
@@ -138,7 +139,7 @@ class Bench(JobBench):
         for path in source.rglob("*"):
             if path.is_file() and not path.is_symlink():
                 warm(path)
-        self.settle()
+        self.settle(row["place"])
         command = ["pack", str(source), "-o", str(snapshot), "--device", case.device]
         command += ["--paranoid"] * case.paranoid + (["--memory", case.memory] if case.memory else [])
         summary = dumont(*command, cwd=snapshot.parent)

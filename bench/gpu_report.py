@@ -1,31 +1,32 @@
 """Puts the parts of a GPU check together, as JSON and Markdown.
 
-    python bench/gpu_report.py collect WORK --results DIR     # what bench/gpu_check.sh left in WORK
+    python bench/gpu_report.py describe WORK                  # the machine, once: WORK/machine.json
+    python bench/gpu_report.py collect WORK --results DIR     # what the steps of bench/gpu_check.sh left in WORK so far
     python bench/gpu_report.py merge FILE... --results DIR    # results of several runs; of each step the last counts
 
-A step of the check leaves NAME.status ("exit-code seconds limit"), NAME.log, and NAME.json if it measures.
+It is made where nothing else works: without the package that is checked, of what is missing, cut off or empty.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from gpu_machine import describe_gpu_machine, device_name, slug
+if importlib.util.find_spec("dumont_gpu") is None:  # the installation failed, and the report is about that
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from gpu_machine import slug
+from gpu_results import SKIPPED, STOPPED, TIMED_OUT, Json, collect, describe, earlier, merge
 from gpu_targets import Verdict, ans_rows, best, slowest_stage, speed, verdicts, whole_encodings
+from whole_file import write_whole
 
 from dumont_gpu.bench.tables import rate, table
-
-Json = dict[str, Any]
-STEPS = ("install", "self_test", "tests", "sanitizer", "kernels", "encode", "copies", "jobs", "packs")
-LOG_LINES = 15
-TIMED_OUT = (124, 137)
-SKIPPED = 77  # and the log says why
 
 KERNEL_NOTES = """\
 GB/s of original bytes by the device's clock: by the median of {repeats} repeats, in brackets by the best. Everything is
@@ -69,40 +70,12 @@ the page cache. Restores end when the files are on disk.
 """
 
 
-def collect(work: Path, device: int) -> Json:
-    """Reads what the steps left in `work`."""
-    machine = describe_gpu_machine(device)
-    found = {"device": device_name(device), "steps": {}}
-    for step in STEPS:
-        status = work / f"{step}.status"
-        if not status.exists():
-            continue
-        code, seconds, limit = (int(float(word)) for word in status.read_text().split())
-        log, data = work / f"{step}.log", work / f"{step}.json"
-        found["steps"][step] = {
-            "machine": machine, "exit_code": code, "seconds": seconds, "limit": limit,
-            "log": _last_lines(log.read_text(errors="replace"), work) if log.exists() else [],
-            "data": json.loads(data.read_text()) if data.exists() else None,
-        }  # fmt: skip
-    return found
-
-
-def merge(parts: Iterable[Json]) -> Json:
-    """Of each step the last."""
-    merged: Json = {"device": "unknown", "steps": {}}
-    for part in parts:
-        if part["device"] != "unknown":
-            merged["device"] = part["device"]
-        merged["steps"] |= part["steps"]
-    return merged
-
-
 def publish(results: Json, folder: Path) -> list[Path]:
-    """Writes `gpu-NAME.json` and `.md`."""
+    """Writes `gpu-NAME.json`, and then `.md`: should that fail, the figures are safe."""
     folder.mkdir(parents=True, exist_ok=True)
     data, text = (folder / f"gpu-{slug(results['device'])}{suffix}" for suffix in (".json", ".md"))
-    data.write_text(json.dumps(results, indent=1) + "\n")
-    text.write_text(render(results))
+    write_whole(data, json.dumps(results, indent=1) + "\n")
+    write_whole(text, render(results))
     return [data, text]
 
 
@@ -117,11 +90,6 @@ def render(results: Json) -> str:
         if (found := steps.get(step)) and found["data"]:
             parts += section(found["data"])
     return "\n".join(parts)
-
-
-def _last_lines(log: str, work: Path) -> list[str]:
-    lines = log.replace(str(work), "WORK").replace(str(Path.home()), "~").splitlines()
-    return [line[:300] for line in lines if line.strip()][-LOG_LINES:]
 
 
 def _machines(steps: Json) -> Iterator[str]:
@@ -153,6 +121,9 @@ def _steps(steps: Json) -> Iterator[str]:
     for name, step in steps.items():
         code = step["exit_code"]
         words = {0: "ok", SKIPPED: "skipped"} | dict.fromkeys(TIMED_OUT, f"past its limit of {step['limit']} s")
+        words |= dict.fromkeys(STOPPED, "stopped by a signal")
+        if step["seconds"] < step["limit"]:
+            words[137] = "KILLED, by this machine"
         outcome = words.get(code, f"FAILED ({code})")
         rows.append([name, f"{step['seconds']}", outcome])
     yield table(["step", "seconds", ""], rows)
@@ -163,7 +134,7 @@ def _steps(steps: Json) -> Iterator[str]:
         elif step["exit_code"] or problems:
             yield f"What `{name}` said last:\n"
             yield "\n".join(["```", *(problems or step["log"]), "```"]) + "\n"
-        elif name in ("tests", "sanitizer", "self_test"):
+        elif name in ("smoke", "tests", "sanitizer", "self_test"):
             yield f"- {name}: " + "; ".join(step["log"][-1:]) + "\n"
 
 
@@ -352,22 +323,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write the report of a GPU check.")
     default_results = Path(__file__).resolve().parent / "results"
     commands = parser.add_subparsers(dest="command", required=True)
-    collecting = commands.add_parser("collect")
-    collecting.add_argument("work", type=Path)
-    collecting.add_argument("--device", type=int, default=0)
+    describing, collecting = (commands.add_parser(name) for name in ("describe", "collect"))
+    describing.add_argument("--device", type=int, default=0)
+    for command in (describing, collecting):
+        command.add_argument("work", type=Path)
     merging = commands.add_parser("merge")
     merging.add_argument("files", type=Path, nargs="+")
     for command in (collecting, merging):
         command.add_argument("--results", type=Path, default=default_results, metavar="DIR")
     options = parser.parse_args()
-    if options.command == "collect":
-        new = collect(options.work, options.device)
-        kept = options.results / f"gpu-{slug(new['device'])}.json"
-        results = merge([json.loads(kept.read_text()), new] if kept.exists() else [new])
-    else:
-        results = merge(json.loads(file.read_text()) for file in options.files)
-    for path in publish(results, options.results):
-        print(f"written: {path.name}", file=sys.stderr)
+    try:
+        if options.command == "describe":
+            describe(options.work, options.device)
+            return 0
+        if options.command == "collect":
+            new = collect(options.work)
+            results = merge([*earlier(options.results / f"gpu-{slug(new['device'])}.json"), new])
+        else:
+            results = merge(json.loads(file.read_text(encoding="utf-8")) for file in options.files)
+        for path in publish(results, options.results):
+            print(f"written: {path.name}", file=sys.stderr)
+    except OSError as error:
+        print(f"gpu_report.py: {error.strerror or error}: {error.filename or options.results}", file=sys.stderr)
+        return 1
+    except Exception as error:  # of a report, not of what it is about
+        traceback.print_exc()
+        print(f"gpu_report.py: no report: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,26 +12,36 @@ from dumont_gpu.bench import machine
 from dumont_gpu.bench.machine import cores, cpu_slug, file_system
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-__all__ = ["REPOSITORY", "cores", "cpu_slug", "describe", "file_system"]
+__all__ = ["REPOSITORY", "commit", "cores", "cpu_slug", "describe", "file_system"]
 
 
 def describe(tools: Iterable[str] = ()) -> dict[str, str]:
     """Returns what a reader needs to judge figures from this machine; `tools` are commands."""
     found = machine.describe(tools)
-    return {"date": found.pop("date"), "commit": _commit(), **found}
+    return {"date": found.pop("date"), "commit": commit(), **found}
 
 
-def _commit() -> str:
-    """The commit of this checkout, whether files differ from it, and whether what is installed is another package."""
-    git = ["git", "-C", str(REPOSITORY)]
-    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode:
-        return "not a git checkout"
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "--", "dumont_gpu", "kernels"], capture_output=True, text=True, check=False
-    )
-    text = head.stdout.strip() + (", with uncommitted changes to the package" if changed.stdout.strip() else "")
+def commit() -> str:
+    """The commit of this checkout, whether files differ from it, and whether what is installed is another package.
+
+    Where git cannot tell, DUMONT_COMMIT may.
+    """
+    head = _git("rev-parse", "--short=12", "HEAD")
+    if not head:
+        told = os.environ.get("DUMONT_COMMIT")
+        return f"{told} (as told: no git here)" if told else "unknown"
+    changed = _git("status", "--porcelain", "--", "dumont_gpu", "kernels")
+    text = head + (", with uncommitted changes to the package" if changed else "")
     return text if _installed_is_checkout() else f"{text}; THE INSTALLED PACKAGE IS NOT THIS CHECKOUT"
+
+
+def _git(*arguments: str) -> str:
+    """What git says of this checkout; nothing where there is no git, or no checkout."""
+    try:
+        done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return "" if done.returncode else done.stdout.strip()
 
 
 def _installed_is_checkout() -> bool:

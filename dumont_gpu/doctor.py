@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import mmap
 import os
 import platform
 import time
 
 from dumont_gpu import native
-from dumont_gpu.backends import open_device
+from dumont_gpu.backends import Device, open_device
+from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.requirements import (
     Finding,
     find_cupy,
@@ -64,7 +66,18 @@ def _kernels() -> Finding:
         device = open_device(0)
         device.load_kernels()
         free = format_size(device.free_memory())
+        pinning = _pinning(device)
     except DeviceError as error:
         return Finding("CUDA kernels", False, str(error))
     lz4 = "" if device.has_lz4 else ", without LZ4: nvCOMP does not load"
-    return Finding("CUDA kernels", True, f"ready in {time.monotonic() - started:.1f} s, {free} free on the device{lz4}")
+    return Finding(
+        "CUDA kernels", True, f"ready in {time.monotonic() - started:.1f} s, {free} free on the device{lz4}{pinning}"
+    )
+
+
+def _pinning(device: Device) -> str:
+    """Tries to pin the memory of one chunk; returns what is to be said if that fails."""
+    memory, pinning = memoryview(mmap.mmap(-1, DEFAULT_CHUNK_SIZE)), Pinning(device)
+    pinning.pin(memory)
+    pinning.close()
+    return f", without pinned host memory ({pinning.refusal}): copies are slower" if pinning.refusal else ""

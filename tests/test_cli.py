@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 from conftest import GOLDEN, assert_same_tree
+from program import program as find_program
 
 from dumont_gpu import __version__
 
-PROGRAM = str(Path(sys.executable).parent / "dumont-gpu")  # the installed one, whatever lies in the working directory
+PROGRAM = find_program()
 
 
 def cli(*arguments: str | Path, program: str = "dumont-gpu", **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).parent / program), *map(str, arguments)]
+    command = [find_program(program), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 

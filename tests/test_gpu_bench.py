@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import gpu_bench
 import gpu_jobs
 import gpu_packs
 import gpu_report
+import gpu_results
 import gpu_sanitize
+import gpu_smoke
 import gpu_timer
 import pytest
 from conftest import ROOT, emulated_device
@@ -25,7 +29,9 @@ from gpu_targets import verdicts
 from hostile import float_bytes
 
 from dumont_gpu import native
+from dumont_gpu.backends import requirements
 from dumont_gpu.backends.device import KERNELS
+from dumont_gpu.codecs import ZipNN
 from dumont_gpu.digests import digest_function
 from dumont_gpu.native import Dtype
 
@@ -87,10 +93,10 @@ def by_the_clock(stream: object, runs: Sequence[Callable[[], object]], repeats: 
     return seconds
 
 
-def measured(name: str, monkeypatch: pytest.MonkeyPatch, output: Path) -> tuple[dict[str, Any], int]:
+def measured(name: str, monkeypatch: pytest.MonkeyPatch, output: Path, **faults: Any) -> tuple[dict[str, Any], int]:
     """A whole quick run of a benchmark on the emulated device, without what only CuPy can do; and its exit code."""
     module = pytest.importorskip(name, reason="it draws weights with NumPy: pip install '.[bench]'")
-    device = emulated_device()
+    device = emulated_device(**faults)
     new_stream = device.new_stream
 
     def stream_for_cupy() -> Any:
@@ -100,10 +106,9 @@ def measured(name: str, monkeypatch: pytest.MonkeyPatch, output: Path) -> tuple[
 
     monkeypatch.setattr(device, "new_stream", stream_for_cupy)
     monkeypatch.setattr(gpu_bench, "open_device", lambda number: device)
-    monkeypatch.setattr(gpu_bench, "QUICK_CHUNK", 4 * MiB)
     monkeypatch.setattr(module, "device_seconds", by_the_clock)
     monkeypatch.setattr(module, "side_by_side", lambda stream, others: nullcontext(), raising=False)
-    bench = module.Bench(0, True, output)
+    bench = module.Bench(0, replace(module.EXTENTS["quick"], chunk=4 * MiB), output)
     bench.run()
     code = bench.finish()
     assert json.loads(output.read_text(encoding="utf-8")) == bench.results
@@ -144,9 +149,96 @@ def test_encoding_that_differs_from_the_cpus_is_a_problem(monkeypatch: pytest.Mo
     assert "zipnn, bf16, batch 1: the output is wrong" in results["problems"]
 
 
-@pytest.fixture
-def pack_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A benchmark of small packs; what is asked of device 0 the CPU does, and its stages an emulated device."""
+def test_copies_are_measured_and_only_those_that_need_what_is_missing_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def names(results: dict[str, Any]) -> list[str]:
+        return [row["name"] for row in results["copies"]]
+
+    results, code = measured("gpu_copies", monkeypatch, tmp_path / "copies.json")
+    everything = ["copy in, pageable", "copy out, pageable", "clear", "pin host memory", "copy in, pinned",
+                  "copy out, pinned", "copies in and out at once, pinned, both counted"]  # fmt: skip
+    assert (names(results), code) == (everything, 1)
+    assert [problem.split(":")[0] for problem in results["problems"]] == ["copies within the device"]  # CuPy does it
+    results, _ = measured("gpu_copies", monkeypatch, tmp_path / "copies.json", pins=1)
+    assert names(results) == everything[:3]
+    assert "no more host memory can be pinned" in results["problems"][-1]
+
+
+def test_decoders_that_check_nothing_are_measured_only_if_asked_for() -> None:
+    gpu_nvcomp = pytest.importorskip("gpu_nvcomp", reason="it needs NumPy: pip install '.[bench]'")
+    names = [variant.name for variant in gpu_nvcomp.ans_variants("half", "6.0.0.12")]
+    assert names == ["ANS, typed", "ANS, type named"]
+    assert len(gpu_nvcomp.ans_variants("half", "6.0.0.12", unchecked=True)) == 3
+
+
+# --- the first thing that a device is asked -------------------------------------------------------------------------
+
+
+def smoke(monkeypatch: pytest.MonkeyPatch, device: Any) -> int:
+    monkeypatch.setattr(gpu_smoke, "open_device", lambda number: device)
+    monkeypatch.setattr("sys.argv", ["gpu_smoke.py", "--size", str(2 * MiB)])
+    return gpu_smoke.main()
+
+
+def test_smoke_takes_every_type_and_a_frame_both_ways(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = emulated_device()
+    assert smoke(monkeypatch, device) == 0
+    assert device.closed
+    assert {"zipnn_decode", "zipnn_plan", "zipnn_layout", "zipnn_write", "lz4", "lz4 encode", "lz4_write"} <= set(
+        device.launches
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == [
+        "zipnn fp32", "zipnn fp16", "zipnn bf16", "zipnn fp8_e4m3", "zipnn fp8_e5m2", "lz4",
+    ]  # fmt: skip
+    assert all(": right, decoded in " in line for line in lines[:-1])
+    assert lines[-1] == "cuda:0: 6 of 6 chunks of 2 MiB are right"
+
+
+@pytest.mark.parametrize("way", ["decode", "encode"])
+def test_smoke_names_what_is_wrong(
+    way: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = getattr(gpu_smoke.CudaBackend, way)
+
+    def wrong(backend: Any, codec: Any, content: memoryview, out: memoryview) -> Any:
+        size = right(backend, codec, content, out)
+        if getattr(codec, "id", codec) == ZipNN().id:
+            out[1000] ^= 1
+        return size
+
+    monkeypatch.setattr(gpu_smoke.CudaBackend, way, wrong)
+    assert smoke(monkeypatch, emulated_device()) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [": WRONG: " in line for line in lines[:-1]] == 5 * [True] + [False]
+    assert lines[-1].startswith("cuda:0: 1 of 6 chunks")
+
+
+def test_smoke_of_a_device_that_cannot_be_opened_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu_smoke.py"])
+    monkeypatch.setattr(requirements, "find_driver", lambda: requirements.Finding("NVIDIA driver", False, "no driver"))
+    assert gpu_smoke.main() == 1
+    assert capsys.readouterr().out == "CUDA device 0 cannot be used: no driver; --device auto goes on without one\n"
+
+
+def test_smoke_goes_on_after_a_chunk_that_the_device_is_lost_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = emulated_device(lose_after=60)
+    assert smoke(monkeypatch, device) == 1
+    assert "WRONG: cuda:0: the device is lost" in capsys.readouterr().out
+
+
+# --- whole jobs ---------------------------------------------------------------------------------------------------
+
+
+def job_bench(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A benchmark of small jobs; what is asked of device 0 the CPU does, and its stages an emulated device."""
     pytest.importorskip("cpu_codecs", reason="it draws weights with NumPy: pip install '.[bench]'")
     device = emulated_device()
     new_stream = device.new_stream
@@ -156,26 +248,75 @@ def pack_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         stream.cupy_stream = None
         return stream
 
+    run_dumont = gpu_jobs.dumont
+
     def on_cpu(*arguments: str, cwd: Path) -> dict[str, Any]:
-        summary = gpu_jobs.dumont(*("cpu" if word == "0" else word for word in arguments), cwd=cwd)
+        summary = run_dumont(*("cpu" if word == "0" else word for word in arguments), cwd=cwd)
         return summary | {"device": "cuda:0" if "0" in arguments else "cpu"}
 
     monkeypatch.setattr(device, "new_stream", stream_for_cupy)
     monkeypatch.setattr("dumont_gpu.backends.open_device", lambda number: device)
     monkeypatch.setattr(gpu_timer, "device_seconds", by_the_clock)
     monkeypatch.setattr(gpu_timer, "side_by_side", lambda stream, others: nullcontext())
-    monkeypatch.setattr(gpu_packs, "dumont", on_cpu)
-    for module in (gpu_jobs, gpu_packs):
-        monkeypatch.setattr(module, "PIECE", MiB)
+    monkeypatch.setattr(module, "dumont", on_cpu)
+    for each in (gpu_jobs, gpu_packs):
+        monkeypatch.setattr(each, "PIECE", MiB)
     folders = {name: tmp_path / name for name in ("disk", "memory")}
     for folder in folders.values():
         folder.mkdir()
-    options = Namespace(output=tmp_path / "packs.json", size=2 * MiB, tree=None, quick=True, device=0)
-    return gpu_packs.Bench(options, folders)
+    options = Namespace(output=tmp_path / "jobs.json", size=2 * MiB, tree=None, extent="quick", device=0)
+    return module.Bench(options, folders)
 
 
-def test_packs_are_compared_with_the_cpus_and_their_stages_measured(pack_bench: Any) -> None:
-    results = pack_bench.run()
+def test_restores_are_compared_with_the_source_and_their_stages_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results = job_bench(gpu_jobs, monkeypatch, tmp_path).run()
+    assert [problem.split(":")[0] for problem in results["problems"]] == ["opening the device"]  # there is none
+    assert [(row["place"], row["device"]) for row in results["jobs"]] == [
+        (place, device) for place in ("memory", "disk") for device in ("0", "auto", "cpu")
+    ]
+    assert all(row["identical"] and len(row["seconds"]) == 1 for row in results["jobs"])
+    stages = [row["stage"] for row in results["stages"] if row["place"] == "disk"]
+    assert stages == ["fetch", "check", "write", "copy in", "decode", "copy out"]
+    assert json.loads((tmp_path / "jobs.json").read_text(encoding="utf-8")) == results
+
+
+def test_gigabytes_are_deleted_when_a_time_limit_ends_a_benchmark(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from gpu_jobs import work_folders
+        with work_folders(Path(sys.argv[1]), Path(sys.argv[1])) as folders:
+            for folder in folders.values():
+                (folder / "source").mkdir()
+            print(len(folders), flush=True)
+            sys.stdin.read()
+    """
+    line = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(line, cwd=ROOT / "bench", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"2\n"
+        assert len(list(tmp_path.iterdir())) == 2
+        process.terminate()
+        assert process.wait() == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_disk_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = job_bench(gpu_jobs, monkeypatch, tmp_path)
+    synced: list[str] = []
+    monkeypatch.setattr(gpu_jobs.os, "sync", lambda: synced.append("sync"))
+    bench.settle("memory")
+    assert synced == []
+    bench.settle("disk")
+    assert synced == ["sync"]
+
+
+def test_packs_are_compared_with_the_cpus_and_their_stages_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results = job_bench(gpu_packs, monkeypatch, tmp_path).run()
     assert results["problems"] == []
     assert all(row["verified"] and len(row["seconds"]) == 1 for row in results["packs"])
     ways = [(row["device"], row["paranoid"], row["memory"]) for row in results["packs"] if row["place"] == "memory"]
@@ -333,14 +474,14 @@ def test_steps_are_collected_and_merged_with_those_of_earlier_runs(tmp_path: Pat
     (work / "copies.json").write_text(json.dumps(made_up()["steps"]["copies"]["data"]))
     (work / "tests.status").write_text("1 2 300\n")
     (work / "tests.log").write_text(f"a\n\nlost in {work}/x\n")
-    found = gpu_report.collect(work, 0)
+    found = gpu_results.collect(work)
     assert found["steps"]["tests"]["log"] == ["a", "lost in WORK/x"]
-    merged = gpu_report.merge([made_up(), found | {"device": "NVIDIA H200"}])
+    merged = gpu_results.merge([made_up(), found | {"device": "NVIDIA H200"}])
     assert set(merged["steps"]) == set(made_up()["steps"])
     assert merged["steps"]["tests"]["exit_code"] == 1
     written = gpu_report.publish(merged, tmp_path / "results")
     assert [path.name for path in written] == ["gpu-nvidia-h200.json", "gpu-nvidia-h200.md"]
-    assert json.loads(written[0].read_text()) == merged
+    assert json.loads(written[0].read_text(encoding="utf-8")) == merged
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

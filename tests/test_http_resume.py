@@ -7,19 +7,19 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import assert_same_tree, pack_tree
+from program import program
 from servers import FaultServer, Request, _Faulty
 
 from dumont_gpu.format import KiB
 from dumont_gpu.snapshot import read_snapshot
 from dumont_gpu.storage import open_source
 
-PROGRAM = str(Path(sys.executable).parent / "dumont-gpu")
+PROGRAM = program()
 CHUNK = 256 * KiB
 CHUNKS = 40
 IN_FLIGHT = 2 * (2 + 1) + 4  # chunks in the two pools of a restore with --jobs 2, and those that are asked for

@@ -54,16 +54,16 @@ class AutoBackend:
     @property
     def name(self) -> str:
         """What ran where: "cuda:0", or "cpu (cuda:0: why not)", or both."""
-        device = self._device.name
+        device, remark = self._device.device_name, self._device.remark
         if self._failure:
             return f"cpu ({self._failure})"
         chosen = {codec: trial.favours_device(self._jobs) for codec, trial in self._trials.items() if trial is not None}
         if not chosen:
             return "cpu"
         if all(chosen.values()):
-            return device
+            return device + remark
         places = ", ".join(f"{codec} on {device if there else 'cpu'}" for codec, there in sorted(chosen.items()))
-        return f"{device if any(chosen.values()) else 'cpu'} ({places})"
+        return f"{device + remark if any(chosen.values()) else 'cpu'} ({places})"
 
     @property
     def extra_jobs(self) -> int:
@@ -162,7 +162,7 @@ class AutoBackend:
             with self._lock:
                 self._trials[name] = _Trial(cpu_seconds, device_seconds)
         else:
-            self._fail(f"{self._device.name} is not right: {name} gave other bytes")
+            self._fail(f"{self._device.device_name} is not right: {name} gave other bytes")
             on_cpu()
 
     def _guarded(self, work: Callable[[], None]) -> bool:

@@ -12,7 +12,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """ "cpu", or "cuda:N"."""
+        """ "cpu", or "cuda:N", and what is to be said of it."""
 
     @property
     def extra_jobs(self) -> int:
@@ -22,7 +22,7 @@ class Backend(Protocol):
         """Called once, before any chunk: what will be asked for; none has more than `chunk_size` original bytes."""
 
     def pin(self, memory: memoryview) -> None:
-        """Called for each buffer that chunks will come and go in; it stays until `close`."""
+        """Called for each buffer that chunks will come and go in; it stays until `close`. Never fails."""
 
     def close(self) -> None:
         """Gives back what the backend holds; called once, when no other call is running."""

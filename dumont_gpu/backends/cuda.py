@@ -8,16 +8,15 @@ allocated while chunks pass.
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from typing import Final
 
 from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.decode_slot import DecodeSlot
 from dumont_gpu.backends.device import Device
 from dumont_gpu.backends.encode_slot import EncodeSlot
+from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.slots import SlotPool
 from dumont_gpu.codecs import Codec, Lz4, Lz4Hc, ZipNN
-from dumont_gpu.errors import DeviceError
 from dumont_gpu.format import KiB
 
 _ZIPNN: Final = ZipNN().id
@@ -46,13 +45,24 @@ class CudaBackend:
         self._chunk_size = 0  # what a slot holds
         self._decoding: SlotPool[DecodeSlot] | None = None
         self._encoding: SlotPool[EncodeSlot] | None = None
-        self._pinned: list[memoryview] = []
+        self._pinning = Pinning(device)
         self._lock = threading.Lock()
         self.repeated = 0  # chunks that the device did not decode to the end, and the CPU did
 
     @property
     def name(self) -> str:
+        return self.device_name + self.remark
+
+    @property
+    def device_name(self) -> str:
+        """ "cuda:N"."""
         return self._device.name
+
+    @property
+    def remark(self) -> str:
+        """What a user should know of how the device is used; empty if all is as it should be."""
+        refusal = self._pinning.refusal
+        return f", without pinned host memory ({refusal})" if refusal else ""
 
     @property
     def extra_jobs(self) -> int:
@@ -66,19 +76,18 @@ class CudaBackend:
         """
         self._chunk_size = chunk_size
         limit = self._memory if self._memory is not None else int(self._device.free_memory() * _MEMORY_SHARE)
-        device = self._device
+        device, pinning = self._device, self._pinning
         if encode and decode:
             limit //= 2
         if encode:
             size = EncodeSlot.size(chunk_size, device)
-            self._encoding = SlotPool(lambda: EncodeSlot(device, chunk_size), size, _SLOTS, limit)
+            self._encoding = SlotPool(lambda: EncodeSlot(device, pinning, chunk_size), size, _SLOTS, limit)
         if decode:
             size = DecodeSlot.size(chunk_size)
-            self._decoding = SlotPool(lambda: DecodeSlot(device, chunk_size), size, _SLOTS, limit)
+            self._decoding = SlotPool(lambda: DecodeSlot(device, pinning, chunk_size), size, _SLOTS, limit)
 
     def pin(self, memory: memoryview) -> None:
-        self._device.pin(memory)
-        self._pinned.append(memory)
+        self._pinning.pin(memory)
 
     def encodes(self, codec: Codec, size: int) -> bool:
         """Whether chunks of this codec and size are encoded on the device: not those of LZ4's high compression."""
@@ -115,10 +124,7 @@ class CudaBackend:
         for pool in (self._decoding, self._encoding):
             if pool is not None:
                 pool.close()
-        for memory in self._pinned:
-            with suppress(DeviceError):  # a lost device has nothing left to give back
-                self._device.unpin(memory)
-        self._pinned.clear()
+        self._pinning.close()
         self._device.close()
 
     def _fits(self, size: int) -> bool:

@@ -71,8 +71,11 @@ class CupyDevice:
             runtime.free(address)
 
     def pin(self, memory: memoryview) -> None:
-        with self._errors() as runtime:
-            runtime.hostRegister(native.address_of(memory), len(memory), 0)
+        try:
+            with self._errors() as runtime:
+                runtime.hostRegister(native.address_of(memory), len(memory), 0)
+        except DeviceMemoryError as error:  # CUDA has one status for its own memory and the host's
+            raise DeviceError(f"{self.name}: no more host memory can be pinned") from error
 
     def unpin(self, memory: memoryview) -> None:
         with self._errors() as runtime:

@@ -6,6 +6,7 @@ from typing import Final
 
 from dumont_gpu import native
 from dumont_gpu.backends.device import Device, Lz4Batch
+from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.slots import Slot
 from dumont_gpu.codecs.lz4 import frame_content_size
 from dumont_gpu.errors import DamagedError
@@ -22,8 +23,8 @@ _LZ4_BLOCK: Final = 64 * KiB
 class DecodeSlot(Slot):
     """Stored bytes, original bytes, the list of a chunk's blocks, and what became of them."""
 
-    def __init__(self, device: Device, chunk_size: int) -> None:
-        super().__init__(device, _regions(chunk_size), _regions(chunk_size)[2:])
+    def __init__(self, device: Device, pinning: Pinning, chunk_size: int) -> None:
+        super().__init__(device, pinning, _regions(chunk_size), _regions(chunk_size)[2:])
         self._stored, self._out, self._table, self._results = self.addresses
         self._host_table, self._host_results = self.host
 

@@ -80,7 +80,11 @@ class Device(Protocol):
 
     def free(self, address: int) -> None: ...
     def pin(self, memory: memoryview) -> None:
-        """Makes copies from and to this host memory fast and asynchronous, until `unpin`."""
+        """Makes copies from and to this host memory fast and asynchronous, until `unpin`.
+
+        Raises:
+            DeviceError: the machine lets no more memory be pinned.
+        """
 
     def unpin(self, memory: memoryview) -> None: ...
     def load_kernels(self) -> None:

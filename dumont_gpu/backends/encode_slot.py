@@ -8,6 +8,7 @@ from typing import Final
 from dumont_gpu import native
 from dumont_gpu.backends.decode_slot import ROOM_AFTER
 from dumont_gpu.backends.device import Device, Lz4Batch
+from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.slots import Slot
 from dumont_gpu.codecs.lz4 import frame_header
 from dumont_gpu.codecs.zipnn import BLOCK_LOG2
@@ -28,9 +29,9 @@ _RESULT: Final = struct.Struct("<Q")
 class EncodeSlot(Slot):
     """Original bytes, stored bytes, a description of the work, scratch, and the size that came out."""
 
-    def __init__(self, device: Device, chunk_size: int) -> None:
+    def __init__(self, device: Device, pinning: Pinning, chunk_size: int) -> None:
         _, _, table, _, result = regions = _regions(chunk_size, device)
-        super().__init__(device, regions, (table, result))
+        super().__init__(device, pinning, regions, (table, result))
         self._source, self._out, self._table, self._scratch, self._result = self.addresses
         self._host_table, self._host_result = self.host
 

@@ -11,20 +11,22 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 from dumont_gpu.backends.device import Device, DeviceMemoryError
+from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.errors import DeviceError
 from dumont_gpu.format import MiB, align_up
 
 
 class Slot:
-    """Regions of device memory with a stream of their own, and pinned host memory for tables and results.
+    """Regions of device memory with a stream of their own, and host memory, pinned if possible, for tables and results.
 
     Args:
         device: where.
+        pinning: pins the host memory.
         regions: bytes of each region.
         host: bytes of each piece of host memory.
     """
 
-    def __init__(self, device: Device, regions: Sequence[int], host: Sequence[int]) -> None:
+    def __init__(self, device: Device, pinning: Pinning, regions: Sequence[int], host: Sequence[int]) -> None:
         self.device = device
         self.closed = False
         sizes = [align_up(size) for size in regions]
@@ -34,8 +36,8 @@ class Slot:
             self.addresses = [base + end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
             self.host = [memoryview(mmap.mmap(-1, align_up(size))) for size in host]
             for memory in self.host:
-                device.pin(memory)
-                held.callback(device.unpin, memory)
+                pinning.pin(memory)
+                held.callback(pinning.unpin, memory)
             self.stream = device.new_stream()
             self._held = held.pop_all()
 

@@ -65,6 +65,8 @@ class EmulatedDevice:
         memory: bytes that it has.
         lose_after: operations until the device is lost; None: never.
         short_at: numbers of launches that fail for lack of memory.
+        pins: how many pieces of host memory may be pinned, ever; None: any number.
+        unpins: whether what is pinned can be given back.
     """
 
     memory: int = 1 << 30
@@ -73,6 +75,9 @@ class EmulatedDevice:
     shared_limit: int = 227 * 1024
     lose_after: int | None = None
     short_at: frozenset[int] = frozenset()
+    pins: int | None = None
+    unpins: bool = True
+    pin_attempts: int = 0
     operations: int = 0
     launches: list[str] = field(default_factory=list)
     pinned: dict[int, int] = field(default_factory=dict)  # address -> size
@@ -106,6 +111,9 @@ class EmulatedDevice:
     def pin(self, memory: memoryview) -> None:
         self.step()
         with self._lock:
+            self.pin_attempts += 1
+            if self.pins is not None and self.pin_attempts > self.pins:
+                raise DeviceError(f"{self.name}: no more host memory can be pinned")
             address = native.address_of(memory)
             assert address not in self.pinned
             self.pinned[address] = len(memory)
@@ -113,6 +121,8 @@ class EmulatedDevice:
     def unpin(self, memory: memoryview) -> None:
         with self._lock:
             del self.pinned[native.address_of(memory)]
+        if not self.unpins:
+            raise DeviceError(f"{self.name}: host memory stays pinned")
 
     def load_kernels(self) -> None:
         _library()

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# One step of bench/gpu_check.sh, by its name; that script exports what is used here.
+set -uo pipefail
+trap 'exit 143' TERM  # once what runs has ended: it may have gigabytes to delete
+source "$here/gpu_install.sh"
+
+step_smoke() { "$run" -m dumont_gpu doctor && "$run" "$here/gpu_smoke.py"; }
+step_kernels() { "$run" "$here/gpu_kernels.py" "$work/kernels.json" $profile; }
+step_copies() { "$run" "$here/gpu_copies.py" "$work/copies.json" $profile; }
+step_encode() { "$run" "$here/gpu_encode.py" "$work/encode.json" $profile; }
+step_jobs() { whole_jobs jobs; }
+step_packs() { whole_jobs packs; }
+whole_jobs() {  # restores (jobs) or packs
+    "$run" "$here/gpu_$1.py" "$work/$1.json" --disk "$disk" ${size:+--size "$size"} ${tree:+--tree "$tree"} $profile
+}
+
+step_self_test() {
+    [ -n "$nvcc" ] || { echo "there is no nvcc"; return "$skipped"; }
+    "$nvcc" -x cu -std=c++17 -arch=native -I"$repo/kernels" "$repo/tests/emulator/self_test.cpp" -o "$work/self_test" &&
+        "$work/self_test"
+}
+
+step_tests() {
+    local suites=(golden codecs roundtrip cli snapshot_service) failed=0
+    suites=("${suites[@]/#/$repo/tests/test_}")
+    # A thread that waits for a kernel which never ends hears no signal: only the end of its process helps. So the
+    # device's own tests have a process to themselves, and the first that fails ends them.
+    tested "on the device" -x "$repo/tests/test_cuda_backend.py" || failed=1
+    tested "whole jobs" "${suites[@]/%/.py}" || failed=1
+    echo "${verdicts%; }"
+    return "$failed"
+}
+
+verdicts=
+tested() {  # pytest; what it said last joins the verdicts
+    local what=$1 code
+    shift
+    # Of plugins only what is needed: those around an interpreter with CuPy may be for another pytest.
+    env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 ${found:+DUMONT_TEST_DEVICE=0} "$run" -m pytest -c "$repo/pyproject.toml" \
+        -p pytest_timeout -p no:cacheprovider -o timeout_method=thread -o timeout=40 -o faulthandler_timeout=35 \
+        "$@" 2>&1 | tee "$work/pytest.out"
+    code=$?
+    verdicts+="$what: $(tail -n 1 "$work/pytest.out"); "
+    return "$code"
+}
+
+# The race detector first: it sees what the emulator of the tests cannot. Each line: a tool, what it watches, and its
+# share of the time that is left.
+step_sanitizer() {
+    local tool=$(command -v compute-sanitizer) place failed=0 code said= check what share shares=400 limit
+    for place in "$(dirname "${nvcc:-/}")" "$CUDA_HOME/bin" "$CUDA_HOME/compute-sanitizer"; do
+        [ -n "$tool" ] || [ ! -x "$place/compute-sanitizer" ] || tool=$place/compute-sanitizer
+    done
+    [ -n "$tool" ] || { echo "there is no compute-sanitizer"; return "$skipped"; }
+    "$run" "$here/gpu_sanitize.py" all || { echo "wrong even without compute-sanitizer"; return 1; }
+    while read -r check what share; do
+        limit=$(((step_end - $(date +%s) - 2) * share / shares))
+        shares=$((shares - share))
+        if [ "$limit" -lt 1 ]; then code=124; else
+            timeout --kill-after=5 "$limit" "$tool" --tool "$check" --error-exitcode 9 --report-api-errors no \
+                "$run" "$here/gpu_sanitize.py" "$what" >"$work/$check.out" 2>&1 </dev/null
+            code=$?
+        fi
+        if [ "$code" != 0 ] && grep -q "Device not supported" "$work/$check.out" 2>/dev/null; then
+            echo "compute-sanitizer does not support this machine's device"
+            return "$skipped"
+        fi
+        # The beginning says what is wrong, the end how often.
+        [ "$code" = 0 ] || { failed=1; head -n 60 "$work/$check.out"; tail -n 6 "$work/$check.out"; }
+        case $code in
+            0) said+="$check ok; " ;;
+            9) said+="$check FOUND ERRORS; " ;;
+            124 | 137) said+="$check past $limit s; " ;;
+            *) said+="$check failed ($code); " ;;
+        esac
+        echo "${said%; }"  # now: the next tool may be the one that never ends
+    done <<'CHECKS'
+racecheck ours 120
+memcheck all 120
+synccheck ours 80
+initcheck good 80
+CHECKS
+    return "$failed"
+}
+
+"step_$1"

@@ -1,0 +1,54 @@
+"""Prints requirements of pyproject.toml, one a line: what bench/gpu_check.sh installs or carries is written there only.
+
+    python bench/requirements.py run check cuda13 --lean
+
+`run`: what the package needs. `check`: what its tests need on a GPU. Any other word: that extra. `--lean` leaves out
+what a Python with CuPy has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
+
+PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+CHECK = ("pytest", "pytest-timeout", "hypothesis")  # of the extra `test`
+BESIDE_CUPY = ("numpy", "cupy", "nvidia-cuda-nvrtc")  # what names begin with
+
+
+def name_of(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    return found[0].lower() if found else ""
+
+
+def requirements(groups: list[str], lean: bool) -> list[str]:
+    """Raises KeyError for an extra that there is not."""
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    known = {
+        **extras,
+        "run": project["dependencies"],
+        "check": [each for each in extras["test"] if name_of(each) in CHECK],
+    }
+    found = [each for group in groups for each in known[group]]
+    return [each for each in found if not (lean and name_of(each).startswith(BESIDE_CUPY))]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Print requirements of pyproject.toml.")
+    parser.add_argument("groups", nargs="+")
+    parser.add_argument("--lean", action="store_true")
+    options = parser.parse_args()
+    print(*requirements(options.groups, options.lean), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
