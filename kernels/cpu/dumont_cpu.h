@@ -25,6 +25,7 @@ enum DumontStatus : int64_t {
     DUMONT_DAMAGED = -1,      // the stream contradicts itself
     DUMONT_UNSUPPORTED = -2,  // a valid header that asks for something this decoder does not do
     DUMONT_ARGUMENT = -3,     // the caller's mistake: unknown dtype, partial element, block size out of range
+    DUMONT_NO_MEMORY = -4,    // the system has none left; says nothing about the stream
 };
 
 // Changes whenever a signature below changes; native.py refuses a library with another number.
@@ -41,7 +42,7 @@ DUMONT_API int64_t dumont_select_cpu_path(const char* name);
 DUMONT_API int64_t dumont_zipnn_encode(const uint8_t* source, uint64_t source_size, uint8_t* out, uint64_t capacity,
                                        uint32_t dtype, uint32_t block_log2);
 
-// Decodes one ZipNN stream into exactly `out_size` bytes; any other original length in the header is DUMONT_DAMAGED.
+// Decodes a ZipNN stream, or a sequence of them, into exactly `out_size` bytes; any other original length is DUMONT_DAMAGED.
 // Returns `out_size`, or a negative status; `out` may then hold anything.
 DUMONT_API int64_t dumont_zipnn_decode(const uint8_t* stream, uint64_t stream_size, uint8_t* out, uint64_t out_size);
 
