@@ -52,15 +52,20 @@ class Expected:
         self.large = original > LARGE
         if self.large:
             return
-        each = [
-            verdict(lambda c=chunk: independent_reader.decode_chunk(c.stored(data), c)) for chunk in snapshot.chunks
-        ]
+        each = [verdict(lambda n=number: decode(data, snapshot, n)) for number in range(len(snapshot.chunks))]
         self.content = worst({*self.stored, *each, verdict(lambda: independent_reader.read_contents(data, snapshot))})
         used = {extent.chunk for entry in snapshot.entries for extent in entry.extents}
         whole = verdict(lambda: independent_reader.read_contents(data, snapshot, used_only=True))
         self.restored = worst({whole, *(each[number] for number in used)})
         if self.restored == {OK}:
             self.tree = independent_reader.read_contents(data, snapshot, used_only=True)
+
+
+def decode(data: bytes, snapshot: independent_reader.Snapshot, number: int) -> None:
+    """Checks one chunk, then decodes it."""
+    chunk, stored = snapshot.chunks[number], snapshot.chunks[number].stored(data)
+    independent_reader.must(snapshot.header.digest_of(stored) == snapshot.digests[number], "chunk digest")
+    independent_reader.decode_chunk(stored, chunk)
 
 
 def worst(verdicts: set[int]) -> set[int]:
@@ -106,7 +111,7 @@ class Archives:
             may_not: a sound snapshot may be more than the target holds (exit codes 1, 3 and 6).
         """
         if ran.crashed:
-            raise Finding(f"{name}: {ran.crashed.splitlines()[0][:60]}\n{ran.crashed}")
+            raise Finding(f"{name}: {ran.crashed}")
         if ran.peak > MOST_MEMORY:
             raise Finding(f"{name}: takes too much memory\n{ran.peak >> 20} MiB")
         if ran.code not in (0, 3) and (ran.err.count(b"\n") != 1 or not ran.err.startswith(b"dumont-gpu: ")):

@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != ROOT]
 sys.path.insert(0, str(ROOT / "tests"))
 
-MOST_FINDINGS = 10  # of different kinds; then a campaign ends
-MOST_SHRINKS = 300  # tries to make a case smaller
+MOST_FINDINGS = 30  # of different kinds; then a campaign ends
+MOST_SHRINKS = 200  # tries to make a case smaller
+SHRINK_SECONDS = 20.0
 
 Case = TypeVar("Case")
 
@@ -122,9 +123,12 @@ class Campaign(Generic[Case]):
     def _smallest(self, case: Case, found: Finding) -> tuple[Case, str]:
         """The simplest case with a finding of the same kind, and what it says."""
         message, tries, simpler = str(found), 0, True
-        while simpler and tries < MOST_SHRINKS:
+        until = time.monotonic() + SHRINK_SECONDS
+        while simpler:
             simpler = False
             for candidate in self.smaller(case):
+                if tries >= MOST_SHRINKS or time.monotonic() > until:
+                    break
                 tries += 1
                 try:
                     self.judge(candidate)
@@ -132,8 +136,6 @@ class Campaign(Generic[Case]):
                     if again.kind == found.kind:
                         case, message, simpler = candidate, str(again), True
                         break
-                if tries >= MOST_SHRINKS:
-                    break
         return case, message
 
 

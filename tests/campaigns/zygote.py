@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import select
@@ -44,7 +45,8 @@ class Ran:
         if self.code < 0:
             return f"ended by signal {-self.code}"
         if b"Traceback" in self.err or b"Warning:" in self.err or b"dumont_gpu/" in self.err:
-            return f"traceback or warning: {self.err.decode(errors='replace')[-600:]}"
+            text = self.error
+            return f"traceback or warning: {text.splitlines()[-1]}\n{text[-1500:]}"
         return None
 
     @property
@@ -62,10 +64,12 @@ class Program:
         if preload is not None:
             settings["LD_PRELOAD"] = str(preload)
         self._process = subprocess.Popen(
-            [sys.executable, __file__, *([str(preload)] if preload else [])],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=settings, cwd="/", user=user, group=user,
-            extra_groups=None if user is None else [],
-        )  # fmt: skip
+            [sys.executable, __file__, str(preload or ""), "" if user is None else str(user)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=settings,
+            cwd="/",
+        )
 
     def __call__(
         self,
@@ -110,14 +114,18 @@ class Program:
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
-def serve(shim: str | None) -> None:
-    """Answers requests on stdin until it is closed."""
+def serve(shim: str, user: str) -> None:
+    """Answers requests on stdin until it is closed; as `user`, who need not be able to read what is imported before."""
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     load()
+    if user:
+        os.setgroups([])
+        os.setgid(int(user))
+        os.setuid(int(user))
     failing = ctypes.CDLL(shim) if shim else None
     for line in requests:
         request = json.loads(line)
@@ -129,6 +137,9 @@ def serve(shim: str | None) -> None:
 
 def load() -> None:
     """Imports what commands import, so that no command does."""
+    import resource  # noqa: F401
+    import traceback  # noqa: F401
+
     import lz4.frame  # noqa: F401
 
     import dumont_gpu.cli
@@ -141,6 +152,17 @@ def load() -> None:
     import dumont_gpu.storage.local
     import dumont_gpu.verify
 
+    for module in (
+        "backends.cpu",
+        "globs",
+        "resume",
+        "tree.journal",
+        "tree.leftovers",
+        "tree.existing",
+        "planner",
+        "render",
+    ):
+        importlib.import_module(f"dumont_gpu.{module}")
     dumont_gpu.native.cpu_path()
     # What typer and rich import when they first run.
     with contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):
@@ -208,4 +230,4 @@ def read(descriptor: int) -> bytes:
 
 if __name__ == "__main__":
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
-    serve(sys.argv[1] if len(sys.argv) > 1 else None)
+    serve(*sys.argv[1:])
