@@ -91,11 +91,8 @@ class Names:
 
     def judge(self, tree: Tree) -> str:
         place = fresh(self.place / "case")
-        for name in ("made", "target", "some"):
-            (place / name).mkdir()
         place.chmod(0o777)
-        for name in ("target", "some"):
-            (place / name).chmod(0o777)
+        (place / "made").mkdir()
         source, snapshot = place / "made", place / "x.dumont"
         if not made(os.fsencode(source), tree.entries):
             return "cannot be made here"
@@ -105,7 +102,7 @@ class Names:
         self.ran(tree.listed, "ls", "-l", snapshot)
         self.ran(tree.listed, "info", snapshot)
         listed = [listed_path(line) for line in self.ran(tree.listed, "ls", "--json", snapshot).out.splitlines()]
-        if 0:
+        if sorted(listed) != sorted(path for path, _, _ in tree.entries):
             raise Finding(f"ls --json has other names\n{sorted(set(listed) ^ {path for path, _, _ in tree.entries})}")
         self.ran(tree.restored, "restore", snapshot, place / "target", "--no-sync", "--device", "cpu")
         if found(place / "target") != found(source):
