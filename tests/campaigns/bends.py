@@ -80,8 +80,17 @@ def blake3_digests() -> Archive:
     return archive
 
 
+def many() -> Archive:
+    """So many entries that the manifest may have 1 GiB."""
+    archive = Archive()
+    for number in range(70):
+        archive.directory(f"{number:02}")
+    return archive
+
+
 BASES: dict[str, Callable[[], Archive]] = {
     "empty": Archive,
+    "many": many,
     "blake3": blake3_digests,
     "small": small_archive,
     "floats": floats,
@@ -102,7 +111,7 @@ TEXTS = (b" ", b",", b"\n", b"\r", b"\t", b'"', b"{", b"}", b"[", b"]", b"]}", b
 
 
 def draw(dice: random.Random) -> Bent:
-    base = dice.choice(("small", "small", "floats", "floats", "blake3", "empty"))
+    base = dice.choice(("small", "small", "floats", "floats", "blake3", "many", "empty"))
     return Bent(base, tuple(_draw_bend(dice) for _ in range(dice.choice((1, 1, 1, 1, 2, 2, 3)))))
 
 
@@ -127,6 +136,7 @@ def _draw_bend(dice: random.Random) -> Bend:
         lambda: ("manifest", at, dice.choice(TEXTS), dice.randrange(3)),
         lambda: ("manifest near", dice.choice((b",\n", b"[\n", b"\n]}", b'":', b"}")), dice.randrange(9), dice.choice(TEXTS), dice.randrange(2)),
         lambda: ("frame", dice.randrange(30), byte),
+        lambda: ("frame size", dice.choice(NUMBERS)),
         lambda: ("chunk", at, dice.choice(("size_original", "size_compressed", "codec", "offset")), dice.choice((*range(6), *NUMBERS))),
         lambda: ("chunk plus", at, dice.choice(("size_original", "size_compressed", "offset")), dice.choice((-4096, -1, 1, 4096))),
         lambda: ("stored", at, dice.choice((dice.randrange(32), dice.randrange(120), dice.randrange(1 << 16))), byte),
@@ -180,12 +190,15 @@ def build(case: Bent) -> bytes:
     for bend in late:
         if bend[0] == "frame":
             stored[bend[1] % len(stored)] = bend[2]
+        elif bend[0] == "frame size":
+            stored[6:14] = struct.pack("<Q", bend[1] % (1 << 64))
+        if bend[0] in ("frame", "frame size"):
             stored[14] = header_checksum(bytes(stored[4:14]))
     archive.stored_manifest = bytes(stored)
     return _whole(archive, [bend for bend in late if bend[0] in ("header", "header plus", "cut")])
 
 
-LATE = {"manifest", "manifest near", "frame", "header", "header plus", "cut"}
+LATE = {"manifest", "manifest near", "frame", "frame size", "header", "header plus", "cut"}
 
 
 def _manifest(archive: Archive, bends: list[Bend]) -> bytes:

@@ -29,6 +29,7 @@ MODES = ("once", "from", "every")
 LESS = 0  # instead of an errno: the call does a part of its work
 SANE = {"verify": {0, 1}, "ls": {0, 1}, "pack": {0, 1, 3, 6}, "repack": {0, 1, 3, 6}}
 SANE_RESTORE = {0, 1, 3, 6}
+TRY_AGAIN = (errno.EINTR, errno.EAGAIN, LESS)
 
 IO = (errno.EIO, errno.EINTR)
 ERRORS: dict[str, tuple[int, ...]] = {
@@ -135,7 +136,10 @@ class Syscalls:
         nth = min(counts[function], math.ceil(counts[function] ** dice.random()))
         if mode != "every" and dice.random() < 0.4:
             nth = counts[function] + 1 - nth
-        return Fault(seed, job, function, mode, nth, dice.choice(ERRORS[function]))
+        error = dice.choice(ERRORS[function])
+        if error in TRY_AGAIN and (mode == "from" or nth == 1):
+            mode = "once"  # else trying again never ends, and is right to
+        return Fault(seed, job, function, mode, nth, error)
 
     def judge(self, fault: Fault) -> str:
         try:
@@ -178,7 +182,7 @@ def smaller(fault: Fault) -> Iterator[Fault]:
     if fault.mode != "once":
         yield replace(fault, mode="once")
     for nth in (1, 2, fault.nth // 2, fault.nth - 1):
-        if 0 < nth < fault.nth:
+        if 0 < nth < fault.nth and (fault.mode == "once" or fault.error not in TRY_AGAIN):
             yield replace(fault, nth=nth)
     if fault.error != errno.EIO and errno.EIO in ERRORS[fault.function]:
         yield replace(fault, error=errno.EIO)
