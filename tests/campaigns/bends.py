@@ -111,44 +111,57 @@ TEXTS = (b" ", b",", b"\n", b"\r", b"\t", b'"', b"{", b"}", b"[", b"]", b"]}", b
 
 
 def draw(dice: random.Random) -> Bent:
-    base = dice.choice(("small", "small", "floats", "floats", "blake3", "many", "empty"))
+    base = dice.choice(("small", "small", "floats", "floats", "blake3", "many", "many", "empty"))
     return Bent(base, tuple(_draw_bend(dice) for _ in range(dice.choice((1, 1, 1, 1, 2, 2, 3)))))
 
 
 def _draw_bend(dice: random.Random) -> Bend:
     at, byte = dice.randrange(1 << 16), dice.randrange(256)
-    return dice.choice((
-        lambda: ("header", dice.choice(HEADER), dice.choice((*NUMBERS, 1 << dice.randrange(64)))),
-        lambda: ("header plus", dice.choice(HEADER), dice.choice((-4096, -1, 1, 4096))),
-        lambda: ("entry", at, dice.choice(KEYS), dice.choice(VALUES)),
-        lambda: ("entry without", at, dice.choice(KEYS)),
-        lambda: ("entry from", at, dice.choice(KEYS), dice.randrange(9)),
-        lambda: ("entry text", at, dice.choice(("path", "target")), dice.randrange(40), dice.choice(("/", "\0", ".", "\x7f", "é", ""))),
-        lambda: ("twice", at),
-        lambda: ("without", at),
-        lambda: ("swapped", at, dice.randrange(9)),
-        lambda: ("extent", at, dice.randrange(9), dice.randrange(4), dice.choice((*NUMBERS, None, 0.0))),
-        lambda: ("extent plus", at, dice.randrange(9), dice.randrange(4), dice.choice((-1, 1, 7))),
-        lambda: ("extents twice", at),
-        lambda: ("digest", at, dice.randrange(70), dice.choice("0aAgG é")),
-        lambda: ("head", dice.choice(("method", "tool", "created_ns", "root", "chunks", "entries", "unknown")), dice.choice(VALUES)),
-        lambda: ("root", dice.choice(KEYS), dice.choice(VALUES)),
-        lambda: ("manifest", at, dice.choice(TEXTS), dice.randrange(3)),
-        lambda: ("manifest near", dice.choice((b",\n", b"[\n", b"\n]}", b'":', b"}")), dice.randrange(9), dice.choice(TEXTS), dice.randrange(2)),
-        lambda: ("frame", dice.randrange(30), byte),
-        lambda: ("frame size", dice.choice(NUMBERS)),
-        lambda: ("chunk", at, dice.choice(("size_original", "size_compressed", "codec", "offset")), dice.choice((*range(6), *NUMBERS))),
-        lambda: ("chunk plus", at, dice.choice(("size_original", "size_compressed", "offset")), dice.choice((-4096, -1, 1, 4096))),
-        lambda: ("stored", at, dice.choice((dice.randrange(32), dice.randrange(120), dice.randrange(1 << 16))), byte),
-        lambda: ("stored", at, dice.randrange(32), dice.choice((0, 1, 2, 5, 62, 63, 127, 128, 255))),
-        lambda: ("stored number", at, dice.randrange(8), dice.choice(NUMBERS)),
-        lambda: ("stored cut", at, dice.choice((1, 2, dice.randrange(1 << 16)))),
-        lambda: ("stored longer", at, dice.choice((b"\0", b"\0\0\0\0", b"ZN\0\5"))),
-        lambda: ("stored twice", at),
-        lambda: ("padding", bytes([byte])),
-        lambda: ("trailer", bytes([byte])),
-        lambda: ("cut", at),
-    ))()  # fmt: skip
+    near = dice.choice((dice.randrange(32), dice.randrange(120), at))
+    plus, few = dice.choice((-4096, -1, 1, 4096)), dice.randrange(9)
+    areas: tuple[tuple[Callable[[], Bend], ...], ...] = (
+        (
+            lambda: ("header", dice.choice(HEADER), dice.choice((*NUMBERS, 1 << dice.randrange(64)))),
+            lambda: ("header plus", dice.choice(HEADER), plus),
+        ),
+        (
+            lambda: ("entry", at, dice.choice(KEYS), dice.choice(VALUES)),
+            lambda: ("entry without", at, dice.choice(KEYS)),
+            lambda: ("entry from", at, dice.choice(KEYS), few),
+            lambda: ("entry text", at, dice.choice(("path", "target")), dice.randrange(40), dice.choice(("/", "\0", ".", "\x7f", "é", ""))),
+            lambda: dice.choice((("twice", at), ("without", at), ("swapped", at, few))),
+        ),
+        (
+            lambda: ("extent", at, few, dice.randrange(4), dice.choice((*NUMBERS, None, 0.0))),
+            lambda: ("extent plus", at, few, dice.randrange(4), dice.choice((-1, 1, 7))),
+            lambda: ("extents twice", at),
+            lambda: ("digest", at, dice.randrange(70), dice.choice("0aAgG é")),
+        ),
+        (
+            lambda: ("head", dice.choice(("method", "tool", "created_ns", "root", "chunks", "entries", "unknown")), dice.choice(VALUES)),
+            lambda: ("root", dice.choice(KEYS), dice.choice(VALUES)),
+        ),
+        (
+            lambda: ("manifest", at, dice.choice(TEXTS), dice.randrange(3)),
+            lambda: ("manifest near", dice.choice((b",\n", b"[\n", b"\n]}", b'":', b"}")), few, dice.choice(TEXTS), dice.randrange(2)),
+        ),
+        (
+            lambda: ("frame", dice.randrange(30), byte),
+            lambda: ("frame size", dice.choice((0, 1, 1 << 20, 1 << 28, 1 << 30, (1 << 30) + 1, 1 << 62))),
+        ),
+        (
+            lambda: ("chunk", at, dice.choice(("size_original", "size_compressed", "codec", "offset")), dice.choice((*range(6), *NUMBERS))),
+            lambda: ("chunk plus", at, dice.choice(("size_original", "size_compressed", "offset")), plus),
+            lambda: dice.choice((("padding", bytes([byte])), ("trailer", bytes([byte])), ("cut", at))),
+        ),
+        (
+            lambda: ("stored", at, near, byte),
+            lambda: ("stored", at, dice.randrange(32), dice.choice((0, 1, 2, 5, 62, 63, 127, 128, 255))),
+            lambda: ("stored number", at, dice.randrange(8), dice.choice(NUMBERS)),
+            lambda: dice.choice((("stored cut", at, near), ("stored longer", at, b"\0\0\0\0"), ("stored twice", at))),
+        ),
+    )  # fmt: skip
+    return dice.choice(dice.choice(areas))()
 
 
 def smaller(case: Bent) -> Iterator[Bent]:
