@@ -20,7 +20,6 @@ from dumont_gpu.errors import DamagedError, DumontError, UnsupportedError
 _ABI_VERSION: Final = 3
 _DAMAGED: Final = -1
 _UNSUPPORTED: Final = -2
-_NO_MEMORY: Final = -4
 
 
 class Dtype(enum.IntEnum):
@@ -146,14 +145,11 @@ def zipnn_decode(stream: memoryview, out: memoryview) -> None:
     Raises:
         DamagedError: a malformed stream, or one of another original length.
         UnsupportedError: a ZipNN feature outside FORMAT.md.
-        MemoryError: the decoder could not have the memory for a block.
     """
     with _address(stream) as start, _address(out, writable=True) as target:
         status: int = _library().dumont_zipnn_decode(start, len(stream), target, len(out))
     if status == _UNSUPPORTED:
         raise UnsupportedError("a ZipNN stream with a feature this version does not have")
-    if status == _NO_MEMORY:
-        raise MemoryError("no memory for a block of a ZipNN stream")
     if status < 0:
         raise DamagedError("malformed ZipNN stream")
 

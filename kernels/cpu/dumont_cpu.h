@@ -25,7 +25,6 @@ enum DumontStatus : int64_t {
     DUMONT_DAMAGED = -1,      // the stream contradicts itself
     DUMONT_UNSUPPORTED = -2,  // a valid header that asks for something this decoder does not do
     DUMONT_ARGUMENT = -3,     // the caller's mistake: unknown dtype, partial element, block size out of range
-    DUMONT_NO_MEMORY = -4,    // the system has none left; says nothing about the stream
 };
 
 // Changes whenever a signature below changes; native.py refuses a library with another number.

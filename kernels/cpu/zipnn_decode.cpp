@@ -125,7 +125,7 @@ int64_t decode_one(const uint8_t* stream, const Header& header, uint8_t* out) {
     if (!parse_layout(stream, header, layout)) return DUMONT_DAMAGED;
     const size_t capacity = plane_capacity(header);
     auto* workspace = static_cast<Workspace*>(malloc(sizeof(Workspace) + header.type.planes * capacity));
-    if (workspace == nullptr) return DUMONT_NO_MEMORY;
+    if (workspace == nullptr) return DUMONT_UNSUPPORTED;
     const int64_t status = decode_blocks({stream, &header, &layout, workspace, capacity}, out);
     free(workspace);
     return status;
