@@ -136,13 +136,18 @@ def nothing(world: World, place: Path, *_: object) -> None:
 
 
 def check_packed(world: World, place: Path, program: Program, ran: Ran) -> None:
+    check_snapshot(world, place, program, ran)
+    check_left(place, {"x.dumont"})
+
+
+def check_snapshot(world: World, place: Path, program: Program, ran: Ran) -> None:
+    """Raises Finding unless the snapshot is the whole tree."""
     target = place / "restored"
     again = program("restore", place / "x.dumont", target, "--no-sync", *READ)
     if again.code != 0:
         raise Finding(f"exit code {ran.code}, but what was packed cannot be restored\n{again.error}")
     check_same(world.source, target, ran)
     remove(target)
-    check_left(place, {"x.dumont"})
 
 
 def check_restored(world: World, place: Path, program: Program, ran: Ran) -> None:
@@ -176,14 +181,14 @@ def check_left(place: Path, names: set[str] | None) -> None:
 def no_snapshot(world: World, place: Path, program: Program, ran: Ran) -> None:
     """Raises Finding if there is a snapshot that is not the whole one: what follows the rename may fail, too."""
     if (place / "x.dumont").exists():
-        check_packed(world, place, program, ran)
+        check_snapshot(world, place, program, ran)
 
 
 def old_snapshot(world: World, place: Path, program: Program, ran: Ran) -> None:
     if not (place / "x.dumont").exists():
         raise Finding("the old snapshot is gone")
     if (place / "x.dumont").read_bytes() != world.old_snapshot.read_bytes():
-        check_packed(world, place, program, ran)
+        check_snapshot(world, place, program, ran)
 
 
 def restored_from(world: World, place: Path) -> tuple[str | Path, ...]:
