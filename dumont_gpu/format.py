@@ -88,7 +88,7 @@ class Header:
         return body + hashlib.sha256(body).digest()
 
     @classmethod
-    def parse(cls, data: bytes, file_size: int) -> Header:
+    def parse(cls, data: bytes | bytearray, file_size: int) -> Header:
         """Reads and checks a header.
 
         Args:
@@ -163,7 +163,7 @@ def index_to_bytes(chunks: Sequence[ChunkEntry]) -> bytes:
     return b"".join(chunk.to_bytes() for chunk in chunks)
 
 
-def parse_index(data: bytes, header: Header) -> tuple[ChunkEntry, ...]:
+def parse_index(data: bytes | bytearray, header: Header) -> tuple[ChunkEntry, ...]:
     """Reads the chunk index and checks it against its digest, the header and FORMAT.md.
 
     Raises:
@@ -171,14 +171,16 @@ def parse_index(data: bytes, header: Header) -> tuple[ChunkEntry, ...]:
     """
     if hashlib.sha256(data).digest() != header.index_sha256:
         raise DamagedError("the chunk index does not match its SHA-256")
-    chunks = tuple(ChunkEntry(*fields) for fields in _CHUNK.iter_unpack(data))
-    for number, chunk in enumerate(chunks):
+    chunks: list[ChunkEntry] = []
+    for number, fields in enumerate(_CHUNK.iter_unpack(data)):  # checked one by one: a bad entry is the last one kept
+        chunk = ChunkEntry(*fields)
         if not 0 < chunk.size_original <= header.chunk_size:
             raise DamagedError(f"chunk {number} has {chunk.size_original} bytes, the limit is {header.chunk_size}")
         if not 0 < chunk.size_compressed <= chunk.size_original:
             raise DamagedError(f"chunk {number} is stored in {chunk.size_compressed} bytes for {chunk.size_original}")
         if chunk.offset % CHUNK_ALIGNMENT:
             raise DamagedError(f"chunk {number} starts at {chunk.offset}, not at a multiple of {CHUNK_ALIGNMENT}")
+        chunks.append(chunk)
     end = header.data_offset
     for chunk in sorted(chunks, key=lambda chunk: chunk.offset):
         if chunk.offset < end:
@@ -188,4 +190,4 @@ def parse_index(data: bytes, header: Header) -> tuple[ChunkEntry, ...]:
         raise DamagedError("a chunk overlaps the manifest")
     if sum(chunk.size_compressed for chunk in chunks) != header.total_size_compressed:
         raise DamagedError("the chunks do not add up to the size in the header")
-    return chunks
+    return tuple(chunks)

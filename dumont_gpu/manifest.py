@@ -149,7 +149,6 @@ def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[Chu
         raise DamagedError(f"the manifest has {len(entries)} entries, the header says {header.num_files}")
     if sum(entry.size for entry in entries) != header.total_size_original:
         raise DamagedError("the sizes of the files do not add up to the size in the header")
-    root = head.get("root")
     return Manifest(
         method=_typed(head, "method", str),
         tool=_typed(head, "tool", str),
@@ -157,9 +156,7 @@ def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[Chu
         chunk_digests=_chunk_digests(head, chunks),
         entries=tuple(entries),
         digest=header.digest,
-        root=None
-        if root is None
-        else _entry_from_json({**_as_object(root), "path": "root", "type": "dir"}, header.digest),
+        root=_root_from_json(_as_object(head["root"])) if "root" in head else None,
     )
 
 
@@ -234,7 +231,6 @@ def _entry_from_json(raw: Any, digest: str) -> FileEntry:
     try:
         if kind is EntryType.HARDLINK:
             return FileEntry(path, kind, target=_text_from_json(data, "target"))
-        owner = data.get("owner")
         return FileEntry(
             path=path,
             type=kind,
@@ -243,11 +239,21 @@ def _entry_from_json(raw: Any, digest: str) -> FileEntry:
             size=_number(data, "size", MAX_FILE_SIZE) if kind is EntryType.FILE else 0,
             extents=_extents_from_json(data, digest) if kind is EntryType.FILE else (),
             target=_text_from_json(data, "target") if kind is EntryType.SYMLINK else "",
-            owner=None if owner is None else _owner_from_json(owner),
-            changed=data.get("changed") is True,
+            owner=_owner_from_json(data["owner"]) if "owner" in data else None,
+            changed=kind is EntryType.FILE and "changed" in data and _typed(data, "changed", bool),
         )
     except DamagedError as error:
         raise DamagedError(f"{shown(path)}: {error}") from None
+
+
+def _root_from_json(data: dict[str, Any]) -> FileEntry:
+    return FileEntry(
+        path="root",
+        type=EntryType.DIR,
+        mode=_number(data, "mode", 0o7777),
+        mtime_ns=_number(data, "mtime_ns", _MTIME_LIMIT - 1, -_MTIME_LIMIT),
+        owner=_owner_from_json(data["owner"]) if "owner" in data else None,
+    )
 
 
 def _extents_from_json(data: dict[str, Any], digest: str) -> tuple[Extent, ...]:
@@ -279,7 +285,7 @@ def _owner_from_json(owner: Any) -> tuple[int, int]:
 
 def _text_from_json(data: dict[str, Any], key: str) -> str:
     try:
-        return names.from_json(data.get(key), data.get(f"{key}_b64"))
+        return names.from_json(data, key)
     except ValueError:
         raise DamagedError(f"an entry whose {key} is missing, doubled or malformed") from None
 
@@ -291,8 +297,8 @@ def _digest(text: Any) -> bytes:
         digest = bytes.fromhex(text)
     except ValueError:
         digest = b""
-    if len(digest) != DIGEST_SIZE:  # fromhex skips white space
-        raise DamagedError("a digest that is not 64 hexadecimal digits")
+    if digest.hex() != text:  # fromhex skips white space, and takes capitals
+        raise DamagedError("a digest that is not 64 hexadecimal digits in lower case")
     return digest
 
 
@@ -408,4 +414,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique)
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import sys
+from collections.abc import Mapping
 from typing import Final
 
 _MEMORY_IS_UTF8: Final = sys.getfilesystemencoding() == "utf-8"
@@ -37,17 +38,20 @@ def to_json(key: str, name: str) -> dict[str, str]:
     return {key: text}
 
 
-def from_json(text: object, encoded: object) -> str:
-    """Returns the name in the two fields of `to_json`, of which one is None.
+def from_json(data: Mapping[str, object], key: str) -> str:
+    """Returns the name in the field that `to_json` made for `key`.
 
     Raises:
-        ValueError: both or neither are there, or one is malformed.
+        ValueError: both fields or neither are there, or the one is malformed.
     """
-    if isinstance(text, str) and encoded is None:
+    text, encoded = data.get(key), data.get(f"{key}_b64")
+    if isinstance(text, str) and f"{key}_b64" not in data:
         if not text.isascii():
             text.encode()  # JSON can smuggle lone surrogates in
             return from_utf8(text)
         return text
-    if isinstance(encoded, str) and text is None:
-        return os.fsdecode(base64.b64decode(encoded, validate=True))
+    if isinstance(encoded, str) and key not in data:
+        name = base64.b64decode(encoded, validate=True)
+        if base64.b64encode(name).decode() == encoded:  # b64decode takes other spellings, in some versions more of them
+            return os.fsdecode(name)
     raise ValueError("not exactly one name")

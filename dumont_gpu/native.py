@@ -148,7 +148,7 @@ def zipnn_encode(source: memoryview, out: memoryview, dtype: Dtype, block_log2: 
 
 
 def zipnn_decode(stream: memoryview, out: memoryview) -> None:
-    """Decodes one ZipNN stream into exactly `len(out)` bytes.
+    """Decodes a ZipNN stream, or a sequence of them, into exactly `len(out)` bytes.
 
     Raises:
         DamagedError: a malformed stream, or one of another original length.

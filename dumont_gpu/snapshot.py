@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dumont_gpu.codecs import Lz4, codec_by_id
-from dumont_gpu.codecs.lz4 import frame_content_size
+from dumont_gpu.codecs import codec_by_id
+from dumont_gpu.codecs.lz4 import decode_frame
 from dumont_gpu.digests import Digest, digest_function
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format import HEADER_SIZE, ChunkEntry, Header, KiB, parse_index
@@ -100,7 +100,7 @@ def read_index(source: Source, expect: str | None = None) -> SnapshotIndex:
         return SnapshotIndex(source, header, chunks)
 
 
-def read_manifest(index: SnapshotIndex) -> bytes:
+def read_manifest(index: SnapshotIndex) -> bytearray:
     """Reads the manifest as it is stored.
 
     Raises:
@@ -113,7 +113,7 @@ def read_manifest(index: SnapshotIndex) -> bytes:
         return stored
 
 
-def open_snapshot(index: SnapshotIndex, stored_manifest: bytes) -> Snapshot:
+def open_snapshot(index: SnapshotIndex, stored_manifest: bytes | bytearray) -> Snapshot:
     """Decodes and verifies the rest of the table of contents.
 
     Raises:
@@ -121,11 +121,7 @@ def open_snapshot(index: SnapshotIndex, stored_manifest: bytes) -> Snapshot:
     """
     source, header, chunks = index
     with _naming(source):
-        size, limit = frame_content_size(stored_manifest), manifest_limit(header)
-        if size > limit:
-            raise DamagedError(f"a manifest of {size} bytes; {header.num_files} entries may have {limit}")
-        data = bytearray(size)
-        Lz4().decode(memoryview(stored_manifest), memoryview(data))
+        data = decode_frame(memoryview(stored_manifest), manifest_limit(header))
         return Snapshot(source, header, chunks, parse_manifest(data, header, chunks), digest_function(header.digest))
 
 
@@ -155,10 +151,10 @@ def _naming(source: Source) -> Iterator[None]:
         raise DumontError(f"{source.location}: cannot be read: {error.strerror or error}") from error
 
 
-def _read(source: Source, offset: int, size: int) -> bytes:
+def _read(source: Source, offset: int, size: int) -> bytearray:
     data = bytearray(size)
     source.read_into(offset, memoryview(data))
-    return bytes(data)
+    return data
 
 
 def _check_id(header: Header, expect: str) -> None:

@@ -48,9 +48,11 @@ struct Header {
     bool continued;          // part of a sequence of streams that follow one another
 };
 
+// Checks a header as the table of FORMAT.md, section 5.2, has it: bytes 2 to 15 say what the stream is, and any other value
+// there is another kind of stream (unsupported); bytes 0, 1 and 16 to 31 can only be right or damaged.
 DUMONT_HD Parse parse_header(const uint8_t* stream, uint64_t size, Header& header) {
     if (size < kHeaderSize || stream[0] != 'Z' || stream[1] != 'N') return Parse::kDamaged;
-    const bool known_version = stream[2] == 0 && stream[3] == 5;
+    const bool known_version = stream[2] == 0 && stream[3] == 5;  // byte 4 may be any: zipnn's patch level
     const bool bytes_in = stream[8] == 1;
     const bool plain = (stream[9] | stream[10] | stream[11] | stream[12]) == 0;  // neither delta nor lossy
     const bool huffman = stream[7] <= 1;

@@ -1,4 +1,4 @@
-// Kernels: ZipNN blocks to elements. FORMAT.md, section 5.3; CPU reference: cpu/zipnn_decode.cpp and cpu/decode_huff0.cpp.
+// Kernels: ZipNN blocks to elements. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_decode.cpp and cpu/decode_huff0.cpp.
 //
 // Work to threads
 //   A CTA takes one block, that is 128 KiB of original bytes in our own streams and 256 KiB in zipnn's. It has a warp for

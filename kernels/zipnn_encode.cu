@@ -1,4 +1,4 @@
-// Kernels: elements to ZipNN blocks. FORMAT.md, section 5.3; CPU reference: cpu/zipnn_encode.cpp, whose code choice and tree
+// Kernels: elements to ZipNN blocks. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_encode.cpp, whose code choice and tree
 // description are the same source (huffman_code.h, tree_description.h).
 //
 // Three launches for a chunk

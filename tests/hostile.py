@@ -49,6 +49,26 @@ def lz4_frame(content: bytes, **options: Any) -> bytes:
     return bytes(lz4.frame.compress(content, **settings))
 
 
+def header_checksum(fields: bytes) -> int:
+    """The byte that ends the header of an LZ4 frame, for what stands between it and the magic."""
+    return _xxh32(fields) >> 8 & 0xFF
+
+
+def _xxh32(data: bytes) -> int:
+    """Of fewer than 16 bytes, which is all that a frame header has."""
+    mask, state = 0xFFFFFFFF, (374761393 + len(data)) & 0xFFFFFFFF
+    while len(data) >= 4:
+        state = (state + int.from_bytes(data[:4], "little") * 3266489917) & mask
+        state = ((state << 17 | state >> 15) * 668265263) & mask
+        data = data[4:]
+    for byte in data:
+        state = (state + byte * 374761393) & mask
+        state = ((state << 11 | state >> 21) * 2654435761) & mask
+    for shift, prime in ((15, 2246822519), (13, 3266489917), (16, 1)):
+        state = (state ^ state >> shift) * prime & mask
+    return state
+
+
 def float_bytes(count: int, seed: int = 7) -> bytes:
     """bf16 numbers whose exponents shrink well: what codec 3 is for."""
     state = seed

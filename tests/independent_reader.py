@@ -23,7 +23,7 @@ MOST_HELD = GIB  # original bytes; more are sound, but too many for a reader tha
 
 HEADER = struct.Struct("<8s4I5Q32s32s352s32s")
 CHUNK = struct.Struct("<QIIB8s")
-ZIPNN = struct.Struct("<2s3sBBBB4sBBBQQ")
+ZIPNN = struct.Struct("<2s2sBBBBB4sBBBQQ")
 
 RAW, LZ4, LZ4_HC, ZIPNN_STREAM = range(4)
 
@@ -39,20 +39,41 @@ def read(data: bytes) -> dict[str, object]:
         ValueError: the file is damaged, or is no snapshot.
         Unsupported: it is of another version, or needs a flag or codec unknown here.
     """
+    snapshot = read_table(data)
+    check_stored(data, snapshot)
+    return read_contents(data, snapshot)
+
+
+def read_table(data: bytes) -> Snapshot:
+    """Check header, index and manifest: what `info` and `ls` look at. Raises as `read`."""
     header = parse_header(data)
     chunks = parse_index(data, header)
-    check_padding(data, header, chunks)
     digests, entries = parse_manifest(data, header, chunks)
+    return Snapshot(header, chunks, digests, entries)
+
+
+def check_stored(data: bytes, snapshot: Snapshot) -> None:
+    """Check the stored bytes of every chunk, and the zeros around them, as `verify` does. Raises as `read`."""
+    check_padding(data, snapshot.header, snapshot.chunks)
+    for chunk, digest in zip(snapshot.chunks, snapshot.digests, strict=True):
+        must(snapshot.header.digest_of(chunk.stored(data)) == digest, "chunk digest")
+
+
+def read_contents(data: bytes, snapshot: Snapshot, used_only: bool = False) -> dict[str, object]:
+    """Decode the chunks, if `used_only` only those that files need, and return what `read` does."""
+    header, entries = snapshot.header, snapshot.entries
     if header.total_size_original > MOST_HELD:
         raise Unsupported(f"{header.total_size_original} original bytes are too many to return")
 
     contents = {entry.path: bytearray(entry.size) for entry in entries if entry.kind == "file"}
-    users: list[list[tuple[Entry, Extent]]] = [[] for _ in chunks]
+    users: list[list[tuple[Entry, Extent]]] = [[] for _ in snapshot.chunks]
     for entry in entries:
         for extent in entry.extents:
             users[extent.chunk].append((entry, extent))
-    for chunk, digest, uses in zip(chunks, digests, users, strict=True):
-        stored = data[chunk.offset : chunk.offset + chunk.size_compressed]
+    for chunk, digest, uses in zip(snapshot.chunks, snapshot.digests, users, strict=True):
+        if used_only and not uses:
+            continue
+        stored = chunk.stored(data)
         must(header.digest_of(stored) == digest, "chunk digest")
         original = decode_chunk(stored, chunk)
         for entry, extent in uses:
@@ -123,6 +144,8 @@ def parse_header(data: bytes) -> Header:
     must(header.num_chunks <= 4_194_304 and header.num_files <= 16_777_216, "counts")
     must(4 * KIB <= header.chunk_size <= GIB, "chunk_size")
     must(header.manifest_offset + header.manifest_size == len(data), "end of manifest")
+    most = min(GIB, MIB + 80 * header.num_chunks + 16 * MIB * (header.num_files + 1))
+    must(header.manifest_size <= most + most // 128 + 64 * KIB, "manifest_size")
     room = header.manifest_offset - -(-header.index_end // ALIGNMENT) * ALIGNMENT
     must(room >= 0 and header.total_size_compressed <= room, "room for chunks")
     return header
@@ -139,6 +162,9 @@ class Chunk:
     codec: int
     checksum: bytes
 
+    def stored(self, data: bytes) -> bytes:
+        return data[self.offset : self.offset + self.size_compressed]
+
 
 def parse_index(data: bytes, header: Header) -> list[Chunk]:
     index = data[HEADER.size : header.index_end]
@@ -147,20 +173,26 @@ def parse_index(data: bytes, header: Header) -> list[Chunk]:
     for chunk in chunks:
         must(chunk.offset % ALIGNMENT == 0, "offset of a chunk")
         must(1 <= chunk.size_compressed <= chunk.size_original <= header.chunk_size, "sizes of a chunk")
+    must(sum(chunk.size_compressed for chunk in chunks) == header.total_size_compressed, "total_size_compressed")
+    for end, offset in gaps(header, chunks):
+        must(offset >= end, "parts overlap")
+    for chunk in chunks:
         if chunk.codec > ZIPNN_STREAM:
             raise Unsupported(f"codec {chunk.codec}")
-    must(sum(chunk.size_compressed for chunk in chunks) == header.total_size_compressed, "total_size_compressed")
     return chunks
 
 
+def gaps(header: Header, chunks: list[Chunk]) -> list[tuple[int, int]]:
+    """Return where each part ends and the next one begins, from the index to the manifest."""
+    parts = sorted((chunk.offset, chunk.offset + chunk.size_compressed) for chunk in chunks)
+    ends = [header.index_end, *(end for _, end in parts)]
+    return list(zip(ends, [*(start for start, _ in parts), header.manifest_offset], strict=True))
+
+
 def check_padding(data: bytes, header: Header, chunks: list[Chunk]) -> None:
-    """Check that the parts do not overlap, and that zeros stand between them."""
-    end = header.index_end
-    parts = sorted((chunk.offset, chunk.size_compressed) for chunk in chunks)
-    for offset, size in [*parts, (header.manifest_offset, header.manifest_size)]:
-        must(offset >= end, "parts overlap")
+    """Check that zeros stand between the parts."""
+    for end, offset in gaps(header, chunks):
         must(not any(data[end:offset]), "bytes between the parts")
-        end = offset + size
 
 
 # --- Codecs: section 5
@@ -184,12 +216,13 @@ def decode_lz4(stored: bytes, most: int) -> bytes:
     must(stored[4] & 0b11101011 == 0b01101000 and stored[5] == 0x40, "kind of LZ4 frame")
     size = int.from_bytes(stored[6:14], "little")
     must(size <= most, "content size")
+    frame = lz4.frame.LZ4FrameDecompressor()  # lz4.frame.decompress would take the memory that the frame declares
     try:
-        original, used = lz4.frame.decompress(stored, return_bytes_read=True)
+        original = bytes(frame.decompress(stored))
     except RuntimeError as error:
         raise ValueError(f"damaged: {error}") from None
-    must(used == len(stored) and len(original) == size, "LZ4 frame")
-    return bytes(original)
+    must(frame.eof and not frame.unused_data and len(original) == size, "LZ4 frame")
+    return original
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,19 +242,43 @@ DTYPES = {
     29: Dtype(1),  # fp8 e4m3
     30: Dtype(1),  # fp8 e5m2
 }
+DTYPES |= {2: DTYPES[1], 5: DTYPES[4]}
 
 
-def decode_zipnn(stream: bytes, original_size: int) -> bytes:
-    """Decode one ZipNN stream of `original_size` original bytes: section 5.2."""
+def decode_zipnn(stored: bytes, original_size: int) -> bytes:
+    """Decode one ZipNN stream of `original_size` original bytes, or a sequence of streams: section 5.2."""
+    original = b""
+    at = 0
+    while at < len(stored) or at == 0:
+        dtype, sequence, block_log2, size, total = parse_zipnn_header(stored[at:])
+        must(sequence or (at == 0 and total == len(stored)), "bytes after a ZipNN stream that stands alone")
+        must(size <= original_size - len(original), "original bytes of a ZipNN stream")
+        original += decode_stream(stored[at : at + total], dtype, block_log2, size)
+        at += total
+    must(len(original) == original_size, "original bytes of a ZipNN stream")
+    return original
+
+
+def parse_zipnn_header(stream: bytes) -> tuple[Dtype, int, int, int, int]:
+    """Return dtype, byte 13, log2 of the block size, original bytes and bytes of the stream that begins here."""
     must(len(stream) >= ZIPNN.size, "ZipNN header is cut short")
-    magic, version, order, moved, _, plain, zero, zero_too, block_log2, number, size, total = ZIPNN.unpack_from(stream)
+    (magic, version, _, order, moved, method, plain, zero, sequence, block_log2, number, size, total) = (
+        ZIPNN.unpack_from(stream)
+    )
     must(magic == b"ZN", "magic of a ZipNN stream")
     dtype = DTYPES.get(number)
-    if dtype is None or version != b"\x00\x05\x04" or plain != 1 or any(zero) or zero_too:
+    if dtype is None or version != b"\x00\x05" or method > 1 or plain != 1 or any(zero) or 0 < sequence < 128:
         raise Unsupported("kind of ZipNN stream")
-    must(order == dtype.byte_order and dtype.sign_moved in (moved, None), "ZipNN header contradicts its dtype")
-    must(size == original_size and total == len(stream), "sizes of a ZipNN stream")
+    if order != dtype.byte_order or dtype.sign_moved not in (moved, None):
+        raise Unsupported("bytes 5 and 6 of a ZipNN stream of this dtype")
+    if not dtype.element <= 1 << block_log2 <= 1 << 62:
+        raise Unsupported("block size of a ZipNN stream")
+    must(ZIPNN.size <= total <= len(stream), "bytes of a ZipNN stream")
+    return dtype, sequence, block_log2, size, total
 
+
+def decode_stream(stream: bytes, dtype: Dtype, block_log2: int, size: int) -> bytes:
+    """Decode the tables and blocks of one stream, whose header has been checked."""
     planes = dtype.element
     block_size = min(1 << block_log2, 128 * KIB) if planes == 1 else 1 << block_log2
     blocks = -(-size // block_size)
@@ -437,6 +494,14 @@ class Entry:
     target: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    header: Header
+    chunks: list[Chunk]
+    digests: list[bytes]
+    entries: list[Entry]
+
+
 def parse_manifest(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[list[bytes], list[Entry]]:
     """Return the digests of the chunks, and the entries."""
     stored = data[header.manifest_offset :]
@@ -451,7 +516,11 @@ def parse_manifest(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[li
     head = json_object(first + b"]}")
     string(head.get("method"))
     string(head.get("tool"))
-    integer(head.get("created_ns"), 0, 1 << 64)
+    integer(head.get("created_ns"), -(1 << 63), (1 << 63) - 1)
+    if "root" in head:
+        root = head["root"]
+        must(isinstance(root, dict), "root")
+        check_metadata(dict(root))
     digests = [digest(value) for value in array(head.get("chunks"))]
     must([chunk.checksum for chunk in chunks] == [value[:8] for value in digests], "digests of chunks")
 
@@ -479,19 +548,32 @@ def parse_entry(record: dict[str, object], chunks: list[Chunk], header: Header) 
     must(kind in ("file", "dir", "symlink", "hardlink"), "type of an entry")
     if kind == "hardlink":
         return Entry(path, kind, target=name(record, "target"))
-    integer(record.get("mode"), 0, 0o7777)
-    integer(record.get("mtime_ns"), -(1 << 63), (1 << 63) - 1)
+    check_metadata(record)
     if kind == "dir":
         return Entry(path, kind)
     if kind == "symlink":
-        return Entry(path, kind, target=name(record, "target"))
+        target = name(record, "target")
+        must(1 <= len(target) <= 32 * KIB and b"\0" not in target, "target of a symlink")
+        return Entry(path, kind, target=target)
     size = integer(record.get("size"), 0, (1 << 63) - 1)
+    must(type(record.get("changed", False)) is bool, "changed")
     return Entry(path, kind, size, parse_extents(record, size, chunks, header))
+
+
+def check_metadata(record: dict[str, object]) -> None:
+    """Check mode, time and owner of an entry, or of the root."""
+    integer(record.get("mode"), 0, 0o7777)
+    integer(record.get("mtime_ns"), -(1 << 63), (1 << 63) - 1)
+    if "owner" in record:
+        owner = array(record["owner"])
+        must(len(owner) == 2, "owner")
+        for number in owner:
+            integer(number, 0, (1 << 32) - 2)
 
 
 def parse_extents(record: dict[str, object], size: int, chunks: list[Chunk], header: Header) -> tuple[Extent, ...]:
     places, digests = array(record.get("extents")), array(record.get(header.digest_name))
-    must(len(places) == len(digests), "one digest per extent")
+    must(len(places) == len(digests) and len(places) <= 100_000, "one digest per extent, 100,000 extents")
     extents = []
     end = 0
     for place, text in zip(places, digests, strict=True):
@@ -508,12 +590,22 @@ def parse_extents(record: dict[str, object], size: int, chunks: list[Chunk], hea
 
 
 def json_object(text: bytes) -> dict[str, object]:
+    must(text[:1] == b"{" and text[-1:] == b"}", "nothing around a JSON object")
     try:
-        value = json.loads(text.decode())
+        value = json.loads(text.decode(), object_pairs_hook=unique, parse_constant=no_json)
     except RecursionError:
         raise ValueError("damaged: JSON is nested too deeply") from None
     must(isinstance(value, dict), "a JSON object")
     return dict(value)
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    must(len(dict(pairs)) == len(pairs), "a key twice in a JSON object")
+    return dict(pairs)
+
+
+def no_json(constant: str) -> object:
+    raise ValueError(f"damaged: {constant} is not JSON")
 
 
 def array(value: object) -> list[object]:
@@ -545,4 +637,7 @@ def name(record: dict[str, object], key: str) -> bytes:
     must((key in record) != (f"{key}_b64" in record), f"{key} is missing or doubled")
     if key in record:
         return string(record[key]).encode()
-    return base64.b64decode(string(record[f"{key}_b64"]), validate=True)
+    encoded = string(record[f"{key}_b64"]).encode()
+    decoded = base64.b64decode(encoded, validate=True)
+    must(base64.b64encode(decoded) == encoded, f"{key}_b64 is spelled in another way")
+    return decoded

@@ -5,6 +5,7 @@ Independent blocks let a GPU decode the 1024 blocks of a chunk at once; the `lz4
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,23 +57,48 @@ class Lz4:
     def decode(self, stored: memoryview, out: memoryview) -> None:
         if frame_content_size(stored) != len(out):
             raise DamagedError(f"an LZ4 frame that does not declare {len(out)} bytes")
-        frame = lz4.frame.LZ4FrameDecompressor()
         size = 0
-        # Each slice takes the GIL: as few as the memory for what one may expand to allows.
-        step = min(_MAX_SLICE, max(_MIN_SLICE, _DECODED_PIECE * len(stored) // max(1, len(out))))
-        try:
-            for start in range(0, len(stored), step):
-                if frame.eof:
-                    raise DamagedError("bytes follow the end of an LZ4 frame")
-                piece = frame.decompress(stored[start : start + step])
-                if size + len(piece) > len(out):
-                    raise DamagedError(f"an LZ4 frame holds more than {len(out)} bytes")
-                out[size : size + len(piece)] = piece
-                size += len(piece)
-        except RuntimeError as error:
-            raise _failure(error) from None
-        if not frame.eof or frame.unused_data or size != len(out):
-            raise DamagedError(f"an LZ4 frame holds {size} bytes instead of {len(out)}, or something follows it")
+        for piece in _pieces(stored, len(out)):
+            out[size : size + len(piece)] = piece
+            size += len(piece)
+
+
+def decode_frame(stored: memoryview, limit: int) -> bytearray:
+    """Returns what a frame of at most `limit` original bytes holds.
+
+    Memory grows with what has been decoded, not with the size that the frame declares: 50 bytes can declare 1 GiB.
+
+    Raises:
+        DamagedError: a malformed frame, one that declares more than `limit` bytes, or another size than it holds.
+    """
+    declared = frame_content_size(stored)
+    if declared > limit:
+        raise DamagedError(f"an LZ4 frame of {declared} bytes; it may have {limit}")
+    out = bytearray()
+    for piece in _pieces(stored, declared):
+        out += piece
+    return out
+
+
+def _pieces(stored: memoryview, size: int) -> Iterator[bytes]:
+    """Decodes a frame slice by slice. Raises DamagedError unless it holds exactly `size` bytes, and nothing follows."""
+    frame = lz4.frame.LZ4FrameDecompressor()
+    decoded = 0
+    # Each slice takes the GIL: as few as the memory for what one may expand to allows.
+    step = min(_MAX_SLICE, max(_MIN_SLICE, _DECODED_PIECE * len(stored) // max(1, size)))
+    try:
+        for start in range(0, len(stored), step):
+            if frame.eof:
+                raise DamagedError("bytes follow the end of an LZ4 frame")
+            piece: bytes = frame.decompress(stored[start : start + step])
+            decoded += len(piece)
+            if decoded > size:
+                raise DamagedError(f"an LZ4 frame holds more than {size} bytes")
+            yield piece
+    except RuntimeError as error:
+        raise _failure(error) from None
+    if not frame.eof or frame.unused_data or decoded != size:
+        raise DamagedError(f"an LZ4 frame holds {decoded} bytes instead of {size}, or something follows it")
 
 
 def frame_header(size: int) -> bytes:

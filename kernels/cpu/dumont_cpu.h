@@ -42,7 +42,7 @@ DUMONT_API int64_t dumont_select_cpu_path(const char* name);
 DUMONT_API int64_t dumont_zipnn_encode(const uint8_t* source, uint64_t source_size, uint8_t* out, uint64_t capacity,
                                        uint32_t dtype, uint32_t block_log2);
 
-// Decodes one ZipNN stream into exactly `out_size` bytes; any other original length in the header is DUMONT_DAMAGED.
+// Decodes a ZipNN stream, or a sequence of them, into exactly `out_size` bytes; any other original length is DUMONT_DAMAGED.
 // Returns `out_size`, or a negative status; `out` may then hold anything.
 DUMONT_API int64_t dumont_zipnn_decode(const uint8_t* stream, uint64_t stream_size, uint8_t* out, uint64_t out_size);
 
