@@ -1,0 +1,62 @@
+"""Which entries of a snapshot the patterns of a command name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import compress
+from typing import NamedTuple
+
+from dumont_gpu.errors import UsageError
+from dumont_gpu.globs import Patterns, chosen, places_of
+from dumont_gpu.manifest import EntryType, FileEntry, with_new_leaders
+
+
+class Selection(NamedTuple):
+    entries: list[FileEntry]
+    unmatched: tuple[str, ...] = ()  # patterns that match nothing
+
+
+def select(
+    entries: Sequence[FileEntry],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    target: str | None = None,
+) -> Selection:
+    """Returns the entries that `include` names (all, if it is empty) and `exclude` does not.
+
+    Args:
+        entries: of a snapshot, in its order.
+        include: patterns.
+        exclude: patterns.
+        target: where the root of the snapshot is to be on disk: patterns may begin with that.
+
+    Raises:
+        UsageError: a malformed pattern, or nothing is left of what `include` asks for.
+    """
+    if not include and not exclude:
+        return Selection(list(entries))
+    top = {entry.path for entry in entries if "/" not in entry.path}
+    places = places_of({target: ""}, lambda _, name: name in top) if target is not None else {}
+    including, excluding = Patterns(include, places), Patterns(exclude, places)
+    paths = (f"{entry.path}/" if entry.type is EntryType.DIR else entry.path for entry in entries)
+    result = list(compress(entries, chosen(paths, including, excluding)))
+    unmatched = including.unmatched() + excluding.unmatched()
+    if include and not result:
+        but = f" but not {', '.join(exclude)}" if exclude else ""
+        raise UsageError(f"nothing in the snapshot matches {', '.join(include)}{but}")
+    return Selection(result, unmatched)
+
+
+def select_tree(
+    entries: Sequence[FileEntry], include: Sequence[str], exclude: Sequence[str], target: str | None
+) -> Selection:
+    """As `select`, with the directories that the entries lie in, and hard links whose file is not among them mended."""
+    selected, unmatched = select(entries, include, exclude, target)
+    if len(selected) == len(entries):
+        return Selection(selected, unmatched)
+    wanted = {entry.path for entry in selected}
+    for path in list(wanted):
+        while (path := path.rpartition("/")[0]) and path not in wanted:
+            wanted.add(path)
+    files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
+    return Selection(with_new_leaders((entry for entry in entries if entry.path in wanted), files), unmatched)
