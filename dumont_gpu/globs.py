@@ -31,12 +31,12 @@ from dumont_gpu.errors import UsageError
 HELP: Final = (
     ("GLOB", "a pattern as in .gitignore, in quotes for the shell:"),
     ("*.tmp", "every entry so called, at any depth"),
-    ("/runs, runs/a", "from the root: so is every pattern with a slash before its end"),
+    ("/runs, runs/a", "from the root, as is all that has a slash before its end"),
     ("cache/", "a directory; whoever names one names everything in it"),
     ("* ? [a-z] [!a-z]", "never match a slash; a/**/b: any directories between"),
-    ("!keep.tmp", "takes back what patterns before it named; the last one decides"),
+    ("!keep.tmp", "takes back what those before it named; the last one decides"),
     ("\\*", "a star: a backslash takes the next character as it is"),
-    ("/abs/ws/x", "what lies there on disk, if /abs/ws is packed or restored into"),
+    ("/abs/ws/x", "what lies there, if /abs/ws is packed or restored into"),
 )
 
 _BEFORE_BLANKS: Final = re.compile(rb"((?:[^\\]|\\.)*?) *")  # a blank after a backslash counts
