@@ -122,16 +122,18 @@ def chosen(paths: Iterable[str], include: Patterns, exclude: Patterns) -> Iterat
     Args:
         paths: with a slash at its end if it is a directory's, which stands before what is in it.
     """
+    include_decides, exclude_decides = include.decide if include else None, exclude.decide if exclude else None
     within = {"": not include}  # directory -> whether it is chosen, and so what it holds
     left_out: set[str] = set()
     for path in paths:
         start = path.rfind("/", 0, -1) + 1
         folder, name = path[:start], path[start:]
-        decision = include.decide(path, name) if include else None
-        wanted = within[folder] if decision is None else decision
-        if path.endswith("/"):
+        wanted = include_decides(path, name) if include_decides is not None else True
+        if wanted is None:
+            wanted = within[folder]
+        if name[-1] == "/":
             within[path] = wanted
-        if exclude and (folder in left_out or exclude.decide(path, name)):
+        if exclude_decides is not None and (folder in left_out or exclude_decides(path, name)):
             left_out.add(path)
             wanted = False
         yield wanted

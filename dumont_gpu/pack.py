@@ -202,8 +202,8 @@ def _patterns(options: PackOptions, sources: Sequence[str]) -> Patterns:
 def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:
     check_method(options.method)
     digest_function(options.digest)
-    if not sources:
-        raise UsageError("nothing to pack: name at least one source")
+    if not sources or not all(sources):
+        raise UsageError(f"nothing to pack: {'a source without a name' if sources else 'name at least one source'}")
     if not MIN_CHUNK_SIZE <= options.chunk_size <= MAX_CHUNK_SIZE or options.chunk_size % CHUNK_ALIGNMENT:
         raise UsageError("the chunk size must be a multiple of 4KiB between 4KiB and 1GiB")
     return options

@@ -35,28 +35,42 @@ def select(
     """
     if not include and not exclude:
         return Selection(list(entries))
-    top = {entry.path for entry in entries if "/" not in entry.path}
-    places = places_of({target: ""}, lambda _, name: name in top) if target is not None else {}
-    including, excluding = Patterns(include, places), Patterns(exclude, places)
-    paths = (f"{entry.path}/" if entry.type is EntryType.DIR else entry.path for entry in entries)
-    result = list(compress(entries, chosen(paths, including, excluding)))
-    unmatched = including.unmatched() + excluding.unmatched()
-    if include and not result:
-        but = f" but not {', '.join(exclude)}" if exclude else ""
-        raise UsageError(f"nothing in the snapshot matches {', '.join(include)}{but}")
-    return Selection(result, unmatched)
+    kept, unmatched = _kept(entries, include, exclude, target)
+    return Selection(list(compress(entries, kept)), unmatched)
 
 
 def select_tree(
     entries: Sequence[FileEntry], include: Sequence[str], exclude: Sequence[str], target: str | None
 ) -> Selection:
     """As `select`, with the directories that the entries lie in, and hard links whose file is not among them mended."""
-    selected, unmatched = select(entries, include, exclude, target)
-    if len(selected) == len(entries):
-        return Selection(selected, unmatched)
-    wanted = {entry.path for entry in selected}
-    for path in list(wanted):
-        while (path := path.rpartition("/")[0]) and path not in wanted:
-            wanted.add(path)
-    files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
-    return Selection(with_new_leaders((entry for entry in entries if entry.path in wanted), files), unmatched)
+    if not include and not exclude:
+        return Selection(list(entries))
+    kept, unmatched = _kept(entries, include, exclude, target)
+    folders = {entry.path.rpartition("/")[0] for entry in compress(entries, kept)}
+    for path in list(folders):
+        while (path := path.rpartition("/")[0]) and path not in folders:
+            folders.add(path)
+    selected = [entry for entry, keep in zip(entries, kept, strict=True) if keep or entry.path in folders]
+    if any(entry.type is EntryType.HARDLINK for entry in selected):
+        files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
+        selected = with_new_leaders(selected, files)
+    return Selection(selected, unmatched)
+
+
+def _kept(
+    entries: Sequence[FileEntry], include: Sequence[str], exclude: Sequence[str], target: str | None
+) -> tuple[list[bool], tuple[str, ...]]:
+    """Says of each entry whether it is selected; see `select`."""
+    places = {}
+    if target is not None:
+        top = {entry.path for entry in entries if "/" not in entry.path}
+        places = places_of({target: ""}, lambda _, name: name in top)
+    including, excluding = Patterns(include, places), Patterns(exclude, places)
+    directory = EntryType.DIR
+    paths = [f"{entry.path}/" if entry.type is directory else entry.path for entry in entries]
+    kept = list(chosen(paths, including, excluding))
+    unmatched = including.unmatched() + excluding.unmatched()
+    if include and not any(kept):
+        but = f" but not {', '.join(exclude)}" if exclude else ""
+        raise UsageError(f"nothing in the snapshot matches {', '.join(include)}{but}")
+    return kept, unmatched
