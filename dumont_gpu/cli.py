@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, cast, get_type_hints
 
 import typer
 
 from dumont_gpu import __version__
+from dumont_gpu.arguments import MAX_CONNECTIONS, MAX_JOBS, pattern_file
 from dumont_gpu.digests import DEFAULT_DIGEST, DIGESTS
 from dumont_gpu.errors import DumontError, UsageError
+from dumont_gpu.globs import HELP as GLOB_HELP
 
 _EXIT_SOME_UNREADABLE: Final = 3
 _MAX_LISTED: Final = 20  # problems shown without -v
@@ -36,7 +40,8 @@ Device = Annotated[
     str, typer.Option(metavar="auto|cpu|N", envvar="DUMONT_DEVICE", help="Where to encode and decode; N: a GPU.")
 ]
 Jobs = Annotated[
-    int, typer.Option(min=0, envvar="DUMONT_JOBS", help="Threads; 0: one per core, fewer where limits ask for it.")
+    int,
+    typer.Option(min=0, max=MAX_JOBS, envvar="DUMONT_JOBS", help="Threads; 0: one per core, fewer where limits ask."),
 ]
 Memory = Annotated[
     str,
@@ -46,7 +51,10 @@ GpuMemory = Annotated[
     str, typer.Option(metavar="SIZE", help="Device memory to take at most; half of what is free if not given.")
 ]
 Connections = Annotated[
-    int, typer.Option(min=0, max=64, metavar="N", help="Use N connections; 0: 16 (4 nearby), and more if that helps.")
+    int,
+    typer.Option(
+        min=0, max=MAX_CONNECTIONS, metavar="N", help="Use N connections; 0: 16 (4 nearby), and more if that helps."
+    ),
 ]
 LimitRate = Annotated[
     str, typer.Option("--limit-rate", metavar="SIZE", help="Bytes per second to download, at most; 0: no limit.")
@@ -71,6 +79,9 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print everything
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+_GLOBS: Final = "\b\n" + "\n".join(f"{glob:16} {meaning}" for glob, meaning in GLOB_HELP).replace("[", r"\[")
+
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
@@ -89,8 +100,8 @@ def _main(
     pass
 
 
-@app.command()
-@pack_app.command()
+@app.command(epilog=_GLOBS)
+@pack_app.command(epilog=_GLOBS)
 def pack(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Directories or files to pack.")],
     output: Annotated[
@@ -160,7 +171,7 @@ def pack(
         raise typer.Exit(_EXIT_SOME_UNREADABLE)
 
 
-@app.command()
+@app.command(epilog=_GLOBS)
 def restore(
     snapshot: Snap,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The directory to restore into.")],
@@ -206,10 +217,8 @@ def restore(
     from dumont_gpu.restore import RestoreOptions, plan_restore
     from dumont_gpu.restore import restore as run_restore
     from dumont_gpu.sizes import parse_size
-    from dumont_gpu.tree.existing import OVERWRITE_CHOICES, Overwrite
+    from dumont_gpu.tree.existing import Overwrite
 
-    if overwrite not in (*OVERWRITE_CHOICES, "refuse"):
-        raise UsageError(f"--overwrite {overwrite}: choose one of {', '.join(OVERWRITE_CHOICES)}")
     options = RestoreOptions(
         include=include or (),
         exclude=exclude or (),
@@ -227,14 +236,16 @@ def restore(
         network=_network(connections, limit_rate),
     )
     if dry_run:
-        report.show(report.restore_plan(plan_restore(snapshot, options)), as_json=as_json, quiet=quiet)
+        report.show(report.restore_plan(plan_restore(snapshot, options, target)), as_json=as_json, quiet=quiet)
         return
     with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
         result = run_restore(snapshot, target, options, renderer)
     report.show(report.restored(result, options, verbose=verbose), as_json=as_json, quiet=quiet)
 
 
-@restore_app.command()
+_LOOKING: Final = ("expect", "as_json", "debug")  # options of restore that --info and --list take, too
+
+
 def dumont_restore(
     context: typer.Context,
     snapshot: Snap,
@@ -244,25 +255,7 @@ def dumont_restore(
     ] = None,
     info_only: Annotated[bool, typer.Option("--info", help="Print what the snapshot holds, and stop.")] = False,
     list_only: Annotated[bool, typer.Option("--list", help="List the entries, and stop.")] = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Also check every file's content, before writing it.")
-    ] = False,
-    include: Include = None,
-    exclude: Exclude = None,
-    overwrite: Annotated[
-        str, typer.Option(metavar="always|if-changed|never", help="What to do with files that are there already.")
-    ] = "refuse",
-    expect: Expect = None,
-    device: Device = "auto",
-    jobs: Jobs = 0,
-    connections: Connections = 0,
-    limit_rate: LimitRate = "0",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    progress: ProgressKind = "auto",
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    **options: Any,
 ) -> None:
     """Restore a snapshot (the same as `dumont-gpu restore`), or look into it with --info or --list.
 
@@ -270,22 +263,39 @@ def dumont_restore(
     dumont-restore workspace.dumont --info
     dumont-restore workspace.dumont /workspace --verify
     """
-    if info_only:
-        info(snapshot, as_json=as_json)
-    elif list_only:
-        list_entries(snapshot, as_json=as_json)
+    if info_only or list_only:
+        for parameter in context.command.params:
+            name = parameter.name or ""
+            source = context.get_parameter_source(name)
+            if name in ("target", *options) and name not in _LOOKING and source and source.name == "COMMANDLINE":
+                raise UsageError(f"{parameter.opts[0]} means nothing with --info or --list")
+        if info_only and list_only:
+            raise UsageError("choose one of --info and --list")
+        (info if info_only else list_entries)(snapshot, **{name: options[name] for name in _LOOKING})
     elif target is None:
         raise UsageError("name the directory to restore into, or ask for --info or --list")
     else:
-        restore(
-            snapshot, target, verify=verify, include=include, exclude=exclude, overwrite=overwrite, expect=expect,
-            device=device, jobs=jobs, connections=connections, limit_rate=limit_rate, dry_run=dry_run,
-            as_json=as_json, progress=progress, quiet=quiet, verbose=verbose,
-        )  # fmt: skip
+        restore(snapshot, target, **options)
+
+
+def _with_options_of(other: Callable[..., None], command: Callable[..., None]) -> Callable[..., None]:
+    """Gives `command` the parameters of `other` that it takes as `**options`: all of them, whatever they become."""
+    merged: dict[str, inspect.Parameter] = {}
+    for function in (command, other):
+        hints = get_type_hints(function, include_extras=True)
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                merged.setdefault(name, parameter.replace(annotation=hints[name]))
+    command.__annotations__ = {name: parameter.annotation for name, parameter in merged.items()}
+    command.__signature__ = inspect.Signature(list(merged.values()))  # type: ignore[attr-defined]
+    return command
+
+
+restore_app.command(epilog=_GLOBS)(_with_options_of(restore, dumont_restore))
 
 
 @app.command()
-def info(snapshot: Snap, as_json: Json = False, expect: Expect = None, debug: Debug = False) -> None:
+def info(snapshot: Snap, expect: Expect = None, as_json: Json = False, debug: Debug = False) -> None:
     """Print what a snapshot holds: totals, codecs, its id.
 
     \b
@@ -297,7 +307,7 @@ def info(snapshot: Snap, as_json: Json = False, expect: Expect = None, debug: De
         report.show(report.info(opened), as_json=as_json)
 
 
-@app.command("ls")
+@app.command("ls", epilog=_GLOBS)
 def list_entries(
     snapshot: Snap,
     glob: Annotated[
@@ -305,6 +315,7 @@ def list_entries(
         typer.Argument(metavar="GLOB", help="List only what matches."),
     ] = None,
     long: Annotated[bool, typer.Option("-l", "--long", help="Size, codec, ratio, time and digest.")] = False,
+    expect: Expect = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -315,7 +326,7 @@ def list_entries(
     """
     from dumont_gpu import report
 
-    with report.opened(snapshot) as opened:
+    with report.opened(snapshot, expect) as opened:
         for line in report.listing(opened, glob, long=long, as_json=as_json):
             print(line)
 
@@ -475,12 +486,4 @@ def _renderer(progress: str, *, as_json: bool, quiet: bool) -> Any:
 
 
 def _patterns(patterns: list[str] | None, files: list[str] | None) -> tuple[str, ...]:
-    lines = [line.strip() for file in files or () for line in _pattern_file(file)]
-    return (*(patterns or ()), *(line for line in lines if line and not line.startswith("#")))
-
-
-def _pattern_file(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not a list of patterns in UTF-8") from None
+    return (*(patterns or ()), *(pattern for file in files or () for pattern in pattern_file(file)))

@@ -1,52 +1,317 @@
-"""Which paths of a tree a list of glob patterns names.
+"""Which paths of a tree a list of patterns names: gitignore's language, for every option that takes patterns.
 
-`*` and `?` stay within a component, `**` crosses them. A pattern without a slash names a component anywhere in the
-tree, one with a slash a path from the root; whoever names a directory names everything in it.
+pattern        names
+`*.tmp`        every entry so called, at any depth: a pattern without a slash looks at names
+`/runs`        `runs` at the root of the snapshot; so does every pattern with a slash before its end: `a/b`, `./a`
+`cache/`       directories only
+`* ? [a-z]`    any characters, one character, one of these ([!a-z]: none of these); never a slash
+`a/**/b`       `**` stands for directories, any number of them
+`!keep.tmp`    takes back what patterns before it named: the last that matches decides; nothing is taken back from a
+               directory that is excluded
+`\\*` `\\!x`      the character after a backslash as it is
+`/abs/ws/x`    what has that place on disk, if /abs/ws is packed, or restored into
+
+Whoever names a directory names everything in it. A path as `ls` prints it names itself, whatever characters it holds
+(with a slash before it, if it begins with `!`). In a file of patterns, a line is a pattern; blank lines, lines that
+begin with `#` and blanks at the end of a line do not count.
 """
 
 from __future__ import annotations
 
+import codecs
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Final, NamedTuple, TypeAlias
 
 from dumont_gpu.errors import UsageError
 
+# The same table for `-h`.
+HELP: Final = (
+    ("GLOB", "a pattern as in .gitignore, in quotes for the shell:"),
+    ("*.tmp", "every entry so called, at any depth"),
+    ("/runs, runs/a", "from the root, as is all that has a slash before its end"),
+    ("cache/", "a directory; whoever names one names everything in it"),
+    ("* ? [a-z] [!a-z]", "never match a slash; a/**/b: any directories between"),
+    ("!keep.tmp", "takes back what those before it named; the last one decides"),
+    ("\\*", "a star: a backslash takes the next character as it is"),
+    ("/abs/ws/x", "what lies there, if /abs/ws is packed or restored into"),
+)
 
-def matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Returns a function that says whether a relative path, or a directory it lies in, matches any pattern.
+_BEFORE_BLANKS: Final = re.compile(rb"((?:[^\\]|\\.)*?) *")  # a blank after a backslash counts
+_POSIX_CLASSES: Final = {
+    "alnum": "a-zA-Z0-9", "alpha": "a-zA-Z", "blank": " \\t", "cntrl": "\\x00-\\x1f\\x7f", "digit": "0-9",
+    "graph": "\\x21-\\x7e", "lower": "a-z", "print": "\\x20-\\x7e", "punct": "!-/:-@\\[-`{-~", "space": "\\s",
+    "upper": "A-Z", "xdigit": "0-9A-Fa-f",
+}  # fmt: skip
+
+
+class Patterns:
+    """A list of patterns, and which of them have matched something.
+
+    Args:
+        patterns: in the order that counts: the last that matches decides.
+        places: directories on disk, as a pattern may begin with them, and the paths in the snapshot that they became.
 
     Raises:
-        UsageError: a malformed pattern.
+        UsageError: an empty pattern, or one with a NUL byte.
     """
-    if not patterns:
-        return lambda path: False
+
+    def __init__(self, patterns: Sequence[str], places: Mapping[str, str] | None = None) -> None:
+        self._patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        self._places = places or {}
+        self._compiled = [_compiled(pattern, self._places) for pattern in self._patterns]
+        runs = groupby(enumerate(self._compiled), lambda item: item[1].negative)
+        self._runs = [_run(not negative, list(run)) for negative, run in runs][::-1]  # the last decides
+        self._silent = set(range(len(self._patterns)))  # those that have decided nothing yet
+        self._decided: list[str] = []  # what others decided meanwhile: it may be what those match, too
+
+    def __bool__(self) -> bool:
+        return bool(self._patterns)
+
+    def excludes(self, path: str, is_directory: bool = False) -> bool:
+        """Whether the patterns name this entry, whose directory they do not name."""
+        if not self._runs:
+            return False
+        full = f"{path}/" if is_directory else path
+        return self.decide(full, full[full.rfind("/", 0, -1) + 1 :]) is True
+
+    def decide(self, path: str, name: str) -> bool | None:
+        """Returns whether the patterns name an entry or take it back; None: they leave it as its directory is.
+
+        Args:
+            path: with a slash at its end if it is a directory.
+            name: the last component of `path`, slash included.
+        """
+        for names, of_names, of_paths in self._runs:
+            found = of_names.fullmatch(name) if of_names else None
+            if found is None:
+                found = of_paths.fullmatch(path) if of_paths else None
+            if found is not None:
+                if self._silent:
+                    self._note(found, path)
+                return names
+        return None
+
+    def _note(self, found: re.Match[str], path: str) -> None:
+        self._silent.discard(int((found.lastgroup or "")[1:]))
+        self._decided.append(path)
+
+    def unmatched(self) -> tuple[str, ...]:
+        """Returns the patterns that match none of the entries seen so far.
+
+        Raises:
+            UsageError: one of them is malformed, and is no entry's name either.
+        """
+        rest, some_matched = self, True
+        while rest._silent and some_matched:  # one may stand before another that always decides in its place
+            rest = Patterns([rest._patterns[number] for number in sorted(rest._silent)], self._places)
+            for path in self._decided:
+                rest.decide(path, path[path.rfind("/", 0, -1) + 1 :])
+            some_matched = len(rest._silent) < len(rest._patterns)
+        for number in sorted(rest._silent):
+            if rest._compiled[number].malformed:
+                raise UsageError(f"malformed pattern {rest._patterns[number]!r}: {rest._compiled[number].malformed}")
+        return tuple(rest._patterns[number] for number in sorted(rest._silent))
+
+
+def chosen(paths: Iterable[str], include: Patterns, exclude: Patterns) -> Iterator[bool]:
+    """Says of each path whether `include` names it (or is empty) and `exclude` does not.
+
+    Args:
+        paths: with a slash at its end if it is a directory's, which stands before what is in it.
+    """
+    include_decides, exclude_decides = include.decide if include else None, exclude.decide if exclude else None
+    within = {"": not include}  # directory -> whether it is chosen, and so what it holds
+    left_out: set[str] = set()
+    for path in paths:
+        start = path.rfind("/", 0, -1) + 1
+        folder, name = path[:start], path[start:]
+        wanted = include_decides(path, name) if include_decides is not None else True
+        if wanted is None:
+            wanted = within[folder]
+        if name[-1] == "/":
+            within[path] = wanted
+        if exclude_decides is not None and (folder in left_out or exclude_decides(path, name)):
+            left_out.add(path)
+            wanted = False
+        yield wanted
+
+
+def pattern_lines(content: bytes) -> list[str]:
+    """Returns the patterns in a file of them, one a line, as git reads it.
+
+    Raises:
+        UsageError: it holds a NUL byte, as UTF-16 does.
+    """
+    if b"\0" in content:
+        raise UsageError("is no list of patterns: it holds a NUL byte (was it saved as UTF-16? UTF-8 is needed)")
+    lines = (line.removesuffix(b"\r") for line in content.removeprefix(codecs.BOM_UTF8).split(b"\n"))
+    return [os.fsdecode(_without_blanks(line)) for line in lines if line.strip(b" ") and not line.startswith(b"#")]
+
+
+def _without_blanks(line: bytes) -> bytes:
+    found = _BEFORE_BLANKS.fullmatch(line) if line.endswith(b" ") else None
+    return line if found is None else found[1]
+
+
+def places_of(paths: Mapping[str, str], holds: Callable[[str, str], bool]) -> dict[str, str]:
+    """Returns every spelling of places on disk that a pattern may begin with, for `Patterns`.
+
+    Args:
+        paths: as the user wrote them, each with what it is called in the snapshot ("": its root).
+        holds: whether the tree of a path has an entry of a name at its root: a pattern that begins so means that.
+    """
+    places = {}
+    for path, name in paths.items():
+        logical = os.path.join(os.environ.get("PWD", ""), path)  # abspath() resolves links on the way to here
+        for spelling in map(os.path.normpath, (path, os.path.abspath(path), os.path.realpath(path), logical)):
+            first = spelling.lstrip("/").split("/")[0]
+            if first not in ("", ".") and not holds(path, first):
+                places[spelling] = name
+    return places
+
+
+# --- from patterns to regular expressions -----------------------------------------------------------------------------
+
+
+class _Compiled(NamedTuple):
+    negative: bool
+    looks_at_names: bool  # not at paths
+    expression: str  # of a whole name or path, with a slash at its end if it is a directory's
+    malformed: str  # why it is no pattern, so that only an entry of that very name can be meant
+
+
+_Run: TypeAlias = tuple[bool, re.Pattern[str] | None, re.Pattern[str] | None]
+
+
+def _run(names: bool, patterns: Sequence[tuple[int, _Compiled]]) -> _Run:
+    """Joins patterns that stand together and all name, or all take back: those of names, and those of paths."""
+    of_names = [item for item in patterns if item[1].looks_at_names]
+    of_paths = [item for item in patterns if not item[1].looks_at_names]
+    return names, _joined(of_names), _joined(of_paths)
+
+
+def _joined(patterns: Sequence[tuple[int, _Compiled]]) -> re.Pattern[str] | None:
+    """One expression for several patterns; its groups say which of them matched."""
+    groups = [f"(?P<_{number}>{compiled.expression})" for number, compiled in patterns]
+    return re.compile("|".join(groups), re.DOTALL) if groups else None
+
+
+def _compiled(pattern: str, places: Mapping[str, str]) -> _Compiled:
+    negative = pattern.startswith("!")
+    body = pattern[negative:]
+    if not body or "\0" in body:
+        raise UsageError(f"{pattern!r} is no pattern: {'it is empty' if not body else 'it holds a NUL byte'}")
+    body = _normal(_in_snapshot(body, places))
+    expressions, malformed = [], ""
     try:
-        expression = re.compile("|".join(f"(?:{_translate(pattern)})" for pattern in patterns), re.DOTALL)
-    except re.error as error:
-        raise UsageError(f"malformed pattern among {', '.join(patterns)}: {error}") from None
-    return lambda path: expression.match(path) is not None
+        expressions.append(_expression(body))
+    except ValueError as error:
+        malformed = str(error)
+    if "[" in body or "\\" in body:  # the name of an entry, as a shell completes it?
+        expressions.append(_expression(body, as_it_is=True))
+    return _Compiled(negative, "/" not in body[:-1], "|".join(expressions), malformed)
 
 
-def _translate(pattern: str) -> str:
-    anchored = pattern.strip("/")
-    prefix = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
-    return f"{prefix}{_translate_stars(anchored)}(?:/.*)?\\Z"
+def _in_snapshot(body: str, places: Mapping[str, str]) -> str:
+    """Returns a pattern that begins with a place on disk as one that begins at the root of the snapshot."""
+    for place in sorted(places, key=len, reverse=True):
+        rest = body.removeprefix("./").removeprefix(place)
+        if rest.startswith("/") and len(rest) > 1 and body.startswith((place, f"./{place}")):
+            return f"/{places[place]}{rest}"
+        if place.startswith("/") and body.rstrip("/") == place:
+            return f"/{places[place]}"
+    return body
 
 
-def _translate_stars(pattern: str) -> str:
-    parts, at = [], 0
-    while at < len(pattern):
-        if pattern.startswith("**/", at):
-            parts.append("(?:.*/)?")
-            at += 3
-        elif pattern.startswith("**", at):
-            parts.append(".*")
-            at += 2
-        elif pattern[at] == "[" and (end := pattern.find("]", at + 2)) > 0:
-            body = pattern[at + 1 : end].replace("\\", "\\\\")
-            parts.append(f"[^{body[1:]}]" if body[0] in "!^" else f"[{body}]")
-            at = end + 1
+def _normal(body: str) -> str:
+    """Returns a pattern without what only a shell or a path has: `./`, `//`, `/./`."""
+    parts = [part for part in body.split("/") if part not in ("", ".")]
+    if not parts:
+        return "*"  # the root itself, and so everything
+    anchor = "/" if body.startswith(("/", "./")) else ""
+    return anchor + "/".join(parts) + "/" * body.endswith(("/", "/."))
+
+
+def _expression(body: str, *, as_it_is: bool = False) -> str:
+    """Translates one pattern; `as_it_is`: of its characters only the slash is special.
+
+    pathspec does, but for characters and brackets, which it would hand to `re` unescaped: they wait elsewhere.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # 10 ms, for those who have patterns
+
+    waiting: list[str] = []
+    text = ""
+    for token in _tokens(body, as_it_is):
+        if token in ("/", "*", "?"):
+            text += token
         else:
-            parts.append({"*": "[^/]*", "?": "[^/]"}.get(pattern[at], re.escape(pattern[at])))
+            text += f"\0{len(waiting)}\0"
+            waiting.append(token)
+    if "/" not in body[:-1]:
+        text = f"/{text}"  # it is compared with names
+    text = re.sub(r"(^|/)\*\*(/?)\Z", r"\1**/*\2", text)  # `a/**` names what is in `a`
+    regex = GitIgnoreSpecPattern.pattern_to_regex(text)[0] or ""
+    if not regex.startswith("^"):
+        regex = f".*{regex}"  # pathspec's short form of `**` and `**/`
+    regex = regex.replace("(?P<ps_d>", "(?:")
+    return re.sub("\0(\\d+)\0", lambda found: waiting[int(found[1])], regex)
+
+
+def _tokens(body: str, as_it_is: bool) -> Iterator[str]:
+    """Yields `/`, `*`, `?`, and regular expressions of what stands between them."""
+    at = 0
+    while at < len(body):
+        char = body[at]
+        at += 1
+        if char == "[" and not as_it_is:
+            expression, at = _bracket(body, at)
+            yield expression
+            continue
+        if char == "\\" and not as_it_is:
+            if at == len(body):
+                raise ValueError("nothing follows the backslash at its end")
+            char = body[at]
             at += 1
-    return "".join(parts)
+        elif char in "*?" and not as_it_is:
+            yield char
+            continue
+        yield "/" if char == "/" else re.escape(char) if char not in "*?" else f"[{char}]"
+
+
+def _bracket(body: str, at: int) -> tuple[str, int]:
+    """Translates the bracket expression whose `[` stands before `at`; returns where it ends, too."""
+    start = at - 1
+    negative = body.startswith(("!", "^"), at)
+    at += negative
+    first, items = at, ""
+    while at < len(body) and (body[at] != "]" or at == first):
+        named = re.compile(r"\[:([a-z]+):\]").match(body, at)
+        if named:
+            if named[1] not in _POSIX_CLASSES:
+                raise ValueError(f"no such class of characters: {named[0]}")
+            items += _POSIX_CLASSES[named[1]]
+            at = named.end()
+            continue
+        low, at = _character(body, at)
+        if body.startswith("-", at) and not body.startswith("-]", at) and at + 1 < len(body):
+            high, at = _character(body, at + 1)
+            if high < low:
+                raise ValueError(f"the range {low}-{high} is backwards")
+            items += f"{re.escape(low)}-{re.escape(high)}"
+        else:
+            items += re.escape(low)
+    if at >= len(body):
+        raise ValueError(f"{body[start:]} has no closing bracket (\\[ is a bracket as it is)")
+    return (f"[^/{items}]" if negative else f"(?!/)[{items}]"), at + 1
+
+
+def _character(body: str, at: int) -> tuple[str, int]:
+    if body[at] == "\\" and at + 1 < len(body):
+        at += 1
+    return body[at], at + 1

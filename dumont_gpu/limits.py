@@ -82,7 +82,7 @@ def _group_memory(root: Path) -> Iterator[Limit]:
 def _own_memory() -> Iterator[Limit]:
     """Limits of the address space and of the data in it (`ulimit -v` and `-d`)."""
     try:
-        pages = [int(field) for field in Path("/proc/self/statm").read_text().split()]
+        pages = [int(field) for field in Path("/proc/self/statm").read_text(encoding="ascii").split()]
     except (OSError, ValueError):
         pages = [0] * 7
     for name, used in (("RLIMIT_AS", pages[0]), ("RLIMIT_DATA", pages[5])):

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from dumont_gpu import __version__, native
@@ -33,7 +34,7 @@ from dumont_gpu.format import (
     align_up,
     index_to_bytes,
 )
-from dumont_gpu.globs import matcher
+from dumont_gpu.globs import Patterns, places_of
 from dumont_gpu.jobs import chunk_pairs, default_jobs
 from dumont_gpu.manifest import EntryType, Extent, FileEntry, Manifest, manifest_limit
 from dumont_gpu.methods import DEFAULT_METHOD, check_method
@@ -59,7 +60,7 @@ GAIN: Final = 0.99  # a chunk that does not shrink below this is stored: decodin
 class PackOptions:
     method: str = DEFAULT_METHOD
     chunk_size: int = DEFAULT_CHUNK_SIZE  # bytes
-    exclude: Sequence[str] = ()  # glob patterns
+    exclude: Sequence[str] = ()  # patterns as in globs.py
     digest: str = DEFAULT_DIGEST  # of chunks and files: "sha256" or "blake3"
     owner: bool = False  # record user and group ids
     device: str = "auto"
@@ -87,6 +88,7 @@ class PackResult:
     problems: tuple[Problem, ...] = ()  # what could not be packed, or changed meanwhile
     excluded: int = 0
     special: int = 0  # sockets, fifos and devices, which are not packed
+    unmatched: tuple[str, ...] = ()  # patterns that match nothing
 
     @property
     def ratio(self) -> float:
@@ -105,6 +107,7 @@ class PackPlan:
     problems: tuple[Problem, ...]
     excluded: int
     special: int
+    unmatched: tuple[str, ...]
 
 
 @told()
@@ -121,11 +124,13 @@ def pack(
     """
     options = _checked(options or PackOptions(), sources)
     started = time.monotonic()
+    exclude = _patterns(options, sources)
     backend = select_backend(options.device, _jobs(options), options.gpu_memory)
     sink = open_sink(output)
     try:
-        found = scan(sources, matcher(options.exclude), leave_out=sink.identities(), with_owner=options.owner)
+        found = scan(sources, exclude.excludes, leave_out=sink.identities(), with_owner=options.owner)
         try:
+            unmatched = exclude.unmatched()
             plan = Plan(found.files, options.method, options.chunk_size, _jobs(options))
             writer = _SnapshotWriter(plan, sink, backend, digest_function(options.digest))
             sink.expect(writer.largest_size)
@@ -158,6 +163,7 @@ def pack(
         problems=tuple(found.problems),
         excluded=found.excluded,
         special=found.special,
+        unmatched=unmatched,
     )
 
 
@@ -166,8 +172,10 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> Pac
     """Scans and plans without writing anything. Raises as `pack` does."""
     options = _checked(options or PackOptions(), sources)
     select_backend(options.device).close()
-    found = scan(sources, matcher(options.exclude))
+    exclude = _patterns(options, sources)
+    found = scan(sources, exclude.excludes)
     try:
+        unmatched = exclude.unmatched()
         plan = Plan(found.files, options.method, options.chunk_size, _jobs(options))
         chunks = list(plan.chunks())
     finally:
@@ -184,14 +192,23 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> Pac
         problems=(*found.problems, *plan.problems.values()),
         excluded=found.excluded,
         special=found.special,
+        unmatched=unmatched,
     )
+
+
+def _patterns(options: PackOptions, sources: Sequence[str]) -> Patterns:
+    if not options.exclude:
+        return Patterns(())
+    alone = len(sources) == 1 and Path(sources[0]).is_dir()
+    names = {source: "" if alone else Path(os.path.abspath(source)).name for source in sources}
+    return Patterns(options.exclude, places_of(names, lambda source, name: os.path.lexists(os.path.join(source, name))))
 
 
 def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:
     check_method(options.method)
     digest_function(options.digest)
-    if not sources:
-        raise UsageError("nothing to pack: name at least one source")
+    if not sources or not all(sources):
+        raise UsageError(f"nothing to pack: {'a source without a name' if sources else 'name at least one source'}")
     if not MIN_CHUNK_SIZE <= options.chunk_size <= MAX_CHUNK_SIZE or options.chunk_size % CHUNK_ALIGNMENT:
         raise UsageError("the chunk size must be a multiple of 4KiB between 4KiB and 1GiB")
     return options

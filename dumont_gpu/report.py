@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from dumont_gpu import names
 from dumont_gpu.codecs import CODECS
-from dumont_gpu.globs import matcher
 from dumont_gpu.manifest import EntryType, FileEntry
 from dumont_gpu.paths import printable
+from dumont_gpu.selection import select
 from dumont_gpu.sizes import format_size, one_line
 from dumont_gpu.snapshot import Snapshot, read_snapshot
 from dumont_gpu.storage import NetworkOptions, open_source
@@ -27,6 +28,10 @@ if TYPE_CHECKING:  # one command needs one of them, and each costs milliseconds
 
 _CODEC_NAMES = {codec.id: codec.name for codec in CODECS}
 _TYPE_LETTERS = {EntryType.FILE: "-", EntryType.DIR: "d", EntryType.SYMLINK: "l", EntryType.HARDLINK: "h"}
+_MAX_NAMED: Final = 20  # patterns that a warning names without -v
+_CHANGED_LEGEND: Final = "! changed while it was packed: its bytes may be of two moments"
+# What names files, or patterns of them: JSON holds these exactly, what is not UTF-8 in Base64 under its key and `_b64`.
+_NAMING: Final = frozenset(("path", "snapshot_path", "target_path", "changed_files", "include", "exclude", "unmatched"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +40,18 @@ class Report:
 
     data: Mapping[str, Any]
     lines: Sequence[str]
+    warning: str = ""  # for people, on stderr
 
 
 def show(report: Report, *, as_json: bool, quiet: bool = False) -> None:
     """Prints a report on stdout."""
     if as_json:
-        print(json.dumps({"type": "summary", **report.data}))
+        print(json.dumps({"type": "summary", **_exact(report.data)}))
     elif not quiet:
         for line in report.lines:
             print(one_line(line))
+        if report.warning:
+            print(f"dumont-gpu: {one_line(report.warning)}", file=sys.stderr)
 
 
 def problems(found: Sequence[Problem], limit: int | None) -> None:
@@ -52,6 +60,31 @@ def problems(found: Sequence[Problem], limit: int | None) -> None:
         print(f"dumont-gpu: {printable(problem.path)}: {problem.reason}", file=sys.stderr)
     if limit is not None and len(found) > limit:
         print(f"dumont-gpu: and {len(found) - limit} more (-v shows all)", file=sys.stderr)
+
+
+def _unmatched(patterns: Sequence[str], *, verbose: bool = True) -> str:
+    """One line that names the patterns that matched nothing."""
+    named = patterns if verbose else patterns[:_MAX_NAMED]
+    more = f" and {len(patterns) - len(named)} more (-v shows all)" if len(named) < len(patterns) else ""
+    return f"matched nothing: {', '.join(map(printable, named))}{more}" if patterns else ""
+
+
+def _exact(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a record whose names are exact in JSON; see `_NAMING`."""
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in _NAMING and isinstance(value, str):
+            result |= names.to_json(key, value)
+        elif key in _NAMING:
+            result[key] = []
+            for name in value:
+                for field, text in names.to_json(key, name).items():
+                    result.setdefault(field, []).append(text)
+        elif isinstance(value, list):
+            result[key] = [_exact(item) if isinstance(item, dict) else item for item in value]
+        else:
+            result[key] = value
+    return result
 
 
 @contextlib.contextmanager
@@ -68,7 +101,7 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
     data = _fields(result) | {
         "ratio": result.ratio,
         "exclude": list(options.exclude),
-        "problems": [{"path": printable(problem.path), "reason": problem.reason} for problem in result.problems],
+        "problems": _problem_data(result.problems),
     }
     lines = [
         f"packed {result.num_files:,} entries, {format_size(result.original_size)} into "
@@ -84,27 +117,24 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
     if verbose:
         lines.append(_stage_line(result.stage_seconds))
     lines.append(f"  {result.snapshot_id}")
-    return Report(data, lines)
+    return Report(data, lines, _unmatched(result.unmatched, verbose=verbose))
 
 
 def pack_plan(plan: PackPlan) -> Report:
-    data = _fields(plan) | {
-        "problems": [{"path": printable(problem.path), "reason": problem.reason} for problem in plan.problems]
-    }
+    data = _fields(plan) | {"problems": _problem_data(plan.problems)}
     lines = [f"would pack {plan.num_files:,} entries, {format_size(plan.original_size)} in {plan.num_chunks} chunks"]
     lines += [f"  {name:8} {format_size(size)}" for name, size in sorted(plan.codec_bytes.items())]
     if plan.shared_bytes:
         lines.append(f"  {format_size(plan.shared_bytes)} of equal files stored once")
     lines += _left_out(plan.excluded, (), plan.special)
     lines += [f"  {printable(problem.path)}: {problem.reason}" for problem in plan.problems]
-    return Report(data, lines)
+    return Report(data, lines, _unmatched(plan.unmatched))
 
 
 def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -> Report:
     data = _fields(result) | {
         "include": list(options.include),
         "exclude": list(options.exclude),
-        "changed_files": [printable(path) for path in result.changed_files],
     }
     checked = "content verified" if result.verified else "stored bytes verified"
     lines = [
@@ -125,7 +155,7 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
     if verbose:
         lines.append(_stage_line(result.stage_seconds))
         lines.append(f"  {result.snapshot_id}")
-    return Report(data, lines)
+    return Report(data, lines, _unmatched(result.unmatched, verbose=verbose))
 
 
 def restore_plan(plan: RestorePlan) -> Report:
@@ -134,13 +164,14 @@ def restore_plan(plan: RestorePlan) -> Report:
         "original_size": plan.original_size,
         "compressed_size": plan.compressed_size,
         "num_chunks": plan.num_chunks,
+        "unmatched": plan.unmatched,
     }
     lines = [
         *(printable(entry.path) for entry in plan.entries),
         f"would restore {len(plan.entries):,} entries, {format_size(plan.original_size)} from "
         f"{format_size(plan.compressed_size)} in {plan.num_chunks} chunks",
     ]
-    return Report(data, lines)
+    return Report(data, lines, _unmatched(plan.unmatched))
 
 
 def verified(result: VerifyResult) -> Report:
@@ -165,6 +196,7 @@ def info(snapshot: Snapshot) -> Report:
     counts: dict[str, int] = defaultdict(int)
     for entry in manifest.entries:
         counts[entry.type.value] += 1
+    changed = sum(entry.changed for entry in manifest.entries)
     size = snapshot.source.size
     created = _stamp(manifest.created_ns)
     ratio = header.total_size_original / size if size else 1.0
@@ -178,6 +210,7 @@ def info(snapshot: Snapshot) -> Report:
         "chunk_size": header.chunk_size,
         "digest": header.digest,
         "entries": dict(counts),
+        "changed": changed,
         "codec_bytes": codecs,
         "method": manifest.method,
         "tool": manifest.tool,
@@ -189,6 +222,7 @@ def info(snapshot: Snapshot) -> Report:
         f"  {entries or 'no entries'}",
         f"  {header.num_chunks} chunks of up to {format_size(header.chunk_size)}, covered by {header.digest}",
         *_codec_lines(codecs),
+        *([f"  {changed:,} changed while packed: ls -l marks them with !"] if changed else ()),
         f"  packed {created} by {printable(manifest.tool)}, method {printable(manifest.method)}",
         f"  {snapshot.id}",
     ]
@@ -196,27 +230,36 @@ def info(snapshot: Snapshot) -> Report:
 
 
 def listing(snapshot: Snapshot, glob: str | None, *, long: bool, as_json: bool) -> Iterator[str]:
-    """Yields one line per entry."""
-    matches = matcher([glob] if glob else ["**"])
-    for entry in snapshot.manifest.entries:
-        if not matches(entry.path):
-            continue
+    """Yields one line per entry, and a legend if it is needed.
+
+    Raises:
+        UsageError: nothing matches `glob`.
+    """
+    entries = select(snapshot.manifest.entries, () if glob is None else (glob,)).entries
+    for entry in entries:
         if as_json:
             yield json.dumps({"type": "entry", **_entry_data(snapshot, entry)})
         elif long:
             yield _long_line(snapshot, entry)
         else:
             yield printable(entry.path)
+    if long and not as_json and any(entry.changed for entry in entries):
+        yield _CHANGED_LEGEND
 
 
 def _entry_data(snapshot: Snapshot, entry: FileEntry) -> dict[str, Any]:
-    data: dict[str, Any] = {"path": printable(entry.path), "entry_type": entry.type.value}
+    data: dict[str, Any] = {**names.to_json("path", entry.path), "entry_type": entry.type.value}
     if entry.type is not EntryType.HARDLINK:
         data |= {"mode": f"{entry.mode:04o}", "mtime_ns": entry.mtime_ns}
     if entry.target:
-        data["target"] = printable(entry.target)
+        data |= names.to_json("target", entry.target)
     if entry.type is EntryType.FILE:
-        data |= {"size": entry.size, "codecs": _codecs(snapshot, entry), "ratio": _ratio(snapshot, entry)}
+        data |= {
+            "size": entry.size,
+            "changed": entry.changed,
+            "codecs": _codecs(snapshot, entry),
+            "ratio": _ratio(snapshot, entry),
+        }
         data[snapshot.header.digest] = [extent.digest.hex() for extent in entry.extents]
     return data
 
@@ -229,15 +272,21 @@ def _long_line(snapshot: Snapshot, entry: FileEntry) -> str:
         entry.extents[0].digest.hex()[:12] if len(entry.extents) == 1 else f"{len(entry.extents)} extents" * is_file
     )
     arrow = f" -> {printable(entry.target)}" if entry.target else ""
+    mark = "!" if entry.changed else " "
     return (
-        f"{_TYPE_LETTERS[entry.type]}{entry.mode:04o} {entry.size if is_file else '':>14} "
-        f"{'+'.join(_codecs(snapshot, entry)):10} {ratio:>7} {stamp:16} {digest:12} {printable(entry.path)}{arrow}"
+        f"{_TYPE_LETTERS[entry.type]}{entry.mode:04o}{mark} {entry.size if is_file else '':>14} "
+        f"{'+'.join(_codecs(snapshot, entry)):10} {ratio:>7} {stamp:22} {digest:12} {printable(entry.path)}{arrow}"
     )
 
 
+def _problem_data(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    return [{"path": problem.path, "reason": problem.reason} for problem in problems]
+
+
 def _stamp(time_ns: int) -> str:
+    """Local time and its distance from UTC."""
     try:
-        return datetime.fromtimestamp(time_ns // 10**9, timezone.utc).strftime("%Y-%m-%d %H:%M")
+        return time.strftime("%Y-%m-%d %H:%M %z", time.localtime(time_ns // 10**9))
     except (ValueError, OverflowError, OSError):
         return "out of range"
 

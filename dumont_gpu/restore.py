@@ -18,13 +18,13 @@ from dumont_gpu.digests import Digest
 from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import KiB, align_up
-from dumont_gpu.globs import matcher
 from dumont_gpu.jobs import chunk_pairs, default_jobs, default_memory
-from dumont_gpu.manifest import EntryType, Extent, FileEntry, with_new_leaders
+from dumont_gpu.manifest import EntryType, Extent, FileEntry
 from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Channel, Pipeline, Trace, with_buffers
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.resume import remaining
+from dumont_gpu.selection import Selection, select_tree
 from dumont_gpu.shortages import shortage, told
 from dumont_gpu.snapshot import (
     Snapshot,
@@ -37,7 +37,7 @@ from dumont_gpu.snapshot import (
     read_snapshot,
 )
 from dumont_gpu.storage import NetworkOptions, Source, open_source
-from dumont_gpu.tree.existing import Overwrite
+from dumont_gpu.tree.existing import OVERWRITE_CHOICES, Overwrite
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.journal import NAMES, Journal
 from dumont_gpu.tree.place import PlaceOptions, TreeWriter
@@ -50,7 +50,7 @@ _COST_OF_FILE: Final = 64 * KiB  # creating one takes as long as handling so man
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    include: Sequence[str] = ()  # glob patterns; empty: everything
+    include: Sequence[str] = ()  # patterns as in globs.py; empty: everything
     exclude: Sequence[str] = ()
     verify: bool = False  # also check the content of every file against its own digest
     expect: str | None = None  # the snapshot id it must have
@@ -82,6 +82,7 @@ class RestoreResult:
     fetched_size: int  # stored bytes of the other chunks, which this run read
     kept: int  # entries of the target left as they were
     verified: bool  # the content of every file was checked, beyond the stored bytes
+    unmatched: tuple[str, ...]  # patterns that match nothing
     changed_files: tuple[str, ...]  # files that changed while they were packed: theirs may be bytes of two moments
     device: str
     seconds: float
@@ -100,6 +101,7 @@ class RestorePlan:
     original_size: int
     compressed_size: int
     num_chunks: int
+    unmatched: tuple[str, ...]
 
 
 @told()
@@ -122,7 +124,7 @@ def restore(
         NoSpaceError: the target has too little room.
         DumontError: anything else that keeps the tree from being complete.
     """
-    options = options or RestoreOptions()
+    options = _checked(options or RestoreOptions())
     started = time.monotonic()
     backend = select_backend(options.device, _jobs(options), options.gpu_memory)
     opened = open_source(source, options.network) if isinstance(source, str) else source
@@ -134,7 +136,7 @@ def restore(
             if _needs_every_chunk(target, options):
                 job.fetch_ahead()
             snapshot = open_snapshot(index, manifest)
-            selected = _select(snapshot, options)
+            selected, unmatched = _select(snapshot, options, target)
             journal, names = _journal(snapshot, options), _journal_names(snapshot)
             writer = TreeWriter(target, _place_options(options), journal, snapshot.manifest.root, names)
             try:
@@ -176,6 +178,7 @@ def restore(
         resumed_chunks=len(needed) - len(job.chunks),
         fetched_size=job.stored_size,
         kept=writer.kept,
+        unmatched=unmatched,
         verified=options.verify,
         changed_files=tuple(file.path for file in files if file.changed),
         device=backend.name,
@@ -184,14 +187,14 @@ def restore(
     )
 
 
-def plan_restore(source: str | Source, options: RestoreOptions | None = None) -> RestorePlan:
+def plan_restore(source: str | Source, options: RestoreOptions | None = None, target: str | None = None) -> RestorePlan:
     """Reads the table of contents and says what a restore would do. Raises as `restore` does."""
-    options = options or RestoreOptions()
+    options = _checked(options or RestoreOptions())
     select_backend(options.device).close()
     opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
         snapshot = read_snapshot(opened, options.expect)
-        selected = _select(snapshot, options)
+        selected, unmatched = _select(snapshot, options, target)
     finally:
         if isinstance(source, str):
             opened.close()
@@ -201,7 +204,14 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None) ->
         original_size=sum(entry.size for entry in selected),
         compressed_size=sum(snapshot.chunks[chunk].size_compressed for chunk in chunks),
         num_chunks=len(chunks),
+        unmatched=unmatched,
     )
+
+
+def _checked(options: RestoreOptions) -> RestoreOptions:
+    if options.overwrite not in (*OVERWRITE_CHOICES, "refuse"):
+        raise UsageError(f"--overwrite {options.overwrite}: choose one of {', '.join(OVERWRITE_CHOICES)}")
+    return options
 
 
 def _jobs(options: RestoreOptions) -> int:
@@ -214,7 +224,7 @@ def _place_options(options: RestoreOptions) -> PlaceOptions:
 
 def _journal(snapshot: Snapshot, options: RestoreOptions) -> Journal:
     """Identifies the restore: the same command goes on with what an interrupted one left, any other does not."""
-    selection = [sorted(options.include), sorted(options.exclude), options.owner, options.preserve_special]
+    selection = [list(options.include), list(options.exclude), options.owner, options.preserve_special]
     return Journal(snapshot.id, hashlib.sha256(json.dumps(selection).encode()).hexdigest())
 
 
@@ -254,30 +264,15 @@ def _needs_every_chunk(target: str, options: RestoreOptions) -> bool:
         return error.errno == errno.ENOENT
 
 
-def _select(snapshot: Snapshot, options: RestoreOptions) -> list[FileEntry]:
+def _select(snapshot: Snapshot, options: RestoreOptions, target: str | None) -> Selection:
     """The entries that include and exclude patterns leave, with the directories they lie in."""
-    entries = snapshot.manifest.entries
-    if options.include or options.exclude:
-        included, excluded = matcher(options.include or ["**"]), matcher(options.exclude)
-        wanted = {entry.path for entry in entries if included(entry.path) and not excluded(entry.path)}
-        if options.include and not wanted:
-            raise UsageError(f"nothing in the snapshot matches {', '.join(options.include)}")
-        folders: set[str] = set()
-        for path in wanted:
-            while (path := path.rpartition("/")[0]) and path not in folders:
-                folders.add(path)
-        files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
-        selected = with_new_leaders(
-            (entry for entry in entries if entry.path in wanted or entry.path in folders), files
-        )
-    else:
-        selected = list(entries)
-    size = sum(entry.size for entry in selected)
+    selection = select_tree(snapshot.manifest.entries, options.include, options.exclude, target)
+    size = sum(entry.size for entry in selection.entries)
     if size > options.max_size:
         raise DumontError(
             f"{snapshot.source.location}: the files are said to have {size} bytes; --max-size {size} allows it"
         )
-    return selected
+    return selection
 
 
 def _check_bounds(job: _RestoreJob, writer: TreeWriter, target: str) -> None:

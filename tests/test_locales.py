@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -147,6 +148,14 @@ def test_the_api_does_not_depend_on_the_locale(tree: Path, tmp_path: Path, local
     assert (result.returncode, result.stderr) == (0, b"")
     assert listing(tmp_path / "target") == listing(tree)
     assert sorted(paths(tmp_path / "s.dumont")) == sorted(path[1:] for path in listing(tree))
+
+
+def test_json_does_not_depend_on_the_locale(tree: Path, tmp_path: Path, locale: dict[str, str]) -> None:
+    snapshot = tmp_path / "s.dumont"
+    assert cli("pack", tree, "-o", snapshot, environment=UTF8).returncode == 0
+    listed = [cli("ls", snapshot, "--json", environment=environment).stdout for environment in (UTF8, locale)]
+    assert listed[0] == listed[1]
+    assert [json.loads(line) for line in listed[0].splitlines()]
 
 
 def test_the_package_reads_and_writes_text_as_utf8() -> None:

@@ -16,7 +16,6 @@ from conftest import pack_tree
 
 from dumont_gpu.codecs import Codec, Lz4, Raw, ZipNN
 from dumont_gpu.format import KiB, MiB
-from dumont_gpu.globs import matcher
 from dumont_gpu.methods import codec_for_small_file
 from dumont_gpu.native import Dtype
 from dumont_gpu.regions import Region, find_regions
@@ -181,26 +180,3 @@ def test_packing_is_smaller_with_the_right_codec(source: Path, snapshot: Path) -
     assert none.compressed_size > none.original_size
     assert set(hybrid.codec_bytes) == {"zipnn", "lz4"}
     assert set(none.codec_bytes) == {"none"}
-
-
-@pytest.mark.parametrize(
-    ("pattern", "matching", "other"),
-    [
-        ("*.py", ["a.py", "d/e/a.py"], ["a.pyc", "py"]),
-        ("cache", ["cache", "d/cache", "cache/x", "d/cache/x"], ["mycache", "cached"]),
-        ("/cache", ["cache", "cache/x"], ["d/cache"]),
-        ("cache/", ["cache", "d/cache/x"], ["caches"]),
-        ("d/*.py", ["d/a.py"], ["d/e/a.py", "x/d/a.py", "a.py"]),
-        ("d/**/*.py", ["d/a.py", "d/e/f/a.py"], ["e/a.py"]),
-        ("**/logs", ["logs", "a/logs", "a/b/logs/x"], ["logs2"]),
-        ("**", ["a", "a/b", ".hidden"], []),
-        ("[ab]?", ["a1", "d/b2"], ["c1", "a"]),
-        ("[!ab]1", ["c1"], ["a1"]),
-        ("a.b", ["a.b"], ["aXb"]),
-        ("new\nline", ["new\nline"], ["new"]),
-    ],
-)
-def test_globs(pattern: str, matching: list[str], other: list[str]) -> None:
-    matches = matcher([pattern])
-    assert [path for path in matching if not matches(path)] == []
-    assert [path for path in other if matches(path)] == []

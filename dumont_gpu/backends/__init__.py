@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from dumont_gpu.backends.auto import AutoBackend
 from dumont_gpu.backends.base import Backend
 from dumont_gpu.backends.cpu import CpuBackend
@@ -33,7 +35,7 @@ def select_backend(device: str, jobs: int = 1, gpu_memory: int | None = None) ->
         except DeviceError as error:
             return CpuBackend(f"no GPU: {error}")
     number = device.removeprefix("cuda:")
-    if not number.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", number):
         raise UsageError(f"unknown device {device!r}: auto, cpu, or the number of a CUDA device")
     return CudaBackend(open_device(int(number)), gpu_memory)
 

@@ -18,7 +18,7 @@ from dumont_gpu.codecs import Codec, Raw
 from dumont_gpu.direct_io import read_at
 from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.format import DEFAULT_CHUNK_SIZE, MiB, align_up
-from dumont_gpu.globs import matcher
+from dumont_gpu.globs import Patterns
 from dumont_gpu.methods import DEFAULT_METHOD
 from dumont_gpu.pack import GAIN
 from dumont_gpu.pipeline import BufferPool
@@ -157,7 +157,7 @@ def measure_rows(
 
 @contextmanager
 def scanned(corpus: Corpus) -> Iterator[dict[str, SourceFile]]:
-    found = scan([str(corpus.root)], matcher(()))
+    found = scan([str(corpus.root)], Patterns(()).excludes)
     try:
         yield {file.entry.path: file for file in found.files}
     finally:

@@ -122,7 +122,7 @@ class Scan:
 
 def scan(
     sources: Sequence[str],
-    excluded: Callable[[str], bool],
+    excluded: Callable[[str, bool], bool],
     *,
     leave_out: Collection[tuple[int, int]] = (),
     with_owner: bool = False,
@@ -132,7 +132,7 @@ def scan(
     Args:
         sources: one directory, whose content becomes the root of the snapshot, or several paths, each of which
             stands under its base name. A single file stands under its name.
-        excluded: says of a path in the snapshot whether it, and all below it, is left out.
+        excluded: says of a path in the snapshot, and whether it is a directory, if it and all below it is left out.
         leave_out: devices and inodes of the snapshot being written, and of the one it replaces: they may lie inside
             a source.
         with_owner: record user and group.
@@ -157,7 +157,11 @@ def scan(
 
 class _Scanner:
     def __init__(
-        self, result: Scan, excluded: Callable[[str], bool], leave_out: Collection[tuple[int, int]], with_owner: bool
+        self,
+        result: Scan,
+        excluded: Callable[[str, bool], bool],
+        leave_out: Collection[tuple[int, int]],
+        with_owner: bool,
     ) -> None:
         self._result, self._excluded, self._leave_out, self._with_owner = result, excluded, leave_out, with_owner
         self._names: set[str] = set()
@@ -171,6 +175,9 @@ class _Scanner:
         if not prefix and not is_tree:
             raise UsageError(f"{root}: not a directory")
         self._names.add(prefix)
+        if prefix and is_tree and self._excluded(prefix, True):
+            self._result.excluded += 1
+            return
         try:
             folder = root if is_tree else root.parent
             root_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -218,12 +225,12 @@ class _Scanner:
     def _add(self, tree: SourceTree, relative: str, name: str, status: os.stat_result, parent: int) -> bool:
         """Adds one entry; returns whether it is a directory to walk."""
         path = self._path(tree, relative)
-        if self._excluded(path):
+        kind = stat.S_IFMT(status.st_mode)
+        if self._excluded(path, kind == stat.S_IFDIR):
             self._result.excluded += 1
             return False
         if len(path) > MAX_PATH // 4 and len(os.fsencode(path)) > MAX_PATH:
             raise OSError(errno.ENAMETOOLONG, f"a path of more than {MAX_PATH} bytes")
-        kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFDIR:
             self._result.others.append(self._entry(path, EntryType.DIR, status))
             return True

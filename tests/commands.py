@@ -1,0 +1,17 @@
+"""Runs the installed programs as a shell does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hostile import Ran
+
+
+def command(*arguments: str | Path | bytes, program: str = "dumont-gpu", **environment: str) -> Ran:
+    """Runs a command line where the test is, with more in its environment."""
+    line = [Path(sys.executable).parent / program, *arguments]
+    done = subprocess.run(line, capture_output=True, timeout=60, env={**os.environ, **environment})
+    return Ran(done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
