@@ -124,7 +124,7 @@ def restore(
         NoSpaceError: the target has too little room.
         DumontError: anything else that keeps the tree from being complete.
     """
-    options = _checked(options or RestoreOptions())
+    options = _checked(options or RestoreOptions(), target)
     started = time.monotonic()
     backend = select_backend(options.device, _jobs(options), options.gpu_memory)
     opened = open_source(source, options.network) if isinstance(source, str) else source
@@ -189,7 +189,7 @@ def restore(
 
 def plan_restore(source: str | Source, options: RestoreOptions | None = None, target: str | None = None) -> RestorePlan:
     """Reads the table of contents and says what a restore would do. Raises as `restore` does."""
-    options = _checked(options or RestoreOptions())
+    options = _checked(options or RestoreOptions(), target)
     select_backend(options.device).close()
     opened = open_source(source, options.network) if isinstance(source, str) else source
     try:
@@ -208,7 +208,9 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None, ta
     )
 
 
-def _checked(options: RestoreOptions) -> RestoreOptions:
+def _checked(options: RestoreOptions, target: str | None) -> RestoreOptions:
+    if target == "":
+        raise UsageError("the target has no name")
     if options.overwrite not in (*OVERWRITE_CHOICES, "refuse"):
         raise UsageError(f"--overwrite {options.overwrite}: choose one of {', '.join(OVERWRITE_CHOICES)}")
     return options

@@ -127,3 +127,10 @@ def test_every_parameter_of_every_command_is_used() -> None:
                 f"{function.name}: {argument.arg}" for argument in function.args.args if argument.arg not in used
             ]
     assert [name for name in dropped if not name.endswith((": debug", "_main: version"))] == []
+
+
+def test_an_empty_name_is_a_mistake_of_the_command_line(source: Path, snapshot: Path) -> None:
+    pack_tree(source, snapshot)
+    for arguments in (["pack", "", "-o", snapshot], ["pack", source, "", "-o", snapshot], ["restore", snapshot, ""]):
+        ran = command(*arguments)
+        assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
