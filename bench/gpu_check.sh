@@ -220,9 +220,10 @@ run_step() {  # each in a session of its own, so that what is past its limit end
     local name=$1 limit=$2 to_come=$3 begin=$SECONDS code left  # to_come: the limits of this step and of all after it
     current=$name
     printf '=== %s (%s s)\n' "$name" "$SECONDS" >&2
-    if [ -n "$budget" ]; then
+    if [ -n "$budget" ] && [ "$to_come" -gt 0 ]; then
         left=$((budget - SECONDS - for_report))
-        [ "$to_come" -le "$left" ] || limit=$((left * limit / to_come))
+        # The last may have all that is left.
+        [ "$to_come" -le "$left" ] && [ "$to_come" != "$limit" ] || limit=$((left * limit / to_come))
     fi
     if [ -n "$prevented" ]; then
         echo "$prevented" >"$work/$name.log"
@@ -277,7 +278,7 @@ trap 'stop 129' HUP
 
 status=0 to_come=0
 for step in ${steps//,/ }; do to_come=$((to_come + limits[$step])); done
-run_step install "${limits[install]}" "${limits[install]}" || status=1
+run_step install "${limits[install]}" $((limits[install] + 1)) || status=1  # 1 more: it is not the last
 if [ "$status" != 0 ]; then prevented="the installation failed"; fi
 for step in ${steps//,/ }; do
     run_step "$step" "${limits[$step]}" "$to_come" || status=1

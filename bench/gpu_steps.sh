@@ -27,7 +27,6 @@ step_tests() {
     # device's own tests have a process to themselves, and the first that fails ends them.
     tested "on the device" -x "$repo/tests/test_cuda_backend.py" || failed=1
     tested "whole jobs" "${suites[@]/%/.py}" || failed=1
-    echo "${verdicts%; }"
     return "$failed"
 }
 
@@ -41,6 +40,7 @@ tested() {  # pytest; what it said last joins the verdicts
         "$@" 2>&1 | tee "$work/pytest.out"
     code=$?
     verdicts+="$what: $(tail -n 1 "$work/pytest.out"); "
+    echo "${verdicts%; }"
     return "$code"
 }
 

@@ -398,6 +398,26 @@ def test_device_tests_run_alone_and_a_hung_kernel_cannot_eat_the_step(machine: M
     assert "on the device: +++ Timeout +++; whole jobs: 3 passed" in machine.report()["steps"]["tests"]["log"]
 
 
+def test_tests_cut_short_have_said_what_the_device_did(machine: Machine, gate: Path) -> None:
+    machine.interpreter(test_cli=f'echo $$ >"{gate}"; exec sleep 1000')
+    process = subprocess.Popen(
+        machine.command("--steps", "tests"), env=machine.environment, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    )  # fmt: skip
+    suite = int(gate.read_text(encoding="utf-8"))
+    process.terminate()
+    assert process.wait(timeout=50) == 143
+    assert ended(suite)
+    assert machine.report()["steps"]["tests"]["log"][-1] == "on the device: 3 passed"
+
+
+def test_last_step_may_have_all_the_time_that_is_left(machine: Machine) -> None:
+    machine.run("--steps", "copies,jobs", "--budget", "600", "--limits", "jobs=5")
+    limits = {name: step["limit"] for name, step in machine.report()["steps"].items()}
+    assert limits["copies"] == 40
+    assert limits["jobs"] > 100
+
+
 @pytest.mark.parametrize(
     ("number", "steps", "words"),
     [
