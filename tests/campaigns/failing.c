@@ -384,9 +384,13 @@ FCNTL(fcntl64)
 READDIR(readdir, dirent)
 READDIR(readdir64, dirent64)
 
+// A thread of Python begins with 16 KiB of memory; where it cannot have them, `threading.Thread.start` waits for ever (seen in 3.11),
+// in any program. That is not tried here.
+static const size_t kLeast = 64 * 1024;
+
 #define MMAP(name, offset_type)                                                                            \
     void *name(void *address, size_t size, int protection, int flags, int fd, offset_type offset) {        \
-        const int concerned = armed && (fd >= 0 ? concerns_descriptor(fd) : atomic_load(&begun));          \
+        const int concerned = armed && (fd >= 0 ? concerns_descriptor(fd) : size >= kLeast && atomic_load(&begun)); \
         if (concerned && fails(F_mmap)) {                                                                  \
             errno = chosen_errno;                                                                          \
             return MAP_FAILED;                                                                             \

@@ -63,7 +63,7 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "readdir": (errno.EIO,),
     "readlink": (errno.EIO, errno.EACCES),
     "close": (errno.EIO, errno.EINTR, errno.ENOSPC),
-    "fcntl": (errno.EINVAL, errno.EMFILE),
+    "fcntl": (errno.EMFILE,),  # of F_DUPFD, which is what dup() makes of it
 }
 
 

@@ -161,7 +161,8 @@ def check_same(source: Path, target: Path, ran: Ran) -> None:
     for line in differences(source, target):
         name = line.split("': ")[0].strip("'")
         above = {".", name, *(str(folder) for folder in Path(name).parents)}
-        if line == "'extra': only in B" or above & named or (named and "hard links" in line):
+        told = bool(named) or b"hard link" in ran.out + ran.err  # where a file system has none, a copy stands for it
+        if line == "'extra': only in B" or above & named or (told and "hard links" in line):
             continue
         raise Finding(f"exit code {ran.code} and a wrong tree\n{line}\n{ran.error}")
 
