@@ -482,7 +482,8 @@ def as_a_user(work: Callable[[], Any]) -> Any:
     """Calls `work` without root's rights: in another process if need be; returns what it returned, or raised."""
     if os.geteuid():
         return work()
-    restored(small_archive(), Path(tempfile.mkdtemp(prefix="dumont-test-")) / "warm", owner=True)  # imports
+    with tempfile.TemporaryDirectory(prefix="dumont-test-") as warm:
+        restored(small_archive(), Path(warm) / "target", owner=True)  # what is imported late, root alone may reach
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
