@@ -176,7 +176,8 @@ def restore(
     snapshot: Snap,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The directory to restore into.")],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Also check every file's content, before writing it.")
+        bool,
+        typer.Option("--verify", help="Also check every file's content: of new ones before it is written."),
     ] = False,
     include: Include = None,
     exclude: Exclude = None,
@@ -236,11 +237,15 @@ def restore(
         network=_network(connections, limit_rate),
     )
     if dry_run:
-        report.show(report.restore_plan(plan_restore(snapshot, options, target)), as_json=as_json, quiet=quiet)
+        plan = plan_restore(snapshot, options, target)
+        report.show(report.restore_plan(plan, verbose=verbose), as_json=as_json, quiet=quiet)
         return
     with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
         result = run_restore(snapshot, target, options, renderer)
     report.show(report.restored(result, options, verbose=verbose), as_json=as_json, quiet=quiet)
+    report.problems(result.problems, None if verbose or as_json else _MAX_LISTED)
+    if result.problems:
+        raise typer.Exit(_EXIT_SOME_UNREADABLE)
 
 
 _LOOKING: Final = ("expect", "as_json", "debug")  # options of restore that --info and --list take, too

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # one command needs one of them, and each costs milliseconds
 
 _CODEC_NAMES = {codec.id: codec.name for codec in CODECS}
 _TYPE_LETTERS = {EntryType.FILE: "-", EntryType.DIR: "d", EntryType.SYMLINK: "l", EntryType.HARDLINK: "h"}
-_MAX_NAMED: Final = 20  # patterns that a warning names without -v
+_MAX_NAMED: Final = 20  # patterns that a warning, or paths that a plan, names without -v
 _CHANGED_LEGEND: Final = "! changed while it was packed: its bytes may be of two moments"
 # What names files, or patterns of them: JSON holds these exactly, what is not UTF-8 in Base64 under its key and `_b64`.
 _NAMING: Final = frozenset(("path", "snapshot_path", "target_path", "changed_files", "include", "exclude", "unmatched"))
@@ -55,7 +55,7 @@ def show(report: Report, *, as_json: bool, quiet: bool = False) -> None:
 
 
 def problems(found: Sequence[Problem], limit: int | None) -> None:
-    """Prints on stderr what could not be packed as it was."""
+    """Prints on stderr which entries could not be packed, or restored, as they were."""
     for problem in found[:limit]:
         print(f"dumont-gpu: {printable(problem.path)}: {problem.reason}", file=sys.stderr)
     if limit is not None and len(found) > limit:
@@ -135,11 +135,11 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
     data = _fields(result) | {
         "include": list(options.include),
         "exclude": list(options.exclude),
+        "problems": _problem_data(result.problems),
     }
-    checked = "content verified" if result.verified else "stored bytes verified"
     lines = [
         f"restored {result.num_files:,} entries, {format_size(result.original_size)} from "
-        f"{format_size(result.compressed_size)} in {result.seconds:.1f} s on {result.device}, {checked}: "
+        f"{format_size(result.compressed_size)} in {result.seconds:.1f} s on {result.device}, {_checked(result)}: "
         f"{result.target_path}"
     ]
     if result.resumed:
@@ -148,7 +148,15 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
             f"{format_size(result.fetched_size)} fetched"
         )
     if result.kept:
-        lines.append(f"  {result.kept:,} entries of the target kept")
+        lines.append(f"  {result.kept:,} entries of the target kept{_unchecked(result, options)}")
+    if result.altered:
+        lines.append(f"  {result.altered:,} files of the right size and time had other content: restored anew")
+    if result.copied_links:
+        lines.append(f"  {result.copied_links:,} hard links became files of their own: the target cannot have them")
+    if result.ignored:
+        lines.append(f"  this file system does not keep {' and '.join(result.ignored)}")
+    if result.problems:
+        lines.append(f"  {len(result.problems)} entries could not be restored as they were: see the messages")
     lines += [f"  {printable(path)}: changed while it was packed" for path in result.changed_files]
     if options.exclude:
         lines.append(f"  excluded: {' '.join(options.exclude)}")
@@ -158,19 +166,46 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
     return Report(data, lines, _unmatched(result.unmatched, verbose=verbose))
 
 
-def restore_plan(plan: RestorePlan) -> Report:
+def _checked(result: RestoreResult) -> str:
+    if result.verified:
+        return "content verified"
+    if result.verified_size:
+        return f"content of {format_size(result.verified_size)} verified"
+    return "stored bytes verified"
+
+
+def _unchecked(result: RestoreResult, options: RestoreOptions) -> str:
+    return ", not verified" if options.verify and not result.verified else ""
+
+
+def restore_plan(plan: RestorePlan, *, verbose: bool) -> Report:
     data = {
         "num_files": len(plan.entries),
         "original_size": plan.original_size,
         "compressed_size": plan.compressed_size,
         "num_chunks": plan.num_chunks,
         "unmatched": plan.unmatched,
+        "resumed": plan.resumed,
+        "new": len(plan.new),
+        "replaced": len(plan.replaced),
+        "kept": plan.kept,
+        "fetched_size": plan.fetched_size,
     }
+    limit = None if verbose else _MAX_NAMED
     lines = [
-        *(printable(entry.path) for entry in plan.entries),
         f"would restore {len(plan.entries):,} entries, {format_size(plan.original_size)} from "
-        f"{format_size(plan.compressed_size)} in {plan.num_chunks} chunks",
+        f"{format_size(plan.compressed_size)} in {plan.num_chunks} chunks"
     ]
+    if plan.resumed:
+        lines.append(f"  and go on with an interrupted restore: {format_size(plan.fetched_size)} to be fetched")
+    for what, paths in (("written over", plan.replaced), ("new", plan.new)):
+        if paths:
+            lines.append(f"  {len(paths):,} files and links {what}:")
+            lines += [f"    {printable(path)}" for path in paths[:limit]]
+            if limit is not None and len(paths) > limit:
+                lines.append(f"    and {len(paths) - limit:,} more (-v shows all)")
+    if plan.kept:
+        lines.append(f"  {plan.kept:,} entries of the target kept")
     return Report(data, lines, _unmatched(plan.unmatched))
 
 

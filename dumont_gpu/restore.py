@@ -22,8 +22,9 @@ from dumont_gpu.jobs import chunk_pairs, default_jobs, default_memory
 from dumont_gpu.manifest import EntryType, Extent, FileEntry
 from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Channel, Pipeline, Trace, with_buffers
+from dumont_gpu.problems import Problem
 from dumont_gpu.progress import Meter, ProgressCallback
-from dumont_gpu.resume import remaining
+from dumont_gpu.resume import altered, remaining
 from dumont_gpu.selection import Selection, select_tree
 from dumont_gpu.shortages import shortage, told
 from dumont_gpu.snapshot import (
@@ -41,9 +42,13 @@ from dumont_gpu.tree.existing import OVERWRITE_CHOICES, Overwrite
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.journal import NAMES, Journal
 from dumont_gpu.tree.place import PlaceOptions, TreeWriter
+from dumont_gpu.tree.target import check_creatable, is_empty
 
 RAW: Final = Raw()
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
+_TO_BE_MENDED: Final = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
+)  # fmt: skip
 _PLACE_THREADS: Final = 2  # one writes while another waits for the disk
 _COST_OF_FILE: Final = 64 * KiB  # creating one takes as long as handling so many bytes
 
@@ -81,8 +86,13 @@ class RestoreResult:
     resumed_chunks: int  # that were in their files already
     fetched_size: int  # stored bytes of the other chunks, which this run read
     kept: int  # entries of the target left as they were
-    verified: bool  # the content of every file was checked, beyond the stored bytes
     unmatched: tuple[str, ...]  # patterns that match nothing
+    altered: int  # files that looked as if they could be kept, but had other content: restored anew (with `verify`)
+    copied_links: int  # hard links that became files of their own, as the target has no hard links
+    ignored: tuple[str, ...]  # "modes", "times": what the target's file system does not keep
+    problems: tuple[Problem, ...]  # entries that are not in the target, or not as they were in the snapshot
+    verified: bool  # the content of every file was checked, beyond the stored bytes; kept ones included
+    verified_size: int  # bytes of files whose content was checked
     changed_files: tuple[str, ...]  # files that changed while they were packed: theirs may be bytes of two moments
     device: str
     seconds: float
@@ -95,13 +105,28 @@ class RestoreResult:
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """What a restore would do, for `-n`."""
+    """What a restore would do, for `-n`. Sizes are bytes."""
 
-    entries: tuple[FileEntry, ...]
+    entries: tuple[FileEntry, ...]  # that it would restore
     original_size: int
     compressed_size: int
     num_chunks: int
     unmatched: tuple[str, ...]
+    resumed: bool  # it would go on with an interrupted restore
+    new: tuple[str, ...]  # paths of files and links that would be written where nothing is
+    replaced: tuple[str, ...]  # paths of files and links of the target that would be written over
+    kept: int  # entries of the target that would stay as they are
+    fetched_size: int  # stored bytes that would be read
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a restore has to do, once the target is known."""
+
+    entries: list[FileEntry]  # that it restores
+    todo: list[FileEntry]  # of these, what an interrupted run has not written; files with the extents they lack
+    altered: int
+    seconds: dict[str, float]
 
 
 @told()
@@ -115,6 +140,7 @@ def restore(
     """Restores a snapshot, or the part of it that `options` select, under `target`.
 
     After an interruption, the same call goes on from what is there. `trace` is told when which stage worked on a chunk.
+    What one entry cannot be here (a name, a link, an owner) is in the result's `problems`; the others are restored.
 
     Raises:
         SnapshotNotFoundError: nothing is at `source`.
@@ -128,6 +154,7 @@ def restore(
     started = time.monotonic()
     backend = select_backend(options.device, _jobs(options), options.gpu_memory)
     opened = open_source(source, options.network) if isinstance(source, str) else source
+    writer: TreeWriter | None = None
     try:
         index = read_index(opened, options.expect)
         with Pipeline(cancel=opened.cancel, trace=trace) as pipeline:
@@ -137,49 +164,53 @@ def restore(
                 job.fetch_ahead()
             snapshot = open_snapshot(index, manifest)
             selected, unmatched = _select(snapshot, options, target)
-            journal, names = _journal(snapshot, options), _journal_names(snapshot)
-            writer = TreeWriter(target, _place_options(options), journal, snapshot.manifest.root, names)
+            writer = _open_target(target, snapshot, options)
             try:
-                entries = writer.resolve(selected)
-                todo, seconds = _what_remains(entries, snapshot, writer, options, progress)
-                job.plan(snapshot, _files(todo))
-                _check_bounds(job, writer, target)
-                if todo:
+                work = _plan_work(selected, snapshot, writer, options, progress)
+                job.plan(snapshot, _files(work.todo))
+                if work.todo:
+                    writer.check_writable()
+                _check_bounds(job.decoded_size, job.files, options, writer.statvfs(), target)
+                if work.todo:
                     writer.begin()
                 job.decode()
-                writer.prepare(todo)
-                files = _files(entries)  # what the result says of them, while chunks are on their way
+                writer.prepare(work.todo)
+                files = _files(work.entries)  # what the result says of them, while chunks are on their way
                 needed = {extent.chunk for file in files for extent in file.extents}
-                seconds |= job.place(writer, progress)
+                seconds = work.seconds | job.place(writer, progress)
                 writer.finish()
             finally:
                 writer.close()
     except OSError as error:
-        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else target
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full" if full else shortage(error) or error.strerror or error
-        message = f"{place}: {reason}; the restore is incomplete, the same command goes on"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpaceError(message) from None
-        raise DumontError(message) from error
+        raise _failure(error, target, writer) from error
     finally:
         backend.close()
         if isinstance(source, str):
             opened.close()
+    restored = writer.refusals.present(work.entries)
+    size = sum(file.size for file in restored)
+    unchecked = options.overwrite == "never" and bool(writer.kept_files)
     return RestoreResult(
         snapshot_path=opened.location,
         snapshot_id=snapshot.id,
         target_path=target,
-        original_size=sum(file.size for file in files),
+        original_size=size,
         compressed_size=sum(snapshot.chunks[chunk].size_compressed for chunk in needed),
-        num_files=len(entries),
+        num_files=len(restored),
         num_chunks=len(needed),
         resumed=writer.resumed,
         resumed_chunks=len(needed) - len(job.chunks),
         fetched_size=job.stored_size,
         kept=writer.kept,
         unmatched=unmatched,
-        verified=options.verify,
+        altered=work.altered,
+        copied_links=writer.copied_links,
+        ignored=tuple(sorted(writer.refusals.ignored)),
+        problems=writer.refusals.problems,
+        verified=options.verify and not unchecked,
+        verified_size=size + (0 if unchecked else sum(file.size for file in writer.kept_files))
+        if options.verify
+        else 0,
         changed_files=tuple(file.path for file in files if file.changed),
         device=backend.name,
         seconds=time.monotonic() - started,
@@ -188,24 +219,71 @@ def restore(
 
 
 def plan_restore(source: str | Source, options: RestoreOptions | None = None, target: str | None = None) -> RestorePlan:
-    """Reads the table of contents and says what a restore would do. Raises as `restore` does."""
+    """Reads the table of contents, looks at the target, and says what a restore would do; writes nothing.
+
+    Args:
+        target: None: a directory that is not there.
+
+    Raises as `restore` does.
+    """
     options = _checked(options or RestoreOptions(), target)
     select_backend(options.device).close()
     opened = open_source(source, options.network) if isinstance(source, str) else source
+    writer: TreeWriter | None = None
+    status: os.statvfs_result | None = None
     try:
         snapshot = read_snapshot(opened, options.expect)
         selected, unmatched = _select(snapshot, options, target)
+        if target is not None and os.path.lexists(target):
+            writer = _open_target(target, snapshot, options, read_only=True)
+            work = _plan_work(selected, snapshot, writer, options)
+            status = writer.statvfs()
+        else:
+            work = _Work(selected, selected, 0, {})
+            if target is not None:
+                status = os.statvfs(check_creatable(target))
+        todo, chunks = _files(work.todo), snapshot.chunks
+        fetched = {extent.chunk for file in todo for extent in file.extents}
+        if status is not None:
+            if writer is not None and work.todo:
+                writer.check_writable()
+            size = sum(chunks[chunk].size_original for chunk in fetched)
+            _check_bounds(size, todo, options, status, target or "")
+    except OSError as error:
+        raise _failure(error, target or opened.location, None) from error
     finally:
+        if writer is not None:
+            writer.close()
         if isinstance(source, str):
             opened.close()
-    chunks = {extent.chunk for entry in selected for extent in entry.extents}
+    needed = {extent.chunk for entry in work.entries for extent in entry.extents}
+    replaced = tuple(writer.replaced) if writer is not None else ()
+    there = set(replaced)
     return RestorePlan(
-        entries=tuple(selected),
-        original_size=sum(entry.size for entry in selected),
-        compressed_size=sum(snapshot.chunks[chunk].size_compressed for chunk in chunks),
-        num_chunks=len(chunks),
+        entries=tuple(work.entries),
+        original_size=sum(entry.size for entry in work.entries),
+        compressed_size=sum(chunks[chunk].size_compressed for chunk in needed),
+        num_chunks=len(needed),
         unmatched=unmatched,
+        resumed=writer is not None and writer.resumed,
+        new=tuple(entry.path for entry in work.todo if entry.type is not EntryType.DIR and entry.path not in there),
+        replaced=replaced,
+        kept=writer.kept if writer is not None else 0,
+        fetched_size=sum(chunks[chunk].size_compressed for chunk in fetched),
     )
+
+
+def _failure(error: OSError, target: str, writer: TreeWriter | None) -> DumontError:
+    """Says what went wrong, what there is now, and what to do."""
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else target
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    message = f"{place}: {'the disk is full' if full else shortage(error) or error.strerror or error}"
+    if writer is not None and writer.target.complete:
+        message += "; every entry is restored, but the time of the target itself or its last sync may be missing"
+    elif writer is not None and writer.target.begun:
+        when = ": once that is mended" if error.errno in _TO_BE_MENDED else ""
+        message += f"; the restore is incomplete{when}, the same command goes on"
+    return NoSpaceError(message) if full else DumontError(message)
 
 
 def _checked(options: RestoreOptions, target: str | None) -> RestoreOptions:
@@ -220,8 +298,10 @@ def _jobs(options: RestoreOptions) -> int:
     return options.jobs or default_jobs()
 
 
-def _place_options(options: RestoreOptions) -> PlaceOptions:
-    return PlaceOptions(options.overwrite, options.preserve_special, options.owner, options.sync)
+def _open_target(target: str, snapshot: Snapshot, options: RestoreOptions, *, read_only: bool = False) -> TreeWriter:
+    place = PlaceOptions(options.overwrite, options.preserve_special, options.owner, options.sync)
+    names = {entry.path for entry in snapshot.manifest.entries if entry.path.startswith(NAMES)}
+    return TreeWriter(target, place, _journal(snapshot, options), snapshot.manifest.root, names, read_only=read_only)
 
 
 def _journal(snapshot: Snapshot, options: RestoreOptions) -> Journal:
@@ -230,30 +310,34 @@ def _journal(snapshot: Snapshot, options: RestoreOptions) -> Journal:
     return Journal(snapshot.id, hashlib.sha256(json.dumps(selection).encode()).hexdigest())
 
 
-def _journal_names(snapshot: Snapshot) -> set[str]:
-    """Names that a journal might have, but that entries of the snapshot have."""
-    return {entry.path for entry in snapshot.manifest.entries if entry.path.startswith(NAMES)}
-
-
 def _files(entries: Sequence[FileEntry]) -> list[FileEntry]:
     return [entry for entry in entries if entry.type is EntryType.FILE]
 
 
-def _what_remains(
-    entries: list[FileEntry],
+def _plan_work(
+    selected: list[FileEntry],
     snapshot: Snapshot,
     writer: TreeWriter,
     options: RestoreOptions,
-    progress: ProgressCallback | None,
-) -> tuple[list[FileEntry], dict[str, float]]:
-    """Returns `entries` without what an interrupted run has written of their files, and the seconds to find it out."""
-    if not writer.resumed:
-        return entries, {}
-    jobs, memory = options.jobs or default_jobs(), options.memory or default_memory()
-    rest, seconds = remaining(_files(entries), writer, snapshot.digest, jobs, memory, progress)
-    remains = {entry.path: entry for entry in rest}
-    todo = (remains.get(entry.path) if entry.type is EntryType.FILE else entry for entry in entries)
-    return [entry for entry in todo if entry is not None], {"check": seconds}
+    progress: ProgressCallback | None = None,
+) -> _Work:
+    """Finds out what there is to do in this target, without changing it: for a restore, and for `-n`."""
+    jobs, memory = _jobs(options), options.memory or default_memory()
+    entries = writer.resolve(selected)
+    seconds = 0.0
+    wrong: set[str] = set()
+    if options.verify and options.overwrite == "if-changed" and writer.kept_files:
+        wrong, seconds = altered(writer.kept_files, writer, snapshot.digest, jobs, memory, progress)
+        if wrong:
+            entries = writer.resolve(selected, wrong)
+    todo = entries
+    if writer.resumed:
+        rest, again = remaining(_files(entries), writer, snapshot.digest, jobs, memory, progress)
+        remains = {entry.path: entry for entry in rest}
+        left = (remains.get(entry.path) if entry.type is EntryType.FILE else entry for entry in entries)
+        todo, seconds = [entry for entry in left if entry is not None], seconds + again
+    checked = writer.resumed or seconds
+    return _Work(entries, todo, len(wrong), {"check": seconds} if checked else {})
 
 
 def _needs_every_chunk(target: str, options: RestoreOptions) -> bool:
@@ -261,7 +345,7 @@ def _needs_every_chunk(target: str, options: RestoreOptions) -> bool:
     if options.include or options.exclude:
         return False
     try:
-        return not os.listdir(target)
+        return is_empty(target)
     except OSError as error:
         return error.errno == errno.ENOENT
 
@@ -277,12 +361,13 @@ def _select(snapshot: Snapshot, options: RestoreOptions, target: str | None) -> 
     return selection
 
 
-def _check_bounds(job: _RestoreJob, writer: TreeWriter, target: str) -> None:
-    """Refuses what would decode without end, or fill the disk."""
-    if job.decoded_size > job.options.max_size:
-        raise DumontError(f"the chunks decode to {job.decoded_size} bytes; --max-size {job.decoded_size} allows it")
-    status = writer.statvfs()
-    needed = sum(align_up(extent.length, status.f_frsize) for file in job.files for extent in file.extents)
+def _check_bounds(
+    decoded_size: int, files: Sequence[FileEntry], options: RestoreOptions, status: os.statvfs_result, target: str
+) -> None:
+    """Refuses what would decode without end, or fill the disk; `status` is that of the target's file system."""
+    if decoded_size > options.max_size:
+        raise DumontError(f"the chunks decode to {decoded_size} bytes; --max-size {decoded_size} allows it")
+    needed = sum(align_up(extent.length, status.f_frsize) for file in files for extent in file.extents)
     free = status.f_bavail * status.f_frsize
     if status.f_blocks and needed > free:
         raise NoSpaceError(f"{target}: {needed} bytes are needed, {free} are free: {needed - free} are missing")

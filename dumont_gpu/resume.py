@@ -1,4 +1,4 @@
-"""Finds out what an interrupted restore has written already: every extent is read back and checked against its digest.
+"""Finds out what of a snapshot is in a target already: every extent is read back and checked against its digest.
 
 So a chunk counts as done exactly if all its bytes are in their files, whatever happened since: a kill, a power loss, a
 file that was changed or deleted. Nothing is fetched again that is there, and nothing that is wrong is kept. What was
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dumont_gpu.digests import Digest
@@ -57,6 +57,51 @@ def remaining(
         DumontError: the target cannot be read.
     """
     leftovers = {entry.path: writer.leftover(entry) for entry in files}
+    found, seconds = _find(files, leftovers, writer, digest, jobs, memory, progress)
+    rests = []
+    for entry in files:
+        missing = [extent for extent in entry.extents if extent not in found[entry.path]]
+        rest = writer.adopt(entry, leftovers[entry.path], missing)
+        if rest is not None:
+            rests.append(rest)
+    return rests, seconds
+
+
+def altered(
+    files: Sequence[FileEntry],
+    writer: TreeWriter,
+    digest: Digest,
+    jobs: int,
+    memory: int,
+    progress: ProgressCallback | None = None,
+) -> tuple[set[str], float]:
+    """Returns the paths of those `files` whose content in the target is not the snapshot's, and the busy seconds.
+
+    Args:
+        files: what stands in the target under these names, and looks right by size and time.
+
+    The others, and what is raised, are as for `remaining`.
+    """
+    standing = {entry.path: writer.standing(entry) for entry in files}
+    found, seconds = _find(files, standing, writer, digest, jobs, memory, progress)
+    wrong = {
+        entry.path
+        for entry in files
+        if len(found[entry.path]) < len(entry.extents) or not _holes_are_empty(entry, standing[entry.path], writer)
+    }
+    return wrong, seconds
+
+
+def _find(
+    files: Sequence[FileEntry],
+    leftovers: Mapping[str, Leftover | None],
+    writer: TreeWriter,
+    digest: Digest,
+    jobs: int,
+    memory: int,
+    progress: ProgressCallback | None,
+) -> tuple[dict[str, set[Extent]], float]:
+    """Returns which extents of each file are in the target, by path, and the busy seconds it took to find out."""
     found: dict[str, set[Extent]] = {entry.path: set() for entry in files}
     claims = [
         _Claim(entry, leftover, extent, found[entry.path])
@@ -79,13 +124,7 @@ def remaining(
     pipeline = Pipeline(pool)
     pipeline.stage("check", check, with_buffers(_batches(claims), pool), threads=threads)
     pipeline.run()
-    rests = []
-    for entry in files:
-        missing = [extent for extent in entry.extents if extent not in found[entry.path]]
-        rest = writer.adopt(entry, leftovers[entry.path], missing)
-        if rest is not None:
-            rests.append(rest)
-    return rests, pipeline.seconds["check"]
+    return found, pipeline.seconds["check"]
 
 
 def _batches(claims: Iterable[_Claim]) -> Iterator[list[_Claim]]:
@@ -127,3 +166,37 @@ def _is_hole(fd: int, offset: int) -> bool:
         return os.lseek(fd, offset, os.SEEK_DATA) > offset
     except OSError as error:
         return error.errno == errno.ENXIO  # a hole up to the end of the file
+
+
+def _holes_are_empty(entry: FileEntry, standing: Leftover | None, writer: TreeWriter) -> bool:
+    """Whether the bytes that no extent covers are zeros."""
+    ends = [0, *(extent.file_end for extent in entry.extents)]
+    holes = zip(ends, (*(extent.file_offset for extent in entry.extents), entry.size), strict=True)
+    gaps = [(begin, end) for begin, end in holes if begin < end]
+    if not gaps:
+        return standing is not None
+    fd = None if standing is None else writer.open_leftover(entry, standing)
+    if fd is None:
+        return False
+    try:
+        return all(_is_zero(fd, begin, end) for begin, end in gaps)
+    finally:
+        os.close(fd)
+
+
+def _is_zero(fd: int, begin: int, end: int) -> bool:
+    while begin < end:
+        try:
+            begin = max(begin, os.lseek(fd, begin, os.SEEK_DATA))
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a hole up to the end of the file
+                return True
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # no holes to be told of here
+                raise
+        piece = os.pread(fd, min(MiB, max(0, end - begin)), begin)
+        if piece != bytes(len(piece)):
+            return False
+        if not piece:
+            break
+        begin += len(piece)
+    return True

@@ -11,7 +11,11 @@ from typing import Final, Literal
 from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.manifest import EntryType, FileEntry, with_new_leaders
 from dumont_gpu.paths import printable
-from dumont_gpu.tree.handles import DirectoryHandles, split
+from dumont_gpu.tree.access import FolderAccess
+from dumont_gpu.tree.handles import split
+from dumont_gpu.tree.refusals import is_refusal
+from dumont_gpu.tree.same_names import SameNames
+from dumont_gpu.tree.traits import COARSEST_TIME
 from dumont_gpu.tree.unfinished import is_unfinished
 
 Overwrite = Literal["refuse", "always", "if-changed", "never"]
@@ -21,18 +25,27 @@ OVERWRITE_CHOICES: Final = ("always", "if-changed", "never")
 class ExistingEntries:
     """What there is under `target`; changes nothing."""
 
-    def __init__(self, handles: DirectoryHandles, target: str, overwrite: Overwrite) -> None:
-        self._handles, self._target, self._overwrite = handles, target, overwrite
+    def __init__(self, access: FolderAccess, same_names: SameNames, target: str, overwrite: Overwrite) -> None:
+        self._access, self._same_names, self._target, self._overwrite = access, same_names, target, overwrite
+        self.keeps_modes = True  # does the file system; what keeps none rounds times, too
         self.kept = 0  # entries that stay as they are
+        self.kept_files: list[FileEntry] = []  # of these, regular files
+        self.replaced: list[str] = []  # paths of what stands there and will be written over
         self.replaceable: set[str] = set()  # paths of what a former run left: they may be replaced, whatever the policy
         self.foreign: set[str] = set()  # of these, files that somebody else may have changed since
 
-    def resolve(self, entries: Sequence[FileEntry]) -> tuple[list[FileEntry], frozenset[int]]:
+    def resolve(
+        self, entries: Sequence[FileEntry], distrusted: Container[str] = ()
+    ) -> tuple[list[FileEntry], frozenset[int]]:
         """Returns `entries` without those that the policy keeps as they are, and which these are.
+
+        Args:
+            distrusted: paths of files that only look as if they could stay.
 
         Raises:
             DumontError: something of another kind stands where an entry belongs.
         """
+        self.kept, self.kept_files, self.replaced = 0, [], []
         wanted: list[FileEntry] = []
         files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
         kept_files: dict[str, tuple[int, int]] = {}
@@ -43,14 +56,19 @@ class ExistingEntries:
                 wanted.append(entry)
                 continue
             identity = status.st_dev, status.st_ino
-            if self._keeps(entry, status) or (
-                entry.type is EntryType.HARDLINK and kept_files.get(entry.target) == identity
+            if entry.path not in distrusted and (
+                self._keeps(entry, status)
+                or (entry.type is EntryType.HARDLINK and kept_files.get(entry.target) == identity)
             ):
                 self.kept += entry.type is not EntryType.DIR
+                if entry.type is EntryType.FILE:
+                    self.kept_files.append(entry)
                 kept_files[entry.path] = identity
                 kept.add(index)
             else:
                 wanted.append(entry)
+                if entry.type is not EntryType.DIR:
+                    self.replaced.append(entry.path)
         return with_new_leaders(wanted, files), frozenset(kept)  # only files that this restore writes are linked to
 
     def resolve_again(self, entries: Sequence[FileEntry], kept: Container[int]) -> list[FileEntry]:
@@ -58,14 +76,19 @@ class ExistingEntries:
 
         Args:
             entries: the same as then.
-            kept: which of them stay as they are.
+            kept: which of them stay as they are, if they are still there.
 
         Raises:
             DumontError: something of another kind stands where an entry belongs.
             UsageError: a link has been put there since, and nothing says that it may be replaced.
         """
+        self.kept_files, self.replaced = [], []
+        self.replaceable, self.foreign = set(), set()
         files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
-        self.kept += sum(entry.type is not EntryType.DIR and index in kept for index, entry in enumerate(entries))
+        kept = {index for index in range(len(entries)) if index in kept and self._status(entries[index]) is not None}
+        stay = [entries[index] for index in sorted(kept)]
+        self.kept = sum(entry.type is not EntryType.DIR for entry in stay)
+        self.kept_files += (entry for entry in stay if entry.type is EntryType.FILE)
         wanted = []
         leaders: dict[str, os.stat_result | None] = {}
         for entry in with_new_leaders((entry for index, entry in enumerate(entries) if index not in kept), files):
@@ -81,6 +104,8 @@ class ExistingEntries:
                         raise self.changed(entry.path)
                     self.foreign.add(entry.path)
                     self.replaceable.add(entry.path)
+                else:
+                    self.replaced.append(entry.path)
             wanted.append(entry)
         return with_new_leaders(wanted, files)
 
@@ -92,9 +117,14 @@ class ExistingEntries:
             return stat.S_ISLNK(status.st_mode) and self._read_link(entry) == entry.target
         if leader_status is not None and os.path.samestat(status, leader_status):
             return True
-        return is_unfinished(status) or (
-            stat.S_ISREG(status.st_mode) and status.st_mtime_ns == (leader or entry).mtime_ns
-        )
+        if is_unfinished(status):
+            return True
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        difference = abs(status.st_mtime_ns - (leader or entry).mtime_ns)
+        if self.keeps_modes:
+            return difference == 0
+        return difference < COARSEST_TIME or status.st_size == 0  # nothing is lost with an empty one
 
     def _keeps(self, entry: FileEntry, status: os.stat_result) -> bool:
         if self._overwrite == "never":
@@ -111,21 +141,33 @@ class ExistingEntries:
     def _status(self, entry: FileEntry) -> os.stat_result | None:
         folder, name = split(entry.path)
         try:
-            with self._handles.lease(folder) as parent:
-                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            status = self._access.attempt(folder, lambda parent: os.stat(name, dir_fd=parent, follow_symlinks=False))
         except FileNotFoundError:
             return None
         except OSError as error:
+            if is_refusal(error):  # no such name can be there
+                return None
             raise self.located(error, entry.path) from error
         if stat.S_ISDIR(status.st_mode) != (entry.type is EntryType.DIR):
+            if self._is_another(entry):
+                return None
             found = "a directory" if stat.S_ISDIR(status.st_mode) else "not a directory"
             raise DumontError(f"{self._shown(entry.path)}: is {found} there; move it away and run again")
         return status
 
+    def _is_another(self, entry: FileEntry) -> bool:
+        """Whether what stands under its name is another entry of the snapshot: the restore will say so."""
+        folder, name = split(entry.path)
+
+        def look(parent: int) -> bool:
+            names = self._same_names
+            return (names.owner(parent, folder, name) or names.alike(parent, folder, name)) is not None
+
+        return self._access.attempt(folder, look)
+
     def _read_link(self, entry: FileEntry) -> str:
         folder, name = split(entry.path)
-        with self._handles.lease(folder) as parent:
-            return os.readlink(name, dir_fd=parent)
+        return self._access.attempt(folder, lambda parent: os.readlink(name, dir_fd=parent))
 
     # --- how it is called in messages -----------------------------------------------------------------------------
 

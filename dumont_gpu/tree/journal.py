@@ -9,7 +9,8 @@ reading what is there once, which a disk does faster than a link.
 It lies inside the target, because the parent may be read-only or another file system (a mounted /workspace), and is
 reached through the root's descriptor, without following links. What else stands under its name, in the target or in the
 snapshot, stays as it is: the next of NAMES is taken. A journal is known by the mode of unfinished files
-(`tree.unfinished`), which no file of a snapshot gets unless --preserve-special asks for it.
+(`tree.unfinished`), which no file of a snapshot gets unless --preserve-special asks for it. Where a mount keeps no
+modes, its name and form have to do: there no restore writes an entry of such a name.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -28,13 +30,15 @@ from typing import Final
 from dumont_gpu.errors import DumontError
 from dumont_gpu.format import MiB
 from dumont_gpu.shortages import is_shortage
+from dumont_gpu.tree.traits import keeps_modes
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE, is_unfinished
 
 NAMES: Final = (".dumont-restore", *(f".dumont-restore-{number}" for number in range(1, 10)))
 _MAGIC: Final = b"dumont-gpu restore 1\n"
 _MAX_SIZE: Final = 4 * MiB  # a bit for each of the 2^24 entries of the largest snapshot, in base64, and more
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
+_LOOK: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
+_OPEN: Final = _LOOK | os.O_RDWR
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -98,24 +102,27 @@ class JournalFile:
         os.close(self.fd)
 
 
-def find_journal(root_fd: int, taken: Container[str]) -> JournalFile | None:
+def find_journal(root_fd: int, taken: Container[str], *, read_only: bool = False) -> JournalFile | None:
     """Opens the journal that an unfinished restore left in this directory; removes one that was never written.
 
     Args:
         root_fd: the target.
         taken: names that are entries of the snapshot, and no journals.
+        read_only: changes nothing; a mount that keeps no modes seems to have no journal then.
 
     Raises:
         DumontError: another process is at work.
     """
-    for name, fd in _open_candidates(root_fd, taken):
+    for name, fd in _open_candidates(root_fd, taken, read_only):
         journal = None
         try:
             _lock(fd, name)
             if _stands_under(root_fd, name, fd):
                 data = _read(fd)
                 journal = Journal.parse(data)
-                if journal is None and _is_torn(data):  # killed while beginning: no entry was written yet
+                if (
+                    journal is None and _is_torn(data) and not read_only
+                ):  # killed while beginning: no entry was written yet
                     os.unlink(name, dir_fd=root_fd)
         finally:
             if journal is None:
@@ -148,26 +155,38 @@ def begin_journal(root_fd: int, taken: Container[str], journal: Journal, *, dura
         if durable:
             os.fsync(fd)
             os.fsync(root_fd)
-    except BaseException:
-        os.close(fd)  # what is there now is torn: the next run removes it
+    except BaseException:  # after a kill, a torn one stays: the next run removes it
+        with contextlib.suppress(OSError):
+            if _stands_under(root_fd, name, fd):
+                os.unlink(name, dir_fd=root_fd)
+        os.close(fd)
         raise
     return JournalFile(journal, name, fd)
 
 
-def _open_candidates(root_fd: int, taken: Container[str]) -> Iterator[tuple[str, int]]:
+def _open_candidates(root_fd: int, taken: Container[str], read_only: bool) -> Iterator[tuple[str, int]]:
     for name in NAMES:
         if name in taken:
             continue
         try:
-            fd = os.open(name, _OPEN, dir_fd=root_fd)
+            fd = os.open(name, _LOOK if read_only else _OPEN, dir_fd=root_fd)
         except OSError as error:  # nothing there, a link, a directory, or not for us: no journal of ours
             if is_shortage(error.errno):
                 raise
             continue
-        if is_unfinished(os.fstat(fd)):
+        status = os.fstat(fd)
+        if is_unfinished(status) or (not read_only and _is_unmarked_journal(root_fd, fd, status)):
             yield name, fd
         else:
             os.close(fd)
+
+
+def _is_unmarked_journal(root_fd: int, fd: int, status: os.stat_result) -> bool:
+    """Whether it reads like a journal, and the file system is one where none could have its mark."""
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        return False
+    data = _read(fd)
+    return (Journal.parse(data) is not None or _is_torn(data)) and not keeps_modes(root_fd)
 
 
 def _read(fd: int) -> bytes:

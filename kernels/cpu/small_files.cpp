@@ -63,13 +63,14 @@ bool set_metadata(int fd, int64_t mtime_ns, uint64_t mode) {
     return futimens(fd, times) == 0 && fchmod(fd, static_cast<mode_t>(mode)) == 0;
 }
 
-// Returns 0 or an errno.
+// Returns 0 or an errno; then there is no file, so that whoever tries another way finds the name free.
 int create_file(int directory, const char* name, const uint8_t* data, const DumontNewFile& file) {
     const int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kUnfinishedMode);
     if (fd < 0) return errno;
     const bool done = write_all(fd, data, file.size) == file.size && set_metadata(fd, file.mtime_ns, file.mode);
-    const int error = done ? 0 : errno;
-    close(fd);
+    int error = done ? 0 : errno;
+    if (close(fd) != 0 && error == 0 && errno != EINTR) error = errno;  // some file systems write here, and tell here
+    if (error != 0) unlinkat(directory, name, 0);
     return error;
 }
 
