@@ -17,6 +17,7 @@ from typing import Final
 
 from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.format import MAGIC
+from dumont_gpu.shortages import is_shortage
 
 UNFINISHED: Final = b"dumont-gpu: an unfinished snapshot\n"  # at 0 of one, until its header is written there
 _HEAD: Final = 512  # bytes that tell what a file is
@@ -178,5 +179,7 @@ def _is_expendable(path: Path, status: os.stat_result, known: Callable[[bytes], 
         return True
     try:
         return known(read_head(path))
-    except OSError:  # what cannot be read cannot be known
+    except OSError as error:  # what cannot be read cannot be known
+        if is_shortage(error.errno):
+            raise
         return False

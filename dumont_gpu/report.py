@@ -6,13 +6,15 @@ import contextlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from dumont_gpu.codecs import CODECS
+from dumont_gpu.findings import NO_BYTES, finding_data, finding_lines, links_out_lines, no_bytes
 from dumont_gpu.globs import matcher
+from dumont_gpu.links import links_out
 from dumont_gpu.manifest import EntryType, FileEntry
 from dumont_gpu.paths import printable
 from dumont_gpu.sizes import format_size, one_line
@@ -65,11 +67,15 @@ def opened(location: str, expect: str | None = None, network: NetworkOptions | N
 
 
 def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report:
-    data = _fields(result) | {
-        "ratio": result.ratio,
-        "exclude": list(options.exclude),
-        "problems": [{"path": printable(problem.path), "reason": problem.reason} for problem in result.problems],
-    }
+    data = (
+        _fields(result)
+        | finding_data(result)
+        | {
+            "ratio": result.ratio,
+            "exclude": list(options.exclude),
+            "problems": [{"path": printable(problem.path), "reason": problem.reason} for problem in result.problems],
+        }
+    )
     lines = [
         f"packed {result.num_files:,} entries, {format_size(result.original_size)} into "
         f"{format_size(result.compressed_size)} ({result.ratio:.2f}x) in {result.seconds:.1f} s on {result.device}: "
@@ -79,6 +85,8 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
     if result.shared_bytes:
         lines.append(f"  {format_size(result.shared_bytes)} of equal files stored once")
     lines += _left_out(result.excluded, options.exclude, result.special)
+    lines += finding_lines(result, followed=options.follow_outside)
+    lines += [f"  {note}" for note in result.notes]
     if result.problems:
         lines.append(f"  {len(result.problems)} entries could not be packed as they were: see the messages")
     if verbose:
@@ -87,15 +95,18 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
     return Report(data, lines)
 
 
-def pack_plan(plan: PackPlan) -> Report:
-    data = _fields(plan) | {
-        "problems": [{"path": printable(problem.path), "reason": problem.reason} for problem in plan.problems]
-    }
+def pack_plan(plan: PackPlan, options: PackOptions) -> Report:
+    data = (
+        _fields(plan)
+        | finding_data(plan)
+        | {"problems": [{"path": printable(problem.path), "reason": problem.reason} for problem in plan.problems]}
+    )
     lines = [f"would pack {plan.num_files:,} entries, {format_size(plan.original_size)} in {plan.num_chunks} chunks"]
     lines += [f"  {name:8} {format_size(size)}" for name, size in sorted(plan.codec_bytes.items())]
     if plan.shared_bytes:
         lines.append(f"  {format_size(plan.shared_bytes)} of equal files stored once")
     lines += _left_out(plan.excluded, (), plan.special)
+    lines += finding_lines(plan, followed=options.follow_outside)
     lines += [f"  {printable(problem.path)}: {problem.reason}" for problem in plan.problems]
     return Report(data, lines)
 
@@ -165,6 +176,7 @@ def info(snapshot: Snapshot) -> Report:
     counts: dict[str, int] = defaultdict(int)
     for entry in manifest.entries:
         counts[entry.type.value] += 1
+    leading_out = links_out(manifest.entries)
     size = snapshot.source.size
     created = _stamp(manifest.created_ns)
     ratio = header.total_size_original / size if size else 1.0
@@ -178,6 +190,7 @@ def info(snapshot: Snapshot) -> Report:
         "chunk_size": header.chunk_size,
         "digest": header.digest,
         "entries": dict(counts),
+        "links_out": len(leading_out),
         "codec_bytes": codecs,
         "method": manifest.method,
         "tool": manifest.tool,
@@ -187,6 +200,8 @@ def info(snapshot: Snapshot) -> Report:
     lines = [
         f"{snapshot.source.location}: {format_size(header.total_size_original)} in {format_size(size)} ({ratio:.2f}x)",
         f"  {entries or 'no entries'}",
+        *([NO_BYTES] if no_bytes(manifest.entries) else []),
+        *(links_out_lines(leading_out, followed=False) if leading_out else []),
         f"  {header.num_chunks} chunks of up to {format_size(header.chunk_size)}, covered by {header.digest}",
         *_codec_lines(codecs),
         f"  packed {created} by {printable(manifest.tool)}, method {printable(manifest.method)}",
@@ -198,23 +213,26 @@ def info(snapshot: Snapshot) -> Report:
 def listing(snapshot: Snapshot, glob: str | None, *, long: bool, as_json: bool) -> Iterator[str]:
     """Yields one line per entry."""
     matches = matcher([glob] if glob else ["**"])
+    leading_out = {entry.path for entry in links_out(snapshot.manifest.entries)} if long or as_json else set()
     for entry in snapshot.manifest.entries:
         if not matches(entry.path):
             continue
         if as_json:
-            yield json.dumps({"type": "entry", **_entry_data(snapshot, entry)})
+            yield json.dumps({"type": "entry", **_entry_data(snapshot, entry, leading_out)})
         elif long:
-            yield _long_line(snapshot, entry)
+            yield _long_line(snapshot, entry) + " (leads out)" * (entry.path in leading_out)
         else:
             yield printable(entry.path)
 
 
-def _entry_data(snapshot: Snapshot, entry: FileEntry) -> dict[str, Any]:
+def _entry_data(snapshot: Snapshot, entry: FileEntry, leading_out: Container[str]) -> dict[str, Any]:
     data: dict[str, Any] = {"path": printable(entry.path), "entry_type": entry.type.value}
     if entry.type is not EntryType.HARDLINK:
         data |= {"mode": f"{entry.mode:04o}", "mtime_ns": entry.mtime_ns}
     if entry.target:
         data["target"] = printable(entry.target)
+    if entry.type is EntryType.SYMLINK:
+        data["leads_out"] = entry.path in leading_out
     if entry.type is EntryType.FILE:
         data |= {"size": entry.size, "codecs": _codecs(snapshot, entry), "ratio": _ratio(snapshot, entry)}
         data[snapshot.header.digest] = [extent.digest.hex() for extent in entry.extents]

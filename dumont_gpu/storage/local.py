@@ -13,6 +13,7 @@ from dumont_gpu.direct_io import read_at, write_at
 from dumont_gpu.errors import NO_ROOM, DamagedError, DumontError, NoSpaceError, SnapshotNotFoundError, UsageError
 from dumont_gpu.format import HEADER_SIZE
 from dumont_gpu.outputs import UNFINISHED, Identity, check_output, identity, is_unfinished, unfinished_name
+from dumont_gpu.shortages import is_shortage
 
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
 
@@ -70,6 +71,8 @@ class LocalSink:
         try:
             self._fd = self._create()
         except OSError as error:
+            if is_shortage(error.errno):
+                raise
             failure = NoSpaceError if error.errno in NO_ROOM else DumontError
             raise failure(f"{path}: cannot be written: {error.strerror}") from None
         self._open = True
