@@ -12,7 +12,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from dumont_gpu.errors import UsageError
 from dumont_gpu.globs import pattern_lines
-from dumont_gpu.sizes import parse_size
+from dumont_gpu.sizes import one_line, parse_size
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Size: TypeAlias = int | str  # bytes, or as `64MiB`
@@ -61,9 +61,9 @@ def pattern_file(file: str) -> list[str]:
     try:
         return pattern_lines(Path(file).read_bytes())
     except OSError as error:
-        raise UsageError(f"{file}: {error.strerror or error}") from None
+        raise UsageError(one_line(f"{file}: {error.strerror or error}")) from None
     except UsageError as error:
-        raise UsageError(f"{file}: {error}") from None
+        raise UsageError(one_line(f"{file}: {error}")) from None
 
 
 def size(name: str, value: object) -> int:

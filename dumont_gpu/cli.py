@@ -120,6 +120,13 @@ def pack(
         str, typer.Option(metavar="|".join(DIGESTS), help="What covers chunks and files.")
     ] = DEFAULT_DIGEST,
     owner: Annotated[bool, typer.Option("--owner", help="Record user and group ids.")] = False,
+    follow_outside: Annotated[
+        bool,
+        typer.Option("--follow-outside", help="Store what links lead to that is not packed otherwise, not the links."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file at OUT that is no snapshot, if no SOURCE holds it.")
+    ] = False,
     device: Device = "auto",
     gpu_memory: GpuMemory = "",
     paranoid: Annotated[
@@ -136,7 +143,8 @@ def pack(
 ) -> None:
     """Pack directories into one snapshot.
 
-    One SOURCE: its content is the root of the snapshot. Several: each stands under its own name.
+    One SOURCE: its content is the root of the snapshot. Several: each stands under its own name. A link that is named
+    as SOURCE is followed. A snapshot at OUT is replaced, once the new one is complete; any other file is not.
 
     \b
     dumont-gpu pack /workspace -o workspace.dumont
@@ -159,9 +167,12 @@ def pack(
         paranoid=paranoid,
         jobs=jobs,
         memory=parse_size(memory) if memory else 0,
+        force=force,
+        follow_outside=follow_outside,
     )
     if dry_run:
-        report.show(report.pack_plan(plan_pack(sources, options)), as_json=as_json, quiet=quiet)
+        plan = plan_pack(sources, options, output)
+        report.show(report.pack_plan(plan, options), as_json=as_json, quiet=quiet)
         return
     with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
         result = run_pack(sources, output, options, renderer)

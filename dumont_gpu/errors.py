@@ -14,6 +14,11 @@ Exit code 3, "done, but some source files could not be read", is no error: see `
 
 from __future__ import annotations
 
+import errno
+from typing import Final
+
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # system calls that fail so mean NoSpaceError
+
 
 class DumontError(Exception):
     """The job failed; the message is one line that says what, where and what to do."""

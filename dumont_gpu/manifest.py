@@ -26,6 +26,8 @@ MAX_EXTENTS: Final = 100_000  # of one file; keeps its entry below the limit of 
 _OPEN: Final = b'"entries":['  # ends the first line; then an entry a line, so that readers and `grep` go line by line
 _CLOSE: Final = b"]}"
 _MTIME_LIMIT: Final = 1 << 63
+MIN_MTIME: Final = -_MTIME_LIMIT  # in September 1677
+MAX_MTIME: Final = _MTIME_LIMIT - 1  # in April 2262
 _NO_OWNER: Final = (1 << 32) - 1  # what chown takes for "leave it as it is"
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
@@ -183,7 +185,7 @@ def with_new_leaders(entries: Iterable[FileEntry], files: Mapping[str, FileEntry
 
 def clamp_mtime(mtime_ns: int) -> int:
     """Returns the nearest time that the format can hold: a signed 64-bit number of nanoseconds."""
-    return max(-_MTIME_LIMIT, min(mtime_ns, _MTIME_LIMIT - 1))
+    return max(MIN_MTIME, min(mtime_ns, MAX_MTIME))
 
 
 # --- entries as JSON ----------------------------------------------------------------------------------------------

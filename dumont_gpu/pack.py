@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import stat
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,10 +14,10 @@ from typing import Final
 
 from dumont_gpu import __version__, native
 from dumont_gpu.backends import Backend, select_backend
-from dumont_gpu.codecs import Codec, Lz4, Raw
+from dumont_gpu.codecs import Lz4, Raw
 from dumont_gpu.digests import DEFAULT_DIGEST, Digest, digest_function
-from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, read_at, shift_for
-from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
+from dumont_gpu.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
+from dumont_gpu.errors import NO_ROOM, DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format import (
     CHUNK_ALIGNMENT,
     CHUNK_ENTRY_SIZE,
@@ -38,21 +36,19 @@ from dumont_gpu.globs import Patterns, places_of
 from dumont_gpu.jobs import chunk_pairs, default_jobs
 from dumont_gpu.manifest import EntryType, Extent, FileEntry, Manifest, manifest_limit
 from dumont_gpu.methods import DEFAULT_METHOD, check_method
+from dumont_gpu.outputs import Identity, Output
 from dumont_gpu.paths import printable
 from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
 from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.problems import Problem
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import is_shortage, told
-from dumont_gpu.storage import Sink, open_sink
-from dumont_gpu.tree.handles import split
-from dumont_gpu.tree.scan import Scan, SourceFile, scan
+from dumont_gpu.source_reader import SourceReader
+from dumont_gpu.storage import Sink, check_place, open_sink
+from dumont_gpu.tree.scan import Scan, scan
 
 RAW: Final = Raw()
 _READERS: Final = 2  # one opens small files while the other reads a large one
-_NOT_REGULAR: Final = "is no regular file any more"
-_SHORT: Final = "became shorter while it was packed"
-_READ_PROBLEMS: Final = {native.NOT_REGULAR: _NOT_REGULAR, native.SHORT: _SHORT}
 GAIN: Final = 0.99  # a chunk that does not shrink below this is stored: decoding it would buy nothing
 
 
@@ -68,6 +64,8 @@ class PackOptions:
     paranoid: bool = False  # decode every chunk, and compare, before it is written
     jobs: int = 0  # threads that encode; 0: one per core, or fewer where the machine's limits ask for it
     memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
+    force: bool = False  # replace a file at the output that is no snapshot
+    follow_outside: bool = False  # store what links lead to that is not packed otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +87,10 @@ class PackResult:
     excluded: int = 0
     special: int = 0  # sockets, fifos and devices, which are not packed
     unmatched: tuple[str, ...] = ()  # patterns that match nothing
+    links_out: tuple[FileEntry, ...] = ()  # symlinks that lead to something which is not packed
+    unfinished: tuple[FileEntry, ...] = ()  # files that this program had not finished, left out
+    snapshots: tuple[FileEntry, ...] = ()  # files that were packed and are snapshots themselves
+    notes: tuple[str, ...] = ()  # what else its user should know
 
     @property
     def ratio(self) -> float:
@@ -108,6 +110,9 @@ class PackPlan:
     excluded: int
     special: int
     unmatched: tuple[str, ...]
+    links_out: tuple[FileEntry, ...] = ()
+    unfinished: tuple[FileEntry, ...] = ()
+    snapshots: tuple[FileEntry, ...] = ()
 
 
 @told()
@@ -118,17 +123,23 @@ def pack(
 
     Raises:
         SnapshotNotFoundError: a source does not exist.
+        UsageError: `output` may not be replaced: a source, a file of one, or (without `force`) no snapshot.
         NoSpaceError: the disk of `output` is full.
         DumontError: any other reason why there is no snapshot now. Files that could not be read are no such reason:
-            they are listed in the result's `problems`.
+            they are listed in the result's `problems`, and so is that nothing was left to pack.
     """
     options = _checked(options or PackOptions(), sources)
     started = time.monotonic()
     exclude = _patterns(options, sources)
+    place = check_place(output, sources, force=options.force)
     backend = select_backend(options.device, _jobs(options), options.gpu_memory)
-    sink = open_sink(output)
     try:
-        found = scan(sources, exclude.excludes, leave_out=sink.identities(), with_owner=options.owner)
+        sink = open_sink(output, force=options.force)
+    except BaseException:
+        backend.close()
+        raise
+    try:
+        found = _scan(sources, options, exclude, sink.identities(), place)
         try:
             unmatched = exclude.unmatched()
             plan = Plan(found.files, options.method, options.chunk_size, _jobs(options))
@@ -142,7 +153,7 @@ def pack(
     except OSError as error:
         if is_shortage(error.errno):
             raise  # and no fault of the output
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in NO_ROOM:
             raise NoSpaceError(f"{output}: no room for the snapshot: {error.strerror}") from None
         raise DumontError(f"{output}: {error.strerror or error}") from error
     finally:
@@ -164,16 +175,21 @@ def pack(
         excluded=found.excluded,
         special=found.special,
         unmatched=unmatched,
+        links_out=tuple(found.links_out),
+        unfinished=tuple(found.unfinished),
+        snapshots=_snapshots(plan),
+        notes=sink.notes(),
     )
 
 
 @told()
-def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> PackPlan:
-    """Scans and plans without writing anything. Raises as `pack` does."""
+def plan_pack(sources: Sequence[str], options: PackOptions | None = None, output: str | None = None) -> PackPlan:
+    """Scans and plans without writing anything. Raises as `pack` does; of `output`, if the caller names it, too."""
     options = _checked(options or PackOptions(), sources)
+    place = None if output is None else check_place(output, sources, force=options.force)
     select_backend(options.device).close()
     exclude = _patterns(options, sources)
-    found = scan(sources, exclude.excludes)
+    found = _scan(sources, options, exclude, place.identities if place else frozenset(), place)
     try:
         unmatched = exclude.unmatched()
         plan = Plan(found.files, options.method, options.chunk_size, _jobs(options))
@@ -193,6 +209,9 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None) -> Pac
         excluded=found.excluded,
         special=found.special,
         unmatched=unmatched,
+        links_out=tuple(found.links_out),
+        unfinished=tuple(found.unfinished),
+        snapshots=_snapshots(plan),
     )
 
 
@@ -202,6 +221,35 @@ def _patterns(options: PackOptions, sources: Sequence[str]) -> Patterns:
     alone = len(sources) == 1 and Path(sources[0]).is_dir()
     names = {source: "" if alone else Path(os.path.abspath(source)).name for source in sources}
     return Patterns(options.exclude, places_of(names, lambda source, name: os.path.lexists(os.path.join(source, name))))
+
+
+def _scan(
+    sources: Sequence[str],
+    options: PackOptions,
+    exclude: Patterns,
+    leave_out: frozenset[Identity],
+    place: Output | None,
+) -> Scan:
+    found = scan(
+        sources,
+        exclude.excludes,
+        leave_out=leave_out,
+        output=place,
+        follow_outside=options.follow_outside,
+        with_owner=options.owner,
+    )
+    if found.is_empty:
+        found.problems.append(Problem(".", f"nothing was left to pack: {_why_empty(found)}"))
+    return found
+
+
+def _why_empty(found: Scan) -> str:
+    reasons = (
+        (found.excluded, "left out by patterns"),
+        (found.special, "sockets, fifos or devices"),
+        (len(found.unfinished), "unfinished files of dumont-gpu"),
+    )
+    return ", ".join(f"{count:,} {what}" for count, what in reasons if count) or "the source is empty"
 
 
 def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:
@@ -228,16 +276,17 @@ def _run(
     backend.prepare(largest, encode=True, decode=options.paranoid)
     jobs = _jobs(options) + backend.extra_jobs
     pairs = chunk_pairs(options.memory, largest, jobs, buffers=3 if options.paranoid else 2)
-    chunks, stored, checks = (BufferPool(pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest))
-    pipeline = Pipeline(chunks, stored, checks, cancel=writer.cancel)
+    pools = [BufferPool(pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest)]
     if options.paranoid:
-        writer.check_with(checks)
+        writer.check_with(pools[2])
 
-    def all_chunks() -> Iterator[PlannedChunk]:
+    def counted(chunks: Iterator[PlannedChunk], seconds: dict[str, float]) -> Iterator[PlannedChunk]:
+        """Yields the chunks, and counts the time that cutting them takes."""
         count = 0
         started = time.perf_counter()
-        for count, chunk in enumerate(plan.chunks(), start=1):  # noqa: B007
-            pipeline.seconds["plan"] += time.perf_counter() - started
+        for chunk in chunks:
+            count = chunk.number + 1
+            seconds["plan"] += time.perf_counter() - started
             yield chunk
             started = time.perf_counter()
         meter.expect(plan.size, count)
@@ -246,13 +295,23 @@ def _run(
         writer.write(chunk)
         meter.add(chunk.planned.size)
 
-    jobs = min(jobs, pairs)
-    planned = pipeline.stage("plan", _as_it_is, all_chunks())
-    read = pipeline.stage("read", writer.read, with_buffers(planned, chunks), threads=min(jobs, _READERS))
-    encoded = pipeline.stage("encode", writer.encode, with_buffers(read, stored), threads=jobs)
-    pipeline.stage("write", write, encoded)
-    pipeline.run()
-    return pipeline.seconds
+    def move(planned_chunks: Iterator[PlannedChunk]) -> dict[str, float]:
+        chunks, stored, _ = pools
+        pipeline = Pipeline(*pools, cancel=writer.cancel)
+        planned = pipeline.stage("plan", _as_it_is, counted(planned_chunks, pipeline.seconds))
+        read = pipeline.stage("read", writer.read, with_buffers(planned, chunks), threads=min(threads, _READERS))
+        encoded = pipeline.stage("encode", writer.encode, with_buffers(read, stored), threads=threads)
+        pipeline.stage("write", write, encoded)
+        pipeline.run()
+        return pipeline.seconds
+
+    threads = min(jobs, pairs)
+    seconds = move(plan.chunks())
+    bereft = writer.bereft_copies()
+    if bereft:
+        for name, more in move(plan.chunks_of_copies(bereft)).items():
+            seconds[name] += more
+    return seconds
 
 
 def _as_it_is(chunk: PlannedChunk) -> PlannedChunk:
@@ -264,6 +323,7 @@ class _ReadChunk:
     planned: PlannedChunk
     buffer: Buffer
     content: memoryview  # within `buffer`
+    extents: Sequence[PlannedExtent]  # what there is: less than planned where a file could not be read, or ended
 
 
 @dataclass(slots=True)
@@ -273,7 +333,8 @@ class _EncodedChunk:
     compressor_id: int
     stored: memoryview  # within `buffer`
     digest: bytes  # of `stored`
-    extents: list[Extent]  # as many as `planned` has, in the same order
+    extents: list[Extent]
+    origins: Sequence[PlannedExtent]  # where each of them comes from
 
 
 class _SnapshotWriter:
@@ -281,11 +342,10 @@ class _SnapshotWriter:
 
     def __init__(self, plan: Plan, sink: Sink, backend: Backend, digest: Digest) -> None:
         self._plan, self._sink, self.backend, self._digest = plan, sink, backend, digest
+        self._reader = SourceReader(plan.files)
         self._checks: BufferPool | None = None
         self._written: dict[int, tuple[ChunkEntry, bytes, str]] = {}  # number -> entry, digest, name of its codec
         self._extents: dict[int, list[Extent]] = defaultdict(list)  # file index -> its extents
-        self._lost: dict[int, Problem] = {}  # file index -> why it is not in the snapshot
-        self._changed: dict[int, Problem] = {}  # file index -> packed, though it changed meanwhile
         self._end = align_up(HEADER_SIZE + CHUNK_ENTRY_SIZE * plan.max_chunks)  # room for header and index
 
     def check_with(self, checks: BufferPool) -> None:
@@ -302,62 +362,7 @@ class _SnapshotWriter:
     def read(self, item: tuple[PlannedChunk, Buffer]) -> _ReadChunk:
         chunk, buffer = item
         content = buffer.view[_shift(chunk) :][: chunk.size]
-        small: dict[tuple[int, str], list[PlannedExtent]] = defaultdict(list)  # tree and directory -> whole files
-        for extent in chunk.extents:
-            file = self._plan.files[extent.file]
-            if extent.length == file.entry.size < DIRECT_MINIMUM:
-                small[id(file.tree), split(file.relative)[0]].append(extent)
-            else:
-                self._read_large(file, extent, content)
-        for extents in small.values():
-            self._read_small(extents, content)
-        return _ReadChunk(chunk, buffer, content)
-
-    def _read_large(self, file: SourceFile, extent: PlannedExtent, content: memoryview) -> None:
-        out = content[extent.chunk_offset : extent.chunk_offset + extent.length]
-        try:
-            with file.open() as fd:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    self._lose(extent, content, _NOT_REGULAR)
-                elif read_at(fd, extent.file_offset, out) != extent.length:
-                    self._lose(extent, content, _SHORT)
-                elif not file.unchanged(os.fstat(fd)):
-                    self._note_change(extent)
-        except OSError as error:
-            if is_shortage(error.errno):
-                raise
-            self._lose(extent, content, error.strerror or str(error))
-
-    def _read_small(self, extents: Sequence[PlannedExtent], content: memoryview) -> None:
-        """Reads whole files of one directory."""
-        files = [self._plan.files[extent.file] for extent in extents]
-        folder = split(files[0].relative)[0]
-        wanted = []
-        for file, extent in zip(files, extents, strict=True):
-            name = split(file.relative)[1]
-            scanned = (file.entry.mtime_ns, *file.identity)
-            wanted.append(native.OldFile(name, extent.chunk_offset, extent.length, *scanned))
-        try:
-            with files[0].tree.handles.lease(folder) as directory:
-                results = native.read_files(directory, wanted, content)
-        except OSError as error:
-            results = [error.errno or errno.EIO] * len(extents)
-        for extent, result in zip(extents, results, strict=True):
-            if is_shortage(result):
-                raise OSError(result, os.strerror(result))
-            if result == native.CHANGED:
-                self._note_change(extent)
-            elif result:
-                self._lose(extent, content, _READ_PROBLEMS.get(result) or os.strerror(result))
-
-    def _note_change(self, extent: PlannedExtent) -> None:
-        path = self._plan.files[extent.file].entry.path
-        self._changed.setdefault(extent.file, Problem(path, "changed while it was packed"))
-
-    def _lose(self, extent: PlannedExtent, content: memoryview, reason: str) -> None:
-        # Another chunk's bytes may be in the buffer.
-        content[extent.chunk_offset : extent.chunk_offset + extent.length] = bytes(extent.length)
-        self._lost.setdefault(extent.file, Problem(self._plan.files[extent.file].entry.path, reason))
+        return _ReadChunk(chunk, buffer, content, self._reader.read(chunk, content))
 
     def encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
         read, spare = item
@@ -370,7 +375,7 @@ class _SnapshotWriter:
                 extent.length,
                 self._digest(chunk[extent.chunk_offset : extent.chunk_offset + extent.length]),
             )
-            for extent in planned.extents
+            for extent in read.extents
         ]
         size = 0
         if planned.codec.id != RAW.id:
@@ -382,15 +387,16 @@ class _SnapshotWriter:
             spare.release()
             compressor_id, buffer, stored = RAW.id, read.buffer, chunk
         if size and self._checks is not None:
-            self._check(planned.codec, stored, extents, self._checks)
-        is_extent = stored is chunk and len(extents) == 1  # whose digest is known already
+            self._check(planned, stored, extents, self._checks)
+        is_extent = stored is chunk and [e.length for e in extents] == [planned.size]  # whose digest is known already
         digest = extents[0].digest if is_extent else self._digest(stored)
-        return _EncodedChunk(planned, buffer, compressor_id, stored, digest, extents)
+        return _EncodedChunk(planned, buffer, compressor_id, stored, digest, extents, read.extents)
 
-    def _check(self, codec: Codec, stored: memoryview, extents: Sequence[Extent], checks: BufferPool) -> None:
+    def _check(self, planned: PlannedChunk, stored: memoryview, extents: Sequence[Extent], checks: BufferPool) -> None:
         """Raises DumontError unless the encoded chunk decodes to the bytes that were read."""
+        codec = planned.codec
         buffer = checks.acquire()
-        content = buffer.view[: extents[-1].chunk_offset + extents[-1].length]
+        content = buffer.view[: planned.size]
         native.spoil(content)  # or what an earlier chunk left could pass for this one
         with suppress(DamagedError):
             self.backend.decode(codec.id, stored, content)
@@ -398,7 +404,7 @@ class _SnapshotWriter:
                 buffer.release()
                 return
         raise DumontError(
-            f"chunk {extents[0].chunk}: {codec.name} on {self.backend.name} does not give back what it got; "
+            f"chunk {planned.number}: {codec.name} on {self.backend.name} does not give back what it got; "
             "this is a defect of dumont-gpu or of the machine"
         )
 
@@ -408,8 +414,8 @@ class _SnapshotWriter:
         entry = ChunkEntry(self._end, size, chunk.planned.size, chunk.compressor_id, chunk.digest[:8])
         codec = chunk.planned.codec.name if chunk.compressor_id else RAW.name
         self._written[number] = entry, chunk.digest, codec
-        for planned, extent in zip(chunk.planned.extents, chunk.extents, strict=True):
-            self._extents[planned.file].append(extent)
+        for origin, extent in zip(chunk.origins, chunk.extents, strict=True):
+            self._extents[origin.file].append(extent)
         self._end = align_up(self._end + size)
         chunk.buffer.release()
 
@@ -472,17 +478,29 @@ class _SnapshotWriter:
             if problem is not None:
                 found.problems.append(Problem(file.entry.path, problem.reason))
                 continue
-            changed = self._changed.get(leader)
-            if changed is not None:
-                found.problems.append(Problem(file.entry.path, changed.reason))
             extents = sorted(self._extents.get(leader, ()), key=lambda extent: extent.file_offset)
-            if sum(extent.length for extent in extents) != self._plan.planned.get(leader, 0):
+            packed = sum(extent.length for extent in extents) + self._reader.missing.get(leader, 0)
+            if packed != self._plan.planned.get(leader, 0):
                 raise DumontError(f"{printable(file.entry.path)}: an extent is missing; this is a defect of dumont-gpu")
-            entries.append(file.entry._replace(extents=tuple(extents), changed=changed is not None))
+            if leader not in self._reader.changed:
+                entries.append(file.entry._replace(extents=tuple(extents)))
+                continue
+            size = self._reader.size_of(leader, extents)
+            extents = [extent for extent in extents if extent.file_end <= size]
+            found.problems.append(Problem(file.entry.path, _change(size, file.entry.size)))
+            entries.append(file.entry._replace(size=size, extents=tuple(extents), changed=True))
         return entries
 
+    def bereft_copies(self) -> list[int]:
+        """Returns the files that were to share the bytes of another one, which turned out to be others."""
+        return [
+            index
+            for index, leader in self._plan.copies.items()
+            if leader in self._reader.changed or self._problem(leader) is not None
+        ]
+
     def _problem(self, index: int) -> Problem | None:
-        return self._plan.problems.get(index) or self._lost.get(index)
+        return self._plan.problems.get(index) or self._reader.lost.get(index)
 
 
 def _shift(chunk: PlannedChunk) -> int:
@@ -494,6 +512,12 @@ def _shift(chunk: PlannedChunk) -> int:
     if chunk.codec.id == RAW.id or largest.length < DIRECT_MINIMUM:
         return 0
     return shift_for(largest.file_offset, largest.chunk_offset)
+
+
+def _change(size: int, scanned: int) -> str:
+    if size == scanned:
+        return "changed while it was packed"
+    return f"became shorter while it was packed: its first {size} of {scanned} bytes are stored"
 
 
 def _without_orphans(entries: list[FileEntry], found: Scan) -> list[FileEntry]:
@@ -514,6 +538,12 @@ def _now_ns() -> int:
     """The time, or SOURCE_DATE_EPOCH for builds that must come out the same (with one job, a snapshot then does)."""
     fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
     return int(fixed) * 10**9 if fixed.isascii() and fixed.isdecimal() else time.time_ns()
+
+
+def _snapshots(plan: Plan) -> tuple[FileEntry, ...]:
+    """The files that are snapshots themselves: often yesterday's, which nobody wanted to pack."""
+    alike = plan.snapshots | {index for index, leader in plan.copies.items() if leader in plan.snapshots}
+    return tuple(plan.files[index].entry for index in sorted(alike))
 
 
 def _shared_bytes(plan: Plan) -> int:

@@ -14,9 +14,10 @@ from blake3 import blake3
 
 from dumont_gpu.codecs import Codec
 from dumont_gpu.errors import UsageError
-from dumont_gpu.format import MAX_CHUNKS, KiB, MiB
+from dumont_gpu.format import MAGIC, MAX_CHUNKS, KiB, MiB
 from dumont_gpu.manifest import MAX_EXTENTS
 from dumont_gpu.methods import LZ4, PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
+from dumont_gpu.outputs import is_snapshot
 from dumont_gpu.problems import Problem
 from dumont_gpu.regions import Region, find_regions
 from dumont_gpu.shortages import is_shortage
@@ -27,7 +28,7 @@ _SAMPLES: Final = 4  # checkpoints of one model share size and header, but not t
 _SAMPLE_SIZE: Final = 4 * KiB
 _LARGE: Final = 16 * MiB  # worth a thread of its own
 _HASH_PIECE: Final = 1 * MiB
-_PARTIAL_CHUNKS: Final = 4 * 8  # at most one per flush and codec, with its element type
+_PARTIAL_CHUNKS: Final = 6 * 8  # at most one per flush and codec, with its element type
 _ENCODE_RATE: Final = {"lz4": 0.6e9, "lz4_hc": 0.1e9, "zipnn": 2.5e9}  # bytes per second, measured on a Zen 4 core
 _FASTEST: Final = 10e9
 _SECONDS_PER_EXTENT: Final = 20e-6
@@ -72,6 +73,7 @@ class Plan:
         self.files = files
         self.copies: dict[int, int] = {}  # file index -> index of the file with the same content
         self.problems: dict[int, Problem] = {}  # file index -> why it cannot be packed
+        self.snapshots: set[int] = set()  # file index: the file is a snapshot itself
         self.planned: dict[int, int] = defaultdict(int)  # file index -> bytes of it in chunks
         self._method, self._chunk_size, self._threads = method, chunk_size, threads
         self._cutter = _Cutter(chunk_size, self.planned)
@@ -92,15 +94,31 @@ class Plan:
             yield from self._cut([index for index in sorted(alike) if index not in self.copies], pool)
         self.size = sum(self.planned.values())
 
+    def chunks_of_copies(self, bereft: Iterable[int]) -> Iterator[PlannedChunk]:
+        """Yields chunks of files that were copies of one which changed since they were compared, or was lost.
+
+        They are still copies of each other.
+        """
+        leaders: dict[int, int] = {}  # the former leader -> the new one
+        for index in sorted(bereft):
+            leader = leaders.setdefault(self.copies.pop(index), index)
+            if leader != index:
+                self.copies[index] = leader
+        with ThreadPoolExecutor(self._threads) as pool:
+            yield from self._cut(sorted(leaders.values()), pool)
+        self.size = sum(self.planned.values())
+
     def _cut(self, indices: Sequence[int], pool: ThreadPoolExecutor) -> Iterator[PlannedChunk]:
         """Cuts files into chunks: first small ones, which take longest per byte, while a look is taken at others."""
         indices = [index for index in indices if index not in self.problems]
-        sampled = self._map_files(self._find_regions, filter(self._is_sampled, indices), pool)
+        sampled = self._map_files(self._look, filter(self._is_sampled, indices), pool)
         for index in indices:
             if not self._is_sampled(index):
                 yield from self._cutter.add(index, [self._by_extension(index)])
         yield from self._cutter.flush()
-        for index, regions in sampled:
+        for index, (regions, is_a_snapshot) in sampled:
+            if is_a_snapshot:
+                self.snapshots.add(index)
             yield from self._cutter.add(index, regions)
         yield from self._cutter.flush()
 
@@ -113,17 +131,18 @@ class Plan:
         entry = self.files[index].entry
         return Region(0, entry.size, UNIFORM_METHODS.get(self._method) or codec_for_small_file(entry.path))
 
-    def _find_regions(self, file: SourceFile) -> list[Region]:
+    def _look(self, file: SourceFile) -> tuple[list[Region], bool]:
+        """Cuts a file into regions; says whether it is a snapshot, too."""
         ranges = file.data_ranges()
         codec = UNIFORM_METHODS.get(self._method)
-        if codec is None and file.entry.size < PROBE_MINIMUM:
-            codec = codec_for_small_file(file.entry.path)
-        if codec is None:
-            with file.open() as fd:
-                regions = find_regions(fd, ranges)
-            if len(regions) <= MAX_EXTENTS // 2:
-                return regions
-        return [Region(start, end, codec or LZ4) for start, end in ranges]
+        if file.entry.size < PROBE_MINIMUM:
+            return [Region(start, end, codec or codec_for_small_file(file.entry.path)) for start, end in ranges], False
+        with file.open() as fd:
+            found = is_snapshot(os.pread(fd, len(MAGIC), 0))
+            regions = find_regions(fd, ranges) if codec is None else []
+        if codec is not None or len(regions) > MAX_EXTENTS // 2:
+            regions = [Region(start, end, codec or LZ4) for start, end in ranges]
+        return regions, found
 
     def _find_copies(self, groups: list[list[int]], pool: ThreadPoolExecutor) -> dict[int, int]:
         """Maps files to an earlier file of the same content: same size, then same samples, then same digest."""

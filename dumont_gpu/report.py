@@ -7,12 +7,14 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from dumont_gpu import names
 from dumont_gpu.codecs import CODECS
+from dumont_gpu.findings import NO_BYTES, finding_data, finding_lines, links_out_lines, no_bytes
+from dumont_gpu.links import links_out
 from dumont_gpu.manifest import EntryType, FileEntry
 from dumont_gpu.paths import printable
 from dumont_gpu.selection import select
@@ -31,7 +33,9 @@ _TYPE_LETTERS = {EntryType.FILE: "-", EntryType.DIR: "d", EntryType.SYMLINK: "l"
 _MAX_NAMED: Final = 20  # patterns that a warning, or paths that a plan, names without -v
 _CHANGED_LEGEND: Final = "! changed while it was packed: its bytes may be of two moments"
 # What names files, or patterns of them: JSON holds these exactly, what is not UTF-8 in Base64 under its key and `_b64`.
-_NAMING: Final = frozenset(("path", "snapshot_path", "target_path", "changed_files", "include", "exclude", "unmatched"))
+_NAMING: Final = frozenset(
+    ("path", "target", "snapshot_path", "target_path", "changed_files", "include", "exclude", "unmatched")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +102,15 @@ def opened(location: str, expect: str | None = None, network: NetworkOptions | N
 
 
 def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report:
-    data = _fields(result) | {
-        "ratio": result.ratio,
-        "exclude": list(options.exclude),
-        "problems": _problem_data(result.problems),
-    }
+    data = (
+        _fields(result)
+        | finding_data(result)
+        | {
+            "ratio": result.ratio,
+            "exclude": list(options.exclude),
+            "problems": _problem_data(result.problems),
+        }
+    )
     lines = [
         f"packed {result.num_files:,} entries, {format_size(result.original_size)} into "
         f"{format_size(result.compressed_size)} ({result.ratio:.2f}x) in {result.seconds:.1f} s on {result.device}: "
@@ -112,6 +120,8 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
     if result.shared_bytes:
         lines.append(f"  {format_size(result.shared_bytes)} of equal files stored once")
     lines += _left_out(result.excluded, options.exclude, result.special)
+    lines += finding_lines(result, followed=options.follow_outside)
+    lines += [f"  {note}" for note in result.notes]
     if result.problems:
         lines.append(f"  {len(result.problems)} entries could not be packed as they were: see the messages")
     if verbose:
@@ -120,13 +130,14 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
     return Report(data, lines, _unmatched(result.unmatched, verbose=verbose))
 
 
-def pack_plan(plan: PackPlan) -> Report:
-    data = _fields(plan) | {"problems": _problem_data(plan.problems)}
+def pack_plan(plan: PackPlan, options: PackOptions) -> Report:
+    data = _fields(plan) | finding_data(plan) | {"problems": _problem_data(plan.problems)}
     lines = [f"would pack {plan.num_files:,} entries, {format_size(plan.original_size)} in {plan.num_chunks} chunks"]
     lines += [f"  {name:8} {format_size(size)}" for name, size in sorted(plan.codec_bytes.items())]
     if plan.shared_bytes:
         lines.append(f"  {format_size(plan.shared_bytes)} of equal files stored once")
     lines += _left_out(plan.excluded, (), plan.special)
+    lines += finding_lines(plan, followed=options.follow_outside)
     lines += [f"  {printable(problem.path)}: {problem.reason}" for problem in plan.problems]
     return Report(data, lines, _unmatched(plan.unmatched))
 
@@ -232,6 +243,7 @@ def info(snapshot: Snapshot) -> Report:
     for entry in manifest.entries:
         counts[entry.type.value] += 1
     changed = sum(entry.changed for entry in manifest.entries)
+    leading_out = links_out(manifest.entries)
     size = snapshot.source.size
     created = _stamp(manifest.created_ns)
     ratio = header.total_size_original / size if size else 1.0
@@ -246,6 +258,7 @@ def info(snapshot: Snapshot) -> Report:
         "digest": header.digest,
         "entries": dict(counts),
         "changed": changed,
+        "links_out": len(leading_out),
         "codec_bytes": codecs,
         "method": manifest.method,
         "tool": manifest.tool,
@@ -255,6 +268,8 @@ def info(snapshot: Snapshot) -> Report:
     lines = [
         f"{snapshot.source.location}: {format_size(header.total_size_original)} in {format_size(size)} ({ratio:.2f}x)",
         f"  {entries or 'no entries'}",
+        *([NO_BYTES] if no_bytes(manifest.entries) else []),
+        *(links_out_lines(leading_out, followed=False) if leading_out else []),
         f"  {header.num_chunks} chunks of up to {format_size(header.chunk_size)}, covered by {header.digest}",
         *_codec_lines(codecs),
         *([f"  {changed:,} changed while packed: ls -l marks them with !"] if changed else ()),
@@ -271,23 +286,26 @@ def listing(snapshot: Snapshot, glob: str | None, *, long: bool, as_json: bool) 
         UsageError: nothing matches `glob`.
     """
     entries = select(snapshot.manifest.entries, () if glob is None else (glob,)).entries
+    leading_out = {entry.path for entry in links_out(snapshot.manifest.entries)} if long or as_json else set()
     for entry in entries:
         if as_json:
-            yield json.dumps({"type": "entry", **_entry_data(snapshot, entry)})
+            yield json.dumps({"type": "entry", **_entry_data(snapshot, entry, leading_out)})
         elif long:
-            yield _long_line(snapshot, entry)
+            yield _long_line(snapshot, entry) + " (leads out)" * (entry.path in leading_out)
         else:
             yield printable(entry.path)
     if long and not as_json and any(entry.changed for entry in entries):
         yield _CHANGED_LEGEND
 
 
-def _entry_data(snapshot: Snapshot, entry: FileEntry) -> dict[str, Any]:
+def _entry_data(snapshot: Snapshot, entry: FileEntry, leading_out: Container[str]) -> dict[str, Any]:
     data: dict[str, Any] = {**names.to_json("path", entry.path), "entry_type": entry.type.value}
     if entry.type is not EntryType.HARDLINK:
         data |= {"mode": f"{entry.mode:04o}", "mtime_ns": entry.mtime_ns}
     if entry.target:
         data |= names.to_json("target", entry.target)
+    if entry.type is EntryType.SYMLINK:
+        data["leads_out"] = entry.path in leading_out
     if entry.type is EntryType.FILE:
         data |= {
             "size": entry.size,

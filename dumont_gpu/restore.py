@@ -306,8 +306,14 @@ def _open_target(target: str, snapshot: Snapshot, options: RestoreOptions, *, re
 
 def _journal(snapshot: Snapshot, options: RestoreOptions) -> Journal:
     """Identifies the restore: the same command goes on with what an interrupted one left, any other does not."""
-    selection = [list(options.include), list(options.exclude), options.owner, options.preserve_special]
+    patterns = [_in_order(options.include), _in_order(options.exclude)]
+    selection = [*patterns, options.owner, options.preserve_special]
     return Journal(snapshot.id, hashlib.sha256(json.dumps(selection).encode()).hexdigest())
+
+
+def _in_order(patterns: Sequence[str]) -> list[str]:
+    """The patterns as they count: their order does only where one takes back what another names."""
+    return list(patterns) if any(pattern.startswith("!") for pattern in patterns) else sorted(patterns)
 
 
 def _files(entries: Sequence[FileEntry]) -> list[FileEntry]:

@@ -52,6 +52,8 @@ class SnapshotService:
         method: str = DEFAULT_METHOD,
         digest: str = DEFAULT_DIGEST,
         owner: bool = False,
+        follow_outside: bool = False,
+        force: bool = False,
         paranoid: bool = False,
         memory: Size = 0,
         gpu_memory: Size | None = None,
@@ -68,12 +70,15 @@ class SnapshotService:
             method: how codecs are chosen: "hybrid_v2", "lz4", "lz4_hc" or "none".
             digest: what covers chunks and files: "blake3" or "sha256".
             owner: record user and group ids.
+            follow_outside: store what links lead to that leave the source, in place of the links.
+            force: replace a file at `output_path` that is no snapshot, if no source holds it.
             paranoid: decode every chunk, and compare, before it is written.
             memory: bytes for chunk buffers; 0: 512 MiB, or less where the machine has less.
             gpu_memory: bytes of device memory to take at most; None: half of what is free.
 
         Raises:
             SnapshotNotFoundError: a source does not exist.
+            UsageError: `output_path` may not be replaced, or an argument is wrong.
             NoSpaceError: the disk of `output_path` is full.
             DumontError: anything else that keeps the snapshot from being made. What could not be packed, though the
                 snapshot was made, is in the result's `problems`.
@@ -84,6 +89,8 @@ class SnapshotService:
             exclude=take.patterns("exclude", exclude, exclude_from),
             digest=take.choice("digest", digest, tuple(DIGESTS)),
             owner=take.flag("owner", owner),
+            follow_outside=take.flag("follow_outside", follow_outside),
+            force=take.flag("force", force),
             device=self._device,
             gpu_memory=take.optional_size("gpu_memory", gpu_memory),
             paranoid=take.flag("paranoid", paranoid),

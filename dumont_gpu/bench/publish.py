@@ -14,19 +14,24 @@ from dumont_gpu.bench.page import page
 from dumont_gpu.bench.plot import picture
 from dumont_gpu.bench.text_report import markdown, print_tables
 from dumont_gpu.errors import UsageError
+from dumont_gpu.outputs import check_output
 
 Record = dict[str, Any]
+_MARK: Final = b"<title>dumont-gpu "  # near the start of every picture that is drawn here
 _PICTURES: Final[dict[str, Callable[[Record], str]]] = {".svg": picture, ".html": page}
 
 
 def check_picture(plot: str | None) -> None:
-    """Refuses a kind of picture that cannot be drawn, before anything is measured.
+    """Refuses a picture that cannot be drawn, or not there, before anything is measured.
 
     Raises:
-        UsageError: it is none of the known kinds.
+        UsageError: it is none of the known kinds, or would replace a file that is no picture of a benchmark.
     """
-    if plot is not None and Path(plot).suffix not in _PICTURES:
+    if plot is None:
+        return
+    if Path(plot).suffix not in _PICTURES:
         raise UsageError(f"--plot {plot}: name a file that ends in {' or '.join(_PICTURES)}")
+    check_output(plot, expendable=lambda head: _MARK in head, kind="picture of a benchmark", way_out="")
 
 
 @contextmanager
@@ -72,5 +77,6 @@ def machine_slug(record: Record) -> str:
 
 
 def _write(path: Path, text: str) -> None:
+    check_output(str(path), force=True, kind="result")  # no device, no pipe; what has this name is a result
     path.write_text(text, encoding="utf-8")
     print(f"written: {path}", file=sys.stderr)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
-from dumont_gpu.errors import UnsupportedError
+from dumont_gpu.errors import DumontError, UnsupportedError
+from dumont_gpu.outputs import Output, check_output
 from dumont_gpu.storage.base import Sink, Source
 from dumont_gpu.storage.local import LocalSink, LocalSource
 from dumont_gpu.storage.memory import MemorySink, MemorySource
@@ -31,11 +34,11 @@ def _object_source(location: str, options: NetworkOptions) -> Source:
     return open_object(location, options)
 
 
-def _local_sink(location: str, _: NetworkOptions) -> Sink:
-    return LocalSink(location)
+def _local_sink(location: str, _: NetworkOptions, force: bool) -> Sink:
+    return LocalSink(location, force=force)
 
 
-def _s3_sink(location: str, options: NetworkOptions) -> Sink:
+def _s3_sink(location: str, options: NetworkOptions, force: bool) -> Sink:
     from dumont_gpu.storage.s3_sink import S3Sink
 
     return S3Sink(location, options)
@@ -49,7 +52,7 @@ SOURCES: Final[dict[str, Callable[[str, NetworkOptions], Source]]] = {
     "gs": _object_source,
     "az": _object_source,
 }
-SINKS: Final[dict[str, Callable[[str, NetworkOptions], Sink]]] = {"": _local_sink, "s3": _s3_sink}
+SINKS: Final[dict[str, Callable[[str, NetworkOptions, bool], Sink]]] = {"": _local_sink, "s3": _s3_sink}
 
 
 def open_source(location: str, options: NetworkOptions | None = None) -> Source:
@@ -68,17 +71,38 @@ def open_source(location: str, options: NetworkOptions | None = None) -> Source:
     return SOURCES[scheme](location, options or NetworkOptions())
 
 
-def open_sink(location: str, options: NetworkOptions | None = None) -> Sink:
-    """Opens a place for a new snapshot.
+def open_sink(location: str, options: NetworkOptions | None = None, *, force: bool = False) -> Sink:
+    """Opens a place for a new snapshot; `force`: even where a file is in the way that is no snapshot.
 
     Raises:
+        UsageError: nothing may be written there (`dumont_gpu.outputs`).
         NetworkError: the server does not answer, or not as it must.
         UnsupportedError: a scheme that this version cannot write to.
     """
+    return SINKS[_sink_scheme(location)](location, options or NetworkOptions(), force)
+
+
+def check_place(location: str, sources: Sequence[str], *, force: bool = False) -> Output:
+    """Says what a pack of `sources` will replace at `location`, without touching anything there.
+
+    Raises:
+        UsageError: nothing may be written there, or it is one of the sources.
+        DumontError: nothing can be written there.
+        UnsupportedError: a scheme that this version cannot write to.
+    """
+    if _sink_scheme(location):
+        return Output(Path(location))
+    output = check_output(location, force=force, sources=sources)
+    if not os.access(output.path.parent, os.W_OK | os.X_OK):
+        raise DumontError(f"{location}: cannot be written: its folder is not writable")
+    return output
+
+
+def _sink_scheme(location: str) -> str:
     scheme = _scheme(location)
     if scheme not in SINKS:
         raise UnsupportedError(f"{scheme}:// addresses cannot be written to: name a path or s3://bucket/key")
-    return SINKS[scheme](location, options or NetworkOptions())
+    return scheme
 
 
 def _scheme(location: str) -> str:
@@ -94,6 +118,7 @@ __all__ = [
     "NetworkOptions",
     "Sink",
     "Source",
+    "check_place",
     "open_sink",
     "open_source",
 ]

@@ -52,6 +52,9 @@ class Sink(Protocol):
     def identities(self) -> frozenset[tuple[int, int]]:
         """Device and inode of files on this machine that are no part of what is packed: this snapshot, old and new."""
 
+    def notes(self) -> tuple[str, ...]:
+        """What whoever writes here should know, though nothing failed."""
+
     def expect(self, size: int) -> None:
         """Says, before anything is written, how many bytes the snapshot will have at most, or nearly."""
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
-from pathlib import Path
+from typing import Final
 
 from dumont_gpu.direct_io import read_at, write_at
-from dumont_gpu.errors import DamagedError, DumontError, SnapshotNotFoundError, UsageError
+from dumont_gpu.errors import NO_ROOM, DamagedError, DumontError, NoSpaceError, SnapshotNotFoundError, UsageError
+from dumont_gpu.format import HEADER_SIZE
+from dumont_gpu.outputs import UNFINISHED, Identity, check_output, identity, is_unfinished, unfinished_name
+from dumont_gpu.shortages import is_shortage
+
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
 
 
 class LocalSource:
@@ -43,20 +49,32 @@ class LocalSource:
 
 
 class LocalSink:
-    """Writes beside the final path and renames: an existing snapshot stays whole until the new one is durable."""
+    """Writes beside the final path and renames: an existing snapshot stays whole until the new one is durable.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: where the snapshot will stand.
+        force: replace a file there that is no snapshot.
+
+    Raises:
+        UsageError: nothing may be written there (`dumont_gpu.outputs`).
+        DumontError: nothing can be written there.
+    """
+
+    def __init__(self, path: str, *, force: bool = False) -> None:
         self.location = path
-        final = Path(path)
-        if final.is_dir() or not final.name:
-            raise UsageError(f"{path}: is a directory; name a file, such as workspace.dumont")
-        self._final = final
-        # One fixed name, locked: what a killed run left behind is replaced, and a run in progress is not disturbed.
-        self._partial = final.with_name(f".{final.name[:200]}.partial")
+        self._force = force
+        self._output = check_output(path, force=force)
+        self._final = self._output.path
+        self._partial = self._final.with_name(unfinished_name(self._final.name))
+        self._head = b""  # the header, as it was written
+        self._locked = True
         try:
             self._fd = self._create()
         except OSError as error:
-            raise DumontError(f"{path}: cannot be written: {error.strerror}") from None
+            if is_shortage(error.errno):
+                raise
+            failure = NoSpaceError if error.errno in NO_ROOM else DumontError
+            raise failure(f"{path}: cannot be written: {error.strerror}") from None
         self._open = True
 
     def _create(self) -> int:
@@ -67,9 +85,16 @@ class LocalSink:
             except FileExistsError:
                 self._remove_stale()
                 continue
-            # Between its creation and the lock another process may have taken the file for a stale one.
-            if self._lock(fd) and self._is_partial(fd):
-                return fd
+            try:
+                # Between its creation and the lock another process may have taken the file for a stale one.
+                if self._lock(fd) and self._is_partial(fd):
+                    write_at(fd, 0, memoryview(UNFINISHED))
+                    return fd
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._partial.unlink()
+                os.close(fd)
+                raise
             os.close(fd)
 
     def _remove_stale(self) -> None:
@@ -79,21 +104,29 @@ class LocalSink:
         except FileNotFoundError:
             return
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
                 raise DumontError(f"{self._partial}: is in the way, and no file of ours; move it away")
             if not self._lock(fd):
                 raise DumontError(f"{self.location}: another dumont-gpu is writing it")
-            if self._is_partial(fd):
-                self._partial.unlink()
+            if not self._is_partial(fd):  # renamed, or given up, before it was locked
+                return
+            if status.st_size and not is_unfinished(os.pread(fd, HEADER_SIZE, 0)):
+                raise DumontError(f"{self._partial}: is in the way, and no file of ours; move it away")
+            self._partial.unlink()
         finally:
             os.close(fd)
 
-    @staticmethod
-    def _lock(fd: int) -> bool:
+    def _lock(self, fd: int) -> bool:
+        """Whether nobody else has the file locked. Where there are no locks, `notes` says so."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            self._locked = False
         return True
 
     def _is_partial(self, fd: int) -> bool:
@@ -103,22 +136,32 @@ class LocalSink:
         except FileNotFoundError:
             return False
 
-    def identities(self) -> frozenset[tuple[int, int]]:
-        """Of the file being written and of the one it will replace."""
-        found = {_identity(os.fstat(self._fd))}
+    def _unlink_partial(self, fd: int) -> None:
         with contextlib.suppress(OSError):
-            found.add(_identity(self._final.lstat()))
-        return frozenset(found)
+            if self._is_partial(fd):
+                self._partial.unlink()
+
+    def identities(self) -> frozenset[Identity]:
+        """Of the file being written and of the one it will replace."""
+        return self._output.identities | {identity(os.fstat(self._fd))}
+
+    def notes(self) -> tuple[str, ...]:
+        if self._locked:
+            return ()
+        return (f"the file system of {self.location} has no locks: two packs to it at once would not notice",)
 
     def expect(self, size: int) -> None:
         pass
 
     def write_at(self, offset: int, data: memoryview) -> None:
+        if offset == 0:
+            self._head = bytes(data[:HEADER_SIZE])
         write_at(self._fd, offset, data)
 
     def commit(self, size: int) -> None:
         os.ftruncate(self._fd, size)
         os.fsync(self._fd)
+        self._check_place()
         self._partial.rename(self._final)
         self._close()
         folder = os.open(self._final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -126,20 +169,38 @@ class LocalSink:
             os.fsync(folder)
         finally:
             os.close(folder)
+        self._read_back(size)
+
+    def _check_place(self) -> None:
+        """Raises DumontError if somebody else has touched either name meanwhile: both must be what they were."""
+        if not self._is_partial(self._fd):
+            raise DumontError(f"{self.location}: another program took {self._partial.name} away")
+        try:
+            check_output(str(self._final), force=self._force)
+        except UsageError as error:
+            raise DumontError(f"{error}; it was put there while the snapshot was made") from None
+
+    def _read_back(self, size: int) -> None:
+        """Raises DumontError unless the name leads to what was written: some mounts copy where others rename."""
+        try:
+            fd = os.open(self._final, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                found, head = os.fstat(fd).st_size, os.pread(fd, HEADER_SIZE, 0)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise DumontError(f"{self.location}: was written, but cannot be read back: {error.strerror}") from None
+        if (found, head[: len(self._head)]) != (size, self._head):
+            raise DumontError(f"{self.location}: was written, but is another file when read back: do not rely on it")
 
     def cancel(self) -> None:
         pass
 
     def abort(self) -> None:
         if self._open:
-            with contextlib.suppress(OSError):
-                self._partial.unlink()
+            self._unlink_partial(self._fd)
             self._close()
 
     def _close(self) -> None:
         os.close(self._fd)
         self._open = False
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino

@@ -40,6 +40,9 @@ class MemorySink:
     def identities(self) -> frozenset[tuple[int, int]]:
         return frozenset()
 
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def expect(self, size: int) -> None:
         pass
 

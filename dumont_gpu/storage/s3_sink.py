@@ -68,6 +68,9 @@ class S3Sink:
     def identities(self) -> frozenset[tuple[int, int]]:
         return frozenset()
 
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def expect(self, size: int) -> None:
         """Chooses the size of the parts."""
         while self._part_size * _PARTS_PLANNED < size:

@@ -50,6 +50,9 @@ class DirectoryHandles:
 
     A name is looked up in its parent's descriptor with O_NOFOLLOW, so a directory that is swapped for a symlink
     meanwhile leads to an error, never outside the root. Used from many threads.
+
+    Where the root is `/`, `admitted` directories may be opened by their whole path: those above them need not be
+    readable. Those below them are opened as ever.
     """
 
     _trees: ClassVar[int] = 0  # that have handles open, and share what descriptors there are
@@ -58,6 +61,7 @@ class DirectoryHandles:
         DirectoryHandles._trees += 1
         self._spare = int(open_files().value) - _OTHERS
         self._root = root_fd
+        self.admitted: set[str] = set()
         self._root_handle = _Handle(root_fd)
         self._open: OrderedDict[str, _Handle] = OrderedDict()  # by path, recently used last
         self._lock = threading.Lock()
@@ -96,17 +100,22 @@ class DirectoryHandles:
     def _open_below(self, path: str) -> _Handle:
         """Opens a directory and those on the way to it, which its neighbours will need."""
         names = []
-        while path and path not in self._open:
+        while path and path not in self._open and path not in self.admitted:
             path, name = split(path)
             names.append(name)
-        handle = self._open[path] if path else self._root_handle
+        handle = self._open.get(path) if path else self._root_handle
+        if handle is None:
+            handle = self._keep(path, os.open(f"/{path}", _FLAGS))
         for name in reversed(names):
             path = f"{path}/{name}" if path else name
-            parent = handle
-            handle = self._open[path] = _Handle(os.open(name, _FLAGS, dir_fd=parent.descriptor))
-            handle.leases += 1
-            self._evict()
-            handle.leases -= 1
+            handle = self._keep(path, os.open(name, _FLAGS, dir_fd=handle.descriptor))
+        return handle
+
+    def _keep(self, path: str, descriptor: int) -> _Handle:
+        handle = self._open[path] = _Handle(descriptor)
+        handle.leases += 1
+        self._evict()
+        handle.leases -= 1
         return handle
 
     def _evict(self) -> None:

@@ -34,7 +34,7 @@ from dumont_gpu.tree.traits import keeps_modes
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE, is_unfinished
 
 NAMES: Final = (".dumont-restore", *(f".dumont-restore-{number}" for number in range(1, 10)))
-_MAGIC: Final = b"dumont-gpu restore 1\n"
+MAGIC: Final = b"dumont-gpu restore 1\n"
 _MAX_SIZE: Final = 4 * MiB  # a bit for each of the 2^24 entries of the largest snapshot, in base64, and more
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
@@ -62,15 +62,15 @@ class Journal:
             "overwrite": self.overwrite,
             "kept": base64.b64encode(bits).decode(),
         }
-        return _MAGIC + json.dumps(fields).encode() + b"\n"
+        return MAGIC + json.dumps(fields).encode() + b"\n"
 
     @classmethod
     def parse(cls, data: bytes) -> Journal | None:
         """Returns the journal, or None if it is torn or no journal at all: nothing of it is believed then."""
-        if not data.startswith(_MAGIC):
+        if not data.startswith(MAGIC):
             return None
         try:
-            fields = json.loads(data[len(_MAGIC) :])
+            fields = json.loads(data[len(MAGIC) :])
             texts = [fields[name] for name in ("snapshot", "selection", "overwrite", "kept")]
             if (
                 not data.endswith(b"\n")
@@ -199,7 +199,7 @@ def _read(fd: int) -> bytes:
 
 
 def _is_torn(data: bytes) -> bool:
-    return data.startswith(_MAGIC[: len(data)]) and data.count(b"\n") < 2
+    return data.startswith(MAGIC[: len(data)]) and data.count(b"\n") < 2
 
 
 def _lock(fd: int, name: str) -> None:

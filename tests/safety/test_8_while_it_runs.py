@@ -39,6 +39,7 @@ from dumont_gpu.verify import VerifyOptions, verify
 
 LARGE = float_bytes(50_000)
 CHUNK = 64 << 10
+PREVIOUS = b"DUMONT02, what was there before"
 
 
 def fill(source: Path) -> None:
@@ -248,10 +249,10 @@ os.pwrite = stopping
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGKILL", -9)])
 def test_signal_during_a_pack_leaves_the_previous_snapshot(name: str, code: int, filled: Path, snapshot: Path) -> None:
-    snapshot.write_bytes(b"what was there before")
+    snapshot.write_bytes(PREVIOUS)
     ran = patched_command(STOP.format(name=name), "pack", filled, "-o", snapshot)
     assert ran.code == code
-    assert snapshot.read_bytes() == b"what was there before"
+    assert snapshot.read_bytes() == PREVIOUS
     if code > 0:
         assert "stopped" in ran.error
         assert sorted(path.name for path in snapshot.parent.iterdir()) == ["snapshot.dumont", "source"]
@@ -371,13 +372,13 @@ def on_tmpfs(tmp_path: Path, options: str, *arguments: str | Path) -> Ran:
 def test_failing_write_ends_a_pack_and_keeps_the_previous_snapshot(
     code: int, call: str, filled: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshot.write_bytes(b"what was there before")
+    snapshot.write_bytes(PREVIOUS)
     with monkeypatch.context() as patch:
         fail_at(patch, call, 1, raiser(code))
         full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         message = clear_error(lambda: pack_it(filled, snapshot), NoSpaceError if full else DumontError)
     assert str(snapshot) in message
-    assert snapshot.read_bytes() == b"what was there before"
+    assert snapshot.read_bytes() == PREVIOUS
     assert sorted(path.name for path in snapshot.parent.iterdir()) == ["snapshot.dumont", "source"]
     pack_it(filled, snapshot)
 
@@ -415,15 +416,6 @@ def test_hard_link_at_the_place_of_the_partial_file_is_not_written_through(fille
 def test_fifo_at_the_place_of_the_partial_file_is_one_clear_error(filled: Path, snapshot: Path) -> None:
     os.mkfifo(snapshot.with_name(".snapshot.dumont.partial"))
     clear_error(lambda: pack_it(filled, snapshot), DumontError)
-
-
-def test_output_that_is_a_symlink_is_replaced_not_followed(filled: Path, snapshot: Path) -> None:
-    precious = snapshot.with_name("precious")
-    precious.write_bytes(b"do not touch")
-    snapshot.symlink_to(precious)
-    pack_it(filled, snapshot)
-    assert precious.read_bytes() == b"do not touch"
-    assert sound(snapshot)
 
 
 # --- two at once ------------------------------------------------------------------------------------------------------
@@ -620,8 +612,8 @@ def become(kind: str) -> Callable[[Path], None]:
     return act
 
 
-LOST = (vanish, shrink, empty, become("fifo"), become("symlink"), become("directory"))
-CHANGES = (*LOST, grow, rewrite, become("file"))
+LOST = (vanish, become("fifo"), become("symlink"), become("directory"))
+CHANGES = (*LOST, shrink, empty, grow, rewrite, become("file"))
 
 
 @pytest.mark.parametrize("moment", ["scanned", "planned"])

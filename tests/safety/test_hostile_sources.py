@@ -166,9 +166,9 @@ def test_more_entries_than_a_reader_takes_are_not_packed_unnoticed(
 
 
 def test_exclude_file_that_is_not_text_is_one_clear_error(source: Path, snapshot: Path) -> None:
-    (source / "patterns").write_bytes(b"\xff\xfe*")
+    (source / "patterns").write_bytes("*".encode("utf-16"))
     ran = command("pack", source, "-o", snapshot, "--exclude-from", source / "patterns")
-    assert ran.code in (1, 2)
+    assert ran.code == 2
     assert ran.error
 
 
