@@ -6,9 +6,10 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,12 +40,12 @@ from dumont_gpu.jobs import chunk_pairs, default_jobs
 from dumont_gpu.manifest import EntryType, Extent, FileEntry, Manifest, manifest_limit
 from dumont_gpu.methods import DEFAULT_METHOD, check_method
 from dumont_gpu.paths import printable
-from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
+from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, Window, in_turn, with_buffers
 from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.problems import Problem
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import is_shortage, told
-from dumont_gpu.storage import Sink, open_sink
+from dumont_gpu.storage import NetworkOptions, Sink, open_sink
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.scan import Scan, SourceFile, scan
 
@@ -68,6 +69,7 @@ class PackOptions:
     paranoid: bool = False  # decode every chunk, and compare, before it is written
     jobs: int = 0  # threads that encode; 0: one per core, or fewer where the machine's limits ask for it
     memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
+    network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def pack(
     started = time.monotonic()
     exclude = _patterns(options, sources)
     backend = select_backend(options.device, _jobs(options), options.gpu_memory)
-    sink = open_sink(output)
+    sink = open_sink(output, options.network)
     try:
         found = scan(sources, exclude.excludes, leave_out=sink.identities(), with_owner=options.owner)
         try:
@@ -146,7 +148,7 @@ def pack(
             raise NoSpaceError(f"{output}: no room for the snapshot: {error.strerror}") from None
         raise DumontError(f"{output}: {error.strerror or error}") from error
     finally:
-        sink.abort()
+        sink.abort(sys.exc_info()[1])
         backend.close()
     return PackResult(
         snapshot_path=output,
@@ -227,29 +229,42 @@ def _run(
     backend = writer.backend
     backend.prepare(largest, encode=True, decode=options.paranoid)
     jobs = _jobs(options) + backend.extra_jobs
-    pairs = chunk_pairs(options.memory, largest, jobs, buffers=3 if options.paranoid else 2)
+    others = 2 if writer.in_order else 1
+    pairs = chunk_pairs(options.memory, largest, jobs, others, buffers=3 if options.paranoid else 2)
     chunks, stored, checks = (BufferPool(pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest))
-    pipeline = Pipeline(chunks, stored, checks, cancel=writer.cancel)
+    window = Window(pairs)  # those that wait for their turn to be written leave a buffer to the one whose turn it is
+    pipeline = Pipeline(chunks, stored, checks, window, cancel=writer.cancel)
     if options.paranoid:
         writer.check_with(checks)
 
     def all_chunks() -> Iterator[PlannedChunk]:
         count = 0
         started = time.perf_counter()
-        for count, chunk in enumerate(plan.chunks(), start=1):  # noqa: B007
+        for count, chunk in enumerate(plan.chunks(), start=1):
             pipeline.seconds["plan"] += time.perf_counter() - started
+            chunk.turn = count - 1
             yield chunk
             started = time.perf_counter()
         meter.expect(plan.size, count)
 
     def write(chunk: _EncodedChunk) -> None:
         writer.write(chunk)
+        window.leave()
         meter.add(chunk.planned.size)
+
+    def admitted(chunks: Iterable[PlannedChunk]) -> Iterator[PlannedChunk]:
+        for chunk in chunks:
+            window.enter()
+            yield chunk
 
     jobs = min(jobs, pairs)
     planned = pipeline.stage("plan", _as_it_is, all_chunks())
+    if writer.in_order:
+        planned = admitted(planned)
     read = pipeline.stage("read", writer.read, with_buffers(planned, chunks), threads=min(jobs, _READERS))
     encoded = pipeline.stage("encode", writer.encode, with_buffers(read, stored), threads=jobs)
+    if writer.in_order:
+        encoded = in_turn(encoded, lambda chunk: chunk.planned.turn)
     pipeline.stage("write", write, encoded)
     pipeline.run()
     return pipeline.seconds
@@ -291,6 +306,10 @@ class _SnapshotWriter:
     def check_with(self, checks: BufferPool) -> None:
         """Has every chunk decoded again, into one of these buffers, before it is written."""
         self._checks = checks
+
+    @property
+    def in_order(self) -> bool:
+        return self._sink.in_order
 
     @property
     def largest_size(self) -> int:

@@ -45,6 +45,8 @@ class LocalSource:
 class LocalSink:
     """Writes beside the final path and renames: an existing snapshot stays whole until the new one is durable."""
 
+    in_order = False
+
     def __init__(self, path: str) -> None:
         self.location = path
         final = Path(path)
@@ -130,7 +132,7 @@ class LocalSink:
     def cancel(self) -> None:
         pass
 
-    def abort(self) -> None:
+    def abort(self, error: BaseException | None = None) -> None:
         if self._open:
             with contextlib.suppress(OSError):
                 self._partial.unlink()
