@@ -519,7 +519,7 @@ def _goes_on() -> Iterator[None]:
     """
     try:
         yield
-    except (DumontError, Stopped, MemoryError) as error:
+    except (DumontError, Stopped) as error:
         left = left_behind(error)
         if isinstance(error, GaveUpError) or (left is not None and left.goes_on):
             from dumont_gpu.again import again

@@ -39,7 +39,9 @@ def leave_behind(error: BaseException, left: LeftBehind) -> None:
 
 
 def left_behind(error: BaseException) -> LeftBehind | None:
-    return getattr(error, "left_behind", None)
+    """What is left because of an error, or of the one that it tells of in other words."""
+    found: LeftBehind | None = getattr(error, "left_behind", None)
+    return left_behind(error.__cause__) if found is None and error.__cause__ is not None else found
 
 
 class UsageError(DumontError):

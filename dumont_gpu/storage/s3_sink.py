@@ -31,6 +31,7 @@ from dumont_gpu.errors import (
 from dumont_gpu.format import MiB
 from dumont_gpu.pipeline import Buffer, BufferPool, Channel, ClosedError
 from dumont_gpu.progress import Notice
+from dumont_gpu.shortages import shortage
 from dumont_gpu.sizes import format_size
 from dumont_gpu.storage.http_range import RangeConnection, tls_context
 from dumont_gpu.storage.network import NetworkOptions
@@ -327,8 +328,10 @@ class S3Sink:
 
 
 def _may_go_on(error: BaseException | None) -> bool:
-    """Whether a job that ended so may end well another time: stopped from outside, by the network, by its memory."""
-    return error is not None and (not isinstance(error, Exception) or isinstance(error, (GaveUpError, MemoryError)))
+    """Whether a job that ended so may end well another time: stopped from outside, by the network, by what ran short."""
+    if error is None:
+        return False
+    return not isinstance(error, Exception) or isinstance(error, GaveUpError) or bool(shortage(error))
 
 
 def _is(part: Part, data: memoryview) -> bool:
