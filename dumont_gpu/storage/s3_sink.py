@@ -328,7 +328,7 @@ class S3Sink:
 
 
 def _may_go_on(error: BaseException | None) -> bool:
-    """Whether a job that ended so may end well another time: stopped from outside, by the network, by what ran short."""
+    """Whether a job that ended so may end well another time: stopped by a signal, the network, what ran short."""
     if error is None:
         return False
     return not isinstance(error, Exception) or isinstance(error, GaveUpError) or bool(shortage(error))
