@@ -12,16 +12,18 @@ from typing import Final, TypeAlias, TypeVar
 
 from dumont_gpu.errors import UsageError
 from dumont_gpu.globs import pattern_lines
-from dumont_gpu.sizes import one_line, parse_size
+from dumont_gpu.sizes import one_line, parse_duration, parse_size
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Size: TypeAlias = int | str  # bytes, or as `64MiB`
+Duration: TypeAlias = float | str  # seconds, or as `5m`
 OneOrMore: TypeAlias = StrPath | Iterable[StrPath]
 T = TypeVar("T")
 MAX_JOBS: Final = 1024
 MAX_CONNECTIONS: Final = 64
 _MAX_SIZE: Final = (1 << 63) - 1
 _MAX_DEVICE: Final = 1 << 16
+_MAX_SECONDS: Final = 1 << 32
 
 
 def path(name: str, value: object) -> str:
@@ -75,6 +77,15 @@ def size(name: str, value: object) -> int:
 
 def optional_size(name: str, value: object) -> int | None:
     return None if value is None else size(name, value)
+
+
+def duration(name: str, value: object) -> float:
+    """Returns seconds."""
+    if isinstance(value, str):
+        return parse_duration(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= _MAX_SECONDS:
+        raise _wrong(name, value, f"seconds, from 0 to {_MAX_SECONDS}")
+    return float(value)
 
 
 def whole(name: str, value: object, highest: int) -> int:

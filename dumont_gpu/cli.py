@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, cast, get_type_hints
@@ -14,11 +16,13 @@ import typer
 from dumont_gpu import __version__
 from dumont_gpu.arguments import MAX_CONNECTIONS, MAX_JOBS, pattern_file
 from dumont_gpu.digests import DEFAULT_DIGEST, DIGESTS
-from dumont_gpu.errors import DumontError, UsageError
+from dumont_gpu.endings import Stopped
+from dumont_gpu.errors import DumontError, GaveUpError, UsageError, left_behind
 from dumont_gpu.globs import HELP as GLOB_HELP
 
 _EXIT_SOME_UNREADABLE: Final = 3
 _MAX_LISTED: Final = 20  # problems shown without -v
+_PATIENCE: Final = "5m"
 
 _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -58,6 +62,9 @@ Connections = Annotated[
 ]
 LimitRate = Annotated[
     str, typer.Option("--limit-rate", metavar="SIZE", help="Bytes per second to download, at most; 0: no limit.")
+]
+Patience = Annotated[
+    str, typer.Option(metavar="TIME", help="Try on for so long while nothing comes over the network: 90, 90s, 5m.")
 ]
 Exclude = Annotated[
     list[str] | None,
@@ -134,6 +141,11 @@ def pack(
     ] = False,
     jobs: Jobs = 0,
     memory: Memory = "",
+    patience: Patience = _PATIENCE,
+    discard: Annotated[
+        bool,
+        typer.Option("--discard", help="Keep nothing at the server of a publish that is stopped, now or before."),
+    ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     progress: ProgressKind = "auto",
@@ -146,6 +158,10 @@ def pack(
     One SOURCE: its content is the root of the snapshot. Several: each stands under its own name. A link that is named
     as SOURCE is followed. A snapshot at OUT is replaced, once the new one is complete; any other file is not.
 
+    A publish to s3:// that is stopped by a signal, a kill or the network keeps its parts at the server, where they
+    cost money: the same command goes on from them, --discard takes them away, and so may a rule of the bucket. What
+    may go on is remembered in XDG_STATE_HOME/dumont-gpu. After any other error nothing is kept.
+
     \b
     dumont-gpu pack /workspace -o workspace.dumont
     dumont-gpu pack /workspace ~/.cache/huggingface -o all.dumont --exclude '*.tmp'
@@ -156,6 +172,7 @@ def pack(
     from dumont_gpu.pack import pack as run_pack
     from dumont_gpu.sizes import parse_size
 
+    renderer = _renderer(progress, as_json=as_json, quiet=quiet)
     options = PackOptions(
         method=method,
         chunk_size=parse_size(chunk_size),
@@ -169,12 +186,13 @@ def pack(
         memory=parse_size(memory) if memory else 0,
         force=force,
         follow_outside=follow_outside,
+        network=_network(patience, renderer, discard=discard),
     )
     if dry_run:
         plan = plan_pack(sources, options, output)
         report.show(report.pack_plan(plan, options), as_json=as_json, quiet=quiet)
         return
-    with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
+    with _goes_on(), renderer:
         result = run_pack(sources, output, options, renderer)
     report.show(report.packed(result, options, verbose=verbose), as_json=as_json, quiet=quiet)
     report.problems(result.problems, None if verbose or as_json else _MAX_LISTED)
@@ -209,6 +227,7 @@ def restore(
     memory: Memory = "",
     connections: Connections = 0,
     limit_rate: LimitRate = "0",
+    patience: Patience = _PATIENCE,
     dry_run: DryRun = False,
     as_json: Json = False,
     progress: ProgressKind = "auto",
@@ -231,6 +250,7 @@ def restore(
     from dumont_gpu.sizes import parse_size
     from dumont_gpu.tree.existing import Overwrite
 
+    renderer = _renderer(progress, as_json=as_json, quiet=quiet)
     options = RestoreOptions(
         include=include or (),
         exclude=exclude or (),
@@ -245,13 +265,13 @@ def restore(
         gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
         memory=parse_size(memory) if memory else 0,
-        network=_network(connections, limit_rate),
+        network=_network(patience, renderer, connections, limit_rate),
     )
     if dry_run:
         plan = plan_restore(snapshot, options, target)
         report.show(report.restore_plan(plan, verbose=verbose), as_json=as_json, quiet=quiet)
         return
-    with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
+    with _goes_on(), renderer:
         result = run_restore(snapshot, target, options, renderer)
     report.show(report.restored(result, options, verbose=verbose), as_json=as_json, quiet=quiet)
     report.problems(result.problems, None if verbose or as_json else _MAX_LISTED)
@@ -259,7 +279,7 @@ def restore(
         raise typer.Exit(_EXIT_SOME_UNREADABLE)
 
 
-_LOOKING: Final = ("expect", "as_json", "debug")  # options of restore that --info and --list take, too
+_LOOKING: Final = ("expect", "as_json", "patience", "debug")  # options of restore that --info and --list take, too
 
 
 def dumont_restore(
@@ -311,7 +331,9 @@ restore_app.command(epilog=_GLOBS)(_with_options_of(restore, dumont_restore))
 
 
 @app.command()
-def info(snapshot: Snap, expect: Expect = None, as_json: Json = False, debug: Debug = False) -> None:
+def info(
+    snapshot: Snap, expect: Expect = None, as_json: Json = False, patience: Patience = _PATIENCE, debug: Debug = False
+) -> None:
     """Print what a snapshot holds: totals, codecs, its id.
 
     \b
@@ -319,7 +341,7 @@ def info(snapshot: Snap, expect: Expect = None, as_json: Json = False, debug: De
     """
     from dumont_gpu import report
 
-    with report.opened(snapshot, expect) as opened:
+    with report.opened(snapshot, expect, _network(patience, _renderer("lines", as_json=as_json))) as opened:
         report.show(report.info(opened), as_json=as_json)
 
 
@@ -333,6 +355,7 @@ def list_entries(
     long: Annotated[bool, typer.Option("-l", "--long", help="Size, codec, ratio, time and digest.")] = False,
     expect: Expect = None,
     as_json: Json = False,
+    patience: Patience = _PATIENCE,
     debug: Debug = False,
 ) -> None:
     """List the entries of a snapshot.
@@ -342,7 +365,7 @@ def list_entries(
     """
     from dumont_gpu import report
 
-    with report.opened(snapshot, expect) as opened:
+    with report.opened(snapshot, expect, _network(patience, _renderer("lines", as_json=as_json))) as opened:
         for line in report.listing(opened, glob, long=long, as_json=as_json):
             print(line)
 
@@ -358,6 +381,7 @@ def verify(
     memory: Memory = "",
     connections: Connections = 0,
     limit_rate: LimitRate = "0",
+    patience: Patience = _PATIENCE,
     as_json: Json = False,
     progress: ProgressKind = "auto",
     quiet: Quiet = False,
@@ -373,6 +397,7 @@ def verify(
     from dumont_gpu.verify import VerifyOptions
     from dumont_gpu.verify import verify as run_verify
 
+    renderer = _renderer(progress, as_json=as_json, quiet=quiet)
     options = VerifyOptions(
         content=content,
         expect=expect,
@@ -380,9 +405,9 @@ def verify(
         gpu_memory=parse_size(gpu_memory) if gpu_memory else None,
         jobs=jobs,
         memory=parse_size(memory) if memory else 0,
-        network=_network(connections, limit_rate),
+        network=_network(patience, renderer, connections, limit_rate),
     )
-    with _renderer(progress, as_json=as_json, quiet=quiet) as renderer:
+    with renderer:
         result = run_verify(snapshot, options, renderer)
     report.show(report.verified(result), as_json=as_json, quiet=quiet)
 
@@ -486,14 +511,40 @@ def bench(
         raise DumontError(f"not intact: {'; '.join(record['failures'])}")
 
 
-def _network(connections: int, limit_rate: str) -> Any:
-    from dumont_gpu.sizes import parse_size
+def _network(
+    patience: str, renderer: Any, connections: int = 0, limit_rate: str = "0", *, discard: bool = False
+) -> Any:
+    from dumont_gpu.sizes import parse_duration, parse_size
     from dumont_gpu.storage import NetworkOptions
+    from dumont_gpu.storage.retry import RetryPolicy
 
-    return NetworkOptions(connections=connections, limit_rate=parse_size(limit_rate))
+    return NetworkOptions(
+        connections=connections,
+        limit_rate=parse_size(limit_rate),
+        retry=RetryPolicy(patience=parse_duration(patience)),
+        discard=discard,
+        notice=renderer.notice,
+    )
 
 
-def _renderer(progress: str, *, as_json: bool, quiet: bool) -> Any:
+@contextlib.contextmanager
+def _goes_on() -> Iterator[None]:
+    """Has an error of which the same command goes on say so: the network gave up, or something was kept to go on from.
+
+    It is one line, with the command as it can be given to a shell.
+    """
+    try:
+        yield
+    except (DumontError, Stopped) as error:
+        left = left_behind(error)
+        if isinstance(error, GaveUpError) or (left is not None and left.goes_on):
+            from dumont_gpu.again import again
+
+            error.command = again(sys.argv)  # type: ignore[union-attr]
+        raise
+
+
+def _renderer(progress: str, *, as_json: bool, quiet: bool = False) -> Any:
     from dumont_gpu.render import PROGRESS_CHOICES, make_renderer
 
     if progress not in PROGRESS_CHOICES:

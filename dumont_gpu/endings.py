@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from dumont_gpu.errors import DumontError
+from dumont_gpu.errors import DumontError, left_behind
 from dumont_gpu.shortages import shortage
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -82,7 +82,7 @@ def _tell(error: BaseException) -> int:
             import traceback
 
             traceback.print_exception(type(error), error, error.__traceback__)
-        print(_line(_message(error), code), file=sys.stderr)
+        print(_line(error, code), file=sys.stderr)
     except Exception:  # no memory even for that
         os.write(2, f"dumont-gpu: {shortage(MemoryError())}\n".encode())
     return code
@@ -109,14 +109,19 @@ def _message(error: BaseException) -> str:
     return f"defect of dumont-gpu: {type(error).__name__}: {error}; --debug shows where"
 
 
-def _line(message: str, code: int) -> str:
+def _line(error: BaseException, code: int) -> str:
+    """The error, what is left because of it, and the command that goes on, as far as there are such."""
+    message, left, command = _message(error), left_behind(error), getattr(error, "command", "")
     if "--json" in sys.argv:
         import json
 
-        return json.dumps({"type": "error", "code": code, "message": message})
+        record: dict[str, Any] = {"type": "error", "code": code, "message": message}
+        record |= {"left": {"message": left.text, **left.facts, "goes_on": left.goes_on}} if left else {}
+        return json.dumps(record | ({"command": command} if command else {}))
     from dumont_gpu.sizes import one_line
 
-    return f"dumont-gpu: {one_line(message)}"
+    clauses = (message, left.text if left else "", f"to go on: {command}" if command else "")
+    return f"dumont-gpu: {one_line('; '.join(filter(None, clauses)))}"
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,13 +39,13 @@ from dumont_gpu.manifest import EntryType, Extent, FileEntry, Manifest, manifest
 from dumont_gpu.methods import DEFAULT_METHOD, check_method
 from dumont_gpu.outputs import Identity, Output
 from dumont_gpu.paths import printable
-from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, with_buffers
+from dumont_gpu.pipeline import Buffer, BufferPool, Pipeline, Window, in_turn, with_buffers
 from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.problems import Problem
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import is_shortage, told
 from dumont_gpu.source_reader import SourceReader
-from dumont_gpu.storage import Sink, check_place, open_sink
+from dumont_gpu.storage import NetworkOptions, Sink, check_place, open_sink
 from dumont_gpu.tree.scan import Scan, scan
 
 RAW: Final = Raw()
@@ -66,6 +67,7 @@ class PackOptions:
     memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
     force: bool = False  # replace a file at the output that is no snapshot
     follow_outside: bool = False  # store what links lead to that is not packed otherwise
+    network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def pack(
     place = check_place(output, sources, force=options.force)
     backend = select_backend(options.device, _jobs(options), options.gpu_memory)
     try:
-        sink = open_sink(output, force=options.force)
+        sink = open_sink(output, options.network, force=options.force)
     except BaseException:
         backend.close()
         raise
@@ -157,7 +159,7 @@ def pack(
             raise NoSpaceError(f"{output}: no room for the snapshot: {error.strerror}") from None
         raise DumontError(f"{output}: {error.strerror or error}") from error
     finally:
-        sink.abort()
+        sink.abort(sys.exc_info()[1])
         backend.close()
     return PackResult(
         snapshot_path=output,
@@ -275,37 +277,54 @@ def _run(
     backend = writer.backend
     backend.prepare(largest, encode=True, decode=options.paranoid)
     jobs = _jobs(options) + backend.extra_jobs
-    pairs = chunk_pairs(options.memory, largest, jobs, buffers=3 if options.paranoid else 2)
+    others = 2 if writer.in_order else 1
+    pairs = chunk_pairs(options.memory, largest, jobs, others, buffers=3 if options.paranoid else 2)
     pools = [BufferPool(pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest)]
     if options.paranoid:
         writer.check_with(pools[2])
+    threads = min(jobs, pairs)
+    count = 0  # of chunks
 
-    def counted(chunks: Iterator[PlannedChunk], seconds: dict[str, float]) -> Iterator[PlannedChunk]:
-        """Yields the chunks, and counts the time that cutting them takes."""
-        count = 0
-        started = time.perf_counter()
-        for chunk in chunks:
-            count = chunk.number + 1
-            seconds["plan"] += time.perf_counter() - started
-            yield chunk
+    def move(chunks: Iterator[PlannedChunk]) -> dict[str, float]:
+        raw, stored, _ = pools
+        window = Window(
+            pairs
+        )  # those that wait for their turn to be written leave a buffer to the one whose turn it is
+        pipeline = Pipeline(*pools, window, cancel=writer.cancel)
+
+        def counted() -> Iterator[PlannedChunk]:
+            """Yields the chunks, and counts them and the time that cutting them takes."""
+            nonlocal count
             started = time.perf_counter()
-        meter.expect(plan.size, count)
+            for turn, chunk in enumerate(chunks):
+                chunk.turn = turn
+                count += 1
+                pipeline.seconds["plan"] += time.perf_counter() - started
+                yield chunk
+                started = time.perf_counter()
+            meter.expect(plan.size, count)
 
-    def write(chunk: _EncodedChunk) -> None:
-        writer.write(chunk)
-        meter.add(chunk.planned.size)
+        def admitted(planned: Iterable[PlannedChunk]) -> Iterator[PlannedChunk]:
+            for chunk in planned:
+                window.enter()
+                yield chunk
 
-    def move(planned_chunks: Iterator[PlannedChunk]) -> dict[str, float]:
-        chunks, stored, _ = pools
-        pipeline = Pipeline(*pools, cancel=writer.cancel)
-        planned = pipeline.stage("plan", _as_it_is, counted(planned_chunks, pipeline.seconds))
-        read = pipeline.stage("read", writer.read, with_buffers(planned, chunks), threads=min(threads, _READERS))
+        def write(chunk: _EncodedChunk) -> None:
+            writer.write(chunk)
+            window.leave()
+            meter.add(chunk.planned.size)
+
+        planned = pipeline.stage("plan", _as_it_is, counted())
+        if writer.in_order:
+            planned = admitted(planned)
+        read = pipeline.stage("read", writer.read, with_buffers(planned, raw), threads=min(threads, _READERS))
         encoded = pipeline.stage("encode", writer.encode, with_buffers(read, stored), threads=threads)
+        if writer.in_order:
+            encoded = in_turn(encoded, lambda chunk: chunk.planned.turn)
         pipeline.stage("write", write, encoded)
         pipeline.run()
         return pipeline.seconds
 
-    threads = min(jobs, pairs)
     seconds = move(plan.chunks())
     bereft = writer.bereft_copies()
     if bereft:
@@ -351,6 +370,10 @@ class _SnapshotWriter:
     def check_with(self, checks: BufferPool) -> None:
         """Has every chunk decoded again, into one of these buffers, before it is written."""
         self._checks = checks
+
+    @property
+    def in_order(self) -> bool:
+        return self._sink.in_order
 
     @property
     def largest_size(self) -> int:

@@ -150,7 +150,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, *pools: BufferPool, cancel: Callable[[], None] = lambda: None, trace: Trace | None = None
+        self, *pools: BufferPool | Window, cancel: Callable[[], None] = lambda: None, trace: Trace | None = None
     ) -> None:
         self._pools, self._cancel, self._trace = pools, cancel, trace
         self._channels: list[Channel[Any]] = []
@@ -260,6 +260,50 @@ class Pipeline:
         for pool in self._pools:
             pool.close()
         self._cancel()
+
+
+class Window:
+    """Bounds how many items are on their way between two stages that are far apart."""
+
+    def __init__(self, size: int) -> None:
+        self._left, self._closed = size, False
+        self._changed = threading.Condition()
+
+    def enter(self) -> None:
+        """Waits for a place.
+
+        Raises:
+            ClosedError: the pipeline is over.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._left)
+            if self._closed:
+                raise ClosedError
+            self._left -= 1
+
+    def leave(self) -> None:
+        with self._changed:
+            self._left += 1
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def in_turn(items: Iterable[T], turn: Callable[[T], int]) -> Iterator[T]:
+    """Yields items by their turns, 0 first and none missing; holds back those that come early.
+
+    What is held back keeps its buffers, so a Window must leave one to each item that the others wait for.
+    """
+    held: dict[int, T] = {}
+    due = 0
+    for item in items:
+        held[turn(item)] = item
+        while due in held:
+            yield held.pop(due)
+            due += 1
 
 
 def with_buffers(items: Iterable[T], pool: BufferPool) -> Iterator[tuple[T, Buffer]]:

@@ -54,6 +54,7 @@ class PlannedChunk:
     codec: Codec
     size: int = 0
     extents: list[PlannedExtent] = field(default_factory=list)
+    turn: int = 0  # how many were cut before it: the numbers are given when a chunk is begun
 
 
 class Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 
@@ -31,7 +31,20 @@ class Progress:
         return (self.total_bytes - self.done_bytes) / self.rate if self.done_bytes else None
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that whoever waits for a job should know: nothing comes, it goes on, parts are there already."""
+
+    location: str
+    text: str
+    facts: dict[str, str | float] = field(default_factory=dict)  # the same for programs
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.text}"
+
+
 ProgressCallback = Callable[[Progress], None]
+NoticeCallback = Callable[[Notice], None]
 _INTERVAL: Final = 0.1  # seconds between events: more often nobody can see
 
 

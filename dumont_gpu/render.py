@@ -9,8 +9,8 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Final, Protocol
 
-from dumont_gpu.progress import Progress
-from dumont_gpu.sizes import format_size
+from dumont_gpu.progress import Notice, Progress
+from dumont_gpu.sizes import format_size, one_line
 
 PROGRESS_CHOICES: Final = ("auto", "bar", "lines", "none")
 _LINE_INTERVAL: Final = 10.0  # seconds
@@ -19,6 +19,8 @@ _STATUS_INTERVAL: Final = 1.0
 
 class Renderer(Protocol):
     def __call__(self, event: Progress) -> None: ...
+
+    def notice(self, event: Notice) -> None: ...
 
     def __enter__(self) -> Renderer: ...
 
@@ -40,6 +42,9 @@ class Silent:
     def __call__(self, event: Progress) -> None:
         pass
 
+    def notice(self, event: Notice) -> None:
+        pass
+
     def __enter__(self) -> Silent:
         return self
 
@@ -52,6 +57,9 @@ class Lines(Silent):
 
     def __init__(self) -> None:
         self._next = time.monotonic() + _LINE_INTERVAL
+
+    def notice(self, event: Notice) -> None:
+        print(one_line(str(event)), file=sys.stderr, flush=True)
 
     def __call__(self, event: Progress) -> None:
         if time.monotonic() < self._next:
@@ -69,6 +77,10 @@ class Lines(Silent):
 class JsonLines(Silent):
     def __init__(self) -> None:
         self._next = 0.0
+
+    def notice(self, event: Notice) -> None:
+        words = {"phase": "network", "location": event.location, "message": event.text}
+        print(json.dumps({"type": "status", **words, **event.facts}), flush=True)
 
     def __call__(self, event: Progress) -> None:
         if time.monotonic() >= self._next or event.done_chunks == event.total_chunks:
@@ -92,6 +104,9 @@ class Bar(Silent):
         self._bar.update(
             self._task, description=event.phase, completed=event.done_bytes, total=event.total_bytes or None
         )
+
+    def notice(self, event: Notice) -> None:
+        self._bar.console.print(one_line(str(event)), markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Bar:
         self._bar.start()

@@ -12,6 +12,8 @@ _UNITS: Final = {"": 1, "B": 1} | {
     for power, letter in enumerate("KMGT", start=1)
     for suffix, base in (("", 1024), ("IB", 1024), ("B", 1000))
 }
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_DURATION: Final = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(s|m|min|h|d|)\s*", re.ASCII | re.IGNORECASE)
 _TOO_LARGE: Final = 1 << 63
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
@@ -30,6 +32,18 @@ def parse_size(text: str) -> int:
     if size >= _TOO_LARGE:
         raise UsageError(f"{text[:20]!r} is more than 8 EiB")
     return int(size)
+
+
+def parse_duration(text: str) -> float:
+    """Returns the seconds in `90`, `90s`, `5m` or `1h`.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is no time; write it as 90, 90s, 5m or 1h")
+    return float(match[1]) * _SECONDS[match[2].lower()]
 
 
 def format_size(size: float) -> str:

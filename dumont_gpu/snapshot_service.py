@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from dumont_gpu import arguments as take
-from dumont_gpu.arguments import MAX_CONNECTIONS, MAX_JOBS, OneOrMore, Size, StrPath
+from dumont_gpu.arguments import MAX_CONNECTIONS, MAX_JOBS, Duration, OneOrMore, Size, StrPath
 from dumont_gpu.digests import DEFAULT_DIGEST, DIGESTS
 from dumont_gpu.format import DEFAULT_CHUNK_SIZE
 from dumont_gpu.manifest import FileEntry
@@ -15,6 +15,7 @@ from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.restore import DEFAULT_MAX_SIZE, RestoreOptions, RestoreResult, restore
 from dumont_gpu.snapshot import read_snapshot
 from dumont_gpu.storage import NetworkOptions, open_source
+from dumont_gpu.storage.retry import DEFAULT_PATIENCE, RetryPolicy
 from dumont_gpu.tree.existing import OVERWRITE_CHOICES, Overwrite
 from dumont_gpu.verify import VerifyOptions, VerifyResult, verify
 
@@ -57,6 +58,8 @@ class SnapshotService:
         paranoid: bool = False,
         memory: Size = 0,
         gpu_memory: Size | None = None,
+        patience: Duration = DEFAULT_PATIENCE,
+        discard: bool = False,
     ) -> PackResult:
         """Packs one tree, or several, each then under its own name.
 
@@ -75,6 +78,8 @@ class SnapshotService:
             paranoid: decode every chunk, and compare, before it is written.
             memory: bytes for chunk buffers; 0: 512 MiB, or less where the machine has less.
             gpu_memory: bytes of device memory to take at most; None: half of what is free.
+            patience: seconds to try on while nothing comes from a server; also as "5m". 0: the first failure is final.
+            discard: take away what a publish that is stopped has sent, or an earlier one; else the next one goes on.
 
         Raises:
             SnapshotNotFoundError: a source does not exist.
@@ -96,6 +101,7 @@ class SnapshotService:
             paranoid=take.flag("paranoid", paranoid),
             jobs=self._jobs,
             memory=take.size("memory", memory),
+            network=_network(patience, discard=discard),
         )
         sources, output = take.paths("source_path", source_path), take.path("output_path", output_path)
         return pack(sources, output, options, take.callback("progress", progress))
@@ -117,6 +123,7 @@ class SnapshotService:
         max_size: Size = DEFAULT_MAX_SIZE,
         memory: Size = 0,
         gpu_memory: Size | None = None,
+        patience: Duration = DEFAULT_PATIENCE,
         connections: int = 0,
         limit_rate: Size = 0,
     ) -> RestoreResult:
@@ -137,6 +144,7 @@ class SnapshotService:
             max_size: bytes that all files together may declare.
             memory: bytes for chunk buffers; 0: 512 MiB, or less where the machine has less.
             gpu_memory: bytes of device memory to take at most; None: half of what is free.
+            patience: seconds to try on while nothing comes from a server; also as "5m". 0: the first failure is final.
             connections: exactly so many; 0: 16 (4 nearby), and more if that helps.
             limit_rate: bytes per second to download, at most; 0: no limit.
 
@@ -161,7 +169,7 @@ class SnapshotService:
             gpu_memory=take.optional_size("gpu_memory", gpu_memory),
             jobs=self._jobs,
             memory=take.size("memory", memory),
-            network=_network(connections, limit_rate),
+            network=_network(patience, connections, limit_rate),
         )
         snapshot, target = take.path("snapshot_path", snapshot_path), take.path("target_path", target_path)
         return restore(snapshot, target, options, take.callback("progress", progress))
@@ -175,6 +183,7 @@ class SnapshotService:
         expect: str | None = None,
         memory: Size = 0,
         gpu_memory: Size | None = None,
+        patience: Duration = DEFAULT_PATIENCE,
         connections: int = 0,
         limit_rate: Size = 0,
     ) -> VerifyResult:
@@ -187,6 +196,7 @@ class SnapshotService:
             expect: the snapshot id it must have.
             memory: bytes for chunk buffers; 0: 512 MiB, or less where the machine has less.
             gpu_memory: bytes of device memory to take at most; None: half of what is free.
+            patience: seconds to try on while nothing comes from a server; also as "5m". 0: the first failure is final.
             connections: exactly so many; 0: 16 (4 nearby), and more if that helps.
             limit_rate: bytes per second to download, at most; 0: no limit.
 
@@ -201,7 +211,7 @@ class SnapshotService:
             gpu_memory=take.optional_size("gpu_memory", gpu_memory),
             jobs=self._jobs,
             memory=take.size("memory", memory),
-            network=_network(connections, limit_rate),
+            network=_network(patience, connections, limit_rate),
         )
         return verify(take.path("snapshot_path", snapshot_path), options, take.callback("progress", progress))
 
@@ -211,6 +221,7 @@ class SnapshotService:
         progress: ProgressCallback | None = None,
         *,
         expect: str | None = None,
+        patience: Duration = DEFAULT_PATIENCE,
         connections: int = 0,
         limit_rate: Size = 0,
     ) -> tuple[FileEntry, ...]:
@@ -220,6 +231,7 @@ class SnapshotService:
             snapshot_path: a path or an address.
             progress: is told when the list is complete; its bytes and chunks are none.
             expect: the snapshot id it must have.
+            patience: seconds to try on while nothing comes from a server; also as "5m". 0: the first failure is final.
             connections: exactly so many; 0: 16 (4 nearby), and more if that helps.
             limit_rate: bytes per second to download, at most; 0: no limit.
 
@@ -227,7 +239,7 @@ class SnapshotService:
             DamagedError, SnapshotNotFoundError, UnsupportedError, DumontError: as for a restore.
         """
         progress, location = take.callback("progress", progress), take.path("snapshot_path", snapshot_path)
-        expect, network = _expected(expect), _network(connections, limit_rate)
+        expect, network = _expected(expect), _network(patience, connections, limit_rate)
         source = open_source(location, network)
         try:
             entries = read_snapshot(source, expect).manifest.entries
@@ -241,8 +253,12 @@ def _expected(value: str | None) -> str | None:
     return None if value is None else take.text("expect", value)
 
 
-def _network(connections: int, limit_rate: Size) -> NetworkOptions:
+def _network(
+    patience: Duration, connections: int = 0, limit_rate: Size = 0, *, discard: bool = False
+) -> NetworkOptions:
     return NetworkOptions(
         connections=take.whole("connections", connections, MAX_CONNECTIONS),
         limit_rate=take.size("limit_rate", limit_rate),
+        retry=RetryPolicy(patience=take.duration("patience", patience)),
+        discard=take.flag("discard", discard),
     )

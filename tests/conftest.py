@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 from servers import PROXY_VARIABLES, FaultServer, Gcs, Moto, Nginx, Rclone, RcloneHttp
+from swift import Swift
 
 # Who starts the tests by `nohup … &` has these ignored; every program that they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -89,6 +90,13 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where unfinished uploads are remembered."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state/dumont-gpu/uploads"
+
+
 @pytest.fixture
 def fault_server() -> Iterator[FaultServer]:
     server = FaultServer()
@@ -120,6 +128,11 @@ def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gcs]:
 @pytest.fixture(scope="session")
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
     yield from _running(Rclone, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
+    yield from _running(Swift, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,30 @@ from urllib.parse import quote
 
 import pytest
 
+from dumont_gpu.storage import NetworkOptions
+
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+class WaitingTime:
+    """A clock that only waiting moves: minutes of patience take no time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, event: threading.Event, seconds: float) -> None:
+        with self._lock:
+            self.now += seconds
+
+
+def at_once(**options: Any) -> NetworkOptions:
+    """How a test uses the network: it waits, by a clock of its own."""
+    time = WaitingTime()
+    return NetworkOptions(**{"clock": time, "wait": time.wait, "read_timeout": 10.0, **options})
 
 
 # --- a server that misbehaves -----------------------------------------------------------------------------------------
@@ -275,6 +298,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Waits until a process takes connections; False: it does not."""
+    for _ in range(1000):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+        if process.poll() is not None:
+            return False
+        time.sleep(0.02)
+    return False
+
+
 class Program:
     """A server in a process of its own."""
 
@@ -287,12 +321,8 @@ class Program:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
-        for _ in range(1000):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
-            if self._process.poll() is not None:
-                break
-            time.sleep(0.02)
+        if answers(self.port, self._process):
+            return
         self.stop()
         raise RuntimeError(f"{self._command[0]} does not start: {self._log.read_text()[-2000:]}")
 

@@ -116,7 +116,7 @@ def test_excludes_come_from_files_too(workspace: Path, snapshot: Path, tmp_path:
         (["pack", "{tmp}", "-o", "gs://bucket/key"], 8, "s3://bucket/key"),
         (["pack", "{tmp}", "-o", "https://host/x.dumont"], 8, "cannot be written to"),
         (["info", "ftp://host/x.dumont"], 8, "ftp://"),
-        (["info", "http://127.0.0.1:1/x.dumont"], 5, "cannot be reached"),
+        (["info", "http://127.0.0.1:1/x.dumont", "--patience", "0"], 5, "cannot be reached"),
         (["info", "http://"], 2, "no http address"),
         (["info", "https://[me:secret@host/x.dumont"], 2, "no http address"),
         (["restore", "{golden}/example.dumont", "{tmp}/t", "--limit-rate", "fast"], 2, "size"),

@@ -21,6 +21,7 @@ from servers import (
     FaultServer,
     Nginx,
     Request,
+    at_once,
     flipped,
     free_port,
     nonsense,
@@ -36,19 +37,25 @@ from servers import (
 )
 from test_cli import PROGRAM, cli
 
-from dumont_gpu.errors import DamagedError, DumontError, NetworkError, SnapshotNotFoundError, UnsupportedError
+from dumont_gpu.errors import (
+    DamagedError,
+    DumontError,
+    GaveUpError,
+    NetworkError,
+    SnapshotNotFoundError,
+    UnsupportedError,
+)
 from dumont_gpu.format import KiB
 from dumont_gpu.restore import RestoreOptions, plan_restore, restore
 from dumont_gpu.snapshot import read_snapshot
 from dumont_gpu.storage import NetworkOptions, open_source
 from dumont_gpu.storage.http import HttpSource, open_http
 from dumont_gpu.storage.http_range import ChangedError
-from dumont_gpu.storage.retry import RetryPolicy
 from dumont_gpu.verify import VerifyOptions, verify
 
 UNIT = 128 * KiB
 CONTENT = random.Random(1).randbytes(20 * UNIT + 7)  # two ranges
-AT_ONCE = NetworkOptions(retry=RetryPolicy(first_delay=0, longest_delay=0), read_timeout=10)
+AT_ONCE = at_once()
 
 
 def opened(server: FaultServer, options: NetworkOptions = AT_ONCE) -> HttpSource:
@@ -210,9 +217,9 @@ FINAL: list[tuple[str, Fault, type[DumontError], str]] = [
     ("redirect to nowhere", status(302), NetworkError, "without saying where"),
     ("another region", status(301, x_amz_bucket_region="eu-west-1"), NetworkError, "set AWS_REGION"),
     ("501", status(501), NetworkError, "501"),
-    ("always 503", status(503), NetworkError, "gave up"),
-    ("always truncated", truncated(0), NetworkError, "gave up"),
-    ("always no http", nonsense, NetworkError, "gave up"),
+    ("always 503", status(503), GaveUpError, "gave up after 300 s"),
+    ("always truncated", truncated(0), GaveUpError, "gave up after 300 s"),
+    ("always no http", nonsense, GaveUpError, "gave up after 300 s"),
 ]
 
 
@@ -499,7 +506,8 @@ def test_the_command_line_says_so_in_one_line(
     fault: Fault | None, code: int, said: str, workspace: Path, target: Path, server: FaultServer
 ) -> None:
     server.script = lambda request: fault
-    ran = cli("restore", f"{server.url}?signature=secret", target, "--connections", "4", "--limit-rate", "1GiB")
+    options = ("--connections", "4", "--limit-rate", "1GiB", "--patience", "0")
+    ran = cli("restore", f"{server.url}?signature=secret", target, *options)
     assert ran.returncode == code
     assert said in ran.stderr
     assert "secret" not in ran.stderr + ran.stdout

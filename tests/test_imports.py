@@ -13,7 +13,7 @@ PACKAGE = Path(dumont_gpu.__file__).parent
 # Each may import those on the lines above it, and its own folder.
 LAYERS = [
     ["errors"],
-    ["serve", "sizes", "globs", "digests", "names", "pipeline", "problems", "progress", "shortages"],
+    ["again", "serve", "sizes", "globs", "digests", "names", "pipeline", "problems", "progress", "shortages"],
     ["arguments", "format"],
     ["limits", "native", "outputs", "paths", "endings"],
     ["jobs"],

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 import pytest
 
 from dumont_gpu.errors import NetworkError, UsageError
-from dumont_gpu.format import KiB, MiB
+from dumont_gpu.format import MiB
 from dumont_gpu.storage.addresses import parse_address, redirected
 from dumont_gpu.storage.pace import ConnectionCount, RateLimit, Speedometer, is_slow
-from dumont_gpu.storage.retry import Patience, RetryPolicy, TransientError, parse_retry_after
+from dumont_gpu.storage.retry import parse_retry_after
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
@@ -63,40 +63,6 @@ def test_redirects_to_other_schemes_and_down_from_https_are_refused(location: st
 
 
 # --- retries ----------------------------------------------------------------------------------------------------------
-
-
-def highest(low: float, high: float) -> float:
-    return high
-
-
-def test_delays_grow_up_to_a_limit_and_end() -> None:
-    left = Patience(RetryPolicy(first_delay=1, longest_delay=20), 6, highest)
-    assert [left.after(TransientError(""), 0) for _ in range(7)] == [3, 9, 20, 20, 20, None, None]
-
-
-def test_delays_are_drawn_between_the_first_and_three_times_the_last() -> None:
-    drawn = []
-
-    def chance(low: float, high: float) -> float:
-        drawn.append((low, high))
-        return low + 1
-
-    left = Patience(RetryPolicy(first_delay=1, longest_delay=20), 9, chance)
-    for _ in range(3):
-        left.after(TransientError(""), 0)
-    assert drawn == [(1, 3), (1, 6), (1, 6)]
-
-
-def test_progress_renews_the_budget_and_a_few_bytes_do_not() -> None:
-    left = Patience(RetryPolicy(first_delay=1, longest_delay=20), 3, highest)
-    assert [left.after(TransientError(""), received) for received in (0, 0, 64 * KiB, 1, 0)] == [3, 9, 3, 9, None]
-
-
-def test_retry_after_is_obeyed_unless_it_is_too_long() -> None:
-    left = Patience(RetryPolicy(first_delay=1, longest_delay=20, longest_asked=100), 9, highest)
-    assert left.after(TransientError("", retry_after=50), 0) == 50
-    assert left.after(TransientError("", retry_after=0), 0) == 9
-    assert left.after(TransientError("", retry_after=101), 0) is None
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_an_upload_whose_threads_cannot_start(
         else:
             message = clear_error(lambda: pack([str(source)], "s3://bucket/threads.dumont"), DumontError)
             assert HINT in message
-    assert b"<Upload>" not in s3.uploads
+    assert b"threads.dumont" not in s3.uploads  # other tests leave uploads of other keys
     if allowed:
         verify("s3://bucket/threads.dumont")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import GOLDEN, assert_same_tree, pack_tree
-from servers import FaultServer, Gcs, Moto, Nginx, RcloneHttp, chunked
+from servers import FaultServer, Gcs, Nginx, RcloneHttp, S3Server, chunked
 
 from dumont_gpu.errors import DamagedError, SnapshotNotFoundError
 from dumont_gpu.restore import RestoreOptions, restore
@@ -29,7 +29,7 @@ def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dumont_gpu.storage.parallel.RANGE_SIZE", 1 << 20)
 
 
-@pytest.fixture(params=["local", "serve", "chunked", "nginx", "rclone_http", "s3", "gs"])
+@pytest.fixture(params=["local", "serve", "chunked", "nginx", "rclone_http", "moto", "swift", "gs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     if request.param == "local":
         yield lambda content: str(written(tmp_path / "x.dumont", content))
@@ -67,8 +67,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
         yield put
     else:
-        moto: Moto = request.getfixturevalue("moto")
-        set_variables(monkeypatch, moto.environment())
+        s3: S3Server = request.getfixturevalue(request.param)
+        set_variables(monkeypatch, s3.environment())
         key = f"{request.node.originalname}/x ü+?.dumont"
         yield lambda content: upload(key, content)
 

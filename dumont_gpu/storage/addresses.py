@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import unicodedata
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -73,6 +74,21 @@ def parse_address(text: str) -> Address:
         authorization = "Basic " + base64.b64encode(credentials.encode()).decode("ascii")
     path, query = quote(parts.path or "/", safe=_PATH_SAFE), quote(parts.query, safe=_QUERY_SAFE)
     return Address(scheme, host, _PORTS[scheme] if port is None else port, path, query, authorization)
+
+
+def key_problem(key: str) -> str:
+    """Returns why an object's key cannot be said in an address so that every client and server reads it alike; or "".
+
+    Clients mend such keys silently, each in its own way: another object would be read, or replaced.
+    """
+    parts = key.split("/")
+    if not all(parts):
+        return "an empty name between slashes"
+    if not {".", ".."}.isdisjoint(parts):
+        return "a name that is . or .."
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in key):
+        return "a control character, or bytes that are no UTF-8"
+    return ""
 
 
 def redirected(address: Address, location: str | None) -> Address:

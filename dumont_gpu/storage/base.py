@@ -49,6 +49,10 @@ class Sink(Protocol):
     def location(self) -> str:
         """What people call it."""
 
+    @property
+    def in_order(self) -> bool:
+        """Whether pieces must come in an order that the same job repeats, so that it can go on where it was stopped."""
+
     def identities(self) -> frozenset[tuple[int, int]]:
         """Device and inode of files on this machine that are no part of what is packed: this snapshot, old and new."""
 
@@ -67,5 +71,9 @@ class Sink(Protocol):
     def cancel(self) -> None:
         """Makes writes that wait for a network fail soon, now and later; `abort` is still to come."""
 
-    def abort(self) -> None:
-        """Leaves no trace of what was written. Does nothing after `commit`."""
+    def abort(self, error: BaseException | None = None) -> None:
+        """Leaves no trace of what was written; does nothing after `commit`.
+
+        After an `error` that the same job, started again, may survive, what it can go on from may stay. `left_behind`
+        of the error then says so.
+        """

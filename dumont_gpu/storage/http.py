@@ -19,7 +19,7 @@ from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, 
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.pace import SETTLING_SECONDS, SLOW_RATE, ConnectionCount, RateLimit, Speedometer, is_slow
 from dumont_gpu.storage.parallel import CancelledError, Connection, Fetcher, Range
-from dumont_gpu.storage.retry import Patience, TransientError, patience
+from dumont_gpu.storage.retry import Attempts, TransientError
 
 _HEAD: Final = 16 * KiB  # header and index of 600 chunks: came with the first answer, need no second request
 _PEERS: Final = 16  # rates of finished ranges that are remembered, to compare the last ones with
@@ -46,6 +46,7 @@ class HttpSource:
 
     def __init__(self, location: str, locate: Callable[[], Address], options: NetworkOptions) -> None:
         self.location, self._locate, self._options = location, locate, options
+        self._patience = options.patience(location)
         self._tls = tls_context()
         self._elsewhere: Address | None = None  # where redirects led to
         self._limit = RateLimit(self._options.limit_rate, self._options.clock)
@@ -79,7 +80,7 @@ class HttpSource:
     def _first_answer(self) -> tuple[Revision, bytes]:
         """Finds out what there is, and gets its first bytes."""
         connection = self._connect()
-        left = patience(self._options.retry, first=True)
+        attempts = self._patience.attempts()
         never = threading.Event()
         try:
             with _naming(self.location):
@@ -87,7 +88,8 @@ class HttpSource:
                     try:
                         return self._ask_head(connection)
                     except TransientError as error:
-                        self._wait_or_give_up(left, error, 0, never)
+                        self._patience.contacted |= connection.answered
+                        self._wait_or_give_up(attempts, error, 0, never)
         finally:
             connection.close()
 
@@ -99,6 +101,7 @@ class HttpSource:
         done = 0
         while done < len(head):
             done += body.readinto(memoryview(head)[done:])
+        self._patience.heard()
         return body.revision, bytes(head)
 
     # --- one range ------------------------------------------------------------------------------------------------
@@ -109,7 +112,7 @@ class HttpSource:
     def _fetch(self, connection: Connection, item: Range) -> None:
         """Fills a range, over as many connections as it takes, each from the byte where the one before ended."""
         assert isinstance(connection, RangeConnection)
-        left = patience(self._options.retry)
+        attempts = self._patience.attempts()
         while item.done < len(item.out):
             before = item.done
             try:
@@ -120,7 +123,7 @@ class HttpSource:
                     raise CancelledError from None
                 if error.busy:
                     self._fetcher.refused()
-                self._wait_or_give_up(left, error, item.done - before, item.read.cancelled)
+                self._wait_or_give_up(attempts, error, item.done - before, item.read.cancelled)
 
     def _receive(self, connection: RangeConnection, item: Range) -> None:
         """Receives until the range is full or its connection turns out to be slow."""
@@ -134,6 +137,7 @@ class HttpSource:
                     raise CancelledError
                 count = body.readinto(item.rest[:_LIMITED_RECEIVE] if self._options.limit_rate else item.rest)
                 item.done += count
+                self._patience.heard()
                 if delay := self._limit.delay_after(count):
                     self._options.wait(item.read.cancelled, delay)
                 if speed.add(count) and self._is_slow(item, speed):
@@ -156,7 +160,7 @@ class HttpSource:
     def _open(self, connection: RangeConnection, start: int, end: int, revision: Revision | None) -> Body:
         """Asks for a range, going where redirects lead to."""
         elsewhere = self._elsewhere
-        address = elsewhere or self._locate()
+        address = elsewhere or self._signed()
         try:
             found = connection.get(address, start, end, revision)
         except (DumontError, TransientError) as error:
@@ -173,12 +177,17 @@ class HttpSource:
             self._elsewhere = address if isinstance(found, Body) else None
         raise NetworkError("redirects without end")
 
-    def _wait_or_give_up(self, left: Patience, error: TransientError, received: int, over: threading.Event) -> None:
-        delay = left.after(error, received)
-        if delay is None:
-            asked = f", and asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
-            raise NetworkError(f"{error}{asked}; gave up after every retry: try again later") from None
-        self._options.wait(over, delay)
+    def _signed(self) -> Address:
+        """The address, which may need credentials from somewhere else: once there were some, there will be again."""
+        try:
+            return self._locate()
+        except DumontError as error:
+            if not self._patience.contacted:
+                raise
+            raise TransientError(str(error)) from None
+
+    def _wait_or_give_up(self, attempts: Attempts, error: TransientError, received: int, over: threading.Event) -> None:
+        self._options.wait(over, attempts.after(error, received))
         if over.is_set():
             raise CancelledError
 

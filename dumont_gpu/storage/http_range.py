@@ -18,6 +18,7 @@ from typing import Final
 
 from dumont_gpu import __version__
 from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError, UnsupportedError
+from dumont_gpu.format import KiB
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.storage.addresses import Address, parse_address, redirected
 from dumont_gpu.storage.network import NetworkOptions
@@ -28,6 +29,7 @@ MAX_REDIRECTS: Final = 8
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)")
 _EXPIRED: Final = re.compile(rb"expired|not valid in the specified time frame", re.IGNORECASE)
+_SEND: Final = 128 * KiB
 _ERROR_BODY: Final = 4096  # bytes of an error's text that are looked at
 TlsContext = Callable[[], ssl.SSLContext]
 _CHANGED: Final = "the snapshot changed on the server while it was read: start again"
@@ -100,6 +102,7 @@ class RangeConnection:
         self._origin: tuple[str, str, int] | None = None
         self._socket: socket.socket | None = None  # http.client forgets it when the server announces the end
         self._shut = False
+        self.answered = False  # ever, whatever the status
         self._proxy: Address | None = None  # the one that requests are sent to; a tunnel is none
 
     def get(self, address: Address, start: int, end: int, revision: Revision | None) -> Body | Address:
@@ -167,11 +170,18 @@ class RangeConnection:
         assert self._connection is not None
         if self._proxy is not None:
             headers = headers | _proxy_headers(self._proxy)
+        if content is not None:
+            headers = headers | {"Content-Length": str(len(content))}
+        target = address.absolute if self._proxy else address.target
         with _transient():
-            self._connection.request(
-                method, address.absolute if self._proxy else address.target, body=content, headers=headers
-            )
-            return self._connection.getresponse()
+            try:
+                self._connection.request(method, target, body=_pieces(content), headers=headers)
+            except (BrokenPipeError, ConnectionResetError):
+                if not content:
+                    raise  # and else: a server that refuses need not read all of it; its reason may be there
+            response = self._connection.getresponse()
+        self.answered = True
+        return response
 
     def _connect(self, address: Address) -> None:
         proxy = _proxy(address)
@@ -237,6 +247,14 @@ def failure(response: http.client.HTTPResponse) -> Exception:
     return NetworkError(reason)
 
 
+def _pieces(content: memoryview | bytes | None) -> Iterator[memoryview] | None:
+    """What is sent at once: the timeout of a socket is for each, and a slow link takes longer for a whole part."""
+    if content is None:
+        return None
+    view = memoryview(content)
+    return (view[start : start + _SEND] for start in range(0, len(view), _SEND))
+
+
 def _ranged(response: http.client.HTTPResponse, start: int, end: int, revision: Revision | None) -> Body:
     """Checks that an answer is about the right bytes of the right object."""
     text = response.getheader("Content-Range", "")
@@ -292,9 +310,12 @@ def _transient(otherwise: str = "the connection broke") -> Iterator[None]:
     except ssl.SSLCertVerificationError as error:
         raise NetworkError(f"the server's certificate does not hold: {error.verify_message}") from None
     except TimeoutError:
-        raise TransientError("the server has gone silent") from None
+        raise TransientError("the server has gone silent", timed_out=True) from None
     except http.client.RemoteDisconnected:
         raise TransientError("the server closed the connection") from None
+    except socket.gaierror as error:
+        unknown = error.errno == socket.EAI_NONAME
+        raise TransientError(f"{otherwise}: {error.strerror}", unknown_host=unknown) from None
     except OSError as error:
         short = is_shortage(error.errno)  # of descriptors: fewer connections are what helps, as if the server said so
         raise TransientError(f"{otherwise}: {error.strerror or type(error).__name__}", busy=short) from None

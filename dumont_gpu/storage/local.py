@@ -60,6 +60,8 @@ class LocalSink:
         DumontError: nothing can be written there.
     """
 
+    in_order = False
+
     def __init__(self, path: str, *, force: bool = False) -> None:
         self.location = path
         self._force = force
@@ -196,7 +198,7 @@ class LocalSink:
     def cancel(self) -> None:
         pass
 
-    def abort(self) -> None:
+    def abort(self, error: BaseException | None = None) -> None:
         if self._open:
             self._unlink_partial(self._fd)
             self._close()

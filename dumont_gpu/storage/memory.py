@@ -32,6 +32,8 @@ class MemorySource:
 
 
 class MemorySink:
+    in_order = False
+
     def __init__(self, location: str = "<memory>") -> None:
         self.location = location
         self.data = bytearray()
@@ -59,6 +61,6 @@ class MemorySink:
     def cancel(self) -> None:
         pass
 
-    def abort(self) -> None:
+    def abort(self, error: BaseException | None = None) -> None:
         if not self.committed:
             self.data.clear()

@@ -7,7 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dumont_gpu.storage.retry import RetryPolicy
+from dumont_gpu.progress import Notice, NoticeCallback
+from dumont_gpu.storage.retry import Patience, RetryPolicy
+
+
+def _unheard(event: Notice) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +24,9 @@ class NetworkOptions:
     read_timeout: float = 15.0  # seconds in which not one byte comes
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[threading.Event, float], object] = threading.Event.wait  # until the event or so many seconds
+    discard: bool = False  # take away at once what a publish that is stopped has sent, or an earlier one
+    notice: NoticeCallback = _unheard  # called from any thread: nothing comes, it comes again, what is there already
+
+    def patience(self, location: str) -> Patience:
+        """For one transfer."""
+        return Patience(self.retry, location, self.clock, self.read_timeout, self.notice)

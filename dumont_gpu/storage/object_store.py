@@ -11,9 +11,11 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import unquote
 
 from dumont_gpu.errors import DumontError, UnsupportedError, UsageError
-from dumont_gpu.storage.addresses import Address, parse_address
+from dumont_gpu.sizes import one_line
+from dumont_gpu.storage.addresses import Address, key_problem, parse_address
 from dumont_gpu.storage.http import HttpSource
 from dumont_gpu.storage.network import NetworkOptions
 
@@ -42,7 +44,9 @@ class ObjectSigner:
     def __init__(self, location: str) -> None:
         found = _LOCATION.fullmatch(location)
         if found is None or found[3].endswith("/"):
-            raise UsageError(f"{location}: name a bucket and an object, as in s3://bucket/workspace.dumont")
+            raise UsageError(f"{one_line(location)}: name a bucket and an object, as in s3://bucket/workspace.dumont")
+        if problem := key_problem(found[3]):
+            raise UsageError(f"{one_line(location)}: the key holds {problem}; choose another one")
         self.scheme, self._bucket, self._key = found[1].lower(), found[2], found[3]
         try:
             import obstore
@@ -57,6 +61,14 @@ class ObjectSigner:
         except DumontError as error:
             raise DumontError(f"{location}: {error}") from None
 
+    @property
+    def bucket(self) -> str:
+        return self._bucket
+
+    @property
+    def key(self) -> str:
+        return self._key
+
     def address(self, method: Method = "GET", query: str = "") -> Address:
         """Returns where to send a request.
 
@@ -70,7 +82,13 @@ class ObjectSigner:
         if query:
             return self._signed(self._explained(lambda: self._store_with(query)), method, "x")
         address = self._signed(self._store, method, self._key)
+        if not unquote(address.path).endswith(f"/{self._key}"):  # the client has mended it: that is another object
+            raise UsageError("this key cannot be signed as it is; choose another one")
         return Address(address.scheme, address.host, address.port, address.path, "") if self._public else address
+
+    def bucket_address(self, query: str) -> Address:
+        """Returns where to GET something about the bucket; `query` as for `address`, for s3 only."""
+        return self._signed(self._explained(lambda: self._store_with(query, bucket=True)), "GET", "x")
 
     def _signed(self, store: S3Store | GCSStore | AzureStore, method: Method, path: str) -> Address:
         return parse_address(self._explained(lambda: self._obstore.sign(store, method, path, _VALID)))
@@ -89,14 +107,15 @@ class ObjectSigner:
             return GCSStore(self._bucket, client_options=client, retry_config=patient)
         return AzureStore(self._bucket, client_options=client, retry_config=patient)
 
-    def _store_with(self, query: str) -> S3Store | GCSStore | AzureStore:
+    def _store_with(self, query: str, bucket: bool = False) -> S3Store | GCSStore | AzureStore:
         """A store that signs addresses of the object with a query of ours.
 
         obstore signs a path below an endpoint, and whatever query the endpoint has. The path lands in a parameter of
         its own, last: S3 ignores those that begin with "x-".
         """
         base = self._signed(self._store, "GET", self._key)
-        endpoint = f"{base.scheme}://{base.authority}{base.path}?{query}&x-path="
+        path = "/".join(base.path.split("/")[: -1 - self._key.count("/")]) or "/" if bucket else base.path
+        endpoint = f"{base.scheme}://{base.authority}{path}?{query}&x-path="
         # Both names: AWS_ENDPOINT_URL_S3 in the environment would win over the first.
         return self._make_store(endpoint=endpoint, aws_endpoint_url_s3=endpoint, virtual_hosted_style_request=True)
 

@@ -1,53 +1,152 @@
-"""How often a request is tried again, and how long to wait before it."""
+"""How long a transfer bears that nothing comes, and how long to wait before a request is tried again."""
 
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from dumont_gpu.errors import GaveUpError, NetworkError
 from dumont_gpu.format import KiB
+from dumont_gpu.progress import Notice, NoticeCallback
 
-RETRIED_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+DEFAULT_PATIENCE: Final = 300.0  # seconds
+
+RETRIED_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529})  # 52x: of CDNs
 BUSY_STATUSES: Final = frozenset({429, 503})  # the server wants fewer requests
 _PROGRESS: Final = 64 * KiB  # a connection that brought less was as good as none
+_NOTICE_FIRST: Final = 3.0  # seconds of silence that nobody needs to hear of
+_NOTICE_INTERVAL: Final = 10.0
 
 
 class TransientError(Exception):
     """One attempt failed; the next may not. The message is a clause about the server."""
 
-    def __init__(self, reason: str, retry_after: float | None = None, busy: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        retry_after: float | None = None,
+        busy: bool = False,
+        unknown_host: bool = False,
+        timed_out: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after  # seconds the server asked for
         self.busy = busy
+        self.unknown_host = unknown_host  # a typo, unless the same name was known before
+        self.timed_out = timed_out  # it failed by waiting for bytes
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Seconds and counts; the defaults give up after a minute or so in which nothing came."""
+    """Seconds."""
 
+    # In which nothing came, over all connections of a transfer; 0: the first failure is final.
+    patience: float = DEFAULT_PATIENCE
+    first_contact: float = 30.0  # at most, for a host that never answered: a wrong address should not take minutes
     first_delay: float = 0.2
-    longest_delay: float = 20.0
-    longest_asked: float = 300.0  # a server that asks for more has given up for us
-    attempts: int = 9  # in a row without progress
-    first_attempts: int = 3  # of the first request: a wrong host name should not take a minute
+    longest_delay: float = 10.0
 
 
 class Patience:
-    """What is left of a policy for one range: renewed when bytes come, used up by failures in a row."""
+    """How long one transfer bears that nothing comes, over all its connections.
 
-    def __init__(self, policy: RetryPolicy, attempts: int, chance: Callable[[float, float], float]) -> None:
-        self._policy, self._attempts, self._chance = policy, attempts, chance
-        self._renew()
+    Silence begins when an attempt fails, or when one that times out began to wait, and ends when anything comes: a
+    byte of any range, the word that a part has arrived. Answers such as 503 are no end of it, but they show that
+    somebody is there.
 
-    def _renew(self) -> None:
-        self._left, self._delay = self._attempts, self._policy.first_delay
+    Args:
+        policy: the seconds.
+        location: of what is transferred, for the events.
+        clock: seconds, as of `time.monotonic`.
+        timeout: seconds after which an attempt times out.
+        notice: told every few seconds while nothing comes, and when something comes again; from any thread.
+    """
 
-    def after(self, error: TransientError, received: int) -> float | None:
-        """Returns how many seconds to wait before the next attempt; None: give up.
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        location: str,
+        clock: Callable[[], float],
+        timeout: float = 0.0,
+        notice: NoticeCallback = lambda event: None,
+    ) -> None:
+        self.policy, self._location, self._clock = policy, location, clock
+        self._timeout, self._notice = timeout, notice
+        self._heard_at = clock()
+        self._lock = threading.Lock()
+        self._silent_since: float | None = None
+        self._next_notice = 0.0
+        self._said = False
+        self.contacted = False  # the server has answered at least once, however badly
+
+    def heard(self) -> None:
+        """Something came."""
+        self.contacted = True
+        self._heard_at = self._clock()
+        if self._silent_since is None:  # nearly always: no lock
+            return
+        with self._lock:
+            since, said = self._silent_since, self._said
+            self._silent_since, self._said = None, False
+        if since is not None and said:
+            seconds = self._clock() - since
+            self._notice(Notice(self._location, f"goes on after {seconds:.0f} s", {"answered_after": seconds}))
+
+    def attempts(self) -> Attempts:
+        """For one request, or one range."""
+        return Attempts(self, random.uniform)
+
+    def left_after(self, error: TransientError) -> float:
+        """Takes note of a failed attempt; returns how many more seconds to bear.
+
+        Raises:
+            GaveUpError: none.
+            NetworkError: none, and the server was never there.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._silent_since is None:
+                self._silent_since = max(self._heard_at, now - self._timeout) if error.timed_out else now
+                self._next_notice = self._silent_since + _NOTICE_FIRST
+            silent = now - self._silent_since
+            left = self._patience - silent
+            due = now >= self._next_notice and left > 0
+            if due:
+                self._next_notice, self._said = now + _NOTICE_INTERVAL, True
+        if error.unknown_host and not self.contacted:
+            raise NetworkError(f"{error}: check the address")
+        asked = error.retry_after or 0.0
+        if left <= 0 or asked > left:
+            raise self._given_up(error, silent)
+        if due:
+            text = f"no answer for {silent:.0f} s ({error}), trying on"
+            self._notice(Notice(self._location, text, {"silent_for": silent, "reason": str(error)}))
+        return left
+
+    @property
+    def _patience(self) -> float:
+        return self.policy.patience if self.contacted else min(self.policy.first_contact, self.policy.patience)
+
+    def _given_up(self, error: TransientError, silent: float) -> NetworkError:
+        asked = f", and asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
+        text = f"{error}{asked}; gave up after {silent:.0f} s without an answer"
+        return GaveUpError(text) if self.contacted else NetworkError(f"{text}: check the address, or try again later")
+
+
+class Attempts:
+    """When to try one request or range again: soon at first, then ever more rarely until bytes come."""
+
+    def __init__(self, patience: Patience, chance: Callable[[float, float], float]) -> None:
+        self._patience, self._chance = patience, chance
+        self._delay = patience.policy.first_delay
+
+    def after(self, error: TransientError, received: int = 0) -> float:
+        """Returns how many seconds to wait before the next attempt.
 
         Decorrelated jitter: each delay is random between the first one and three times the one before, so that many
         connections, and many machines, that fail together do not come back together.
@@ -55,21 +154,16 @@ class Patience:
         Args:
             error: why the attempt failed.
             received: bytes that it brought.
+
+        Raises:
+            GaveUpError, NetworkError: patience has run out; see `Patience.left_after`.
         """
+        policy = self._patience.policy
         if received >= _PROGRESS:
-            self._renew()
-        self._left -= 1
-        if self._left <= 0:
-            return None
-        self._delay = min(self._policy.longest_delay, self._chance(self._policy.first_delay, self._delay * 3))
-        if error.retry_after is None:
-            return self._delay
-        return max(error.retry_after, self._delay) if error.retry_after <= self._policy.longest_asked else None
-
-
-def patience(policy: RetryPolicy, first: bool = False) -> Patience:
-    """Patience for one range; `first`: for the first request to a server."""
-    return Patience(policy, policy.first_attempts if first else policy.attempts, random.uniform)
+            self._delay = policy.first_delay
+        left = self._patience.left_after(error)
+        self._delay = min(policy.longest_delay, self._chance(policy.first_delay, self._delay * 3))
+        return min(left, max(error.retry_after or 0.0, self._delay))  # the last attempt is at the end, not before
 
 
 def parse_retry_after(value: str | None, now: Callable[[], datetime] | None = None) -> float | None:

@@ -1,29 +1,44 @@
 """Publishes a snapshot to S3 while it is made: parts go up as they fill, the one with header and index last.
 
-The object appears when the upload completes, all of it at once, so nobody ever reads half a snapshot; what a failed
-pack uploaded is taken away again. The header is known last, and byte 0 is in part 1: S3 takes parts in any order under
-numbers of our choice. obstore's own uploads do not offer that, so it signs the requests and they are sent from here.
+The object appears when the upload completes, all of it at once, so nobody ever reads half a snapshot. The header is
+known last, and byte 0 is in part 1: S3 takes parts in any order under numbers of our choice. obstore's own uploads do
+not offer that, so it signs the requests and they are sent from here.
+
+A publish that was stopped by a signal, by the network, or killed goes on when the same job is started again: the same
+tree gives the same parts, and a part that the server has already is not sent (its ETag is the MD5 of what would be).
+`unfinished` has the rules about whose upload that may be. Any other error takes the upload away.
 """
 
 from __future__ import annotations
 
 import contextlib
-import html
+import hashlib
 import os
-import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
-from urllib.parse import quote
-from xml.sax.saxutils import escape
 
-from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError, UnsupportedError
+from dumont_gpu.errors import (
+    DumontError,
+    GaveUpError,
+    LeftBehind,
+    NetworkError,
+    SnapshotNotFoundError,
+    UnsupportedError,
+    leave_behind,
+)
 from dumont_gpu.format import MiB
 from dumont_gpu.pipeline import Buffer, BufferPool, Channel, ClosedError
-from dumont_gpu.storage.http_range import RangeConnection, failure, received, tls_context
+from dumont_gpu.progress import Notice
+from dumont_gpu.shortages import shortage
+from dumont_gpu.sizes import format_size
+from dumont_gpu.storage.http_range import RangeConnection, tls_context
 from dumont_gpu.storage.network import NetworkOptions
-from dumont_gpu.storage.object_store import Method, ObjectSigner
-from dumont_gpu.storage.retry import TransientError, patience
+from dumont_gpu.storage.object_store import ObjectSigner
+from dumont_gpu.storage.retry import RetryPolicy
+from dumont_gpu.storage.s3_requests import Part, S3Requests
+from dumont_gpu.storage.unfinished import UnfinishedUpload
 
 _PART_SIZE: Final = 8 * MiB  # S3 wants 5 at least; all parts but the last are of one size, as some servers insist on
 _MAX_PARTS: Final = 10_000
@@ -31,13 +46,21 @@ _PARTS_PLANNED: Final = 9_000
 _UPLOADERS: Final = 4
 _SIGNAL_POLL: Final = 0.2  # seconds; a signal that another thread receives does not wake the main thread
 _MEMORY: Final = 128 * MiB  # for parts on their way, as far as two parts fit
-_UPLOAD_ID: Final = re.compile(rb"<UploadId>\s*([^<]{1,2048}?)\s*</UploadId>")
-_ERROR: Final = re.compile(rb"<Error>.*?<Code>([A-Za-z0-9]{1,64})</Code>", re.DOTALL)
-_ANSWER: Final = 1 * MiB  # bytes of an answer that are read, at most
+_HEAD_COMPARED: Final = 4096  # bytes by which an object is known: the header has a digest of everything
+# To take an upload away, when somebody may be waiting to pull the plug.
+_GRACE: Final = RetryPolicy(patience=8.0, first_contact=8.0, longest_delay=2.0)
+_GRACE_TIMEOUT: Final = 3.0  # seconds
 
 
 class S3Sink:
-    """A snapshot in S3. Everything before the first byte that is written is held in memory until `commit`."""
+    """A snapshot in S3. Everything before the first byte that is written is held in memory until `commit`.
+
+    Args:
+        location: s3://bucket/key.
+        options: how the network may be used.
+    """
+
+    in_order = True
 
     def __init__(self, location: str, options: NetworkOptions | None = None) -> None:
         self.location = location
@@ -49,10 +72,19 @@ class S3Sink:
             raise UnsupportedError(f"{location}: AWS_SERVER_SIDE_ENCRYPTION is not supported: set it for the bucket")
         self._part_size = _PART_SIZE
         self._tls = tls_context()
-        self._connection = RangeConnection(self._options, self._tls)
+        self._over = threading.Event()
+        patience = self._options.patience(location)
+        self._requests = S3Requests(self._signer, self._options, patience, self._tls, self._over)
         with self._naming():
-            self._upload_id = self._begin()
-        self._etags: dict[int, str] = {}
+            place = self._signer.address()
+            self._upload = UnfinishedUpload(self._requests, f"{place.scheme}://{place.authority}{place.path}")
+            try:
+                self._say(self._upload.find(discard=self._options.discard))
+            except BaseException:
+                self._upload.release()
+                raise
+        self._parts: dict[int, Part] = {}  # what the object will be made of
+        self._reused = 0  # bytes of them that were there before
         self._head: bytearray | None = None  # the parts that come last
         self._end = 0  # of what was written, but for the head
         self._part: Buffer | None = None  # the part that is being filled
@@ -62,7 +94,6 @@ class S3Sink:
         self._running = 0  # threads
         self._ending = threading.Condition()
         self._error: BaseException | None = None
-        self._over = threading.Event()
         self._open = True
 
     def identities(self) -> frozenset[tuple[int, int]]:
@@ -92,23 +123,32 @@ class S3Sink:
     def commit(self, size: int) -> None:
         with self._naming():
             self._finish_parts(size)
-            self._complete()
+            assert self._head is not None
+            self._requests.complete(self._upload.id, self._parts, memoryview(self._head)[: min(size, _HEAD_COMPARED)])
         self._open = False
-        self._connection.close()
+        self._upload.forget()
+        self._requests.close()
+        if self._reused:
+            sent = size - self._reused
+            text = f"{format_size(self._reused)} were at the server already, {format_size(sent)} were sent"
+            self._options.notice(Notice(self.location, text, {"reused": self._reused, "sent": sent}))
 
     def cancel(self) -> None:
         self._stop(NetworkError("the upload was given up"))
 
-    def abort(self) -> None:
+    def abort(self, error: BaseException | None = None) -> None:
         if not self._open:
             return
         self._open = False
         self.cancel()
         self._join()
-        # What fails here was said already, by the error that led here; S3 keeps the parts until its own rules end them.
-        with contextlib.suppress(DumontError, TransientError):
-            self._request("DELETE", f"uploadId={self._upload_id}")
-        self._connection.close()
+        self._requests.close()
+        try:
+            left = self._kept(error) or self._taken_away()
+        finally:
+            self._upload.release()
+        if left is not None and error is not None:
+            leave_behind(error, left)
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
@@ -119,7 +159,7 @@ class S3Sink:
         self._end = first
         self._pool = BufferPool(max(2, min(_UPLOADERS + 1, _MEMORY // self._part_size)), self._part_size)
         for number in range(_UPLOADERS):
-            connection = RangeConnection(self._options, self._tls)
+            connection = self._requests.connect()
             thread = threading.Thread(target=self._upload_parts, args=(connection,), name=f"dumont-upload-{number}")
             self._running += 1
             try:
@@ -190,10 +230,22 @@ class S3Sink:
                 self._running -= 1
                 self._ending.notify_all()
 
-    def _put(self, number: int, data: memoryview | bytearray, connection: RangeConnection) -> None:
-        query = f"partNumber={number}&uploadId={self._upload_id}"
-        _, etag = self._request("PUT", query, memoryview(data), connection)
-        self._etags[number] = etag
+    def _put(self, number: int, data: memoryview, connection: RangeConnection | None = None) -> None:
+        known = self._upload.parts.get(number)
+        if known is not None and known.size == len(data) and _is(known, data):
+            self._parts[number] = known
+            with self._ending:
+                self._reused += len(data)
+            return
+        try:
+            self._parts[number] = self._requests.put(self._upload.id, number, data, connection)
+        except GaveUpError:
+            raise
+        except NetworkError as error:
+            if known is None or self._over.is_set():
+                raise
+            text = f"{error}; it may not replace a part of an unfinished upload: the same command begins anew"
+            raise NetworkError(text) from None
 
     def _finish_parts(self, size: int) -> None:
         """Sends the last part, waits for all of them, and sends the head."""
@@ -208,9 +260,9 @@ class S3Sink:
         if self._error is not None:
             raise self._error
         head = memoryview(self._head)[:size]
-        last = range(0, len(head), self._part_size) or range(0 if self._etags else 1)  # an upload has at least one part
+        last = range(0, len(head), self._part_size) or range(0 if self._parts else 1)  # an upload has at least one part
         for start in last:
-            self._put(start // self._part_size + 1, head[start : start + self._part_size], self._connection)
+            self._put(start // self._part_size + 1, head[start : start + self._part_size])
 
     def _stop(self, error: BaseException) -> None:
         """Ends the threads; the first error wins."""
@@ -231,50 +283,42 @@ class S3Sink:
         for thread, _ in self._uploaders:
             thread.join()
 
-    # --- requests -------------------------------------------------------------------------------------------------
+    # --- an early end ---------------------------------------------------------------------------------------------
 
-    def _begin(self) -> str:
-        answer, _ = self._request("POST", "uploads=")
-        found = _UPLOAD_ID.search(answer)
-        if found is None:
-            raise NetworkError("the server does not begin an upload")
-        return quote(html.unescape(found[1].decode("utf-8", "replace")), safe="")
+    def _kept(self, error: BaseException | None) -> LeftBehind | None:
+        """What stays at the server, if the same job may go on from it; None: nothing should stay."""
+        kept = sum(part.size for part in (self._upload.parts | self._parts).values())
+        if not _may_go_on(error) or not self._upload.remembered or self._options.discard:
+            return None
+        if not kept and not isinstance(error, GaveUpError):  # without a network there is no taking away either
+            return None
+        return self._left(f"{format_size(kept)} are kept at the server, to go on from", kept, goes_on=True)
 
-    def _complete(self) -> None:
-        parts = "".join(
-            f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>"
-            for number, etag in sorted(self._etags.items())
-        )
-        document = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
-        answer, _ = self._request("POST", f"uploadId={self._upload_id}", document)
-        failed = _ERROR.search(answer)
-        if failed is not None:  # status 200 is sent before the server has done it
-            raise NetworkError(f"the server does not complete the upload: {failed[1].decode('ascii')}")
+    def _taken_away(self) -> LeftBehind | None:
+        """Takes the upload away; None: the server says that it is gone."""
+        options = replace(self._options, connect_timeout=_GRACE_TIMEOUT, read_timeout=_GRACE_TIMEOUT, retry=_GRACE)
+        requests = S3Requests(self._signer, options, options.patience(self.location), self._tls, threading.Event())
+        reason = "the server still has it"
+        try:
+            if requests.abort(self._upload.id):
+                self._upload.forget()
+                return None
+        except DumontError as error:
+            reason = str(error)
+        finally:
+            requests.close()
+        return self._left(f"an upload could not be taken away ({reason})", None, goes_on=False)
 
-    def _request(
-        self,
-        method: Method,
-        query: str,
-        content: memoryview | bytes = b"",
-        connection: RangeConnection | None = None,
-    ) -> tuple[bytes, str]:
-        """Sends a signed request, again if that may help; returns the answer and its ETag."""
-        connection = connection or self._connection
-        left = patience(self._options.retry, first=query == "uploads=")
-        while True:
-            try:
-                response = connection.request(method, self._signer.address(method, query), {}, content)
-                if response.status // 100 == 2:
-                    return received(response, _ANSWER), response.getheader("ETag", "")
-                connection.close()
-                raise failure(response)
-            except TransientError as error:
-                delay = left.after(error, 0)
-                if delay is None:
-                    raise NetworkError(f"{error}; gave up after every retry: try again later") from None
-                self._options.wait(self._over, delay)
-                if self._over.is_set():
-                    raise NetworkError("the upload was given up") from None
+    def _left(self, text: str, size: int | None, *, goes_on: bool) -> LeftBehind:
+        facts: dict[str, str | int] = {
+            "bucket": self._signer.bucket, "key": self._signer.key, "upload_id": self._upload.plain_id
+        }  # fmt: skip
+        named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
+        return LeftBehind(f"{text}: {named}", facts if size is None else facts | {"size": size}, goes_on)
+
+    def _say(self, texts: list[str]) -> None:
+        for text in texts:
+            self._options.notice(Notice(self.location, text))
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:
@@ -284,3 +328,14 @@ class S3Sink:
             raise SnapshotNotFoundError(f"{self.location}: no such bucket") from None
         except DumontError as error:
             raise type(error)(f"{self.location}: {error}") from None
+
+
+def _may_go_on(error: BaseException | None) -> bool:
+    """Whether a job that ended so may end well another time: stopped by a signal, the network, what ran short."""
+    if error is None:
+        return False
+    return not isinstance(error, Exception) or isinstance(error, GaveUpError) or bool(shortage(error))
+
+
+def _is(part: Part, data: memoryview) -> bool:
+    return part.etag.strip('"').lower() == hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -1,0 +1,264 @@
+"""The requests of one multipart upload to S3: signed by obstore, sent from here, tried again as far as that helps.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateMultipartUpload.html and its siblings.
+"""
+
+from __future__ import annotations
+
+import html
+import http.client
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Final, NoReturn
+from urllib.parse import quote
+from xml.sax.saxutils import escape
+
+from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError
+from dumont_gpu.format import MiB
+from dumont_gpu.storage.addresses import Address
+from dumont_gpu.storage.http_range import RangeConnection, TlsContext, failure, received
+from dumont_gpu.storage.network import NetworkOptions
+from dumont_gpu.storage.object_store import Method, ObjectSigner
+from dumont_gpu.storage.retry import Patience, TransientError
+
+_ANSWER: Final = 4 * MiB  # bytes of an answer that are read, at most: 1,000 parts take 0.3
+_PAGES: Final = 11  # of a list of parts: there are 10,000 at most
+_COMPLETE_TIMEOUT: Final = 120.0  # seconds: some servers copy all parts before they answer
+_UPLOAD_ID: Final = re.compile(rb"<UploadId>\s*([^<]{1,2048}?)\s*</UploadId>")
+_ERROR: Final = re.compile(rb"<Error>.*?<Code>([A-Za-z0-9]{1,64})</Code>", re.DOTALL)
+_PASSING: Final = frozenset({b"InternalError", b"SlowDown", b"ServiceUnavailable", b"RequestTimeout"})
+_PART: Final = re.compile(rb"<Part>(.*?)</Part>", re.DOTALL)
+_UPLOAD: Final = re.compile(rb"<Upload>(.*?)</Upload>", re.DOTALL)
+_MORE: Final = re.compile(rb"<IsTruncated>\s*true\s*</IsTruncated>", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part that the server has."""
+
+    number: int
+    size: int  # bytes
+    etag: str  # as the server spells it, quotes and all
+    modified: float = 0.0  # seconds since 1970, by the server's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that is neither completed nor aborted."""
+
+    id: str  # percent-encoded
+    begun: float  # seconds since 1970, by the server's clock
+
+
+class S3Requests:
+    """What can be asked about one object. The errors do not name it.
+
+    Args:
+        over: once it is set, nothing is tried again.
+    """
+
+    def __init__(
+        self,
+        signer: ObjectSigner,
+        options: NetworkOptions,
+        patience: Patience,
+        tls: TlsContext,
+        over: threading.Event,
+    ) -> None:
+        self._signer, self._options, self._patience, self._tls, self._over = signer, options, patience, tls, over
+        self._connection = self.connect()
+        self.server_time = time.time()  # by the last answer to a list
+
+    def connect(self) -> RangeConnection:
+        return RangeConnection(self._options, self._tls)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def begin(self) -> str:
+        """Begins an upload; returns its id, percent-encoded."""
+        answer, _ = self._request("POST", "uploads=")
+        found = _UPLOAD_ID.search(answer)
+        if found is None:
+            raise NetworkError("the server does not begin an upload")
+        return quote(html.unescape(found[1].decode("utf-8", "replace")), safe="")
+
+    def put(self, upload_id: str, number: int, data: memoryview, connection: RangeConnection | None = None) -> Part:
+        query = f"partNumber={number}&uploadId={upload_id}"
+        try:
+            _, response = self._request("PUT", query, data, connection)
+        except SnapshotNotFoundError:
+            _gone()
+        return Part(number, len(data), response.getheader("ETag", ""))
+
+    def parts(self, upload_id: str) -> dict[int, Part]:
+        """Returns what the server has of an upload, by number.
+
+        Raises:
+            SnapshotNotFoundError: there is no such upload (any more).
+        """
+        found: dict[int, Part] = {}
+        marker = 0
+        for _ in range(_PAGES):
+            answer, response = self._request("GET", f"part-number-marker={marker}&uploadId={upload_id}")
+            self._note_time(response)
+            page = {part.number: part for part in _parse_parts(answer)}
+            found |= page
+            if not _MORE.search(answer) or max(page, default=0) <= marker:
+                break
+            marker = max(page)
+        return found
+
+    def uploads(self) -> list[Upload]:
+        """Returns the uploads of this object that are unfinished, the first 1,000; asks once only."""
+        query = f"prefix={quote(self._signer.key, safe='')}&uploads="
+        response = self._connection.request("GET", self._signer.bucket_address(query), {})
+        answer = received(response, _ANSWER)
+        if response.status != 200:
+            self._connection.close()
+            raise failure(response)
+        self._note_time(response)
+        return list(_parse_uploads(answer, self._signer.key))
+
+    def complete(self, upload_id: str, parts: dict[int, Part], head: memoryview) -> None:
+        """Makes the object appear.
+
+        Args:
+            upload_id: whose.
+            parts: all of them.
+            head: the first bytes of the object, by which it is known if an answer was lost on its way.
+        """
+        listed = "".join(
+            f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag></Part>"
+            for part in sorted(parts.values(), key=lambda part: part.number)
+        )
+        document = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+        connection = RangeConnection(
+            replace(self._options, read_timeout=max(_COMPLETE_TIMEOUT, self._options.read_timeout)), self._tls
+        )
+        try:
+            self._request("POST", f"uploadId={upload_id}", document, connection)
+        except SnapshotNotFoundError:
+            if not self._is_there(head):  # completed before, by a request whose answer was lost
+                _gone()
+        finally:
+            connection.close()
+
+    def abort(self, upload_id: str) -> bool:
+        """Takes an upload away; returns whether the server then says that it has it no more.
+
+        Parts on their way may arrive after an abort: then it takes another one.
+        """
+        for _ in range(3):
+            try:
+                self._request("DELETE", f"uploadId={upload_id}")
+                self._request("GET", f"uploadId={upload_id}")
+            except SnapshotNotFoundError:
+                return True
+        return False
+
+    def _is_there(self, head: memoryview) -> bool:
+        try:
+            body = self._connection.get(self._signer.address(), 0, len(head), None)
+            if isinstance(body, Address):
+                return False
+            found = bytearray(body.end - body.start)
+            done = 0
+            while done < len(found):
+                done += body.readinto(memoryview(found)[done:])
+        except (DumontError, TransientError):
+            return False
+        return found == head
+
+    def _note_time(self, response: http.client.HTTPResponse) -> None:
+        try:
+            self.server_time = parsedate_to_datetime(response.getheader("Date", "")).timestamp()
+        except (TypeError, ValueError):
+            self.server_time = time.time()
+
+    def _request(
+        self,
+        method: Method,
+        query: str,
+        content: memoryview | bytes | None = None,
+        connection: RangeConnection | None = None,
+    ) -> tuple[bytes, http.client.HTTPResponse]:
+        """Sends a signed request, again if that may help; returns the answer."""
+        connection = connection or self._connection
+        attempts = self._patience.attempts()
+        if content is None and method == "POST":
+            content = b""
+        while True:
+            try:
+                return self._attempt(method, query, content, connection)
+            except TransientError as error:
+                self._patience.contacted |= connection.answered
+                delay = attempts.after(error)
+                connection.close()
+                self._options.wait(self._over, delay)
+                if self._over.is_set():
+                    raise NetworkError("the upload was given up") from None
+
+    def _attempt(
+        self, method: Method, query: str, content: memoryview | bytes | None, connection: RangeConnection
+    ) -> tuple[bytes, http.client.HTTPResponse]:
+        response = connection.request(method, self._signed(method, query), {}, content)
+        if response.status // 100 != 2:
+            error = failure(response)
+            connection.close()
+            raise error
+        answer = received(response, _ANSWER)
+        failed = _ERROR.search(answer)
+        if failed is not None:  # status 200 is sent before the server has done it
+            connection.close()
+            code = failed[1].decode("ascii")
+            if failed[1] in _PASSING:
+                raise TransientError(f"the server does not complete the upload: {code}")
+            raise NetworkError(f"the server does not complete the upload: {code}")
+        self._patience.heard()
+        return answer, response
+
+    def _signed(self, method: Method, query: str) -> Address:
+        """The address, for which credentials may have to be fetched: once there were some, there will be again."""
+        try:
+            return self._signer.address(method, query)
+        except DumontError as error:
+            if not self._patience.contacted:
+                raise
+            raise TransientError(str(error)) from None
+
+
+def _gone() -> NoReturn:
+    raise NetworkError("the upload is no longer there: somebody has ended it, or a rule of the bucket") from None
+
+
+def _parse_parts(answer: bytes) -> Iterator[Part]:
+    for found in _PART.finditer(answer):
+        number, size = _field(found[1], b"PartNumber"), _field(found[1], b"Size")
+        if number.isascii() and number.isdigit() and size.isascii() and size.isdigit():
+            modified = _seconds(_field(found[1], b"LastModified"))
+            yield Part(int(number[:9]), int(size[:18]), _field(found[1], b"ETag"), modified)
+
+
+def _parse_uploads(answer: bytes, key: str) -> Iterator[Upload]:
+    for found in _UPLOAD.finditer(answer):
+        if _field(found[1], b"Key") == key and (upload_id := _field(found[1], b"UploadId")):
+            yield Upload(quote(upload_id, safe=""), _seconds(_field(found[1], b"Initiated")))
+
+
+def _field(element: bytes, name: bytes) -> str:
+    found = re.search(rb"<%s>([^<]{0,4096})</%s>" % (name, name), element)
+    return html.unescape(found[1].decode("utf-8", "replace")).strip() if found else ""
+
+
+def _seconds(text: str) -> float:
+    """Seconds since 1970 of such as 2026-11-28T17:00:00.000Z; in doubt, far in the future: nothing that is old."""
+    try:
+        return datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        return float("inf")

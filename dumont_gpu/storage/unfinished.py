@@ -1,0 +1,121 @@
+"""Which upload a publish goes on with: whose it is, whether anybody is at it, what the server has of it.
+
+- The one that this user's own record names (`upload_state`), unless another process holds the record.
+- One of the same object that this user knows nothing of, from another machine or a lost record: when no part of it
+  came for a day, by the server's own clock. Younger ones are left alone, and named: somebody may be at them.
+- Otherwise a new one.
+
+Parts are compared before they are used, so a mistake here costs time, and never a wrong object.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import unquote
+
+from dumont_gpu.errors import DumontError, SnapshotNotFoundError
+from dumont_gpu.sizes import format_size
+from dumont_gpu.storage.retry import TransientError
+from dumont_gpu.storage.s3_requests import Part, S3Requests
+from dumont_gpu.storage.upload_state import UploadState, hold
+
+_DEAD_SECONDS: Final = 24 * 3600.0  # a part of the largest size, 5 GiB, takes less on a link of 1 Mbit/s
+
+
+class UnfinishedUpload:
+    """The upload of one object: found or begun by `find`, remembered until `forget`.
+
+    Args:
+        requests: of the object.
+        place: its address, without secrets.
+    """
+
+    def __init__(self, requests: S3Requests, place: str) -> None:
+        self._requests, self._place = requests, place
+        self._state: UploadState | None = hold(place)
+        self.id = ""  # percent-encoded
+        self.parts: dict[int, Part] = {}  # what the server had of it
+
+    @property
+    def plain_id(self) -> str:
+        """The id as other tools take it."""
+        return unquote(self.id)
+
+    @property
+    def remembered(self) -> bool:
+        """Whether the same job, started again by the same user, will find it."""
+        return self._state is not None and self._state.upload_id == self.id
+
+    def find(self, *, discard: bool) -> list[str]:
+        """Finds an upload or begins one; returns what should be said about others.
+
+        Args:
+            discard: take away what there is of our own, and begin anew.
+        """
+        said: list[str] = []
+        own = self._state.upload_id if self._state is not None else ""
+        if own:
+            said += self._take_away(own) if discard else self._go_on(own)
+        if not self.id and not discard:
+            said += self._look_for_others(own)
+        if not self.id:
+            self.id = self._requests.begin()
+        self._remember()
+        return said
+
+    def forget(self) -> None:
+        """It is completed, or aborted."""
+        if self._state is not None:
+            self._state.forget()
+
+    def release(self) -> None:
+        """Lets other processes go on with it."""
+        if self._state is not None:
+            if self._state.upload_id:
+                self._state.close()
+            else:
+                self._state.forget()
+
+    def _remember(self) -> None:
+        if self._state is None:
+            return
+        try:
+            self._state.write(self._place, self.id)
+        except OSError:  # a full disk: as if there were no place for records
+            self._state.forget()
+            self._state = None
+
+    def _go_on(self, upload_id: str) -> list[str]:
+        try:
+            self.parts = self._requests.parts(upload_id)
+        except SnapshotNotFoundError:  # completed, or aborted, or there is no such bucket, as `begin` will find out
+            return []
+        self.id = upload_id
+        if not self.parts:
+            return []
+        size = format_size(sum(part.size for part in self.parts.values()))
+        return [f"goes on with an upload that was not finished: {size} are at the server"]
+
+    def _take_away(self, upload_id: str) -> list[str]:
+        if self._requests.abort(upload_id):
+            return [f"an upload that was not finished was taken away: upload id {unquote(upload_id)}"]
+        return [f"an upload that was not finished could not be taken away: upload id {unquote(upload_id)}"]
+
+    def _look_for_others(self, own: str) -> list[str]:
+        """Uploads that this user has no record of. Whoever may publish need not be allowed to ask."""
+        said: list[str] = []
+        try:
+            for upload in self._requests.uploads():
+                if upload.id == own:
+                    continue
+                parts = self._requests.parts(upload.id)
+                last = max((upload.begun, *(part.modified for part in parts.values())))
+                if not self.id and self._requests.server_time - last > _DEAD_SECONDS:
+                    said += self._go_on(upload.id)
+                else:
+                    said.append(
+                        f"another upload of this object is not finished, and left alone: upload id {unquote(upload.id)}"
+                    )
+        except (DumontError, TransientError):
+            pass
+        return said
