@@ -82,12 +82,18 @@ def assert_same_tree(source: Path, target: Path) -> None:
 # --- servers: started when a test first asks for one, stopped at the end ----------------------------------------------
 
 
+CERTIFICATE_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
 @pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the machine's own settings say about proxies is not for 127.0.0.1."""
-    for name in PROXY_VARIABLES:
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the machine says about proxies, certificates and accounts is not for servers on 127.0.0.1."""
+    accounts = [name for name in os.environ if name.startswith("AWS_")]
+    for name in (*PROXY_VARIABLES, *(name.upper() for name in PROXY_VARIABLES), *CERTIFICATE_VARIABLES, *accounts):
         monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent/config")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent/credentials")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 @pytest.fixture(autouse=True)

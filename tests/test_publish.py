@@ -208,13 +208,13 @@ def test_signatures_hold(
     assert ("PUT", "partNumber=4&uploadId") in sent
     assert verify(str(rclone.bucket / "dir/x y+.dumont")).snapshot_id == result.snapshot_id
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(NetworkError, match="403"):
+    with pytest.raises(DumontError, match="403"):
         pack([str(workspace)], "s3://bucket/dir/y.dumont")
 
 
 def test_a_server_without_ranges_is_named(rclone: Rclone, monkeypatch: pytest.MonkeyPatch) -> None:
     use(rclone, monkeypatch)
-    (rclone.bucket / "x").write_bytes(bytes(100_000))
+    (rclone.bucket / "x").write_bytes(b"DUMONT02" + bytes(100_000))
     with pytest.raises(UnsupportedError, match="s3://bucket/x: the server sends whole files only"):
         open_source("s3://bucket/x")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from dumont_gpu.errors import NetworkError, UsageError
+from dumont_gpu.errors import DumontError, UsageError
 
 _PORTS: Final = {"http": 80, "https": 443}
 _PATH_SAFE: Final = "/%:@!$&'()*+,;=~"
@@ -36,9 +36,13 @@ class Address:
         return f"{self.path}?{self.query}" if self.query else self.path
 
     @property
+    def default_port(self) -> int:
+        return _PORTS[self.scheme]
+
+    @property
     def authority(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == self.default_port else f"{host}:{self.port}"
 
     @property
     def absolute(self) -> str:
@@ -91,20 +95,18 @@ def key_problem(key: str) -> str:
     return ""
 
 
-def redirected(address: Address, location: str | None) -> Address:
-    """Returns where the server at `address` sends us, without credentials where that is another server.
+def redirected(address: Address, location: str) -> Address:
+    """Returns where a Location of the server at `address` sends us, without credentials where that is another server.
 
     Raises:
-        NetworkError: nowhere, to something that is not http, or from https to http, where anybody could listen.
+        DumontError: to something that is not http, or from https to http, where anybody could listen.
     """
     try:
-        found = parse_address(urljoin(address.absolute, location or ""))
+        found = parse_address(urljoin(address.absolute, location))
     except (UsageError, ValueError):
-        raise NetworkError("redirects to what is no http address") from None
-    if not location:
-        raise NetworkError("redirects without saying where to")
+        raise DumontError("redirects to what is no http address") from None
     if address.scheme == "https" and found.scheme == "http":
-        raise NetworkError("redirects from https to http; that would give the encryption up")
+        raise DumontError("redirects from https to http; that would give the encryption up")
     if found.origin == address.origin and not found.authorization:
         return replace(found, authorization=address.authorization)
     return found

@@ -15,11 +15,13 @@ from typing import Final
 from dumont_gpu.errors import DamagedError, DumontError, NetworkError
 from dumont_gpu.format import KiB, MiB
 from dumont_gpu.storage.addresses import Address, parse_address
-from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, Revision, tls_context
+from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, Revision
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.pace import SETTLING_SECONDS, SLOW_RATE, ConnectionCount, RateLimit, Speedometer, is_slow
 from dumont_gpu.storage.parallel import CancelledError, Connection, Fetcher, Range
+from dumont_gpu.storage.proxies import PROXY_ERRORS
 from dumont_gpu.storage.retry import Attempts, TransientError
+from dumont_gpu.storage.tls import tls_context
 
 _HEAD: Final = 16 * KiB  # header and index of 600 chunks: came with the first answer, need no second request
 _PEERS: Final = 16  # rates of finished ranges that are remembered, to compare the last ones with
@@ -47,7 +49,7 @@ class HttpSource:
     def __init__(self, location: str, locate: Callable[[], Address], options: NetworkOptions) -> None:
         self.location, self._locate, self._options = location, locate, options
         self._patience = options.patience(location)
-        self._tls = tls_context()
+        self._tls = tls_context(location)
         self._elsewhere: Address | None = None  # where redirects led to
         self._limit = RateLimit(self._options.limit_rate, self._options.clock)
         self._floor = 0.0 if self._options.limit_rate else SLOW_RATE
@@ -175,7 +177,7 @@ class HttpSource:
             address = found
             found = connection.get(address, start, end, revision)
             self._elsewhere = address if isinstance(found, Body) else None
-        raise NetworkError("redirects without end")
+        raise DumontError("redirects without end")
 
     def _signed(self) -> Address:
         """The address, which may need credentials from somewhere else: once there were some, there will be again."""
@@ -201,8 +203,10 @@ class HttpSource:
 
 @contextmanager
 def _naming(location: str) -> Iterator[None]:
-    """Puts the address before what is wrong with it; a damaged snapshot is named by whoever reads it."""
+    """Puts the address before what is wrong with it, but for a proxy's faults; who reads a damaged one names it."""
     try:
         yield
+    except PROXY_ERRORS:
+        raise
     except DumontError as error:
         raise type(error)(f"{location}: {error}") from None

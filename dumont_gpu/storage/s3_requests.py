@@ -21,10 +21,11 @@ from xml.sax.saxutils import escape
 from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError
 from dumont_gpu.format import MiB
 from dumont_gpu.storage.addresses import Address
-from dumont_gpu.storage.http_range import RangeConnection, TlsContext, failure, received
+from dumont_gpu.storage.http_range import RangeConnection, failure, received
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.object_store import Method, ObjectSigner
 from dumont_gpu.storage.retry import Patience, TransientError
+from dumont_gpu.storage.tls import TlsContext
 
 _ANSWER: Final = 4 * MiB  # bytes of an answer that are read, at most: 1,000 parts take 0.3
 _PAGES: Final = 11  # of a list of parts: there are 10,000 at most

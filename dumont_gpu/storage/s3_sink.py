@@ -33,11 +33,12 @@ from dumont_gpu.pipeline import Buffer, BufferPool, Channel, ClosedError
 from dumont_gpu.progress import Notice
 from dumont_gpu.shortages import shortage
 from dumont_gpu.sizes import format_size
-from dumont_gpu.storage.http_range import RangeConnection, tls_context
+from dumont_gpu.storage.http_range import RangeConnection
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.object_store import ObjectSigner
 from dumont_gpu.storage.retry import RetryPolicy
 from dumont_gpu.storage.s3_requests import Part, S3Requests
+from dumont_gpu.storage.tls import tls_context
 from dumont_gpu.storage.unfinished import UnfinishedUpload
 
 _PART_SIZE: Final = 8 * MiB  # S3 wants 5 at least; all parts but the last are of one size, as some servers insist on
@@ -71,7 +72,7 @@ class S3Sink:
         if os.environ.get("AWS_SERVER_SIDE_ENCRYPTION"):  # its headers would have to be signed: obstore signs none
             raise UnsupportedError(f"{location}: AWS_SERVER_SIDE_ENCRYPTION is not supported: set it for the bucket")
         self._part_size = _PART_SIZE
-        self._tls = tls_context()
+        self._tls = tls_context(location)
         self._over = threading.Event()
         patience = self._options.patience(location)
         self._requests = S3Requests(self._signer, self._options, patience, self._tls, self._over)
