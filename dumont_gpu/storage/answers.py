@@ -74,9 +74,9 @@ _STATUS_HINTS: Final = {
 
 # What comes in a snapshot's place: its name, its types, and what it begins with (in lower case).
 _DOCUMENTS: Final[tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...]] = (
-    ("web page", ("text/html", "application/xhtml+xml"), (b"<!doctype html", b"<html", b"<head")),
-    ("XML document", ("text/xml", "application/xml"), (b"<?xml", b"<error")),
-    ("JSON document", ("application/json", "application/problem+json"), (b"{", b"[")),
+    ("a web page", ("text/html", "application/xhtml+xml"), (b"<!doctype html", b"<html", b"<head")),
+    ("an XML document", ("text/xml", "application/xml"), (b"<?xml", b"<error")),
+    ("a JSON document", ("application/json", "application/problem+json"), (b"{", b"[")),
 )
 
 
@@ -130,7 +130,7 @@ def failure(answer: Answer, now: datetime | None = None) -> Exception:
 
 
 def document(answer: Answer) -> str:
-    """Returns what a body is that is plainly meant for something else than restoring: `web page` or the like, or ``."""
+    """Returns what a body plainly is, if it is no snapshot, such as `a web page`; empty: that cannot be told."""
     kind = answer.header("Content-Type").split(";")[0].strip().lower()
     start = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
     if answer.body.startswith(MAGIC[:6]):
@@ -143,8 +143,8 @@ def whole_file(answer: Answer) -> DumontError:
     if answer.body.startswith(MAGIC[:6]):
         return UnsupportedError("the server sends whole files only: download the snapshot, and restore from there")
     if found := document(answer):
-        hint = ": is it the address of the file itself, and is a login needed?" if found == "web page" else ""
-        return DumontError(f"this is a {found}, no snapshot{_quoted(words(answer))}{hint}")
+        hint = ": is it the address of the file itself, and is a login needed?" if found == "a web page" else ""
+        return DumontError(f"this is {found}, no snapshot{_quoted(words(answer))}{hint}")
     if kind := _plain(answer.header("Content-Type"), 60):
         return DumontError(f"this is no snapshot: the server sends a whole file of the type {kind}")
     return DumontError("this is no snapshot: the server sends a whole file of some other kind")

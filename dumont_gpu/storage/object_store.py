@@ -1,4 +1,6 @@
-"""Objects in S3, Google Cloud Storage and Azure: addresses signed by obstore, which finds the credentials.
+"""Objects in S3, Google Cloud Storage and Azure: addresses signed by obstore.
+
+For Google and Azure it finds the credentials too; those for S3 come from `credentials`.
 
 obstore signs and this package transfers. Its own reads copy every byte once more and know neither If-Match on a range,
 nor where a broken range goes on, nor slow connections; a signed address is plain https, for which all of that is there.
@@ -8,27 +10,39 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from urllib.parse import unquote
 
 from dumont_gpu.errors import DumontError, UnsupportedError, UsageError
 from dumont_gpu.sizes import one_line
 from dumont_gpu.storage.addresses import Address, key_problem, parse_address
+from dumont_gpu.storage.credentials import Access, Account
 from dumont_gpu.storage.http import HttpSource
 from dumont_gpu.storage.network import NetworkOptions
+from dumont_gpu.storage.tls import certificate_bundle
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, S3Store
 
+    Store = S3Store | GCSStore | AzureStore
+
+T = TypeVar("T")
 Method = Literal["GET", "PUT", "POST", "DELETE"]
 
 _LOCATION: Final = re.compile(r"(s3|gs|az)://([^/]+)/(.+)", re.IGNORECASE | re.DOTALL)
 _VALID: Final = timedelta(hours=1)  # every request is signed anew, which takes 10 µs; one request takes less than this
+_NOBODY: Final = {"access_key_id": "nobody", "secret_access_key": "nobody"}  # what these sign is cut off again
+_LONGEST_REASON: Final = 200  # characters of what obstore says
+_STORE: Final = re.compile(r"Generic \w+ error: ")
+# obstore asks the machine it runs on, at last, where no variable names an account.
+_NOTHING_SET: Final = re.compile(r"169\.254\.169\.254|metadata\.google|must be specified")
 _HINTS: Final = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket",
-    "gs": "set GOOGLE_APPLICATION_CREDENTIALS",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS to the file of a service account",
     "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
 
@@ -57,9 +71,13 @@ class ObjectSigner:
         self._obstore = obstore
         self._public = self.scheme == "s3" and os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true")
         try:
-            self._store = self._explained(self._make_store)
+            self._account = Account(self._public) if self.scheme == "s3" else None
+            self._access = Access()
+            self._store: Store | None = None
+            self._lock = threading.Lock()
+            self._current_store()
         except DumontError as error:
-            raise DumontError(f"{location}: {error}") from None
+            raise type(error)(f"{location}: {error}") from None
 
     @property
     def bucket(self) -> str:
@@ -77,56 +95,78 @@ class ObjectSigner:
             query: what the address must say beside the signature, percent-encoded; for s3 only.
 
         Raises:
-            DumontError: there are no credentials.
+            DumontError: there are no credentials any more.
         """
+        store = self._current_store()
         if query:
-            return self._signed(self._explained(lambda: self._store_with(query)), method, "x")
-        address = self._signed(self._store, method, self._key)
+            return self._signed(self._explained(lambda: self._store_with(store, query)), method, "x")
+        address = self._signed(store, method, self._key)
         if not unquote(address.path).endswith(f"/{self._key}"):  # the client has mended it: that is another object
             raise UsageError("this key cannot be signed as it is; choose another one")
         return Address(address.scheme, address.host, address.port, address.path, "") if self._public else address
 
     def bucket_address(self, query: str) -> Address:
         """Returns where to GET something about the bucket; `query` as for `address`, for s3 only."""
-        return self._signed(self._explained(lambda: self._store_with(query, bucket=True)), "GET", "x")
+        store = self._current_store()
+        return self._signed(self._explained(lambda: self._store_with(store, query, bucket=True)), "GET", "x")
 
-    def _signed(self, store: S3Store | GCSStore | AzureStore, method: Method, path: str) -> Address:
+    def _current_store(self) -> Store:
+        """The store that signs with the keys of now."""
+        access = self._account.access() if self._account else Access()
+        with self._lock:
+            if access != self._access or self._store is None:
+                self._access, self._store = access, self._explained(self._make_store)
+            return self._store
+
+    def _signed(self, store: Store, method: Method, path: str) -> Address:
         return parse_address(self._explained(lambda: self._obstore.sign(store, method, path, _VALID)))
 
-    def _make_store(self, **settings: Any) -> S3Store | GCSStore | AzureStore:
+    def _make_store(self, **settings: Any) -> Store:
         from obstore.store import AzureStore, GCSStore, S3Store
 
         # For the credentials that cloud machines hand out: where there are none, say so soon.
-        client: Any = {"connect_timeout": timedelta(seconds=2), "timeout": timedelta(seconds=10)}
+        client: Any = {"connect_timeout": timedelta(seconds=2), "timeout": timedelta(seconds=10), **self._authorities()}
         patient: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
         if self.scheme == "s3":
-            if self._public:  # what is signed by nobody is cut off again
-                settings |= {"access_key_id": "nobody", "secret_access_key": "nobody"}
+            settings = self._access.store_settings | (_NOBODY if self._public else {}) | settings
             return S3Store(self._bucket, client_options=client, retry_config=patient, **settings)
         if self.scheme == "gs":
             return GCSStore(self._bucket, client_options=client, retry_config=patient)
         return AzureStore(self._bucket, client_options=client, retry_config=patient)
 
-    def _store_with(self, query: str, bucket: bool = False) -> S3Store | GCSStore | AzureStore:
+    def _authorities(self) -> dict[str, bytes]:
+        """Whom obstore trusts beside the system's authorities where it must ask for credentials.
+
+        For proxies it reads the usual variables itself.
+        """
+        if self._access.key:
+            return {}
+        _, path = certificate_bundle(f"{self.scheme}:", os.environ)
+        return {"root_certificate": Path(path).read_bytes()} if path and Path(path).is_file() else {}
+
+    def _store_with(self, store: Store, query: str, bucket: bool = False) -> Store:
         """A store that signs addresses of the object with a query of ours.
 
         obstore signs a path below an endpoint, and whatever query the endpoint has. The path lands in a parameter of
         its own, last: S3 ignores those that begin with "x-".
         """
-        base = self._signed(self._store, "GET", self._key)
+        base = self._signed(store, "GET", self._key)
         path = "/".join(base.path.split("/")[: -1 - self._key.count("/")]) or "/" if bucket else base.path
         endpoint = f"{base.scheme}://{base.authority}{path}?{query}&x-path="
         # Both names: AWS_ENDPOINT_URL_S3 in the environment would win over the first.
         return self._make_store(endpoint=endpoint, aws_endpoint_url_s3=endpoint, virtual_hosted_style_request=True)
 
-    def _explained(self, work: Callable[[], Any]) -> Any:
+    def _explained(self, work: Callable[[], T]) -> T:
         try:
             return work()
         except DumontError:
             raise
         except Exception as error:  # obstore's share no useful base: BaseError, ValueError and others
-            first = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise DumontError(f"cannot be signed: {_HINTS[self.scheme]} ({first})") from None
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = one_line(_STORE.sub("", said, count=1)[:_LONGEST_REASON])
+            if _NOTHING_SET.search(said):
+                raise DumontError(f"no credentials: {_HINTS[self.scheme]} ({reason})") from None
+            raise DumontError(f"cannot be signed: {reason}") from None
 
 
 def open_object(location: str, options: NetworkOptions) -> HttpSource:

@@ -44,24 +44,26 @@ def connect(address: Address, timeout: float, tls: TlsContext) -> Wire:
     """
     proxy = proxy_for(address)
     first = proxy.address if proxy else address
+    # First of all: certificates that cannot be read are no failure of a server, and must not look like one.
+    context = tls() if "https" in (first.scheme, address.scheme) else None
     with contextlib.ExitStack() as opened:
         with transient("cannot be reached", proxy):
             lowest = opened.enter_context(socket.create_connection((first.host, first.port), timeout))
             lowest.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if proxy is not None and first.scheme == "https":
+        if context is not None and proxy is not None and first.scheme == "https":
             with transient("cannot be reached by https", proxy):
-                lowest = opened.enter_context(tls().wrap_socket(lowest, server_hostname=first.host))
+                lowest = opened.enter_context(context.wrap_socket(lowest, server_hostname=first.host))
         stream: socket.socket | TlsInTls = lowest
         if proxy is not None and address.scheme == "https":
             with transient("broke the connection", proxy):
                 _tunnel(lowest, address, proxy)
             proxy = None
-        if address.scheme == "https":
+        if context is not None and address.scheme == "https":
             with transient("cannot be reached by https"):
                 if isinstance(lowest, ssl.SSLSocket):
-                    stream = TlsInTls(lowest, tls(), address.host)
+                    stream = TlsInTls(lowest, context, address.host)
                 else:
-                    stream = lowest = opened.enter_context(tls().wrap_socket(lowest, server_hostname=address.host))
+                    stream = lowest = opened.enter_context(context.wrap_socket(lowest, server_hostname=address.host))
         opened.pop_all()
         return Wire(stream, lowest, proxy)
 
