@@ -115,7 +115,8 @@ class ObjectSigner:
         access = self._account.access() if self._account else Access()
         with self._lock:
             if access != self._access or self._store is None:
-                self._access, self._store = access, self._explained(self._make_store)
+                self._access = access
+                self._store = self._explained(self._make_store)
             return self._store
 
     def _signed(self, store: Store, method: Method, path: str) -> Address:
