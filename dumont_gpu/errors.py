@@ -3,7 +3,7 @@
 DumontError                  1   the job failed
 ├── UsageError               2   the request makes no sense
 ├── DamagedError             4   the snapshot's bytes contradict themselves
-├── NetworkError             5   the link gave up, or an answer makes no sense
+├── NetworkError             5   the link gave up after every retry
 │   └── GaveUpError          5   in the middle, after all patience; the same command goes on
 ├── NoSpaceError             6   not enough room at the target
 ├── DeviceError              7   the device that was asked for cannot be used

@@ -6,20 +6,19 @@ import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from servers import Fault, FaultServer, replaced_head, status, whole_file
+from servers import Fault, FaultServer, at_once, replaced_head, status, whole_file
 from test_cli import cli
 
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UnsupportedError
 from dumont_gpu.format import MAGIC
-from dumont_gpu.storage import NetworkOptions
 from dumont_gpu.storage.answers import Answer, failure
 from dumont_gpu.storage.answers import whole_file as meaning_of_a_whole_file
 from dumont_gpu.storage.http import open_http
 from dumont_gpu.storage.http_range import ChangedError
-from dumont_gpu.storage.retry import RetryPolicy, TransientError
+from dumont_gpu.storage.retry import TransientError
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=timezone.utc)
-AT_ONCE = NetworkOptions(retry=RetryPolicy(first_delay=0, longest_delay=0), read_timeout=10)
+AT_ONCE = at_once()
 
 
 def xml(code: str, message: str = "Its message.", more: str = "") -> bytes:

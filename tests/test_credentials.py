@@ -12,19 +12,18 @@ from urllib.parse import parse_qs
 
 import pytest
 from conftest import assert_same_tree
-from servers import S3_KEY, S3_SECRET, FaultServer, Moto, Rclone, status
+from servers import S3_KEY, S3_SECRET, FaultServer, Moto, Rclone, at_once, status
 from test_cli import cli
 
 from dumont_gpu.errors import DumontError, UnsupportedError
-from dumont_gpu.storage import NetworkOptions, open_source
+from dumont_gpu.storage import open_source
 from dumont_gpu.storage.addresses import Address
 from dumont_gpu.storage.object_store import ObjectSigner
-from dumont_gpu.storage.retry import RetryPolicy
 
 pytest.importorskip("obstore", reason="obstore, the extra s3, is not installed")
 pytest.importorskip("botocore", reason="botocore, the extra s3, is not installed")
 
-AT_ONCE = NetworkOptions(retry=RetryPolicy(first_delay=0, longest_delay=0), read_timeout=10)
+AT_ONCE = at_once()
 LOCATION = "s3://bucket/x.dumont"
 
 

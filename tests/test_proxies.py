@@ -16,24 +16,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from servers import FaultServer, free_port, status, tls_files
+from servers import FaultServer, at_once, free_port, status, tls_files
 from test_cli import cli
 
 from dumont_gpu.errors import DumontError, UsageError
-from dumont_gpu.storage import NetworkOptions
 from dumont_gpu.storage.addresses import parse_address
 from dumont_gpu.storage.http import HttpSource, open_http
 from dumont_gpu.storage.proxies import (
-    ProxyGoneError,
+    ProxyNeverThereError,
     ProxyRefusedError,
     ProxySettingError,
     bypassed,
     proxy_for,
 )
-from dumont_gpu.storage.retry import RetryPolicy
 
 CONTENT = random.Random(3).randbytes(300_000)
-AT_ONCE = NetworkOptions(retry=RetryPolicy(first_delay=0, longest_delay=0), read_timeout=10)
+AT_ONCE = at_once()
 
 # --- which proxy ------------------------------------------------------------------------------------------------------
 
@@ -170,7 +168,7 @@ def test_a_socks_proxy_is_one_line_about_the_proxy(monkeypatch: pytest.MonkeyPat
 def test_a_dead_proxy_is_named_and_the_snapshot_is_not(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     monkeypatch.setenv("all_proxy", f"http://me:secret@127.0.0.1:{port}")
-    with pytest.raises(ProxyGoneError) as caught:
+    with pytest.raises(ProxyNeverThereError) as caught:
         open_http(SNAPSHOT.replace("http:", f"{scheme}:"), AT_ONCE)
     said = str(caught.value)
     assert said.startswith(f"the proxy http://127.0.0.1:{port} (from all_proxy) cannot be reached: Connection refused")
@@ -194,7 +192,7 @@ def test_a_proxy_that_wants_a_password_says_so(
     assert caught.value.exit_code == 1
 
 
-@pytest.mark.parametrize(("code", "error"), [(403, ProxyRefusedError), (502, ProxyGoneError)])
+@pytest.mark.parametrize(("code", "error"), [(403, ProxyRefusedError), (502, ProxyNeverThereError)])
 def test_a_proxy_that_opens_no_tunnel_is_named(
     code: int, error: type[DumontError], fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

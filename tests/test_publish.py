@@ -262,7 +262,7 @@ def test_public_buckets_need_no_credentials(source: Path, s3: Moto, monkeypatch:
 
 def test_missing_credentials_are_named(s3: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(DumontError, match="set AWS_ACCESS_KEY_ID") as caught:
+    with pytest.raises(DumontError, match="no credentials for S3: .*missing: AWS_SECRET_ACCESS_KEY") as caught:
         open_source("s3://bucket/x")
     assert "\n" not in str(caught.value)
 
@@ -282,7 +282,7 @@ def test_without_the_extra_one_line_says_what_to_install(source: Path, tmp_path:
         (
             b"<UploadId>1</UploadId>",
             b"<Error>\n<Code>InvalidPart</Code></Error>",
-            "does not complete the upload: InvalidPart",
+            "does not complete the upload .InvalidPart",
         ),
         (b"what?", b"", "does not begin an upload"),
     ],
@@ -306,7 +306,7 @@ def test_a_server_that_does_not_do_it_is_an_error(
         return status(200, ETag="part") if request.method == "PUT" else taken_away(request)
 
     fault_server.script = script
-    with pytest.raises(NetworkError, match=f"s3://bucket/x: .*{said}"):
+    with pytest.raises(DumontError, match=f"s3://bucket/x: .*{said}"):
         pack([str(source)], "s3://bucket/x")
     methods = [request.method for request in fault_server.requests]
     assert methods[-2:] == (["DELETE", "GET"] if completed else ["GET", "POST"])

@@ -64,7 +64,9 @@ _OR_ANOTHER_REGION: Final = _OTHER_REGION | {"AuthorizationHeaderMalformed", "Au
 _CLOCK_CODES: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestNotYetValid"})
 _MISSING: Final = {"NoSuchBucket": NO_BUCKET, "ContainerNotFound": NO_BUCKET}
 # Another attempt may help, whatever the status says.
-_TRANSIENT_CODES: Final = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServerBusy", "OperationAborted"})
+_TRANSIENT_CODES: Final = frozenset(
+    {"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "ServerBusy", "OperationAborted"}
+)
 _STATUS_HINTS: Final = {
     **dict.fromkeys((301, 302, 303, 307, 308), "it redirects without saying where to"),
     400: "check the address",
@@ -111,15 +113,19 @@ def words(answer: Answer) -> Words:
     return Words(code, found.message or _plain(answer.header("x-error-message")), region)
 
 
-def failure(answer: Answer, now: datetime | None = None) -> Exception:
+def failure(answer: Answer, now: datetime | None = None, what: str = "") -> Exception:
     """Returns what an answer that is no success means: an error to raise, whose message does not name the snapshot.
+
+    Args:
+        now: by this machine's clock, which may be what is wrong.
+        what: is said in place of the status, where that says success.
 
     TransientError          RETRIED_STATUSES, and codes that say so
     SnapshotNotFoundError   404 and 410
     DumontError             everything else: asking again brings the same answer
     """
     said, status = words(answer), answer.status
-    reason = f"the server answers {f'{status} {_plain(answer.reason, 60)}'.rstrip()}{_quoted(said)}"
+    reason = (what or f"the server answers {status} {_plain(answer.reason, 60)}".rstrip()) + _quoted(said)
     if status in RETRIED_STATUSES or said.code in _TRANSIENT_CODES:
         busy = status in BUSY_STATUSES or said.code in ("SlowDown", "ServerBusy")
         return TransientError(reason, parse_retry_after(answer.header("Retry-After")), busy)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from dumont_gpu.errors import DamagedError, DumontError, NetworkError
+from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.format import KiB, MiB
 from dumont_gpu.storage.addresses import Address, parse_address
 from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, Revision

@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import re
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -216,16 +217,22 @@ def received(response: http.client.HTTPResponse, limit: int) -> bytes:
         return response.read(limit)
 
 
-def failure(response: http.client.HTTPResponse) -> Exception:
-    """Returns what an answer that is no success means: an error to raise."""
-    return answers.failure(_answer(response))
+def failure(response: http.client.HTTPResponse, body: bytes | None = None, what: str = "") -> Exception:
+    """Returns what an answer that is no success means: an error to raise.
+
+    Args:
+        body: the answer's, if it was received before.
+        what: is said in place of a status that says success.
+    """
+    return answers.failure(_answer(response, body), what=what)
 
 
-def _answer(response: http.client.HTTPResponse) -> Answer:
+def _answer(response: http.client.HTTPResponse, body: bytes | None = None) -> Answer:
     """An answer with the beginning of its body, as far as that comes."""
-    body = b""
-    with contextlib.suppress(TransientError):
-        body = received(response, answers.MOST_READ)
+    if body is None:
+        body = b""
+        with contextlib.suppress(TransientError):
+            body = received(response, answers.MOST_READ)
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Answer(response.status, response.reason, headers, body)
 

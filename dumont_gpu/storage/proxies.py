@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from dumont_gpu.errors import DumontError, NetworkError, UsageError
+from dumont_gpu.errors import DumontError, GaveUpError, NetworkError, UsageError
 from dumont_gpu.sizes import one_line
 from dumont_gpu.storage.addresses import Address, parse_address
 from dumont_gpu.storage.retry import RETRIED_STATUSES, TransientError
@@ -39,19 +39,23 @@ class ProxyRefusedError(DumontError):
     """The proxy does not pass this on."""
 
 
-class ProxyGoneError(NetworkError):
-    """The proxy gave up."""
+class ProxyNeverThereError(NetworkError):
+    """The proxy could not be reached."""
 
 
-PROXY_ERRORS: Final = (
-    ProxySettingError,
-    ProxyRefusedError,
-    ProxyGoneError,
-)  # about the proxy, and not about a snapshot
+class ProxyGoneError(GaveUpError):
+    """The proxy could not be reached any more."""
+
+
+# About the proxy, and not about a snapshot, whose address their messages leave out.
+PROXY_ERRORS: Final = (ProxySettingError, ProxyRefusedError, ProxyNeverThereError, ProxyGoneError)
 
 
 class ProxyFailedError(TransientError):
     """One attempt failed at the proxy; the message is a clause about it."""
+
+    never_there = ProxyNeverThereError
+    gone = ProxyGoneError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import ClassVar, Final
 
 from dumont_gpu.errors import GaveUpError, NetworkError
 from dumont_gpu.format import KiB
@@ -25,6 +25,9 @@ _NOTICE_INTERVAL: Final = 10.0
 
 class TransientError(Exception):
     """One attempt failed; the next may not. The message is a clause about the server."""
+
+    never_there: ClassVar[type[NetworkError]] = NetworkError  # what it becomes when patience has run out
+    gone: ClassVar[type[GaveUpError]] = GaveUpError  # the same, of a server that had answered
 
     def __init__(
         self,
@@ -119,7 +122,7 @@ class Patience:
             if due:
                 self._next_notice, self._said = now + _NOTICE_INTERVAL, True
         if error.unknown_host and not self.contacted:
-            raise NetworkError(f"{error}: check the address")
+            raise error.never_there(f"{error}: check the address")
         asked = error.retry_after or 0.0
         if left <= 0 or asked > left:
             raise self._given_up(error, silent)
@@ -135,7 +138,9 @@ class Patience:
     def _given_up(self, error: TransientError, silent: float) -> NetworkError:
         asked = f", and asks to wait {error.retry_after:.0f} s" if error.retry_after else ""
         text = f"{error}{asked}; gave up after {silent:.0f} s without an answer"
-        return GaveUpError(text) if self.contacted else NetworkError(f"{text}: check the address, or try again later")
+        if self.contacted:
+            return error.gone(text)
+        return error.never_there(f"{text}: check the address, or try again later")
 
 
 class Attempts:

@@ -31,8 +31,7 @@ _ANSWER: Final = 4 * MiB  # bytes of an answer that are read, at most: 1,000 par
 _PAGES: Final = 11  # of a list of parts: there are 10,000 at most
 _COMPLETE_TIMEOUT: Final = 120.0  # seconds: some servers copy all parts before they answer
 _UPLOAD_ID: Final = re.compile(rb"<UploadId>\s*([^<]{1,2048}?)\s*</UploadId>")
-_ERROR: Final = re.compile(rb"<Error>.*?<Code>([A-Za-z0-9]{1,64})</Code>", re.DOTALL)
-_PASSING: Final = frozenset({b"InternalError", b"SlowDown", b"ServiceUnavailable", b"RequestTimeout"})
+_ERROR: Final = re.compile(rb"<Error>.*?<Code>[A-Za-z0-9]{1,64}</Code>", re.DOTALL)
 _PART: Final = re.compile(rb"<Part>(.*?)</Part>", re.DOTALL)
 _UPLOAD: Final = re.compile(rb"<Upload>(.*?)</Upload>", re.DOTALL)
 _MORE: Final = re.compile(rb"<IsTruncated>\s*true\s*</IsTruncated>", re.IGNORECASE)
@@ -86,7 +85,7 @@ class S3Requests:
         answer, _ = self._request("POST", "uploads=")
         found = _UPLOAD_ID.search(answer)
         if found is None:
-            raise NetworkError("the server does not begin an upload")
+            raise DumontError("the server does not begin an upload")
         return quote(html.unescape(found[1].decode("utf-8", "replace")), safe="")
 
     def put(self, upload_id: str, number: int, data: memoryview, connection: RangeConnection | None = None) -> Part:
@@ -214,13 +213,9 @@ class S3Requests:
             connection.close()
             raise error
         answer = received(response, _ANSWER)
-        failed = _ERROR.search(answer)
-        if failed is not None:  # status 200 is sent before the server has done it
+        if _ERROR.search(answer):  # status 200 is sent before the server has done it
             connection.close()
-            code = failed[1].decode("ascii")
-            if failed[1] in _PASSING:
-                raise TransientError(f"the server does not complete the upload: {code}")
-            raise NetworkError(f"the server does not complete the upload: {code}")
+            raise failure(response, answer, "the server does not complete the upload")
         self._patience.heard()
         return answer, response
 

@@ -36,6 +36,7 @@ from dumont_gpu.sizes import format_size
 from dumont_gpu.storage.http_range import RangeConnection
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.object_store import ObjectSigner
+from dumont_gpu.storage.proxies import PROXY_ERRORS
 from dumont_gpu.storage.retry import RetryPolicy
 from dumont_gpu.storage.s3_requests import Part, S3Requests
 from dumont_gpu.storage.tls import tls_context
@@ -325,6 +326,8 @@ class S3Sink:
     def _naming(self) -> Iterator[None]:
         try:
             yield
+        except PROXY_ERRORS:
+            raise
         except SnapshotNotFoundError:
             raise SnapshotNotFoundError(f"{self.location}: no such bucket") from None
         except DumontError as error:

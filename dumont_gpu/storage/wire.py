@@ -91,6 +91,7 @@ def transient(otherwise: str = "the connection broke", proxy: Proxy | None = Non
         otherwise: what is said of an error that has no words of its own here.
         proxy: who is spoken with, if that is not the server.
     """
+    blamed = f"{proxy.shown} " if proxy else ""
     failed, who = (ProxyFailedError, proxy.shown) if proxy else (TransientError, _SERVER)
     try:
         yield
@@ -102,10 +103,11 @@ def transient(otherwise: str = "the connection broke", proxy: Proxy | None = Non
         raise failed(f"{who} has gone silent") from None
     except http.client.RemoteDisconnected:
         raise failed(f"{who} closed the connection") from None
+    except socket.gaierror as error:
+        unknown = error.errno == socket.EAI_NONAME
+        raise failed(f"{blamed}{otherwise}: {error.strerror}", unknown_host=unknown) from None
     except OSError as error:
-        reason = (
-            getattr(error, "reason", None) or error.strerror or type(error).__name__
-        )  # `reason` is what ssl calls it
-        raise failed(f"{f'{who} ' if proxy else ''}{otherwise}: {reason}") from None
+        reason = getattr(error, "reason", None) or error.strerror or type(error).__name__  # ssl has a `reason`
+        raise failed(f"{blamed}{otherwise}: {reason}") from None
     except (http.client.HTTPException, ValueError) as error:
         raise failed(f"the answer of {who} is no http ({type(error).__name__})") from None
