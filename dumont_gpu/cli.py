@@ -25,8 +25,14 @@ _MAX_LISTED: Final = 20  # problems shown without -v
 _PATIENCE: Final = "5m"
 
 _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
+_NETWORK: Final = (
+    "Over the network: proxies as https_proxy, http_proxy, all_proxy and no_proxy say; certificates as "
+    "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE or SSL_CERT_DIR say, and for s3:// AWS_CA_BUNDLE before them; "
+    "accounts of S3 from AWS_* and ~/.aws (AWS_PROFILE), as for every S3 tool."
+)
 app = typer.Typer(
     name="dumont-gpu",
+    epilog=_NETWORK,
     help="Packs an ML workspace into one verified .dumont file and brings it back fast.",
     context_settings=_SETTINGS,
     no_args_is_help=True,
@@ -107,8 +113,8 @@ def _main(
     pass
 
 
-@app.command(epilog=_GLOBS)
-@pack_app.command(epilog=_GLOBS)
+@app.command(epilog=f"{_GLOBS}\n\n{_NETWORK}")
+@pack_app.command(epilog=f"{_GLOBS}\n\n{_NETWORK}")
 def pack(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Directories or files to pack.")],
     output: Annotated[
@@ -200,7 +206,7 @@ def pack(
         raise typer.Exit(_EXIT_SOME_UNREADABLE)
 
 
-@app.command(epilog=_GLOBS)
+@app.command(epilog=f"{_GLOBS}\n\n{_NETWORK}")
 def restore(
     snapshot: Snap,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The directory to restore into.")],
@@ -327,7 +333,7 @@ def _with_options_of(other: Callable[..., None], command: Callable[..., None]) -
     return command
 
 
-restore_app.command(epilog=_GLOBS)(_with_options_of(restore, dumont_restore))
+restore_app.command(epilog=f"{_GLOBS}\n\n{_NETWORK}")(_with_options_of(restore, dumont_restore))
 
 
 @app.command()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
-from servers import Fault, FaultServer, at_once, replaced_head, status, whole_file
+from servers import Fault, FaultServer, at_once, replaced_head, s3_environment, status, whole_file
 from test_cli import cli
 
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UnsupportedError
@@ -236,3 +237,32 @@ def test_a_login_page_in_the_middle_is_not_called_another_snapshot(fault_server:
             source.read_into(50_000, memoryview(bytearray(1000)))
         assert type(caught.value) is error
     source.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (
+            status(400, xml("AuthorizationHeaderMalformed", "the region is wrong", "<Region>eu-west-3</Region>")),
+            1,
+            "set AWS_REGION=eu-west-3",
+        ),
+        (status(301, xml("PermanentRedirect"), x_amz_bucket_region="eu-west-3"), 1, "set AWS_REGION=eu-west-3"),
+        (status(403, xml("RequestTimeTooSkewed")), 1, "check this machine's clock"),
+        (status(403, xml("InvalidAccessKeyId")), 1, "check the access key"),
+        (status(404, xml("NoSuchBucket")), 10, "no such bucket"),
+    ],
+    ids=["a region", "a redirect to a region", "the clock", "a key", "a bucket"],
+)
+def test_packing_to_s3_says_what_the_server_says(
+    fault: Fault, code: int, said: str, source: Path, fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore", reason="obstore, the extra s3, is not installed")
+    fault_server.script = lambda request: fault
+    for name, value in s3_environment(fault_server.server_address[1]).items():
+        monkeypatch.setenv(name, value)
+    ran = cli("pack", source, "-o", "s3://bucket/x")
+    assert ran.returncode == code
+    assert ran.stderr.startswith("dumont-gpu: s3://bucket/x: ")
+    assert said in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1

@@ -82,4 +82,4 @@ def test_no_gpu_package_is_needed() -> None:
 
 def test_local_snapshots_load_nothing_of_the_network() -> None:
     loaded = loaded_by("import dumont_gpu.cli, dumont_gpu.pack, dumont_gpu.restore, dumont_gpu.verify")
-    assert not loaded & {"http.client", "ssl", "urllib.request", "obstore"}
+    assert not loaded & {"http.client", "ssl", "urllib.request", "obstore", "botocore"}

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from servers import FaultServer, at_once, free_port, status, tls_files
+from servers import FaultServer, at_once, free_port, s3_environment, status, tls_files
 from test_cli import cli
 
 from dumont_gpu.errors import DumontError, UsageError
+from dumont_gpu.storage import open_sink, open_source
 from dumont_gpu.storage.addresses import parse_address
 from dumont_gpu.storage.http import HttpSource, open_http
 from dumont_gpu.storage.proxies import (
@@ -369,3 +370,43 @@ def test_a_bundle_that_is_none_is_a_usage_error(
     with pytest.raises(UsageError) as caught:
         open_http(f"https://127.0.0.1:{free_port()}/x", AT_ONCE)
     assert f"{variable}={tmp_path}/ca: {said}" in str(caught.value)
+
+
+# --- the same rules for s3:// -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore", reason="obstore, the extra s3, is not installed")
+    for name, value in s3_environment(1).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("command", ["info", "pack"])
+def test_a_dead_proxy_is_named_for_s3_too(
+    command: str, keys: None, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{port}")
+    with pytest.raises(ProxyNeverThereError, match=f"^the proxy http://127.0.0.1:{port} .from http_proxy. cannot be"):
+        if command == "info":
+            open_source("s3://bucket/x", AT_ONCE)
+        else:
+            open_sink("s3://bucket/x", AT_ONCE)
+
+
+def test_s3_has_a_variable_of_its_own_for_certificates(
+    keys: None,
+    certificate: tuple[Path, ssl.SSLContext],
+    secure: FaultServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://{secure.authority}")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(strangers(tmp_path / "other")))
+    with pytest.raises(DumontError, match="certificate of the server does not hold"):
+        open_source("s3://bucket/x", AT_ONCE)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate[0]))
+    source = open_source("s3://bucket/x", AT_ONCE)
+    assert isinstance(source, HttpSource)
+    assert whole(source) == CONTENT

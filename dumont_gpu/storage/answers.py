@@ -106,7 +106,7 @@ class Words:
 
 def words(answer: Answer) -> Words:
     """Finds code, message and region in the body of an answer, in its headers otherwise."""
-    text = answer.body[:MOST_READ].decode("utf-8", "replace")
+    text = answer.body.lstrip()[:MOST_READ].decode("utf-8", "replace")  # S3 keeps a connection alive with blanks
     found = _json_words(text) if text.lstrip()[:1] == "{" else _xml_words(text)
     code = found.code or _plain(answer.header("x-ms-error-code"), 64)
     region = _plain(answer.header("x-amz-bucket-region"), 40) or found.region
