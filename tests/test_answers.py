@@ -12,7 +12,7 @@ from test_cli import cli
 
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UnsupportedError
 from dumont_gpu.format import MAGIC
-from dumont_gpu.storage.answers import Answer, failure
+from dumont_gpu.storage.answers import Answer, ExpiredError, failure
 from dumont_gpu.storage.answers import whole_file as meaning_of_a_whole_file
 from dumont_gpu.storage.http import open_http
 from dumont_gpu.storage.http_range import ChangedError
@@ -62,8 +62,8 @@ MEANINGS: list[tuple[Answer, type[Exception], str]] = [
     (answer(403, xml("AccessDenied", "Access Denied")), DumontError, r"\(AccessDenied: Access Denied\): these credentials may not"),
     (answer(403, xml("InvalidAccessKeyId")), DumontError, "InvalidAccessKeyId.*check the access key"),
     (answer(403, xml("SignatureDoesNotMatch")), DumontError, "SignatureDoesNotMatch.*check the access key"),
-    (answer(400, xml("ExpiredToken", "The provided token has expired.")), DumontError, "expired: get new"),
-    (answer(403, xml("AccessDenied", "Request has expired")), DumontError, "expired: get new"),
+    (answer(400, xml("ExpiredToken", "The provided token has expired.")), ExpiredError, "expired: get new"),
+    (answer(403, xml("AccessDenied", "Request has expired")), ExpiredError, "expired: get new"),
     (answer(404, xml("NoSuchBucket")), SnapshotNotFoundError, "no such bucket"),
     (answer(404, xml("NoSuchKey")), SnapshotNotFoundError, "no such snapshot"),
     (answer(409, xml("BucketAlreadyExists")), DumontError, "BucketAlreadyExists: Its message"),

@@ -12,11 +12,11 @@ from urllib.parse import parse_qs
 
 import pytest
 from conftest import assert_same_tree
-from servers import S3_KEY, S3_SECRET, FaultServer, Moto, Rclone, at_once, status
+from servers import S3_KEY, S3_SECRET, Fault, FaultServer, Moto, Rclone, Request, at_once, status
 from test_cli import cli
 
 from dumont_gpu.errors import DumontError, UnsupportedError
-from dumont_gpu.storage import open_source
+from dumont_gpu.storage import open_sink, open_source
 from dumont_gpu.storage.addresses import Address
 from dumont_gpu.storage.object_store import ObjectSigner
 
@@ -241,6 +241,57 @@ def test_keys_are_renewed_in_the_middle_of_a_read(
     used = [request.path.split("X-Amz-Credential=")[1].split("%2F")[0] for request in fault_server.requests]
     assert used == ["OLD"] + ["BRANDNEW"] * (len(used) - 1)
     assert len(used) > 2
+
+
+REPEATING = """
+    import json, pathlib
+    log = pathlib.Path(__file__).with_name("calls")
+    calls = len(log.read_text()) if log.exists() else 0
+    log.write_text("x" * (calls + 1))
+    print(json.dumps({"Version": 1, "AccessKeyId": f"KEY{calls}", "SecretAccessKey": "s", "SessionToken": "t"}))
+"""
+EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+
+
+def test_keys_that_a_server_calls_expired_are_asked_for_again(
+    home: Home, fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing said how long they would be good for. All connections hear of it; one asks, once."""
+    monkeypatch.setattr("dumont_gpu.storage.parallel.RANGE_SIZE", 50_000)
+    fault_server.data = random.Random(7).randbytes(500_000)
+    process = home.program(REPEATING)
+    home.config(f"[default]\nendpoint_url = http://{fault_server.authority}\ncredential_process = {process}\n")
+    source = open_source(LOCATION, AT_ONCE)
+    fault_server.script = lambda request: status(400, EXPIRED) if "KEY0" in request.path else None
+    out = bytearray(400_000)
+    source.read_into(100_000, memoryview(out))
+    source.close()
+    assert out == fault_server.data[100_000:]
+    assert len((home.path / "calls").read_text()) == 2
+
+
+def test_keys_that_stay_expired_end_the_transfer(home: Home, fault_server: FaultServer) -> None:
+    fault_server.script = lambda request: status(400, EXPIRED)
+    home.credentials(TWO_PROFILES)
+    home.config(f"[default]\nendpoint_url = http://{fault_server.authority}\n")
+    code, said = said_by(home)
+    assert code == 1
+    assert "(ExpiredToken: The provided token has expired): the signed address or its credentials have expired" in said
+
+
+def test_a_publish_asks_for_new_keys_too(home: Home, fault_server: FaultServer) -> None:
+    home.config(
+        f"[default]\nendpoint_url = http://{fault_server.authority}\ncredential_process = {home.program(REPEATING)}\n"
+    )
+
+    def script(request: Request) -> Fault:
+        if "KEY0" in request.path:
+            return status(400, EXPIRED)
+        return status(403, b"<Error><Code>AccessDenied</Code><Message>new keys</Message></Error>")
+
+    fault_server.script = script
+    with pytest.raises(DumontError, match="AccessDenied: new keys"):
+        open_sink(LOCATION, AT_ONCE)
 
 
 def test_a_file_that_is_half_written_does_not_end_a_transfer(home: Home) -> None:

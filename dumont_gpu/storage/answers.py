@@ -82,6 +82,10 @@ _DOCUMENTS: Final[tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...]] = 
 )
 
 
+class ExpiredError(DumontError):
+    """The signature holds no more, or the keys that made it: with new ones, another attempt may be right."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer of a server; of its body at most the first `MOST_READ` bytes."""
@@ -122,6 +126,7 @@ def failure(answer: Answer, now: datetime | None = None, what: str = "") -> Exce
 
     TransientError          RETRIED_STATUSES, and codes that say so
     SnapshotNotFoundError   404 and 410
+    ExpiredError            what says that keys or a signature have expired
     DumontError             everything else: asking again brings the same answer
     """
     said, status = words(answer), answer.status
@@ -132,7 +137,8 @@ def failure(answer: Answer, now: datetime | None = None, what: str = "") -> Exce
     if status in (404, 410):
         return SnapshotNotFoundError(_MISSING.get(said.code, NO_SNAPSHOT))
     hint = _hint(answer, said, now or datetime.now(timezone.utc))
-    return DumontError(f"{reason}: {hint}" if hint else reason)
+    meant = ExpiredError if hint == _RENEW else DumontError
+    return meant(f"{reason}: {hint}" if hint else reason)
 
 
 def document(answer: Answer) -> str:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,7 @@ _PROFILE: Final = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # botocore's order
 _REGION: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _ENDPOINT: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _FILES: Final = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+_RENEWAL_INTERVAL: Final = 60.0  # seconds
 _LONGEST_REASON: Final = 300  # characters of what botocore says
 _INSTALL: Final = 'needs a package: pip install "dumont-gpu[s3]"'
 _LOOKED_AT: Final = (
@@ -68,6 +70,7 @@ class Account:
 
     Args:
         public: nobody signs; region and endpoint are looked for all the same.
+        clock: seconds, as of `time.monotonic`.
 
     Raises:
         UsageError: an endpoint that is no address, a profile that does not exist, a file that cannot be read.
@@ -75,10 +78,11 @@ class Account:
         DumontError: there are no credentials, or whoever should hand them out does not.
     """
 
-    def __init__(self, public: bool = False, environment: Mapping[str, str] | None = None) -> None:
-        self._environment = os.environ if environment is None else environment
+    def __init__(self, public: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._environment = os.environ
         self._public = public
         self._lock = threading.Lock()
+        self._clock, self._renewed = clock, -_RENEWAL_INTERVAL
         self._files = [Path(self._variable(name) or path).expanduser() for name, path in _FILES.items()]
         self._stamps = self._stamped()
         self._session = self._opened()
@@ -99,6 +103,28 @@ class Account:
             with _explained():
                 keys = self._credentials.get_frozen_credentials()
             return Access(region, endpoint, keys.access_key, keys.secret_key, keys.token or "")
+
+    def renew(self) -> bool:
+        """Looks for other keys, as a server calls the present ones expired; returns whether there are some.
+
+        Roles and sign-on say how long their keys are good for; a `credential_process` need not.
+        """
+        with self._lock:
+            if self._session is None or self._credentials is None:
+                return False
+            if self._clock() - self._renewed < _RENEWAL_INTERVAL:  # other connections have sent the old ones too
+                return True
+            before = self._session, self._credentials
+            try:
+                old = self._credentials.get_frozen_credentials()
+                self._session = self._opened()
+                self._credentials = self._found_credentials()
+                if self._credentials.get_frozen_credentials() != old:
+                    self._renewed = self._clock()
+                    return True
+            except Exception:  # the server's own words say more than why there are no others
+                self._session, self._credentials = before
+            return False
 
     # --- what is found --------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Final
 from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.format import KiB, MiB
 from dumont_gpu.storage.addresses import Address, parse_address
+from dumont_gpu.storage.answers import ExpiredError
 from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, Revision
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.pace import SETTLING_SECONDS, SLOW_RATE, ConnectionCount, RateLimit, Speedometer, is_slow
@@ -42,12 +43,19 @@ class HttpSource:
         location: what people call it, without secrets.
         locate: returns the address to ask, and is asked for each request: addresses that are signed expire.
         options: how the network may be used.
+        renew: looks for new keys once a server calls those expired that `locate` signs with; says whether there are.
     """
 
     remote = True
 
-    def __init__(self, location: str, locate: Callable[[], Address], options: NetworkOptions) -> None:
-        self.location, self._locate, self._options = location, locate, options
+    def __init__(
+        self,
+        location: str,
+        locate: Callable[[], Address],
+        options: NetworkOptions,
+        renew: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.location, self._locate, self._options, self._renew = location, locate, options, renew
         self._patience = options.patience(location)
         self._tls = tls_context(location)
         self._elsewhere: Address | None = None  # where redirects led to
@@ -168,7 +176,8 @@ class HttpSource:
         except (DumontError, TransientError) as error:
             # Where a redirect led to may have expired or gone: the next attempt asks the first server again.
             self._elsewhere = None
-            if elsewhere is not None and isinstance(error, DumontError):
+            renewed = isinstance(error, ExpiredError) and self._renew()
+            if renewed or (elsewhere is not None and isinstance(error, DumontError)):
                 raise TransientError(str(error)) from None
             raise
         for _ in range(MAX_REDIRECTS + 1):

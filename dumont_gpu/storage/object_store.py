@@ -110,6 +110,10 @@ class ObjectSigner:
         store = self._current_store()
         return self._signed(self._explained(lambda: self._store_with(store, query, bucket=True)), "GET", "x")
 
+    def renew(self) -> bool:
+        """Looks for other keys, as a server calls the present ones expired; returns whether there are some."""
+        return self._account.renew() if self._account else False
+
     def _current_store(self) -> Store:
         """The store that signs with the keys of now."""
         access = self._account.access() if self._account else Access()
@@ -173,4 +177,4 @@ class ObjectSigner:
 def open_object(location: str, options: NetworkOptions) -> HttpSource:
     """Opens a snapshot at s3://bucket/key, gs://bucket/key or az://container/key."""
     signer = ObjectSigner(location)
-    return HttpSource(location, signer.address, options)
+    return HttpSource(location, signer.address, options, signer.renew)

@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape
 from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError
 from dumont_gpu.format import MiB
 from dumont_gpu.storage.addresses import Address
+from dumont_gpu.storage.answers import ExpiredError
 from dumont_gpu.storage.http_range import RangeConnection, failure, received
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.object_store import Method, ObjectSigner
@@ -211,6 +212,8 @@ class S3Requests:
         if response.status // 100 != 2:
             error = failure(response)
             connection.close()
+            if isinstance(error, ExpiredError) and self._signer.renew():
+                raise TransientError(str(error))
             raise error
         answer = received(response, _ANSWER)
         if _ERROR.search(answer):  # status 200 is sent before the server has done it
