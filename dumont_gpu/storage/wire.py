@@ -100,7 +100,7 @@ def transient(otherwise: str = "the connection broke", proxy: Proxy | None = Non
         refused = ProxyRefusedError if proxy else DumontError
         raise refused(f"the certificate of {who} does not hold: {error.verify_message}{untrusted}") from None
     except TimeoutError:
-        raise failed(f"{who} has gone silent") from None
+        raise failed(f"{who} has gone silent", timed_out=True) from None
     except http.client.RemoteDisconnected:
         raise failed(f"{who} closed the connection") from None
     except socket.gaierror as error:
