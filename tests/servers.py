@@ -42,7 +42,7 @@ class WaitingTime:
 
     def wait(self, event: threading.Event, seconds: float) -> None:
         with self._lock:
-            self.now += seconds
+            self.now += max(seconds, 0.001)  # less than a float can add would never end
 
 
 def at_once(**options: Any) -> NetworkOptions:
