@@ -218,6 +218,8 @@ class Tunnels:
         self._thread.start()
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._thread.join()
         self._listener.close()
 
     def _accept(self) -> None:
