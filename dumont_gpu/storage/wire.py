@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dumont_gpu.errors import DumontError
+from dumont_gpu.shortages import is_shortage
 from dumont_gpu.storage.addresses import Address
 from dumont_gpu.storage.proxies import Proxy, ProxyFailedError, ProxyRefusedError, proxy_for
 from dumont_gpu.storage.retry import TransientError
@@ -107,6 +108,8 @@ def transient(otherwise: str = "the connection broke", proxy: Proxy | None = Non
         unknown = error.errno == socket.EAI_NONAME
         raise failed(f"{blamed}{otherwise}: {error.strerror}", unknown_host=unknown) from None
     except OSError as error:
+        if is_shortage(error.errno):  # here, of descriptors: fewer connections are what helps, as if the server said so
+            raise TransientError(f"{otherwise}: {error.strerror}", busy=True) from None
         reason = getattr(error, "reason", None) or error.strerror or type(error).__name__  # ssl has a `reason`
         raise failed(f"{blamed}{otherwise}: {reason}") from None
     except (http.client.HTTPException, ValueError) as error:
