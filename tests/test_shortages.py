@@ -27,10 +27,10 @@ from dumont_gpu.errors import DumontError
 from dumont_gpu.pack import PackOptions, pack
 from dumont_gpu.restore import RestoreOptions, restore
 from dumont_gpu.shortages import shortage, told
-from dumont_gpu.storage.http_range import _transient
 from dumont_gpu.storage.pace import ConnectionCount
 from dumont_gpu.storage.parallel import RANGE_SIZE, Fetcher, Range
 from dumont_gpu.storage.retry import TransientError
+from dumont_gpu.storage.wire import transient
 from dumont_gpu.verify import VerifyOptions, verify
 
 HINT = "try --jobs 1 --memory 140MiB"
@@ -162,7 +162,7 @@ def test_a_shortage_does_not_make_a_journal_invisible(
 
 
 def test_a_socket_that_cannot_be_opened_asks_for_fewer_connections() -> None:
-    with pytest.raises(TransientError) as caught, _transient():
+    with pytest.raises(TransientError) as caught, transient():
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     assert caught.value.busy
 
