@@ -18,7 +18,7 @@ from servers import Fault, FaultServer, Moto, Request, WaitingTime, at_once, fre
 from test_cli import cli
 
 from dumont_gpu.again import again
-from dumont_gpu.errors import GaveUpError, NetworkError, SnapshotNotFoundError, UsageError
+from dumont_gpu.errors import DumontError, GaveUpError, NetworkError, SnapshotNotFoundError, UsageError
 from dumont_gpu.format import KiB
 from dumont_gpu.pack import PackOptions, pack
 from dumont_gpu.progress import Notice
@@ -270,7 +270,7 @@ def test_a_server_that_stays_away_is_given_up_after_five_minutes(
 def test_what_waiting_cannot_cure_ends_at_once(
     workspace: Path, target: Path, time: WaitingTime, fault_server: FaultServer
 ) -> None:
-    for code, error in ((404, SnapshotNotFoundError), (403, Exception), (501, NetworkError)):
+    for code, error in ((404, SnapshotNotFoundError), (403, DumontError), (501, DumontError)):
         fault_server.script = lambda request, code=code: status(code)  # type: ignore[misc]
         with pytest.raises(error):
             _restore(fault_server.url, target, at_once(clock=time, wait=time.wait))

@@ -25,6 +25,7 @@ def test_commands_are_the_same_wherever_they_come_from(
     assert there == (Path(found).parent == Path(sys.executable).parent)
     done = subprocess.run([found, "--version"], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout == f"dumont-gpu {__version__}\n"
+    (source / "file").write_text("content")
     assert cli(source, "-o", snapshot, program="dumont-pack").returncode == 0
     assert "sha256:" in cli(snapshot, "--info", program="dumont-restore").stdout
     assert cli("info", "/nowhere").returncode == 10

@@ -82,8 +82,8 @@ class Uploads:
 
     def __init__(self, location: str) -> None:
         sink = object.__new__(S3Requests)
-        from dumont_gpu.storage.http_range import tls_context
         from dumont_gpu.storage.object_store import ObjectSigner
+        from dumont_gpu.storage.tls import tls_context
 
         options = at_once()
         sink.__init__(  # type: ignore[misc]

@@ -241,9 +241,9 @@ class S3Sink:
             return
         try:
             self._parts[number] = self._requests.put(self._upload.id, number, data, connection)
-        except GaveUpError:
+        except (GaveUpError, *PROXY_ERRORS):
             raise
-        except NetworkError as error:
+        except DumontError as error:
             if known is None or self._over.is_set():
                 raise
             text = f"{error}; it may not replace a part of an unfinished upload: the same command begins anew"

@@ -245,11 +245,10 @@ def test_tarfile_is_not_used() -> None:
     package = Path(dumont_gpu.__file__).parent
     # The benchmark makes and removes trees of its own; the layers (test_imports.py) keep it out of every job.
     modules = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] != "bench"]
-    assert not [
-        path
-        for path in modules
-        if "tarfile" in path.read_text(encoding="utf-8") or "shutil" in path.read_text(encoding="utf-8")
-    ]
+    # shutil.which only looks; everything else of shutil follows symlinks.
+    used = [line for path in modules for line in path.read_text(encoding="utf-8").splitlines()]
+    used = [line for line in used if line != "import shutil" and "shutil.which(" not in line]
+    assert not [line for line in used if "tarfile" in line or "shutil" in line]
 
 
 # --- swapped while it runs --------------------------------------------------------------------------------------------
