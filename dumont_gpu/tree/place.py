@@ -604,9 +604,7 @@ class TreeWriter:
                     raise refusal(f"there can be no symlink here: {error.strerror}") from None
                 raise
             self._metadata.attempt(entry.path, "times", lambda: set_time(new))
-            self._metadata.give_owner(
-                entry, lambda uid, gid: os.chown(new, uid, gid, dir_fd=parent, follow_symlinks=False)
-            )
+            self._metadata.give_owner(entry, lambda uid, gid: give(new, uid, gid))
 
         self._create_or_replace(create, parent, name, entry)
 
