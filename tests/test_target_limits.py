@@ -26,8 +26,8 @@ from dumont_gpu.errors import DumontError, NoSpaceError
 from dumont_gpu.restore import RestoreOptions, RestoreResult, restore
 from dumont_gpu.storage import MemorySource
 from dumont_gpu.tree import target as target_module
+from dumont_gpu.tree.folder_writer import FolderWriter
 from dumont_gpu.tree.journal import NAMES
-from dumont_gpu.tree.place import TreeWriter
 from dumont_gpu.tree.temporary import temporary_name
 from dumont_gpu.tree.traits import Traits
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE
@@ -683,18 +683,18 @@ def test_the_mode_of_the_target_is_set_before_the_journal_goes(target: Path) -> 
     archive.head["root"] = {"mode": 0o750, "mtime_ns": 10**18}
 
     def work(die: Callable[[], None]) -> None:
-        remove = TreeWriter._finish_target
+        remove = FolderWriter.finish_target
 
-        def finish(self: TreeWriter, root_fd: int) -> None:
+        def finish(self: FolderWriter, *arguments: Any, **options: Any) -> None:
             utime = os.utime
-            self.target.remove_journal = lambda: (
-                type(self.target).remove_journal(self.target),
+            self._target.remove_journal = lambda: (
+                type(self._target).remove_journal(self._target),
                 setattr(os, "utime", lambda *a, **k: die()),
             )  # type: ignore[method-assign,func-returns-value,assignment]
-            remove(self, root_fd)
+            remove(self, *arguments, **options)
             os.utime = utime
 
-        TreeWriter._finish_target = finish  # type: ignore[method-assign]
+        FolderWriter.finish_target = finish  # type: ignore[method-assign]
         restored(archive, target)
 
     assert killed(work)

@@ -10,6 +10,8 @@ from typing import ClassVar, Final
 from dumont_gpu.limits import open_files
 
 _FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+REREAD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
 _MAX_OPEN: Final = 128  # handles kept for reuse; a common limit for a process is 1024
 _OTHERS: Final = 16  # descriptors that a job needs for all else, at least
 

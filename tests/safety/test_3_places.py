@@ -15,6 +15,10 @@ import dumont_gpu
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.manifest import FileEntry
 from dumont_gpu.tree import handles
+from dumont_gpu.tree.file_writer import FileWriter
+from dumont_gpu.tree.folder_writer import FolderWriter
+from dumont_gpu.tree.link_writer import LinkWriter
+from dumont_gpu.tree.metadata import Metadata
 from dumont_gpu.tree.place import TreeWriter
 
 POLICIES = ("always", "if-changed", "never")
@@ -260,18 +264,34 @@ def swap(path: Path, outside: Path) -> None:
     path.symlink_to(outside)
 
 
-def before_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, act: Callable[[], None]) -> list[int]:
-    """Calls `act` just before the `number`th call of a method of TreeWriter; the list has how many there were."""
-    original = getattr(TreeWriter, name)
+# The steps of a restore between which an attacker may act: class and method.
+STEPS: dict[str, tuple[type, str]] = {
+    "make directory": (FolderWriter, "make"),
+    "write": (FileWriter, "write"),
+    "write small": (FileWriter, "write_small"),
+    "complete": (FileWriter, "_complete"),
+    "set metadata": (Metadata, "set"),
+    "finish": (TreeWriter, "finish"),
+    "make symlink": (LinkWriter, "make_symlink"),
+    "make hard link": (LinkWriter, "make_hard_link"),
+    "finish directories": (FolderWriter, "finish"),
+    "finish directory": (FolderWriter, "_finish_directory"),
+}
+
+
+def before_call(monkeypatch: pytest.MonkeyPatch, step: str, number: int, act: Callable[[], None]) -> list[int]:
+    """Calls `act` just before the `number`th time that a step is taken; the list has how often it was."""
+    owner, name = STEPS[step]
+    original = getattr(owner, name)
     calls = [0]
 
-    def call(self: TreeWriter, *arguments: Any) -> Any:
+    def call(self: Any, *arguments: Any) -> Any:
         calls[0] += 1
         if calls[0] == number:
             act()
         return original(self, *arguments)
 
-    monkeypatch.setattr(TreeWriter, name, call)
+    monkeypatch.setattr(owner, name, call)
     return calls
 
 
@@ -279,20 +299,20 @@ def before_call(monkeypatch: pytest.MonkeyPatch, name: str, number: int, act: Ca
 @pytest.mark.parametrize("where", ["a", "a/b"])
 @pytest.mark.parametrize(
     ("method", "number"),
-    [("_make_directory", 2), ("write", 1), ("write", 2), ("write_small", 1), ("_complete", 1), ("_set_metadata", 1), ("finish", 1)]
-    + [("_make_symlink", 1), ("_make_hard_link", 1), ("_finish_directories", 1), ("_finish_directory", 1)],
+    [("make directory", 2), ("write", 1), ("write", 2), ("write small", 1), ("complete", 1), ("set metadata", 1), ("finish", 1)]
+    + [("make symlink", 1), ("make hard link", 1), ("finish directories", 1), ("finish directory", 1)],
 )  # fmt: skip
 def test_symlink_swapped_for_directory_does_not_escape(
     method: str, number: int, where: str, most_open: int, target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if where == "a/b" and method == "_make_directory":
+    if where == "a/b" and method == "make directory":
         pytest.skip("it is not there yet")
     monkeypatch.setattr(handles, "_MAX_OPEN", most_open)
     monkeypatch.setattr("dumont_gpu.restore._PLACE_THREADS", 1)
     before = outside.stat()
     calls = before_call(monkeypatch, method, number, lambda: swap(target / where, outside))
     try:
-        restored(nested(), target, owner=method == "_finish_directory")  # which only --owner needs
+        restored(nested(), target, owner=method == "finish directory")  # which only --owner needs
     except DumontError as error:
         assert str(error).isprintable()
     assert calls[0] >= number
@@ -350,7 +370,7 @@ SWAPS = [(replace, kind) for kind in ("symlink", "hard link", "other file", "fif
 def test_swapped_leader_of_a_hard_link_is_not_linked_to(
     change: Callable[[str, Path, Path], None], kind: str, target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before_call(monkeypatch, "_make_hard_link", 1, lambda: change(kind, target / "a" / "b" / "f", outside))
+    before_call(monkeypatch, "make hard link", 1, lambda: change(kind, target / "a" / "b" / "f", outside))
     clear_error(lambda: restored(nested(), target), DumontError)
     assert not os.path.lexists(target / "a" / "b" / "hard")
     assert (outside / "precious").stat().st_nlink == (2 if kind == "hard link" else 1)
@@ -389,7 +409,7 @@ def test_entry_that_appears_meanwhile_is_not_written_through(
     for overwrite in ("refuse", *POLICIES):
         with monkeypatch.context() as patch:
             place = target / overwrite / "a" / "b" / "f"
-            before_call(patch, "write_small", 1, lambda place=place: place.symlink_to(outside / "precious"))  # type: ignore[misc]
+            before_call(patch, "write small", 1, lambda place=place: place.symlink_to(outside / "precious"))  # type: ignore[misc]
             try:
                 restored(nested(), target / overwrite, overwrite=overwrite)
             except DumontError as error:
@@ -401,13 +421,13 @@ def test_files_and_directories_are_private_until_they_are_complete(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[int] = []
-    original = TreeWriter._complete
+    original = FileWriter._complete
 
-    def complete(self: TreeWriter, fd: int, parent: int, name: str, entry: FileEntry, state: Any) -> None:
+    def complete(self: FileWriter, fd: int, parent: int, name: str, entry: FileEntry, state: Any) -> None:
         modes.append(stat.S_IMODE(os.fstat(fd).st_mode) | stat.S_IMODE(os.fstat(parent).st_mode))
         original(self, fd, parent, name, entry, state)
 
-    monkeypatch.setattr(TreeWriter, "_complete", complete)
+    monkeypatch.setattr(FileWriter, "_complete", complete)
     restored(nested(), target)
     assert modes
     assert not any(mode & 0o077 for mode in modes)
