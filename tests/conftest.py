@@ -44,6 +44,16 @@ def emulated_device(**faults: Any) -> EmulatedDevice:
     return EmulatedDevice(**faults)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _outside_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A child that runs `python -c` imports the package that is installed, not the checkout's, which has no kernels."""
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path.cwd() / ".hypothesis"))
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("working-directory"))
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """An empty directory to fill and pack."""
