@@ -178,7 +178,7 @@ def test_a_snapshot_that_is_replaced_while_it_is_read_is_noticed(workspace: Path
 @pytest.mark.parametrize("first", [0, 100, PART - 1, PART, PART + 1, 2 * PART + 5])
 def test_what_lies_before_the_first_write_may_come_at_the_end(first: int, s3: Moto) -> None:
     body, head = os.urandom(PART + 100), os.urandom(first)
-    sink = open_sink("s3://bucket/sink", AT_ONCE)
+    sink = open_sink("s3://bucket/sink", AT_ONCE, force=True)
     sink.expect(len(head) + len(body) + 50)
     sink.write_at(first, memoryview(body[: PART - 7]))
     sink.write_at(first + PART - 7 + 30, memoryview(body[PART - 7 :]))  # a gap of 30

@@ -1,8 +1,10 @@
+# ruff: noqa: F401, F811 - a fixture of another file
 """What a publish to S3 may replace: a snapshot, or nothing of value; the rule of outputs, at a key."""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,18 @@ from typing import Any
 import pytest
 from servers import Fault, FaultServer, Moto, Request, S3Server, at_once, s3_environment, status, whole_file
 from test_cli import cli
-from test_publish import sent, taken_away, use  # noqa: F401
+from test_publish import sent, taken_away, use
 
 from dumont_gpu.errors import DumontError, GaveUpError, NetworkError, SnapshotNotFoundError, UsageError
+from dumont_gpu.format import MiB
 from dumont_gpu.pack import PackOptions, PackResult, pack, plan_pack
 from dumont_gpu.progress import Notice
 from dumont_gpu.storage import open_sink
-from dumont_gpu.storage.retry import RetryPolicy
+from dumont_gpu.storage.http_range import RangeConnection
+from dumont_gpu.storage.object_store import ObjectSigner
+from dumont_gpu.storage.retry import Attempts, RetryPolicy, TransientError
+from dumont_gpu.storage.s3_requests import Part, S3Requests
+from dumont_gpu.storage.tls import tls_context
 
 IN_THE_WAY = "is there already, and is no snapshot: name another file, or say --force"
 XML = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>" + b"x" * 1000  # as an object, it means nothing
@@ -65,9 +72,16 @@ def publish(source: Path, location: str, **options: Any) -> PackResult:
     return pack([str(source)], location, PackOptions(network=at_once(), **options))
 
 
-@pytest.mark.parametrize("content", [b"precious", b"x" * 100_000, XML, b"DUMONT"], ids=["small", "large", "xml", "near"])
+@pytest.mark.parametrize(
+    "content", [b"precious", b"x" * 100_000, XML, b"DUMONT"], ids=["small", "large", "xml", "near"]
+)
 def test_an_object_that_is_no_snapshot_is_not_replaced(
-    content: bytes, filled: Path, location: str, server: S3Server, put: Put, sent: list[tuple[str, str]]  # noqa: F811
+    content: bytes,
+    filled: Path,
+    location: str,
+    server: S3Server,
+    put: Put,
+    sent: list[tuple[str, str]],
 ) -> None:
     put(location, content)
     with pytest.raises(UsageError) as caught:
@@ -92,7 +106,11 @@ def test_an_empty_object_and_a_snapshot_are_replaced(filled: Path, location: str
 
 
 def test_what_is_at_a_key_costs_one_request(
-    filled: Path, location: str, moto: Moto, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    filled: Path,
+    location: str,
+    moto: Moto,
+    sent: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use(moto, monkeypatch)
     for options, asked in (({}, 1), ({}, 1), ({"force": True}, 0)):
@@ -212,3 +230,53 @@ def test_only_the_beginning_of_a_large_object_is_read(filled: Path, strange: Fau
     strange.script = answering(endless)
     with pytest.raises(UsageError, match="is no snapshot"):
         publish(filled, "s3://bucket/x")
+
+
+# --- how long is waited -----------------------------------------------------------------------------------------------
+
+
+def silent(answer: Any) -> None:
+    answer.server.released.wait(30)
+    answer.drop()
+
+
+def test_a_kept_connection_that_has_gone_silent_is_waited_for_once(filled: Path, strange: FaultServer) -> None:
+    """The request before came over the same connection, which works: another one at once would double the wait."""
+
+    def script(request: Request) -> Fault:
+        return silent if request.method == "POST" else answering(status(404))(request)
+
+    strange.script = script
+    with pytest.raises(NetworkError, match="the server has gone silent"):
+        open_sink("s3://bucket/x", at_once(read_timeout=0.3, retry=RetryPolicy(patience=0)))
+    assert [request.method for request in strange.requests] == ["GET", "GET", "POST"]
+
+
+@pytest.mark.parametrize(
+    ("size", "patience", "timeout"), [(0, 300.0, 10.0), (3200 * MiB, 300.0, 110.0), (3200 * MiB, 60.0, 70.0)]
+)
+def test_a_completion_may_take_as_long_as_copying_the_parts(
+    size: int, patience: float, timeout: float, strange: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is waited in vain counts as silence, all of it."""
+    waited: list[float] = []
+    after = Attempts.after
+
+    def silent(self: S3Requests, method: str, query: str, content: Any, connection: RangeConnection) -> Any:
+        waited.append(connection.read_timeout)
+        raise TransientError("the server has gone silent", timed_out=True)
+
+    def once(self: Attempts, error: TransientError, received: int = 0) -> float:
+        after(self, error, received)
+        raise NetworkError(f"silent for {patience - self._patience.left_after(error):.0f} s")
+
+    options = at_once(retry=RetryPolicy(patience=patience))
+    known = options.patience("s3://bucket/x")
+    known.heard()
+    options.clock.now += 50  # type: ignore[attr-defined]
+    requests = S3Requests(ObjectSigner("s3://bucket/x"), options, known, tls_context(), threading.Event())
+    monkeypatch.setattr(S3Requests, "_attempt", silent)
+    monkeypatch.setattr(Attempts, "after", once)
+    with pytest.raises(NetworkError, match=f"silent for {min(50, timeout):.0f} s"):
+        requests.complete("a", {1: Part(1, size, '"etag"')}, memoryview(b""))
+    assert waited == [timeout]

@@ -90,7 +90,7 @@ class HttpSource:
     def _first_answer(self) -> tuple[Revision, bytes]:
         """Finds out what there is, and gets its first bytes."""
         connection = self._connect()
-        attempts = self._patience.attempts()
+        attempts = self._patience.attempts(connection.read_timeout)
         never = threading.Event()
         try:
             with _naming(self.location):
@@ -122,7 +122,7 @@ class HttpSource:
     def _fetch(self, connection: Connection, item: Range) -> None:
         """Fills a range, over as many connections as it takes, each from the byte where the one before ended."""
         assert isinstance(connection, RangeConnection)
-        attempts = self._patience.attempts()
+        attempts = self._patience.attempts(connection.read_timeout)
         while item.done < len(item.out):
             before = item.done
             try:

@@ -66,7 +66,6 @@ class Patience:
         policy: the seconds.
         location: of what is transferred, for the events.
         clock: seconds, as of `time.monotonic`.
-        timeout: seconds after which an attempt times out.
         notice: told every few seconds while nothing comes, and when something comes again; from any thread.
     """
 
@@ -75,11 +74,10 @@ class Patience:
         policy: RetryPolicy,
         location: str,
         clock: Callable[[], float],
-        timeout: float = 0.0,
         notice: NoticeCallback = lambda event: None,
     ) -> None:
         self.policy, self._location, self._clock = policy, location, clock
-        self._timeout, self._notice = timeout, notice
+        self._notice = notice
         self._heard_at = clock()
         self._lock = threading.Lock()
         self._silent_since: float | None = None
@@ -100,12 +98,12 @@ class Patience:
             seconds = self._clock() - since
             self._notice(Notice(self._location, f"goes on after {seconds:.0f} s", {"answered_after": seconds}))
 
-    def attempts(self) -> Attempts:
-        """For one request, or one range."""
-        return Attempts(self, random.uniform)
+    def attempts(self, timeout: float = 0.0) -> Attempts:
+        """For one request, or one range, over a connection whose attempts time out after so many seconds."""
+        return Attempts(self, random.uniform, timeout)
 
-    def left_after(self, error: TransientError) -> float:
-        """Takes note of a failed attempt; returns how many more seconds to bear.
+    def left_after(self, error: TransientError, timeout: float = 0.0) -> float:
+        """Takes note of a failed attempt, which may have waited for `timeout`; returns how many more seconds to bear.
 
         Raises:
             GaveUpError: none.
@@ -114,7 +112,7 @@ class Patience:
         with self._lock:
             now = self._clock()
             if self._silent_since is None:
-                self._silent_since = max(self._heard_at, now - self._timeout) if error.timed_out else now
+                self._silent_since = max(self._heard_at, now - timeout) if error.timed_out else now
                 self._next_notice = self._silent_since + _NOTICE_FIRST
             silent = now - self._silent_since
             left = self._patience - silent
@@ -146,8 +144,8 @@ class Patience:
 class Attempts:
     """When to try one request or range again: soon at first, then ever more rarely until bytes come."""
 
-    def __init__(self, patience: Patience, chance: Callable[[float, float], float]) -> None:
-        self._patience, self._chance = patience, chance
+    def __init__(self, patience: Patience, chance: Callable[[float, float], float], timeout: float = 0.0) -> None:
+        self._patience, self._chance, self._timeout = patience, chance, timeout
         self._delay = patience.policy.first_delay
 
     def after(self, error: TransientError, received: int = 0) -> float:
@@ -166,7 +164,7 @@ class Attempts:
         policy = self._patience.policy
         if received >= _PROGRESS:
             self._delay = policy.first_delay
-        left = self._patience.left_after(error)
+        left = self._patience.left_after(error, self._timeout)
         self._delay = min(policy.longest_delay, self._chance(policy.first_delay, self._delay * 3))
         return min(left, max(error.retry_after or 0.0, self._delay))  # the last attempt is at the end, not before
 

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _ANSWER: Final = 4 * MiB  # bytes of an answer that are read, at most: 1,000 parts take 0.3
 _PAGES: Final = 11  # of a list of parts: there are 10,000 at most
-_COMPLETE_TIMEOUT: Final = 120.0  # seconds: some servers copy all parts before they answer
+_COPY_RATE: Final = 32 * MiB  # bytes per second: some servers copy all parts before they answer a completion
 _UPLOAD_ID: Final = re.compile(rb"<UploadId>\s*([^<]{1,2048}?)\s*</UploadId>")
 _ERROR: Final = re.compile(rb"<Error>.*?<Code>[A-Za-z0-9]{1,64}</Code>", re.DOTALL)
 _PART: Final = re.compile(rb"<Part>(.*?)</Part>", re.DOTALL)
@@ -141,8 +141,9 @@ class S3Requests:
             for part in sorted(parts.values(), key=lambda part: part.number)
         )
         document = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+        copying = min(sum(part.size for part in parts.values()) / _COPY_RATE, self._options.retry.patience)
         connection = RangeConnection(
-            replace(self._options, read_timeout=max(_COMPLETE_TIMEOUT, self._options.read_timeout)), self._tls
+            replace(self._options, read_timeout=self._options.read_timeout + copying), self._tls
         )
         try:
             self._request("POST", f"uploadId={upload_id}", document, connection)
@@ -215,7 +216,7 @@ class S3Requests:
         )
 
     def _repeated(self, attempt: Callable[[RangeConnection], T], connection: RangeConnection) -> T:
-        attempts = self._patience.attempts()
+        attempts = self._patience.attempts(connection.read_timeout)
         while True:
             try:
                 return attempt(connection)
