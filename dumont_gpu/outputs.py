@@ -102,13 +102,13 @@ def check_output(
         raise UsageError(f"{location}: is what is to be packed, and would be replaced: name another output")
     known = _is_expendable(path, status, expendable)
     if not known and not force:
-        raise in_the_way(location, kind, way_out)
+        raise UsageError(f"{location}: {in_the_way(kind, way_out)}")
     return Output(path, status, known)
 
 
-def in_the_way(location: str, kind: str = "snapshot", way_out: str = ", or say --force") -> UsageError:
-    """Returns the error that something which is not replaced unasked stands at `location`; as for `check_output`."""
-    return UsageError(f"{location}: is there already, and is no {kind}: name another file{way_out}")
+def in_the_way(kind: str = "snapshot", way_out: str = ", or say --force") -> str:
+    """Says that something which is not replaced unasked stands where a file is to be written."""
+    return f"is there already, and is no {kind}: name another file{way_out}"
 
 
 def identity(status: os.stat_result) -> Identity:

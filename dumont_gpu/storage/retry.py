@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
-from dumont_gpu.errors import GaveUpError, NetworkError
+from dumont_gpu.errors import DumontError, GaveUpError, NetworkError
 from dumont_gpu.format import KiB
 from dumont_gpu.progress import Notice, NoticeCallback
+
+T = TypeVar("T")
 
 DEFAULT_PATIENCE: Final = 300.0  # seconds
 
@@ -128,6 +130,20 @@ class Patience:
             text = f"no answer for {silent:.0f} s ({error}), trying on"
             self._notice(Notice(self._location, text, {"silent_for": silent, "reason": str(error)}))
         return left
+
+    def once_known(self, work: Callable[[], T]) -> T:
+        """Does what needs credentials from somewhere else: once there were some, there will be again.
+
+        Raises:
+            TransientError: there are none for now.
+            DumontError: there never were any.
+        """
+        try:
+            return work()
+        except DumontError as error:
+            if not self.contacted:
+                raise
+            raise TransientError(str(error)) from None
 
     @property
     def _patience(self) -> float:

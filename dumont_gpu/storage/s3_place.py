@@ -7,19 +7,15 @@ import os
 import threading
 from collections.abc import Iterator
 
-from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UnsupportedError
+from dumont_gpu.errors import SnapshotNotFoundError, UnsupportedError, UsageError
 from dumont_gpu.outputs import HEAD_SIZE, in_the_way, is_expendable
 from dumont_gpu.progress import Notice
 from dumont_gpu.storage.answers import NO_BUCKET, DeniedError
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.object_store import ObjectSigner
-from dumont_gpu.storage.proxies import PROXY_ERRORS
+from dumont_gpu.storage.proxies import naming
 from dumont_gpu.storage.s3_requests import S3Requests
 from dumont_gpu.storage.tls import tls_context
-
-
-class _InTheWayError(DumontError):
-    """What is at the key is not replaced unasked."""
 
 
 def signer_for(location: str) -> ObjectSigner:
@@ -48,7 +44,7 @@ def check_key(location: str, options: NetworkOptions, *, force: bool) -> None:
         return
     requests = S3Requests(signer, options, options.patience(location), tls_context(location), threading.Event())
     try:
-        with naming(location):
+        with naming_key(location):
             for note in check_object(requests):
                 options.notice(Notice(location, note))
     finally:
@@ -56,10 +52,10 @@ def check_key(location: str, options: NetworkOptions, *, force: bool) -> None:
 
 
 def check_object(requests: S3Requests) -> tuple[str, ...]:
-    """Looks at what is at the key, in one request; returns what should be said.
+    """Looks at what is at the key, in one request; returns what should be said. The errors do not name it.
 
     Raises:
-        UsageError: it is not replaced unasked; `naming` gives the error its words.
+        UsageError: it is not replaced unasked.
         SnapshotNotFoundError: there is no such bucket.
         NetworkError, DumontError: the server does not answer, or not as it must.
     """
@@ -72,20 +68,15 @@ def check_object(requests: S3Requests) -> tuple[str, ...]:
     except DeniedError as error:  # whoever may write need not be allowed to read
         return (f"what is at the key is replaced, whatever it is, as it could not be looked at: {error}",)
     if not is_expendable(head):
-        raise _InTheWayError
+        raise UsageError(in_the_way())
     return ()
 
 
 @contextlib.contextmanager
-def naming(location: str) -> Iterator[None]:
-    """Puts the address before what is wrong with it, but for a proxy's faults."""
-    try:
-        yield
-    except PROXY_ERRORS:
-        raise
-    except _InTheWayError:
-        raise in_the_way(location) from None
-    except SnapshotNotFoundError:
-        raise SnapshotNotFoundError(f"{location}: {NO_BUCKET}") from None
-    except DumontError as error:
-        raise type(error)(f"{location}: {error}") from None
+def naming_key(location: str) -> Iterator[None]:
+    """Puts the address before what is wrong with it; where something is to be written, only a bucket can be missing."""
+    with naming(location):
+        try:
+            yield
+        except SnapshotNotFoundError:
+            raise SnapshotNotFoundError(NO_BUCKET) from None

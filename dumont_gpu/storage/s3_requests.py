@@ -121,10 +121,8 @@ class S3Requests:
         """Returns the uploads of this object that are unfinished, the first 1,000; asks once only."""
         query = f"prefix={quote(self._signer.key, safe='')}&uploads="
         response = self._connection.request("GET", self._signer.bucket_address(query), {})
+        self._check(response, self._connection)
         answer = received(response, _ANSWER)
-        if response.status != 200:
-            self._connection.close()
-            raise failure(response)
         self._note_time(response)
         return list(_parse_uploads(answer, self._signer.key))
 
@@ -251,17 +249,12 @@ class S3Requests:
         raise error
 
     def _signed(self, method: Method, query: str) -> Address:
-        """The address, for which credentials may have to be fetched: once there were some, there will be again."""
-        try:
-            return self._signer.address(method, query)
-        except DumontError as error:
-            if not self._patience.contacted:
-                raise
-            raise TransientError(str(error)) from None
+        return self._patience.once_known(lambda: self._signer.address(method, query))
 
 
 def _gone() -> NoReturn:
-    raise NetworkError("the upload is no longer there: somebody has ended it, or a rule of the bucket") from None
+    who = "somebody has ended it, or a rule of the bucket"
+    raise DumontError(f"the upload is no longer there: {who}; the same command begins anew") from None
 
 
 def _parse_parts(answer: bytes) -> Iterator[Part]:

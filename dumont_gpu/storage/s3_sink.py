@@ -32,7 +32,7 @@ from dumont_gpu.storage.http_range import RangeConnection
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.proxies import PROXY_ERRORS
 from dumont_gpu.storage.retry import RetryPolicy
-from dumont_gpu.storage.s3_place import check_object, naming, signer_for
+from dumont_gpu.storage.s3_place import check_object, naming_key, signer_for
 from dumont_gpu.storage.s3_requests import Part, S3Requests
 from dumont_gpu.storage.tls import tls_context
 from dumont_gpu.storage.unfinished import UnfinishedUpload
@@ -74,7 +74,7 @@ class S3Sink:
         self._over = threading.Event()
         patience = self._options.patience(location)
         self._requests = S3Requests(self._signer, self._options, patience, self._tls, self._over)
-        with naming(location):
+        with naming_key(location):
             self._notes = () if force else check_object(self._requests)
             place = self._signer.address()
             self._upload = UnfinishedUpload(self._requests, f"{place.scheme}://{place.authority}{place.path}")
@@ -108,7 +108,7 @@ class S3Sink:
             self._part_size += MiB
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        with naming(self.location):
+        with naming_key(self.location):
             if self._head is None:
                 self._start(offset)
             assert self._head is not None
@@ -121,7 +121,7 @@ class S3Sink:
                 raise DumontError("a part was written twice; this is a defect of dumont-gpu")
 
     def commit(self, size: int) -> None:
-        with naming(self.location):
+        with naming_key(self.location):
             self._finish_parts(size)
             assert self._head is not None
             self._requests.complete(self._upload.id, self._parts, memoryview(self._head)[: min(size, _HEAD_COMPARED)])
@@ -245,7 +245,7 @@ class S3Sink:
             if known is None or self._over.is_set():
                 raise
             text = f"{error}; it may not replace a part of an unfinished upload: the same command begins anew"
-            raise NetworkError(text) from None
+            raise DumontError(text) from None
 
     def _finish_parts(self, size: int) -> None:
         """Sends the last part, waits for all of them, and sends the head."""
