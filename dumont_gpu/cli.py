@@ -138,7 +138,7 @@ def pack(
         typer.Option("--follow-outside", help="Store what links lead to that is not packed otherwise, not the links."),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a file at OUT that is no snapshot, if no SOURCE holds it.")
+        bool, typer.Option("--force", help="Replace what is at OUT and no snapshot, if no SOURCE holds it.")
     ] = False,
     device: Device = "auto",
     gpu_memory: GpuMemory = "",

@@ -20,7 +20,7 @@ from dumont_gpu.format import MAGIC
 from dumont_gpu.shortages import is_shortage
 
 UNFINISHED: Final = b"dumont-gpu: an unfinished snapshot\n"  # at 0 of one, until its header is written there
-_HEAD: Final = 512  # bytes that tell what a file is
+HEAD_SIZE: Final = 512  # bytes that tell what a file is
 _MAX_NAME: Final = 200  # characters of the output's name in that of its unfinished file
 _OPEN: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _STREAMS: Final = ("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # other names of open files
@@ -100,10 +100,15 @@ def check_output(
         raise UsageError(f"{location}: is {kind_of(status)}: a {kind} is a file")
     if any(_is_same(source, status) for source in sources):
         raise UsageError(f"{location}: is what is to be packed, and would be replaced: name another output")
-    known = _is_expendable(path, status, expendable or is_snapshot)
+    known = _is_expendable(path, status, expendable)
     if not known and not force:
-        raise UsageError(f"{location}: is there already, and is no {kind}: name another file{way_out}")
+        raise UsageError(f"{location}: {in_the_way(kind, way_out)}")
     return Output(path, status, known)
+
+
+def in_the_way(kind: str = "snapshot", way_out: str = ", or say --force") -> str:
+    """Says that something which is not replaced unasked stands where a file is to be written."""
+    return f"is there already, and is no {kind}: name another file{way_out}"
 
 
 def identity(status: os.stat_result) -> Identity:
@@ -114,6 +119,11 @@ def identity(status: os.stat_result) -> Identity:
 def kind_of(status: os.stat_result) -> str:
     """What to call something that is neither a regular file nor a directory."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+
+
+def is_expendable(head: bytes, known: Callable[[bytes], bool] | None = None) -> bool:
+    """Whether what begins like this is replaced unasked: it is empty, or `known` says so; snapshots if None."""
+    return not head or (known or is_snapshot)(head)
 
 
 def is_snapshot(head: bytes) -> bool:
@@ -142,7 +152,7 @@ def read_head(name: str | Path, parent: int | None = None) -> bytes:
     """
     fd = os.open(name, _OPEN, dir_fd=parent)
     try:
-        return os.pread(fd, _HEAD, 0)
+        return os.pread(fd, HEAD_SIZE, 0)
     finally:
         os.close(fd)
 
@@ -174,11 +184,11 @@ def _is_same(source: str, status: os.stat_result) -> bool:
         return False
 
 
-def _is_expendable(path: Path, status: os.stat_result, known: Callable[[bytes], bool]) -> bool:
+def _is_expendable(path: Path, status: os.stat_result, known: Callable[[bytes], bool] | None) -> bool:
     if not status.st_size:
-        return True
+        return True  # readable or not
     try:
-        return known(read_head(path))
+        return is_expendable(read_head(path), known)
     except OSError as error:  # what cannot be read cannot be known
         if is_shortage(error.errno):
             raise

@@ -65,7 +65,7 @@ class PackOptions:
     paranoid: bool = False  # decode every chunk, and compare, before it is written
     jobs: int = 0  # threads that encode; 0: one per core, or fewer where the machine's limits ask for it
     memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
-    force: bool = False  # replace a file at the output that is no snapshot
+    force: bool = False  # replace what is at the output, though it is no snapshot
     follow_outside: bool = False  # store what links lead to that is not packed otherwise
     network: NetworkOptions = field(default_factory=NetworkOptions)
 
@@ -188,7 +188,7 @@ def pack(
 def plan_pack(sources: Sequence[str], options: PackOptions | None = None, output: str | None = None) -> PackPlan:
     """Scans and plans without writing anything. Raises as `pack` does; of `output`, if the caller names it, too."""
     options = _checked(options or PackOptions(), sources)
-    place = None if output is None else check_place(output, sources, force=options.force)
+    place = None if output is None else check_place(output, sources, force=options.force, network=options.network)
     select_backend(options.device).close()
     exclude = _patterns(options, sources)
     found = _scan(sources, options, exclude, place.identities if place else frozenset(), place)

@@ -413,6 +413,10 @@ class Moto(S3Server):
         return self.ask("GET", "/bucket?uploads")
 
 
+# It sees what a test changes in its folder. With 0, it looks through every folder without a pause: all cores are busy.
+RCLONE_OPTIONS = ("--dir-cache-time", "1ms")
+
+
 class Rclone(S3Server):
     """rclone as an S3 server: checks signatures; answers 200 to ranges."""
 
@@ -427,8 +431,7 @@ class Rclone(S3Server):
                 program,
                 "serve",
                 "s3",
-                "--dir-cache-time",
-                "0",
+                *RCLONE_OPTIONS,
                 "--auth-key",
                 keys,
                 "--addr",
@@ -494,7 +497,7 @@ class RcloneHttp(Program):
         self.root = folder / "root"
         self.root.mkdir()
         super().__init__(
-            [rclone_program(), "serve", "http", "--dir-cache-time", "0", "--addr", f"127.0.0.1:{port}", self.root],
+            [rclone_program(), "serve", "http", *RCLONE_OPTIONS, "--addr", f"127.0.0.1:{port}", self.root],
             port,
             folder,
         )

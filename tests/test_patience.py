@@ -51,7 +51,7 @@ def said() -> list[Notice]:
 
 @pytest.fixture
 def patience(time: WaitingTime, said: list[Notice]) -> Patience:
-    found = Patience(RetryPolicy(), "http://host/x", time, 15, said.append)
+    found = Patience(RetryPolicy(), "http://host/x", time, said.append)
     found.heard()
     return found
 
@@ -183,11 +183,11 @@ def test_silence_is_said_every_ten_seconds_and_so_is_its_end(
 def test_silence_began_before_a_timeout(time: WaitingTime, patience: Patience, said: list[Notice]) -> None:
     """What was waited for in vain counts, from when something came last; at most as long as one attempt waits."""
     time.now += 12
-    patience.attempts().after(TransientError("silent", timed_out=True))
+    patience.attempts(15).after(TransientError("silent", timed_out=True))
     assert said[-1].facts["silent_for"] == 12
     patience.heard()
     time.now += 1000
-    patience.attempts().after(TransientError("silent", timed_out=True))
+    patience.attempts(15).after(TransientError("silent", timed_out=True))
     assert said[-1].facts["silent_for"] == 15
 
 

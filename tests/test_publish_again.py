@@ -28,7 +28,7 @@ from dumont_gpu.pipeline import Buffer, BufferPool, ClosedError, Pipeline, Windo
 from dumont_gpu.progress import Notice
 from dumont_gpu.storage import open_sink, open_source
 from dumont_gpu.storage.retry import TransientError
-from dumont_gpu.storage.s3_requests import Part, S3Requests
+from dumont_gpu.storage.s3_requests import Part, S3Requests, Upload
 from dumont_gpu.storage.upload_state import hold
 from dumont_gpu.verify import VerifyOptions, verify
 
@@ -184,6 +184,20 @@ run(app)
 """
 
 
+KILLED_AT_BEGIN = """
+import os, signal
+from dumont_gpu.storage.s3_requests import S3Requests
+from dumont_gpu.cli import app
+from dumont_gpu.endings import run
+begin = S3Requests.begin
+def killed(self):
+    begin(self)
+    os.kill(os.getpid(), signal.SIGKILL)
+S3Requests.begin = killed
+run(app)
+"""
+
+
 @pytest.mark.parametrize("part", [2, 4, 6, 1])
 def test_a_killed_publish_goes_on(
     part: int, workspace: Path, location: str, server: S3Server, state: Path, put: list[int]
@@ -192,13 +206,51 @@ def test_a_killed_publish_goes_on(
     assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
     assert len(list(state.iterdir())) == 1
     if part == 1 and isinstance(server, Rclone):  # which replaces no part, so that header and manifest cannot be sent
-        with pytest.raises(NetworkError, match="the same command begins anew"):
+        with pytest.raises(DumontError, match="the same command begins anew"):
             publish(workspace, location)
         assert Uploads(location)() == []
     publish(workspace, location)
     assert part not in put or part in (1, 6)  # header and manifest hold the time
     assert verify_there(location, server, put).num_files == 2
     assert Uploads(location)() == []
+
+
+def test_an_upload_that_began_and_was_not_remembered_is_used(
+    workspace: Path, location: str, server: S3Server, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill came after the server's answer, and before its name was written down."""
+    ran = subprocess.run([sys.executable, "-c", KILLED_AT_BEGIN, "pack", str(workspace), "-o", location], timeout=60)
+    assert ran.returncode == -signal.SIGKILL
+    left = Uploads(location)()
+    assert len(left) == 1
+    assert len(list(state.iterdir())) == 1
+    said: list[Notice] = []
+    publish(workspace, location, said)
+    assert said == []
+    assert Uploads(location)() == []
+    assert not list(state.iterdir())
+
+
+@pytest.mark.parametrize(("seconds", "used"), [(-30, False), (0, True), (5, True), (600, False)])
+def test_an_empty_upload_that_began_at_another_time_is_left_alone(
+    seconds: int, used: bool, workspace: Path, location: str, s3: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many seconds after the record says that one was about to."""
+    requests, intended = Uploads(location).requests, 1_800_000_000.0
+    other = requests.begin()
+    held = hold(place_of(location))
+    assert held is not None
+    held.intend(place_of(location), intended)
+    held.close()
+    said: list[Notice] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Requests, "uploads", lambda self: [Upload(other, intended + seconds)])
+        patch.setattr(S3Requests, "server_time", property(lambda self: intended + 700, lambda self, now: None), False)
+        publish(workspace, location, said)
+    assert [event.text.partition(":")[0] for event in said] == (
+        [] if used else ["another upload of this object is not finished, and left alone"]
+    )
+    assert Uploads(location)() == ([] if used else [other])
 
 
 def test_parts_that_differ_are_sent_again(
@@ -386,7 +438,9 @@ def test_who_may_not_list_uploads_may_publish(
     assert verify(location).num_files == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"upload_id": 5}', b'{"upload_id": "a b\\n"}', b"\xff" * 99])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"upload_id": 5}', b'{"intended": "x"}', b'{"upload_id": "a b\\n"}', b"\xff" * 99]
+)
 def test_a_record_that_makes_no_sense_is_none(
     content: bytes, workspace: Path, location: str, s3: Moto, state: Path
 ) -> None:

@@ -41,7 +41,7 @@ def _local_sink(location: str, _: NetworkOptions, force: bool) -> Sink:
 def _s3_sink(location: str, options: NetworkOptions, force: bool) -> Sink:
     from dumont_gpu.storage.s3_sink import S3Sink
 
-    return S3Sink(location, options)
+    return S3Sink(location, options, force=force)
 
 
 SOURCES: Final[dict[str, Callable[[str, NetworkOptions], Source]]] = {
@@ -72,7 +72,7 @@ def open_source(location: str, options: NetworkOptions | None = None) -> Source:
 
 
 def open_sink(location: str, options: NetworkOptions | None = None, *, force: bool = False) -> Sink:
-    """Opens a place for a new snapshot; `force`: even where a file is in the way that is no snapshot.
+    """Opens a place for a new snapshot; `force`: even where something is in the way that is no snapshot.
 
     Raises:
         UsageError: nothing may be written there (`dumont_gpu.outputs`).
@@ -82,15 +82,25 @@ def open_sink(location: str, options: NetworkOptions | None = None, *, force: bo
     return SINKS[_sink_scheme(location)](location, options or NetworkOptions(), force)
 
 
-def check_place(location: str, sources: Sequence[str], *, force: bool = False) -> Output:
+def check_place(
+    location: str, sources: Sequence[str], *, force: bool = False, network: NetworkOptions | None = None
+) -> Output:
     """Says what a pack of `sources` will replace at `location`, without touching anything there.
+
+    Args:
+        network: how to ask a server what is there; None: it is not asked, as `open_sink` will do that.
 
     Raises:
         UsageError: nothing may be written there, or it is one of the sources.
         DumontError: nothing can be written there.
+        NetworkError: the server does not answer, or not as it must.
         UnsupportedError: a scheme that this version cannot write to.
     """
     if _sink_scheme(location):
+        if network is not None:
+            from dumont_gpu.storage.s3_place import check_key
+
+            check_key(location, network, force=force)
         return Output(Path(location))
     output = check_output(location, force=force, sources=sources)
     if not os.access(output.path.parent, os.W_OK | os.X_OK):

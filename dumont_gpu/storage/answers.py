@@ -82,8 +82,15 @@ _DOCUMENTS: Final[tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...]] = 
 )
 
 
+class DeniedError(DumontError):
+    """Whoever asks is known, and may not do that here."""
+
+
 class ExpiredError(DumontError):
     """The signature holds no more, or the keys that made it: with new ones, another attempt may be right."""
+
+
+_MEANT: Final[dict[str, type[DumontError]]] = {_RENEW: ExpiredError, _RIGHTS: DeniedError}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,7 @@ def failure(answer: Answer, now: datetime | None = None, what: str = "") -> Exce
     TransientError          RETRIED_STATUSES, and codes that say so
     SnapshotNotFoundError   404 and 410
     ExpiredError            what says that keys or a signature have expired
+    DeniedError             what says that these keys, which are right, may not do that
     DumontError             everything else: asking again brings the same answer
     """
     said, status = words(answer), answer.status
@@ -137,7 +145,7 @@ def failure(answer: Answer, now: datetime | None = None, what: str = "") -> Exce
     if status in (404, 410):
         return SnapshotNotFoundError(_MISSING.get(said.code, NO_SNAPSHOT))
     hint = _hint(answer, said, now or datetime.now(timezone.utc))
-    meant = ExpiredError if hint == _RENEW else DumontError
+    meant = _MEANT.get(hint, DumontError)
     return meant(f"{reason}: {hint}" if hint else reason)
 
 

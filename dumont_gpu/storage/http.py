@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 from dumont_gpu.errors import DamagedError, DumontError
@@ -20,7 +19,7 @@ from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, 
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.pace import SETTLING_SECONDS, SLOW_RATE, ConnectionCount, RateLimit, Speedometer, is_slow
 from dumont_gpu.storage.parallel import CancelledError, Connection, Fetcher, Range
-from dumont_gpu.storage.proxies import PROXY_ERRORS
+from dumont_gpu.storage.proxies import naming
 from dumont_gpu.storage.retry import Attempts, TransientError
 from dumont_gpu.storage.tls import tls_context
 
@@ -76,7 +75,7 @@ class HttpSource:
         if end <= len(self._head):
             out[:] = self._head[offset:end]
         elif len(out):
-            with _naming(self.location):
+            with naming(self.location):
                 self._fetcher.read(offset, out)
 
     def cancel(self) -> None:
@@ -90,10 +89,10 @@ class HttpSource:
     def _first_answer(self) -> tuple[Revision, bytes]:
         """Finds out what there is, and gets its first bytes."""
         connection = self._connect()
-        attempts = self._patience.attempts()
+        attempts = self._patience.attempts(connection.read_timeout)
         never = threading.Event()
         try:
-            with _naming(self.location):
+            with naming(self.location):
                 while True:
                     try:
                         return self._ask_head(connection)
@@ -122,7 +121,7 @@ class HttpSource:
     def _fetch(self, connection: Connection, item: Range) -> None:
         """Fills a range, over as many connections as it takes, each from the byte where the one before ended."""
         assert isinstance(connection, RangeConnection)
-        attempts = self._patience.attempts()
+        attempts = self._patience.attempts(connection.read_timeout)
         while item.done < len(item.out):
             before = item.done
             try:
@@ -170,7 +169,7 @@ class HttpSource:
     def _open(self, connection: RangeConnection, start: int, end: int, revision: Revision | None) -> Body:
         """Asks for a range, going where redirects lead to."""
         elsewhere = self._elsewhere
-        address = elsewhere or self._signed()
+        address = elsewhere or self._patience.once_known(self._locate)
         try:
             found = connection.get(address, start, end, revision)
         except (DumontError, TransientError) as error:
@@ -188,15 +187,6 @@ class HttpSource:
             self._elsewhere = address if isinstance(found, Body) else None
         raise DumontError("redirects without end")
 
-    def _signed(self) -> Address:
-        """The address, which may need credentials from somewhere else: once there were some, there will be again."""
-        try:
-            return self._locate()
-        except DumontError as error:
-            if not self._patience.contacted:
-                raise
-            raise TransientError(str(error)) from None
-
     def _wait_or_give_up(self, attempts: Attempts, error: TransientError, received: int, over: threading.Event) -> None:
         self._options.wait(over, attempts.after(error, received))
         if over.is_set():
@@ -208,14 +198,3 @@ class HttpSource:
         if self._options.limit_rate and not fixed:
             fixed = min(16, max(1, self._options.limit_rate // MiB))
         return ConnectionCount(self._options.clock, self._latency, fixed)
-
-
-@contextmanager
-def _naming(location: str) -> Iterator[None]:
-    """Puts the address before what is wrong with it, but for a proxy's faults; who reads a damaged one names it."""
-    try:
-        yield
-    except PROXY_ERRORS:
-        raise
-    except DumontError as error:
-        raise type(error)(f"{location}: {error}") from None

@@ -98,6 +98,11 @@ class RangeConnection:
         self.answered = False  # ever, whatever the status
         self._proxy: Proxy | None = None  # the one that requests are sent to; a tunnel is none
 
+    @property
+    def read_timeout(self) -> float:
+        """Seconds in which not one byte comes, after which an attempt fails."""
+        return self._options.read_timeout
+
     def get(self, address: Address, start: int, end: int, revision: Revision | None) -> Body | Address:
         """Asks for the bytes from `start` to before `end`; with no `revision` yet, for as many of them as there are.
 
@@ -130,8 +135,8 @@ class RangeConnection:
         kept = self._connection is not None and self._origin == address.origin
         try:
             return self._exchange(method, address, headers, content)
-        except TransientError:
-            if not kept or self._shut:
+        except TransientError as error:
+            if not kept or self._shut or error.timed_out:
                 raise
         # The server may have closed a kept connection just then: that is no failure yet.
         self.close()

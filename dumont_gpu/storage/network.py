@@ -29,4 +29,4 @@ class NetworkOptions:
 
     def patience(self, location: str) -> Patience:
         """For one transfer."""
-        return Patience(self.retry, location, self.clock, self.read_timeout, self.notice)
+        return Patience(self.retry, location, self.clock, self.notice)

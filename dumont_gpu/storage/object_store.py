@@ -8,6 +8,7 @@ nor where a broken range goes on, nor slow connections; a signed address is plai
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import threading
@@ -144,8 +145,12 @@ class ObjectSigner:
 
         For proxies it reads the usual variables itself.
         """
-        if self._access.key:
-            return {}
+        keys = self._access.key or os.environ.get("AWS_ACCESS_KEY_ID", "").strip() or self._public
+        return {} if self.scheme == "s3" and keys else self._bundle
+
+    @functools.cached_property
+    def _bundle(self) -> dict[str, bytes]:
+        """The authorities that a variable names: read once, as that takes 60 ms, and every request makes a store."""
         _, path = certificate_bundle(f"{self.scheme}:", os.environ)
         return {"root_certificate": Path(path).read_bytes()} if path and Path(path).is_file() else {}
 

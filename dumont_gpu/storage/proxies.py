@@ -16,7 +16,7 @@ import contextlib
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +49,17 @@ class ProxyGoneError(GaveUpError):
 
 # About the proxy, and not about a snapshot, whose address their messages leave out.
 PROXY_ERRORS: Final = (ProxySettingError, ProxyRefusedError, ProxyNeverThereError, ProxyGoneError)
+
+
+@contextlib.contextmanager
+def naming(location: str) -> Iterator[None]:
+    """Puts the address before what is wrong with it, but for a proxy's faults; who reads a damaged one names it."""
+    try:
+        yield
+    except PROXY_ERRORS:
+        raise
+    except DumontError as error:
+        raise type(error)(f"{location}: {error}") from None
 
 
 class ProxyFailedError(TransientError):

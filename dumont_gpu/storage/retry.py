@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
-from dumont_gpu.errors import GaveUpError, NetworkError
+from dumont_gpu.errors import DumontError, GaveUpError, NetworkError
 from dumont_gpu.format import KiB
 from dumont_gpu.progress import Notice, NoticeCallback
+
+T = TypeVar("T")
 
 DEFAULT_PATIENCE: Final = 300.0  # seconds
 
@@ -66,7 +68,6 @@ class Patience:
         policy: the seconds.
         location: of what is transferred, for the events.
         clock: seconds, as of `time.monotonic`.
-        timeout: seconds after which an attempt times out.
         notice: told every few seconds while nothing comes, and when something comes again; from any thread.
     """
 
@@ -75,11 +76,10 @@ class Patience:
         policy: RetryPolicy,
         location: str,
         clock: Callable[[], float],
-        timeout: float = 0.0,
         notice: NoticeCallback = lambda event: None,
     ) -> None:
         self.policy, self._location, self._clock = policy, location, clock
-        self._timeout, self._notice = timeout, notice
+        self._notice = notice
         self._heard_at = clock()
         self._lock = threading.Lock()
         self._silent_since: float | None = None
@@ -100,12 +100,12 @@ class Patience:
             seconds = self._clock() - since
             self._notice(Notice(self._location, f"goes on after {seconds:.0f} s", {"answered_after": seconds}))
 
-    def attempts(self) -> Attempts:
-        """For one request, or one range."""
-        return Attempts(self, random.uniform)
+    def attempts(self, timeout: float = 0.0) -> Attempts:
+        """For one request, or one range, over a connection whose attempts time out after so many seconds."""
+        return Attempts(self, random.uniform, timeout)
 
-    def left_after(self, error: TransientError) -> float:
-        """Takes note of a failed attempt; returns how many more seconds to bear.
+    def left_after(self, error: TransientError, timeout: float = 0.0) -> float:
+        """Takes note of a failed attempt, which may have waited for `timeout`; returns how many more seconds to bear.
 
         Raises:
             GaveUpError: none.
@@ -114,7 +114,7 @@ class Patience:
         with self._lock:
             now = self._clock()
             if self._silent_since is None:
-                self._silent_since = max(self._heard_at, now - self._timeout) if error.timed_out else now
+                self._silent_since = max(self._heard_at, now - timeout) if error.timed_out else now
                 self._next_notice = self._silent_since + _NOTICE_FIRST
             silent = now - self._silent_since
             left = self._patience - silent
@@ -131,6 +131,20 @@ class Patience:
             self._notice(Notice(self._location, text, {"silent_for": silent, "reason": str(error)}))
         return left
 
+    def once_known(self, work: Callable[[], T]) -> T:
+        """Does what needs credentials from somewhere else: once there were some, there will be again.
+
+        Raises:
+            TransientError: there are none for now.
+            DumontError: there never were any.
+        """
+        try:
+            return work()
+        except DumontError as error:
+            if not self.contacted:
+                raise
+            raise TransientError(str(error)) from None
+
     @property
     def _patience(self) -> float:
         return self.policy.patience if self.contacted else min(self.policy.first_contact, self.policy.patience)
@@ -146,8 +160,8 @@ class Patience:
 class Attempts:
     """When to try one request or range again: soon at first, then ever more rarely until bytes come."""
 
-    def __init__(self, patience: Patience, chance: Callable[[float, float], float]) -> None:
-        self._patience, self._chance = patience, chance
+    def __init__(self, patience: Patience, chance: Callable[[float, float], float], timeout: float = 0.0) -> None:
+        self._patience, self._chance, self._timeout = patience, chance, timeout
         self._delay = patience.policy.first_delay
 
     def after(self, error: TransientError, received: int = 0) -> float:
@@ -166,7 +180,7 @@ class Attempts:
         policy = self._patience.policy
         if received >= _PROGRESS:
             self._delay = policy.first_delay
-        left = self._patience.left_after(error)
+        left = self._patience.left_after(error, self._timeout)
         self._delay = min(policy.longest_delay, self._chance(policy.first_delay, self._delay * 3))
         return min(left, max(error.retry_after or 0.0, self._delay))  # the last attempt is at the end, not before
 

@@ -10,27 +10,29 @@ import http.client
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError
 from dumont_gpu.format import MiB
 from dumont_gpu.storage.addresses import Address
-from dumont_gpu.storage.answers import ExpiredError
+from dumont_gpu.storage.answers import DeniedError, ExpiredError
 from dumont_gpu.storage.http_range import RangeConnection, failure, received
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.object_store import Method, ObjectSigner
 from dumont_gpu.storage.retry import Patience, TransientError
 from dumont_gpu.storage.tls import TlsContext
 
+T = TypeVar("T")
+
 _ANSWER: Final = 4 * MiB  # bytes of an answer that are read, at most: 1,000 parts take 0.3
 _PAGES: Final = 11  # of a list of parts: there are 10,000 at most
-_COMPLETE_TIMEOUT: Final = 120.0  # seconds: some servers copy all parts before they answer
+_COPY_RATE: Final = 32 * MiB  # bytes per second: some servers copy all parts before they answer a completion
 _UPLOAD_ID: Final = re.compile(rb"<UploadId>\s*([^<]{1,2048}?)\s*</UploadId>")
 _ERROR: Final = re.compile(rb"<Error>.*?<Code>[A-Za-z0-9]{1,64}</Code>", re.DOTALL)
 _PART: Final = re.compile(rb"<Part>(.*?)</Part>", re.DOTALL)
@@ -119,10 +121,8 @@ class S3Requests:
         """Returns the uploads of this object that are unfinished, the first 1,000; asks once only."""
         query = f"prefix={quote(self._signer.key, safe='')}&uploads="
         response = self._connection.request("GET", self._signer.bucket_address(query), {})
+        self._check(response, self._connection)
         answer = received(response, _ANSWER)
-        if response.status != 200:
-            self._connection.close()
-            raise failure(response)
         self._note_time(response)
         return list(_parse_uploads(answer, self._signer.key))
 
@@ -139,8 +139,9 @@ class S3Requests:
             for part in sorted(parts.values(), key=lambda part: part.number)
         )
         document = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+        copying = min(sum(part.size for part in parts.values()) / _COPY_RATE, self._options.retry.patience)
         connection = RangeConnection(
-            replace(self._options, read_timeout=max(_COMPLETE_TIMEOUT, self._options.read_timeout)), self._tls
+            replace(self._options, read_timeout=self._options.read_timeout + copying), self._tls
         )
         try:
             self._request("POST", f"uploadId={upload_id}", document, connection)
@@ -163,18 +164,34 @@ class S3Requests:
                 return True
         return False
 
+    def first_bytes(self, count: int) -> bytes:
+        """Returns the beginning of the object, `count` bytes at most: less where it ends before.
+
+        A server that knows no ranges begins to send all of it, and is stopped.
+
+        Raises:
+            SnapshotNotFoundError: there is no such object.
+            DeniedError: whoever may write it need not be allowed to read it.
+        """
+
+        def attempt(connection: RangeConnection) -> bytes:
+            response = connection.request("GET", self._signed("GET", ""), {"Range": f"bytes=0-{count - 1}"})
+            if response.status == 416:  # of nothing there is no first byte
+                connection.close()
+                return b""
+            self._check(response, connection)
+            found = received(response, count)
+            if not response.isclosed():
+                connection.close()
+            return found
+
+        return self._repeated(attempt, self._connection)
+
     def _is_there(self, head: memoryview) -> bool:
         try:
-            body = self._connection.get(self._signer.address(), 0, len(head), None)
-            if isinstance(body, Address):
-                return False
-            found = bytearray(body.end - body.start)
-            done = 0
-            while done < len(found):
-                done += body.readinto(memoryview(found)[done:])
-        except (DumontError, TransientError):
+            return self.first_bytes(len(head)) == head
+        except (SnapshotNotFoundError, DeniedError):
             return False
-        return found == head
 
     def _note_time(self, response: http.client.HTTPResponse) -> None:
         try:
@@ -190,13 +207,17 @@ class S3Requests:
         connection: RangeConnection | None = None,
     ) -> tuple[bytes, http.client.HTTPResponse]:
         """Sends a signed request, again if that may help; returns the answer."""
-        connection = connection or self._connection
-        attempts = self._patience.attempts()
         if content is None and method == "POST":
             content = b""
+        return self._repeated(
+            lambda connection: self._attempt(method, query, content, connection), connection or self._connection
+        )
+
+    def _repeated(self, attempt: Callable[[RangeConnection], T], connection: RangeConnection) -> T:
+        attempts = self._patience.attempts(connection.read_timeout)
         while True:
             try:
-                return self._attempt(method, query, content, connection)
+                return attempt(connection)
             except TransientError as error:
                 self._patience.contacted |= connection.answered
                 delay = attempts.after(error)
@@ -209,12 +230,7 @@ class S3Requests:
         self, method: Method, query: str, content: memoryview | bytes | None, connection: RangeConnection
     ) -> tuple[bytes, http.client.HTTPResponse]:
         response = connection.request(method, self._signed(method, query), {}, content)
-        if response.status // 100 != 2:
-            error = failure(response)
-            connection.close()
-            if isinstance(error, ExpiredError) and self._signer.renew():
-                raise TransientError(str(error))
-            raise error
+        self._check(response, connection)
         answer = received(response, _ANSWER)
         if _ERROR.search(answer):  # status 200 is sent before the server has done it
             connection.close()
@@ -222,18 +238,23 @@ class S3Requests:
         self._patience.heard()
         return answer, response
 
+    def _check(self, response: http.client.HTTPResponse, connection: RangeConnection) -> None:
+        """Raises what an answer means that is no success."""
+        if response.status // 100 == 2:
+            return
+        error = failure(response)
+        connection.close()
+        if isinstance(error, ExpiredError) and self._signer.renew():
+            raise TransientError(str(error))
+        raise error
+
     def _signed(self, method: Method, query: str) -> Address:
-        """The address, for which credentials may have to be fetched: once there were some, there will be again."""
-        try:
-            return self._signer.address(method, query)
-        except DumontError as error:
-            if not self._patience.contacted:
-                raise
-            raise TransientError(str(error)) from None
+        return self._patience.once_known(lambda: self._signer.address(method, query))
 
 
 def _gone() -> NoReturn:
-    raise NetworkError("the upload is no longer there: somebody has ended it, or a rule of the bucket") from None
+    who = "somebody has ended it, or a rule of the bucket"
+    raise DumontError(f"the upload is no longer there: {who}; the same command begins anew") from None
 
 
 def _parse_parts(answer: bytes) -> Iterator[Part]:

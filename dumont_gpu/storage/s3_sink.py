@@ -11,11 +11,8 @@ tree gives the same parts, and a part that the server has already is not sent (i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -24,8 +21,6 @@ from dumont_gpu.errors import (
     GaveUpError,
     LeftBehind,
     NetworkError,
-    SnapshotNotFoundError,
-    UnsupportedError,
     leave_behind,
 )
 from dumont_gpu.format import MiB
@@ -35,9 +30,9 @@ from dumont_gpu.shortages import shortage
 from dumont_gpu.sizes import format_size
 from dumont_gpu.storage.http_range import RangeConnection
 from dumont_gpu.storage.network import NetworkOptions
-from dumont_gpu.storage.object_store import ObjectSigner
 from dumont_gpu.storage.proxies import PROXY_ERRORS
 from dumont_gpu.storage.retry import RetryPolicy
+from dumont_gpu.storage.s3_place import check_object, naming_key, signer_for
 from dumont_gpu.storage.s3_requests import Part, S3Requests
 from dumont_gpu.storage.tls import tls_context
 from dumont_gpu.storage.unfinished import UnfinishedUpload
@@ -60,24 +55,27 @@ class S3Sink:
     Args:
         location: s3://bucket/key.
         options: how the network may be used.
+        force: replace an object there that is no snapshot.
+
+    Raises:
+        UsageError: nothing may be written there.
+        NetworkError: the server does not answer, or not as it must.
+        UnsupportedError: the place cannot be written to, or a package is missing.
     """
 
     in_order = True
 
-    def __init__(self, location: str, options: NetworkOptions | None = None) -> None:
+    def __init__(self, location: str, options: NetworkOptions | None = None, *, force: bool = False) -> None:
         self.location = location
         self._options = options or NetworkOptions()
-        self._signer = ObjectSigner(location)
-        if self._signer.scheme != "s3":
-            raise UnsupportedError(f"{location}: snapshots can be published to s3:// only; pack to a file and copy it")
-        if os.environ.get("AWS_SERVER_SIDE_ENCRYPTION"):  # its headers would have to be signed: obstore signs none
-            raise UnsupportedError(f"{location}: AWS_SERVER_SIDE_ENCRYPTION is not supported: set it for the bucket")
+        self._signer = signer_for(location)
         self._part_size = _PART_SIZE
         self._tls = tls_context(location)
         self._over = threading.Event()
         patience = self._options.patience(location)
         self._requests = S3Requests(self._signer, self._options, patience, self._tls, self._over)
-        with self._naming():
+        with naming_key(location):
+            self._notes = () if force else check_object(self._requests)
             place = self._signer.address()
             self._upload = UnfinishedUpload(self._requests, f"{place.scheme}://{place.authority}{place.path}")
             try:
@@ -102,7 +100,7 @@ class S3Sink:
         return frozenset()
 
     def notes(self) -> tuple[str, ...]:
-        return ()
+        return self._notes
 
     def expect(self, size: int) -> None:
         """Chooses the size of the parts."""
@@ -110,7 +108,7 @@ class S3Sink:
             self._part_size += MiB
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        with self._naming():
+        with naming_key(self.location):
             if self._head is None:
                 self._start(offset)
             assert self._head is not None
@@ -123,7 +121,7 @@ class S3Sink:
                 raise DumontError("a part was written twice; this is a defect of dumont-gpu")
 
     def commit(self, size: int) -> None:
-        with self._naming():
+        with naming_key(self.location):
             self._finish_parts(size)
             assert self._head is not None
             self._requests.complete(self._upload.id, self._parts, memoryview(self._head)[: min(size, _HEAD_COMPARED)])
@@ -247,7 +245,7 @@ class S3Sink:
             if known is None or self._over.is_set():
                 raise
             text = f"{error}; it may not replace a part of an unfinished upload: the same command begins anew"
-            raise NetworkError(text) from None
+            raise DumontError(text) from None
 
     def _finish_parts(self, size: int) -> None:
         """Sends the last part, waits for all of them, and sends the head."""
@@ -321,17 +319,6 @@ class S3Sink:
     def _say(self, texts: list[str]) -> None:
         for text in texts:
             self._options.notice(Notice(self.location, text))
-
-    @contextlib.contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except PROXY_ERRORS:
-            raise
-        except SnapshotNotFoundError:
-            raise SnapshotNotFoundError(f"{self.location}: no such bucket") from None
-        except DumontError as error:
-            raise type(error)(f"{self.location}: {error}") from None
 
 
 def _may_go_on(error: BaseException | None) -> bool:

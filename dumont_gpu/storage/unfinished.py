@@ -1,6 +1,7 @@
 """Which upload a publish goes on with: whose it is, whether anybody is at it, what the server has of it.
 
 - The one that this user's own record names (`upload_state`), unless another process holds the record.
+- An empty one that began when this user's own record says that one was about to: a kill came before its name was known.
 - One of the same object that this user knows nothing of, from another machine or a lost record: when no part of it
   came for a day, by the server's own clock. Younger ones are left alone, and named: somebody may be at them.
 - Otherwise a new one.
@@ -10,6 +11,7 @@ Parts are compared before they are used, so a mistake here costs time, and never
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote
 
@@ -19,6 +21,7 @@ from dumont_gpu.storage.retry import TransientError
 from dumont_gpu.storage.s3_requests import Part, S3Requests
 from dumont_gpu.storage.upload_state import UploadState, hold
 
+_BEGINNING: Final = 60.0  # seconds that the answer to a beginning takes, at most, or nearly always
 _DEAD_SECONDS: Final = 24 * 3600.0  # a part of the largest size, 5 GiB, takes less on a link of 1 Mbit/s
 
 
@@ -59,8 +62,9 @@ class UnfinishedUpload:
         if not self.id and not discard:
             said += self._look_for_others(own)
         if not self.id:
+            self._remember(lambda state: state.intend(self._place, self._requests.server_time))
             self.id = self._requests.begin()
-        self._remember()
+        self._remember(lambda state: state.write(self._place, self.id))
         return said
 
     def forget(self) -> None:
@@ -76,11 +80,11 @@ class UnfinishedUpload:
             else:
                 self._state.forget()
 
-    def _remember(self) -> None:
+    def _remember(self, write: Callable[[UploadState], None]) -> None:
         if self._state is None:
             return
         try:
-            self._state.write(self._place, self.id)
+            write(self._state)
         except OSError:  # a full disk: as if there were no place for records
             self._state.forget()
             self._state = None
@@ -96,6 +100,11 @@ class UnfinishedUpload:
         size = format_size(sum(part.size for part in self.parts.values()))
         return [f"goes on with an upload that was not finished: {size} are at the server"]
 
+    def _was_intended(self, begun: float) -> bool:
+        """Whether our own record says that an upload was about to begin then; the server's Date has whole seconds."""
+        intended = self._state.intended if self._state is not None else 0.0
+        return bool(intended) and -1 <= begun - intended <= _BEGINNING
+
     def _take_away(self, upload_id: str) -> list[str]:
         if self._requests.abort(upload_id):
             return [f"an upload that was not finished was taken away: upload id {unquote(upload_id)}"]
@@ -110,7 +119,8 @@ class UnfinishedUpload:
                     continue
                 parts = self._requests.parts(upload.id)
                 last = max((upload.begun, *(part.modified for part in parts.values())))
-                if not self.id and self._requests.server_time - last > _DEAD_SECONDS:
+                dead = self._requests.server_time - last > _DEAD_SECONDS
+                if not self.id and (dead or (not parts and self._was_intended(upload.begun))):
                     said += self._go_on(upload.id)
                 else:
                     said.append(

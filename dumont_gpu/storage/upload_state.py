@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _LONGEST: Final = 16_384  # bytes of such a file
 
@@ -20,7 +20,15 @@ class UploadState:
 
     def __init__(self, path: Path, fd: int) -> None:
         self._path, self._fd = path, fd
-        self.upload_id = _parse(os.pread(fd, _LONGEST, 0))  # "": none is known
+        self.upload_id, self.intended = _parse(os.pread(fd, _LONGEST, 0))
+
+    def intend(self, place: str, now: float) -> None:
+        """Remembers that an upload is about to begin; `now` in seconds since 1970, by the server's clock.
+
+        Raises:
+            OSError: it cannot be remembered.
+        """
+        self._write({"place": place, "intended": now})
 
     def write(self, place: str, upload_id: str) -> None:
         """Remembers an upload.
@@ -28,11 +36,13 @@ class UploadState:
         Raises:
             OSError: it cannot be remembered.
         """
-        record = json.dumps({"place": place, "upload_id": upload_id}).encode()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, record, 0)
-        os.fsync(self._fd)
+        self._write({"place": place, "upload_id": upload_id})
         self.upload_id = upload_id
+
+    def _write(self, record: dict[str, Any]) -> None:
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, json.dumps(record).encode(), 0)
+        os.fsync(self._fd)
 
     def forget(self) -> None:
         """The upload is no more."""
@@ -75,9 +85,14 @@ def hold(place: str) -> UploadState | None:
     return None
 
 
-def _parse(record: bytes) -> str:
+def _parse(record: bytes) -> tuple[str, float]:
+    """Returns the upload's id, "" if none is known, and when one was about to begin, 0.0 if none was."""
     try:
-        found = json.loads(record)["upload_id"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return found if isinstance(found, str) and found.isascii() and found.isprintable() and " " not in found else ""
+        found = json.loads(record)
+    except (ValueError, RecursionError):
+        return "", 0.0
+    if not isinstance(found, dict):
+        return "", 0.0
+    named, intended = found.get("upload_id"), found.get("intended")
+    right = isinstance(named, str) and named.isascii() and named.isprintable() and " " not in named
+    return str(named) if right else "", float(intended) if isinstance(intended, (int, float)) else 0.0
