@@ -100,7 +100,15 @@ def check_output(
         raise UsageError(f"{location}: is {kind_of(status)}: a {kind} is a file")
     if any(_is_same(source, status) for source in sources):
         raise UsageError(f"{location}: is what is to be packed, and would be replaced: name another output")
-    known = _is_expendable(path, status, expendable)
+    try:
+        known = _is_expendable(path, status, expendable)
+    except OSError as error:  # what cannot be read cannot be known
+        if is_shortage(error.errno):
+            raise
+        if not force:
+            there = f"{location}: is there already, and cannot be read ({error.strerror})"
+            raise DumontError(f"{there}: name another file{way_out}") from None
+        known = False
     if not known and not force:
         raise UsageError(f"{location}: {in_the_way(kind, way_out)}")
     return Output(path, status, known)
@@ -185,11 +193,4 @@ def _is_same(source: str, status: os.stat_result) -> bool:
 
 
 def _is_expendable(path: Path, status: os.stat_result, known: Callable[[bytes], bool] | None) -> bool:
-    if not status.st_size:
-        return True  # readable or not
-    try:
-        return is_expendable(read_head(path), known)
-    except OSError as error:  # what cannot be read cannot be known
-        if is_shortage(error.errno):
-            raise
-        return False
+    return not status.st_size or is_expendable(read_head(path), known)

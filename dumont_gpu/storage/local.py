@@ -88,8 +88,10 @@ class LocalSink:
                 self._remove_stale()
                 continue
             try:
+                # Looked at once: a descriptor that fails later must not keep what failed from being taken away.
+                self._identity = identity(os.fstat(fd))
                 # Between its creation and the lock another process may have taken the file for a stale one.
-                if self._lock(fd) and self._is_partial(fd):
+                if self._lock(fd) and self._is_partial(self._identity):
                     write_at(fd, 0, memoryview(UNFINISHED))
                     return fd
             except BaseException:
@@ -111,7 +113,7 @@ class LocalSink:
                 raise DumontError(f"{self._partial}: is in the way, and no file of ours; move it away")
             if not self._lock(fd):
                 raise DumontError(f"{self.location}: another dumont-gpu is writing it")
-            if not self._is_partial(fd):  # renamed, or given up, before it was locked
+            if not self._is_partial(identity(status)):  # renamed, or given up, before it was locked
                 return
             if status.st_size and not is_unfinished(os.pread(fd, HEADER_SIZE, 0)):
                 raise DumontError(f"{self._partial}: is in the way, and no file of ours; move it away")
@@ -131,21 +133,21 @@ class LocalSink:
             self._locked = False
         return True
 
-    def _is_partial(self, fd: int) -> bool:
-        """Whether the open file still is what stands under the partial name."""
+    def _is_partial(self, file: Identity) -> bool:
+        """Whether that file is what stands under the partial name."""
         try:
-            return os.path.samestat(os.fstat(fd), self._partial.lstat())
+            return identity(self._partial.lstat()) == file
         except FileNotFoundError:
             return False
 
-    def _unlink_partial(self, fd: int) -> None:
+    def _unlink_partial(self) -> None:
         with contextlib.suppress(OSError):
-            if self._is_partial(fd):
+            if self._is_partial(self._identity):
                 self._partial.unlink()
 
     def identities(self) -> frozenset[Identity]:
         """Of the file being written and of the one it will replace."""
-        return self._output.identities | {identity(os.fstat(self._fd))}
+        return self._output.identities | {self._identity}
 
     def notes(self) -> tuple[str, ...]:
         if self._locked:
@@ -175,7 +177,7 @@ class LocalSink:
 
     def _check_place(self) -> None:
         """Raises DumontError if somebody else has touched either name meanwhile: both must be what they were."""
-        if not self._is_partial(self._fd):
+        if not self._is_partial(self._identity):
             raise DumontError(f"{self.location}: another program took {self._partial.name} away")
         try:
             check_output(str(self._final), force=self._force)
@@ -200,7 +202,7 @@ class LocalSink:
 
     def abort(self, error: BaseException | None = None) -> None:
         if self._open:
-            self._unlink_partial(self._fd)
+            self._unlink_partial()
             self._close()
 
     def _close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Container
@@ -48,9 +49,10 @@ class Target:
         self.complete = False  # nothing but the target's own time may be missing
         try:
             if not read_only:
-                os.makedirs(path, exist_ok=True)
+                with contextlib.suppress(FileExistsError):  # also said of a directory that could not be looked at
+                    os.makedirs(path)
             self.handles = DirectoryHandles(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        except (FileExistsError, NotADirectoryError):
+        except NotADirectoryError:
             raise _no_directory(path) from None
         except FileNotFoundError:
             if os.path.lexists(path):  # a symlink to nothing
