@@ -17,6 +17,7 @@ from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.pack import PackOptions, pack
 from dumont_gpu.restore import restore
 from dumont_gpu.storage import LocalSink
+from dumont_gpu.verify import verify
 
 
 def broken(*arguments: Any, **named: Any) -> NoReturn:
@@ -47,6 +48,29 @@ def test_an_unfinished_snapshot_goes_where_open_files_cannot_be_looked_at(
         patched.setattr(os, "fstat", broken)
         sink.abort()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("last", ["close", "fsync"])
+def test_a_snapshot_that_stands_is_said_to_though_its_last_sync_fails(
+    last: str, source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, rename = getattr(os, last), Path.rename
+
+    def failing(fd: int) -> None:
+        call(fd)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def renaming(path: Path, to: Path) -> None:
+        rename(path, to)
+        monkeypatch.setattr(os, last, failing)
+
+    monkeypatch.setattr(Path, "rename", renaming)
+    with pytest.raises(DumontError, match="was written, but may not outlive a power loss: .* No space left") as caught:
+        pack([str(source)], str(snapshot))
+    monkeypatch.undo()
+    assert caught.value.exit_code == 1
+    verify(str(snapshot))
+    assert {path.name for path in snapshot.parent.iterdir()} == {"source", snapshot.name}
 
 
 # --- the target -------------------------------------------------------------------------------------------------------

@@ -167,12 +167,16 @@ class LocalSink:
         os.fsync(self._fd)
         self._check_place()
         self._partial.rename(self._final)
-        self._close()
-        folder = os.open(self._final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            self._close()
+            folder = os.open(self._final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            why = f"its last sync failed: {error.strerror}"
+            raise DumontError(f"{self.location}: was written, but may not outlive a power loss: {why}") from None
         self._read_back(size)
 
     def _check_place(self) -> None:
@@ -206,5 +210,5 @@ class LocalSink:
             self._close()
 
     def _close(self) -> None:
+        self._open = False  # whatever close says
         os.close(self._fd)
-        self._open = False
