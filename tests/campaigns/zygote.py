@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
+import io
 import json
 import os
 import select
@@ -136,40 +136,38 @@ def serve(shim: str, user: str) -> None:
 
 
 def load() -> None:
-    """Imports what commands import, so that no command does."""
+    """Imports what commands import, by running some: later, as another user, the installation may be out of reach."""
     import encodings.idna
     import encodings.raw_unicode_escape
     import encodings.unicode_escape  # noqa: F401
-    import resource  # noqa: F401
     import traceback  # noqa: F401
 
-    import lz4.frame  # noqa: F401
-
+    import dumont_gpu.__main__
     import dumont_gpu.cli
-    import dumont_gpu.native
-    import dumont_gpu.pack
-    import dumont_gpu.report
-    import dumont_gpu.restore
+    import dumont_gpu.endings
     import dumont_gpu.serve
     import dumont_gpu.storage.http
-    import dumont_gpu.storage.local
-    import dumont_gpu.verify
 
-    for module in (
-        "backends.cpu",
-        "globs",
-        "resume",
-        "tree.journal",
-        "tree.leftovers",
-        "tree.existing",
-        "planner",
-        "render",
-    ):
-        importlib.import_module(f"dumont_gpu.{module}")
-    dumont_gpu.native.cpu_path()
-    # What typer and rich import when they first run.
-    with contextlib.redirect_stdout(None), contextlib.suppress(SystemExit):
-        dumont_gpu.cli.app(["ls", "--help"])
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        tree, snapshot, target = (os.path.join(place, name) for name in ("tree", "x.dumont", "target"))
+        os.mkdir(tree)
+        Path(tree, "file").write_bytes(b"a file")
+        os.link(os.path.join(tree, "file"), os.path.join(tree, "link"))
+        most = ("--device", "cpu", "--memory", "64MiB")
+        for arguments in (
+            ("--help",),
+            ("pack", tree, "-o", snapshot, "--chunk-size", "1MiB", *most),
+            ("pack", tree, "-o", tree, *most),  # refused
+            ("info", snapshot),
+            ("ls", "-l", snapshot),
+            ("ls", "--json", snapshot, "fi*"),
+            ("verify", "--content", snapshot, *most),
+            ("restore", snapshot, target, "--include", "fi*", *most),
+            ("restore", snapshot, target, "--overwrite", "always", *most),
+        ):
+            with contextlib.suppress(SystemExit, dumont_gpu.errors.DumontError):
+                dumont_gpu.cli.app(list(arguments))
 
 
 def ran(
