@@ -12,7 +12,7 @@ from test_cli import cli
 
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UnsupportedError
 from dumont_gpu.format import MAGIC
-from dumont_gpu.storage.answers import Answer, ExpiredError, failure
+from dumont_gpu.storage.answers import Answer, DeniedError, ExpiredError, failure
 from dumont_gpu.storage.answers import whole_file as meaning_of_a_whole_file
 from dumont_gpu.storage.http import open_http
 from dumont_gpu.storage.http_range import ChangedError
@@ -39,7 +39,7 @@ MEANINGS: list[tuple[Answer, type[Exception], str]] = [
     # status alone
     (answer(400), DumontError, "400 Reason: check the address"),
     (answer(401), DumontError, "401 Reason: check the credentials"),
-    (answer(403), DumontError, "403 Reason: check the address and the credentials"),
+    (answer(403), DeniedError, "403 Reason: check the address and the credentials"),
     (answer(404), SnapshotNotFoundError, "no such snapshot"),
     (answer(405), DumontError, "the server answers 405 Reason"),
     (answer(408), TransientError, "408"),
@@ -59,7 +59,7 @@ MEANINGS: list[tuple[Answer, type[Exception], str]] = [
     (answer(302), DumontError, "redirects without saying where to"),
     # codes of S3
     (answer(400, xml("InvalidBucketName")), DumontError, r"\(InvalidBucketName: Its message\): check the bucket's name"),
-    (answer(403, xml("AccessDenied", "Access Denied")), DumontError, r"\(AccessDenied: Access Denied\): these credentials may not"),
+    (answer(403, xml("AccessDenied", "Access Denied")), DeniedError, r"\(AccessDenied: Access Denied\): these credentials may not"),
     (answer(403, xml("InvalidAccessKeyId")), DumontError, "InvalidAccessKeyId.*check the access key"),
     (answer(403, xml("SignatureDoesNotMatch")), DumontError, "SignatureDoesNotMatch.*check the access key"),
     (answer(400, xml("ExpiredToken", "The provided token has expired.")), ExpiredError, "expired: get new"),
@@ -91,9 +91,9 @@ MEANINGS: list[tuple[Answer, type[Exception], str]] = [
         DumontError, r"\(AuthenticationFailed: Server failed to authenticate the request\): check AZURE_STORAGE_ACCOUNT_NAME",
     ),
     (answer(404, xml("ContainerNotFound")), SnapshotNotFoundError, "no such bucket"),
-    (answer(403, x_ms_error_code="AuthorizationFailure"), DumontError, r"\(AuthorizationFailure\): these credentials"),
+    (answer(403, x_ms_error_code="AuthorizationFailure"), DeniedError, r"\(AuthorizationFailure\): these credentials"),
     (answer(401, xml("AuthenticationRequired")), DumontError, "set GOOGLE_APPLICATION_CREDENTIALS"),
-    (answer(403, b'{"error": {"code": 403, "message": "no access to bucket"}}'), DumontError, r"\(no access to bucket\)"),
+    (answer(403, b'{"error": {"code": 403, "message": "no access to bucket"}}'), DeniedError, r"\(no access to bucket\)"),
     (answer(401, b'{"error": "Invalid credentials"}'), DumontError, r"\(Invalid credentials\)"),
     (answer(401, x_error_message="Access to model x is restricted"), DumontError, r"\(Access to model x is restricted\)"),
 ]  # fmt: skip

@@ -49,7 +49,7 @@ from dumont_gpu.format import MAGIC, KiB
 from dumont_gpu.restore import RestoreOptions, plan_restore, restore
 from dumont_gpu.snapshot import read_snapshot
 from dumont_gpu.storage import NetworkOptions, open_source
-from dumont_gpu.storage.answers import ExpiredError
+from dumont_gpu.storage.answers import DeniedError, ExpiredError
 from dumont_gpu.storage.http import HttpSource, open_http
 from dumont_gpu.storage.http_range import ChangedError
 from dumont_gpu.storage.proxies import ProxyRefusedError
@@ -212,7 +212,7 @@ FINAL: list[tuple[str, Fault, type[DumontError], str]] = [
     ("412", status(412), ChangedError, "changed"),
     ("416", status(416), ChangedError, "changed"),
     ("404", status(404), SnapshotNotFoundError, "no such snapshot"),
-    ("403", status(403), DumontError, "403"),
+    ("403", status(403), DeniedError, "403"),
     ("403 expired", status(403, b"<Message>Request has expired</Message>"), ExpiredError, "expired"),
     ("401", status(401), DumontError, "credentials"),
     ("redirect to file", redirect("file:///etc/passwd"), DumontError, "no http address"),

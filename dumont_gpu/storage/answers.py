@@ -90,7 +90,11 @@ class ExpiredError(DumontError):
     """The signature holds no more, or the keys that made it: with new ones, another attempt may be right."""
 
 
-_MEANT: Final[dict[str, type[DumontError]]] = {_RENEW: ExpiredError, _RIGHTS: DeniedError}
+_MEANT: Final[dict[str, type[DumontError]]] = {
+    _RENEW: ExpiredError,
+    _RIGHTS: DeniedError,
+    _STATUS_HINTS[403]: DeniedError,
+}
 
 
 @dataclass(frozen=True, slots=True)
