@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # importing `typing` takes longer than all else here: a signal would find no handler yet
 
 __version__ = "0.1.0"
 __all__ = ["DumontError", "PackResult", "Progress", "RestoreResult", "SnapshotService", "__version__"]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from dumont_gpu.errors import DumontError
     from dumont_gpu.pack import PackResult
     from dumont_gpu.progress import Progress

@@ -26,14 +26,14 @@ _MAX_DEVICE: Final = 1 << 16
 _MAX_SECONDS: Final = 1 << 32
 
 
-def path(name: str, value: object) -> str:
+def path(name: str, value: object, what: str = "a path") -> str:
     """Returns a path or an address."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, bytes):
         value = os.fsdecode(value)
     if not isinstance(value, str):
-        raise _wrong(name, value, "a path")
+        raise _wrong(name, value, what)
     if not value or "\0" in value:
         raise UsageError(f"{name}: {'empty' if not value else 'it holds a NUL byte'}")
     try:
@@ -43,19 +43,19 @@ def path(name: str, value: object) -> str:
     return value
 
 
-def paths(name: str, value: object) -> tuple[str, ...]:
-    """Returns one path, or several, as several: a string is one."""
+def paths(name: str, value: object, what: str = "a path") -> tuple[str, ...]:
+    """Returns one path, or several, as several: a string is one; `what` they are called in a message."""
     if isinstance(value, (str, bytes, os.PathLike)):
-        return (path(name, value),)
+        return (path(name, value, what),)
     if not isinstance(value, Iterable):
-        raise _wrong(name, value, "a path, or several")
-    return tuple(path(name, item) for item in value)
+        raise _wrong(name, value, f"{what}, or several")
+    return tuple(path(name, item, what) for item in value)
 
 
 def patterns(name: str, value: object, files: object = ()) -> tuple[str, ...]:
     """Returns one pattern, or several, and those in files of them."""
     lines = [line for file in paths(f"{name}_from", files) for line in pattern_file(file)]
-    return (*paths(name, value), *lines)
+    return (*paths(name, value, "a pattern"), *lines)
 
 
 def pattern_file(file: str) -> list[str]:

@@ -70,7 +70,7 @@ LimitRate = Annotated[
     str, typer.Option("--limit-rate", metavar="SIZE", help="Bytes per second to download, at most; 0: no limit.")
 ]
 Patience = Annotated[
-    str, typer.Option(metavar="TIME", help="Try on for so long while nothing comes over the network: 90, 90s, 5m.")
+    str, typer.Option(metavar="TIME", help="Keep trying for so long while nothing comes over the network: 90, 90s, 5m.")
 ]
 Exclude = Annotated[
     list[str] | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dumont_gpu.manifest import EntryType, FileEntry
 from dumont_gpu.paths import printable
-from dumont_gpu.sizes import format_size
+from dumont_gpu.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from dumont_gpu.pack import PackPlan, PackResult
@@ -24,12 +24,12 @@ def finding_lines(result: PackResult | PackPlan, *, followed: bool) -> list[str]
     if result.links_out:
         lines += links_out_lines(result.links_out, followed=followed)
     if result.unfinished:
-        what = _counted(len(result.unfinished), "unfinished file")
+        what = counted(len(result.unfinished), "unfinished file")
         lines.append(f"  {what} of dumont-gpu left out: {_named(result.unfinished)}")
     if result.snapshots:
-        are = "is a snapshot itself" if len(result.snapshots) == 1 else "are snapshots themselves"
-        what = _counted(len(result.snapshots), "packed file")
-        lines.append(f"  {what} {are} (--exclude leaves it out): {_named(result.snapshots)}")
+        are, it = ("is a snapshot itself", "it") if len(result.snapshots) == 1 else ("are snapshots themselves", "them")
+        what = counted(len(result.snapshots), "packed file")
+        lines.append(f"  {what} {are} (--exclude leaves {it} out): {_named(result.snapshots)}")
     return lines
 
 
@@ -45,7 +45,7 @@ def finding_data(result: PackResult | PackPlan) -> dict[str, Any]:
 def links_out_lines(links: Sequence[FileEntry], *, followed: bool) -> list[str]:
     """Says which links lead out of a snapshot, and what can be done; `followed`: nothing more."""
     hint = "" if followed else " (pack --follow-outside stores what they lead to)"
-    what = _counted(len(links), "link")
+    what = counted(len(links), "link")
     lines = [f"  {what} {'leads' if len(links) == 1 else 'lead'} out of what is packed{hint}:"]
     lines += [f"    {printable(link.path)} -> {printable(link.target)}" for link in links[:_NAMED]]
     if len(links) > _NAMED:
@@ -62,7 +62,3 @@ def _named(entries: Sequence[FileEntry]) -> str:
     """The first of them, with their sizes."""
     more = f" and {len(entries) - _NAMED:,} more" if len(entries) > _NAMED else ""
     return ", ".join(f"{printable(entry.path)} ({format_size(entry.size)})" for entry in entries[:_NAMED]) + more
-
-
-def _counted(count: int, name: str) -> str:
-    return f"{count:,} {name}{'s' * (count != 1)}"

@@ -79,6 +79,8 @@ def check_output(
         UsageError: nothing may be written there, and why.
         DumontError: the place cannot be looked at.
     """
+    if not location:
+        raise UsageError("an output without a name: name a file, such as workspace.dumont")
     if location == "-" or os.path.abspath(location).startswith(_STREAMS):
         raise UsageError(f"{location}: a {kind} is not streamed: name a file")
     path = Path(location)

@@ -44,6 +44,7 @@ from dumont_gpu.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.problems import Problem
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import is_shortage, told
+from dumont_gpu.sizes import counted
 from dumont_gpu.source_reader import SourceReader
 from dumont_gpu.storage import NetworkOptions, Sink, check_place, open_sink
 from dumont_gpu.tree.scan import Scan, scan
@@ -247,11 +248,11 @@ def _scan(
 
 def _why_empty(found: Scan) -> str:
     reasons = (
-        (found.excluded, "left out by patterns"),
-        (found.special, "sockets, fifos or devices"),
-        (len(found.unfinished), "unfinished files of dumont-gpu"),
+        (found.excluded, "entry left out by patterns", "entries left out by patterns"),
+        (found.special, "socket, fifo or device", "sockets, fifos or devices"),
+        (len(found.unfinished), "unfinished file of dumont-gpu", "unfinished files of dumont-gpu"),
     )
-    return ", ".join(f"{count:,} {what}" for count, what in reasons if count) or "the source is empty"
+    return ", ".join(counted(*reason) for reason in reasons if reason[0]) or "the source is empty"
 
 
 def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:

@@ -8,6 +8,7 @@ from typing import Final
 
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format import KiB
+from dumont_gpu.sizes import escaped
 
 MAX_NAME: Final = 255  # bytes in one path component, as Linux file systems have it
 MAX_PATH: Final = 32 * KiB  # bytes; trees deeper than PATH_MAX exist, and are reached through directory handles
@@ -40,16 +41,10 @@ def printable(path: str) -> str:
     """Returns `path` with control and undecodable characters escaped, fit for a terminal."""
     if path.isprintable() and "\\" not in path:
         return path
-    return "".join(char if char.isprintable() and char != "\\" else _escaped(char) for char in path)
+    return "".join(char if char.isprintable() and char != "\\" else escaped(char) for char in path)
 
 
 def shown(value: object) -> str:
     """Returns a hostile value as a message may repeat it: printable, and not at length."""
     text = printable(str(value)[: _SHOWN + 1])
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-
-
-def _escaped(char: str) -> str:
-    if 0xDC80 <= ord(char) <= 0xDCFF:  # a byte that is not UTF-8
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()

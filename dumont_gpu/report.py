@@ -18,7 +18,7 @@ from dumont_gpu.links import links_out
 from dumont_gpu.manifest import EntryType, FileEntry
 from dumont_gpu.paths import printable
 from dumont_gpu.selection import select
-from dumont_gpu.sizes import format_size, one_line
+from dumont_gpu.sizes import counted, format_size, one_line
 from dumont_gpu.snapshot import Snapshot, read_snapshot
 from dumont_gpu.storage import NetworkOptions, open_source
 
@@ -112,7 +112,7 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
         }
     )
     lines = [
-        f"packed {result.num_files:,} entries, {format_size(result.original_size)} into "
+        f"packed {_entries(result.num_files)}, {format_size(result.original_size)} into "
         f"{format_size(result.compressed_size)} ({result.ratio:.2f}x) in {result.seconds:.1f} s on {result.device}: "
         f"{result.snapshot_path}",
         *_codec_lines(result.codec_bytes),
@@ -123,7 +123,7 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
     lines += finding_lines(result, followed=options.follow_outside)
     lines += [f"  {note}" for note in result.notes]
     if result.problems:
-        lines.append(f"  {len(result.problems)} entries could not be packed as they were: see the messages")
+        lines.append(_could_not_be("packed", result.problems))
     if verbose:
         lines.append(_stage_line(result.stage_seconds))
     lines.append(f"  {result.snapshot_id}")
@@ -132,7 +132,7 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
 
 def pack_plan(plan: PackPlan, options: PackOptions) -> Report:
     data = _fields(plan) | finding_data(plan) | {"problems": _problem_data(plan.problems)}
-    lines = [f"would pack {plan.num_files:,} entries, {format_size(plan.original_size)} in {plan.num_chunks} chunks"]
+    lines = [f"would pack {_entries(plan.num_files)}, {format_size(plan.original_size)} in {_chunks(plan.num_chunks)}"]
     lines += [f"  {name:8} {format_size(size)}" for name, size in sorted(plan.codec_bytes.items())]
     if plan.shared_bytes:
         lines.append(f"  {format_size(plan.shared_bytes)} of equal files stored once")
@@ -149,25 +149,27 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
         "problems": _problem_data(result.problems),
     }
     lines = [
-        f"restored {result.num_files:,} entries, {format_size(result.original_size)} from "
+        f"restored {_entries(result.num_files)}, {format_size(result.original_size)} from "
         f"{format_size(result.compressed_size)} in {result.seconds:.1f} s on {result.device}, {_checked(result)}: "
         f"{result.target_path}"
     ]
     if result.resumed:
         lines.append(
-            f"  went on with an interrupted restore: {result.resumed_chunks} of {result.num_chunks} chunks were there, "
-            f"{format_size(result.fetched_size)} fetched"
+            f"  went on with an interrupted restore: {result.resumed_chunks} of {_chunks(result.num_chunks)} "
+            f"were there, {format_size(result.fetched_size)} fetched"
         )
     if result.kept:
-        lines.append(f"  {result.kept:,} entries of the target kept{_unchecked(result, options)}")
+        lines.append(f"  {_entries(result.kept)} of the target kept{_unchecked(result, options)}")
     if result.altered:
-        lines.append(f"  {result.altered:,} files of the right size and time had other content: restored anew")
+        lines.append(f"  {counted(result.altered, 'file')} of the right size and time had other content: restored anew")
     if result.copied_links:
-        lines.append(f"  {result.copied_links:,} hard links became files of their own: the target cannot have them")
+        lines.append(
+            f"  {counted(result.copied_links, 'hard link')} restored as separate files: the target has no hard links"
+        )
     if result.ignored:
         lines.append(f"  this file system does not keep {' and '.join(result.ignored)}")
     if result.problems:
-        lines.append(f"  {len(result.problems)} entries could not be restored as they were: see the messages")
+        lines.append(_could_not_be("restored", result.problems))
     lines += [f"  {printable(path)}: changed while it was packed" for path in result.changed_files]
     if options.exclude:
         lines.append(f"  excluded: {' '.join(options.exclude)}")
@@ -204,19 +206,19 @@ def restore_plan(plan: RestorePlan, *, verbose: bool) -> Report:
     }
     limit = None if verbose else _MAX_NAMED
     lines = [
-        f"would restore {len(plan.entries):,} entries, {format_size(plan.original_size)} from "
-        f"{format_size(plan.compressed_size)} in {plan.num_chunks} chunks"
+        f"would restore {_entries(len(plan.entries))}, {format_size(plan.original_size)} from "
+        f"{format_size(plan.compressed_size)} in {_chunks(plan.num_chunks)}"
     ]
     if plan.resumed:
         lines.append(f"  and go on with an interrupted restore: {format_size(plan.fetched_size)} to be fetched")
     for what, paths in (("written over", plan.replaced), ("new", plan.new)):
         if paths:
-            lines.append(f"  {len(paths):,} files and links {what}:")
+            lines.append(f"  {counted(len(paths), 'file or link', 'files and links')} {what}:")
             lines += [f"    {printable(path)}" for path in paths[:limit]]
             if limit is not None and len(paths) > limit:
                 lines.append(f"    and {len(paths) - limit:,} more (-v shows all)")
     if plan.kept:
-        lines.append(f"  {plan.kept:,} entries of the target kept")
+        lines.append(f"  {_entries(plan.kept)} of the target kept")
     return Report(data, lines, _unmatched(plan.unmatched))
 
 
@@ -225,8 +227,8 @@ def verified(result: VerifyResult) -> Report:
         "" if result.content_size is None else f", {format_size(result.content_size)} of content decoded and checked"
     )
     lines = [
-        f"ok: {result.snapshot_path}: {format_size(result.stored_size)} in {result.num_chunks} chunks match their "
-        f"digests{content} ({result.num_files:,} entries, {result.seconds:.1f} s)",
+        f"ok: {result.snapshot_path}: {format_size(result.stored_size)} in {_chunks(result.num_chunks)} match "
+        f"their digests{content} ({_entries(result.num_files)}, {result.seconds:.1f} s)",
         f"  {result.snapshot_id}",
     ]
     return Report(_fields(result), lines)
@@ -264,13 +266,13 @@ def info(snapshot: Snapshot) -> Report:
         "tool": manifest.tool,
         "created_ns": manifest.created_ns,
     }
-    entries = ", ".join(f"{count:,} {name}{'s' * (count != 1)}" for name, count in sorted(counts.items()))
+    entries = ", ".join(counted(count, name) for name, count in sorted(counts.items()))
     lines = [
         f"{snapshot.source.location}: {format_size(header.total_size_original)} in {format_size(size)} ({ratio:.2f}x)",
         f"  {entries or 'no entries'}",
         *([NO_BYTES] if no_bytes(manifest.entries) else []),
         *(links_out_lines(leading_out, followed=False) if leading_out else []),
-        f"  {header.num_chunks} chunks of up to {format_size(header.chunk_size)}, covered by {header.digest}",
+        f"  {_chunks(header.num_chunks)} of up to {format_size(header.chunk_size)}, covered by {header.digest}",
         *_codec_lines(codecs),
         *([f"  {changed:,} changed while packed: ls -l marks them with !"] if changed else ()),
         f"  packed {created} by {printable(manifest.tool)}, method {printable(manifest.method)}",
@@ -367,10 +369,23 @@ def _codec_lines(codecs: Mapping[str, tuple[int, int]]) -> list[str]:
 def _left_out(excluded: int, patterns: Sequence[str], special: int) -> list[str]:
     lines = []
     if excluded or patterns:
-        lines.append(f"  {excluded} entries left out by --exclude {' '.join(patterns)}".rstrip())
+        lines.append(f"  {_entries(excluded)} left out by --exclude {' '.join(patterns)}".rstrip())
     if special:
-        lines.append(f"  {special} sockets, fifos or devices not packed")
+        lines.append(f"  {counted(special, 'socket, fifo or device', 'sockets, fifos or devices')} not packed")
     return lines
+
+
+def _entries(count: int) -> str:
+    return counted(count, "entry", "entries")
+
+
+def _chunks(count: int) -> str:
+    return counted(count, "chunk")
+
+
+def _could_not_be(done: str, problems: Sequence[Problem]) -> str:
+    they = "as it was: see the message" if len(problems) == 1 else "as they were: see the messages"
+    return f"  {_entries(len(problems))} could not be {done} {they}"
 
 
 def _stage_line(seconds: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""Sizes as people write and read them, and text that is safe to show."""
+"""Sizes and counts as people write and read them, and text that is safe to show."""
 
 from __future__ import annotations
 
@@ -55,8 +55,20 @@ def format_size(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Returns `1 file`, `1,234 files`; `many` where an s does not make the plural."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def one_line(text: str) -> str:
     """Returns `text` with everything escaped that is not printable: paths may hold what would move the cursor."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(char if char.isprintable() else escaped(char) for char in text)
+
+
+def escaped(char: str) -> str:
+    """Returns `char` as Python writes it in a string; a byte that is no UTF-8 as that byte."""
+    if 0xDC80 <= ord(char) <= 0xDCFF:  # a surrogate, as `os.fsdecode` makes it
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")

@@ -131,6 +131,12 @@ def test_every_parameter_of_every_command_is_used() -> None:
 
 def test_an_empty_name_is_a_mistake_of_the_command_line(source: Path, snapshot: Path) -> None:
     pack_tree(source, snapshot)
-    for arguments in (["pack", "", "-o", snapshot], ["pack", source, "", "-o", snapshot], ["restore", snapshot, ""]):
+    for arguments in (
+        ["pack", "", "-o", snapshot],
+        ["pack", source, "", "-o", snapshot],
+        ["pack", source, "-o", ""],
+        ["restore", snapshot, ""],
+    ):
         ran = command(*arguments)
         assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+        assert "without a name" in ran.err or "has no name" in ran.err

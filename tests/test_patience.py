@@ -173,7 +173,7 @@ def test_silence_is_said_every_ten_seconds_and_so_is_its_end(
     patience.heard()
     assert [str(event) for event in said] == [
         *(
-            f"http://host/x: no answer for {seconds} s (the server has gone silent), trying on"
+            f"http://host/x: no answer for {seconds} s (the server has gone silent), still trying"
             for seconds in (3, 13, 23, 33)
         ),
         "http://host/x: goes on after 40 s",
@@ -367,7 +367,7 @@ def test_the_command_is_what_a_shell_takes() -> None:
     assert again(["/bin/sh", "ls"]) == "sh ls"
 
 
-EVENT = Notice("http://host/x", "no answer for 40 s (\x1b[1m), trying on", {"silent_for": 40.0, "reason": "why"})
+EVENT = Notice("http://host/x", "no answer for 40 s (\x1b[1m), still trying", {"silent_for": 40.0, "reason": "why"})
 
 
 def test_lines_and_bars_say_it_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -375,7 +375,7 @@ def test_lines_and_bars_say_it_on_stderr(capsys: pytest.CaptureFixture[str]) -> 
     with Bar() as bar:
         bar.notice(EVENT)
     printed = capsys.readouterr()
-    assert printed.err.count("http://host/x: no answer for 40 s (\\x1b[1m), trying on\n") == 2
+    assert printed.err.count("http://host/x: no answer for 40 s (\\x1b[1m), still trying\n") == 2
     assert printed.out == ""
 
 

@@ -175,7 +175,7 @@ def test_what_overwrite_never_keeps_is_not_called_verified(tmp_path: Path) -> No
     assert ran.code == 0
     assert "content verified" not in ran.out
     assert "verified" in ran.out.splitlines()[0]
-    assert "1 entries of the target kept, not verified" in ran.out
+    assert "1 entry of the target kept, not verified" in ran.out
     assert (target / "d" / "raw").read_bytes() == b"my own"
 
 
@@ -276,7 +276,7 @@ def test_dry_run_on_the_command_line(tmp_path: Path) -> None:
     assert (ran.code, ran.out) == (2, "")
     assert "is not empty" in ran.error
     ran = command("restore", snapshot, target, "-n", "--overwrite", "always")
-    assert "1 files and links written over:\n    105\n" in ran.out
+    assert "1 file or link written over:\n    105\n" in ran.out
     assert "39 files and links new:\n    100\n" in ran.out
     assert "and 19 more" in ran.out
     assert "139" not in ran.out

@@ -320,7 +320,9 @@ def test_a_pack_that_leaves_everything_out_is_said(source: Path, snapshot: Path)
     os.mkfifo(source / "fifo")
     ran = command("pack", source, "-o", snapshot, "--exclude", "*.pyc")
     assert ran.code == 3
-    assert ran.error == ("dumont-gpu: .: nothing was left to pack: 2 left out by patterns, 1 sockets, fifos or devices")
+    assert ran.error == (
+        "dumont-gpu: .: nothing was left to pack: 2 entries left out by patterns, 1 socket, fifo or device"
+    )
 
 
 def test_a_snapshot_without_bytes_says_so(source: Path, snapshot: Path) -> None:

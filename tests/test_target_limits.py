@@ -137,7 +137,7 @@ def test_a_restore_with_problems_ends_with_exit_code_3_and_a_list(tmp_path: Path
     ran = command("restore", snapshot, tmp_path / "target", "--no-sync")
     assert ran.code == 3
     assert ran.error == "dumont-gpu: x: File name too long"
-    assert "1 entries could not be restored as they were" in ran.out
+    assert "1 entry could not be restored as it was" in ran.out
     assert tree(tmp_path / "target") == {"f": ("file", b"content")}
     ran = command("restore", snapshot, tmp_path / "target", "--no-sync", "--overwrite", "always", "--json")
     assert ran.code == 3

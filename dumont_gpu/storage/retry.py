@@ -127,7 +127,7 @@ class Patience:
         if left <= 0 or asked > left:
             raise self._given_up(error, silent)
         if due:
-            text = f"no answer for {silent:.0f} s ({error}), trying on"
+            text = f"no answer for {silent:.0f} s ({error}), still trying"
             self._notice(Notice(self._location, text, {"silent_for": silent, "reason": str(error)}))
         return left
 
