@@ -148,7 +148,8 @@ def _check(batch: Sequence[_Claim], writer: TreeWriter, digest: Digest, buffer: 
         for entry, leftover, extent, found in batch:
             if entry is not opened:
                 if fd is not None:
-                    os.close(fd)
+                    done, fd = fd, None  # never closed twice: it might be another thread's by then
+                    os.close(done)
                 fd, opened = writer.open_leftover(entry, leftover), entry
             if fd is None or (leftover.kind is Kind.UNFINISHED and _is_hole(fd, extent.file_offset)):
                 continue

@@ -8,15 +8,19 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
 
 import pytest
 
-from dumont_gpu import outputs
+from dumont_gpu import outputs, resume
 from dumont_gpu.errors import DumontError, UsageError
+from dumont_gpu.manifest import EntryType, Extent, FileEntry
 from dumont_gpu.pack import PackOptions, pack
 from dumont_gpu.restore import restore
-from dumont_gpu.storage import LocalSink
+from dumont_gpu.storage import LocalSink, upload_state
+from dumont_gpu.tree import link_writer
+from dumont_gpu.tree.leftovers import Kind, Leftover, fingerprint_of
 from dumont_gpu.verify import verify
 
 
@@ -87,3 +91,69 @@ def test_a_target_that_could_not_be_looked_at_is_not_said_to_be_no_directory(
     (target / "file").touch()
     with pytest.raises(UsageError, match="exists and is not a directory"):
         restore(str(snapshot), str(target / "file"))
+
+
+# --- descriptors ------------------------------------------------------------------------------------------------------
+# None is closed twice: by the second time, its number may be that of another thread's file.
+
+
+class Closes:
+    """Closes as `os.close` does; says afterwards that it failed, if told to; knows what was closed twice."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, failing: bool) -> None:
+        self.again = 0
+        self._close, self._failing = os.close, failing
+        monkeypatch.setattr(os, "close", self)
+
+    def __call__(self, fd: int) -> None:
+        try:
+            self._close(fd)
+        except OSError:
+            self.again += 1
+            raise
+        if self._failing:
+            broken()
+
+
+def test_a_file_of_a_former_run_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one cannot be opened."""
+    (tmp_path / "file").write_bytes(b"x")
+    leftover = Leftover(Kind.OTHER, "file", ())
+    extent = Extent(0, 0, 0, 1, b"")
+    batch = [resume._Claim(FileEntry(name, EntryType.FILE, 0o644, 0, size=1), leftover, extent, set()) for name in "ab"]
+    opened = iter([os.open(tmp_path / "file", os.O_RDONLY)])
+    writer = SimpleNamespace(open_leftover=lambda *_: next(opened, None) or broken())
+    closes = Closes(monkeypatch, failing=False)
+    with pytest.raises(OSError, match="Input/output error"):
+        resume._check(batch, cast(Any, writer), cast(Any, bytes), memoryview(bytearray(1)))
+    assert closes.again == 0
+
+
+def test_a_copy_of_a_hard_link_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be opened again, to set its time once more."""
+    (tmp_path / "file").write_bytes(b"x")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    links = object.__new__(link_writer.LinkWriter)
+    links._target = cast(Any, SimpleNamespace(traits=SimpleNamespace(only_closed=True)))
+    links._metadata = cast(Any, SimpleNamespace(set_like=lambda *_: None))
+    opening = os.open
+    monkeypatch.setattr(os, "open", lambda name, flags, *rest, **named: (
+        broken() if name == "new" and not flags & os.O_CREAT else opening(name, flags, *rest, **named)
+    ))  # fmt: skip
+    closes = Closes(monkeypatch, failing=False)
+    with pytest.raises(OSError, match="Input/output error"):
+        links._copy(folder, "file", fingerprint_of((tmp_path / "file").stat()), folder, "new", "new")
+    os.close(folder)
+    assert closes.again == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_record_of_an_upload_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    state = upload_state.hold("s3://bucket/key")
+    assert state is not None
+    closes = Closes(monkeypatch, failing=True)
+    with pytest.raises(OSError, match="Input/output error"):
+        state.close()
+    state.close()
+    assert closes.again == 0

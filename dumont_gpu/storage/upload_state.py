@@ -52,8 +52,8 @@ class UploadState:
 
     def close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # never closed twice, whatever close says
+            os.close(fd)
 
 
 def folder() -> Path:

@@ -143,17 +143,20 @@ class LinkWriter:
             with creating(parent):
                 out = os.open(new, CREATE, UNFINISHED_MODE, dir_fd=parent)
             try:
-                copy_file(source, out)
-                self._metadata.set_like(out, status, path)
-                if self._target.traits.only_closed:
-                    os.close(out)
-                    out = os.open(new, REREAD, dir_fd=parent)
+                try:
+                    copy_file(source, out)
                     self._metadata.set_like(out, status, path)
+                finally:
+                    os.close(out)
+                if self._target.traits.only_closed:
+                    again = os.open(new, REREAD, dir_fd=parent)
+                    try:
+                        self._metadata.set_like(again, status, path)
+                    finally:
+                        os.close(again)
             except BaseException:
                 os.unlink(new, dir_fd=parent)
                 raise
-            finally:
-                os.close(out)
         finally:
             os.close(source)
         self.copied += 1

@@ -92,7 +92,7 @@ class Archives:
         self.check(
             "verify --content", self.program("verify", snapshot, "--content", *memory), expected.content, expected.large
         )
-        ran = self.program("restore", snapshot, target, "--max-size", "1GiB", "--no-sync", *memory)
+        ran = self.program("restore", snapshot, target, "--verify", "--max-size", "1GiB", "--no-sync", *memory)
         self.check("restore", ran, expected.restored, expected.large, may_not=True)
         self.check_place(place, data)
         if ran.code == OK and expected.tree is not None:
