@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # or it would end the imports with a traceback; `endings` takes it over
+    # Or it would end the imports with a traceback; `endings` takes it over.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def main() -> None:
@@ -25,7 +24,7 @@ def pack_main() -> None:
 
 def restore_main() -> None:
     """dumont-restore"""
-    _run(_command_line("restore_app"))
+    _run(_command_line("run_dumont_restore"))
 
 
 def _run(job: Callable[[], object]) -> None:

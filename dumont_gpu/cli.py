@@ -39,7 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 pack_app = typer.Typer(name="dumont-pack", context_settings=_SETTINGS, pretty_exceptions_enable=False)
-restore_app = typer.Typer(name="dumont-restore", context_settings=_SETTINGS, pretty_exceptions_enable=False)
 
 # --- options that several commands share ------------------------------------------------------------------------------
 
@@ -333,7 +332,11 @@ def _with_options_of(other: Callable[..., None], command: Callable[..., None]) -
     return command
 
 
-restore_app.command(epilog=f"{_GLOBS}\n\n{_NETWORK}")(_with_options_of(restore, dumont_restore))
+def run_dumont_restore() -> None:
+    """Runs the command line of dumont-restore, which is made only here: that takes milliseconds."""
+    restore_app = typer.Typer(name="dumont-restore", context_settings=_SETTINGS, pretty_exceptions_enable=False)
+    restore_app.command(epilog=f"{_GLOBS}\n\n{_NETWORK}")(_with_options_of(restore, dumont_restore))
+    restore_app()
 
 
 @app.command()
