@@ -18,7 +18,7 @@ from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.manifest import EntryType, Extent, FileEntry
 from dumont_gpu.pack import PackOptions, pack
 from dumont_gpu.restore import restore
-from dumont_gpu.storage import LocalSink, upload_state
+from dumont_gpu.storage import LocalSink, LocalSource, upload_state
 from dumont_gpu.tree import link_writer
 from dumont_gpu.tree.leftovers import Kind, Leftover, fingerprint_of
 from dumont_gpu.verify import verify
@@ -91,6 +91,16 @@ def test_a_target_that_could_not_be_looked_at_is_not_said_to_be_no_directory(
     (target / "file").touch()
     with pytest.raises(UsageError, match="exists and is not a directory"):
         restore(str(snapshot), str(target / "file"))
+
+
+def test_a_snapshot_that_was_read_is_read_though_closing_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    source = LocalSource(str(tmp_path / "file"))
+    closes = Closes(monkeypatch, failing=True)
+    source.close()
+    assert closes.again == 0
 
 
 # --- descriptors ------------------------------------------------------------------------------------------------------

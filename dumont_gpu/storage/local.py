@@ -45,7 +45,8 @@ class LocalSource:
         pass
 
     def close(self) -> None:
-        os.close(self._fd)
+        with contextlib.suppress(OSError):  # all that was wanted of it has been read
+            os.close(self._fd)
 
 
 class LocalSink:
