@@ -15,6 +15,7 @@ from commands import command
 from conftest import pack_tree, restore_tree
 
 from dumont_gpu.globs import Patterns, chosen, pattern_lines, places_of
+from dumont_gpu.names import from_utf8
 from dumont_gpu.snapshot_service import SnapshotService
 
 
@@ -77,8 +78,9 @@ def paths_in(snapshot: Path) -> list[str]:
     ],
 )
 def test_what_a_pattern_names(pattern: str, matching: list[str], other: list[str]) -> None:
-    tree = with_parents(matching + other)
-    named = matched([pattern], tree)
+    pattern, *paths = map(from_utf8, [pattern, *matching, *other])  # as the locale of these tests has them in memory
+    matching, other = paths[: len(matching)], paths[len(matching) :]
+    named = matched([pattern], with_parents(paths))
     assert [path for path in matching if path not in named] == []
     assert [path for path in other if path in named] == []
 
@@ -125,7 +127,7 @@ def test_patterns_mean_what_they_mean_to_git(tmp_path: Path) -> None:
 
 def test_a_file_of_patterns_is_read_as_git_reads_it() -> None:
     content = b"\xef\xbb\xbf*.tmp\r\n# comment\n\n   \nblank  \nkept\\ \n!x\n\\#y\ncaf\xe9\nlast"
-    assert pattern_lines(content) == ["*.tmp", "blank", "kept\\ ", "!x", "\\#y", "caf\udce9", "last"]
+    assert pattern_lines(content) == ["*.tmp", "blank", "kept\\ ", "!x", "\\#y", os.fsdecode(b"caf\xe9"), "last"]
 
 
 # --- on the command line ----------------------------------------------------------------------------------------------
@@ -240,9 +242,7 @@ def test_a_file_that_holds_no_patterns_is_one_line(content: bytes | None, source
 
 def printed_paths(snapshot: Path) -> list[bytes]:
     entries = [json.loads(line) for line in command("ls", snapshot, "--json").out.splitlines()]
-    return [
-        base64.b64decode(entry["path_b64"]) if "path_b64" in entry else os.fsencode(entry["path"]) for entry in entries
-    ]
+    return [base64.b64decode(entry["path_b64"]) if "path_b64" in entry else entry["path"].encode() for entry in entries]
 
 
 def test_every_path_that_json_prints_can_be_given_back(workspace: Path, snapshot: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from dumont_gpu.names import to_utf8
 from dumont_gpu.tree.handles import split
 
 _HERE: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -83,4 +84,4 @@ def _is_same(parent: int, name: str, status: os.stat_result) -> bool:
 def _fold(name: str) -> str:
     import unicodedata  # hardly ever needed
 
-    return unicodedata.normalize("NFKD", name).casefold().rstrip(". ")
+    return unicodedata.normalize("NFKD", to_utf8(name)).casefold().rstrip(". ")
