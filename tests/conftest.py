@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from servers import PROXY_VARIABLES, FaultServer, Gcs, Moto, Nginx, Rclone, RcloneHttp
+from servers import PROXY_VARIABLES, FaultServer, Gcs, Moto, Nginx, Rclone, RcloneHttp, S3Server
 from swift import Swift
 
 # Who starts the tests by `nohup … &` has these ignored; every program that they start would inherit that.
@@ -144,6 +144,14 @@ def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gcs]:
 @pytest.fixture(scope="session")
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rclone]:
     yield from _running(Rclone, tmp_path_factory)
+
+
+@pytest.fixture(params=["moto", "rclone", "swift"])
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """Every S3 server in turn, found by the environment."""
+    found: S3Server = request.getfixturevalue(request.param)
+    found.use(monkeypatch)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -396,6 +396,11 @@ class S3Server(Program):
         connection.close()
         return answer
 
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lets this process, and its children, find the server and its keys."""
+        for name, value in self.environment().items():
+            monkeypatch.setenv(name, value)
+
 
 class Moto(S3Server):
     """An imitation of S3 for tests: ranges, If-Match and multipart uploads work; signatures are not checked."""

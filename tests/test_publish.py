@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import assert_same_tree, pack_tree
-from servers import Fault, FaultServer, Moto, Rclone, Request, S3Server, s3_environment, status
+from servers import Fault, FaultServer, Moto, Rclone, Request, s3_environment, status
 from test_cli import PROGRAM, cli
 from test_http import AT_ONCE
 
@@ -33,13 +33,8 @@ PART = 8 * MiB
 
 @pytest.fixture
 def s3(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Moto:
-    use(moto, monkeypatch)
+    moto.use(monkeypatch)
     return moto
-
-
-def use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -204,7 +199,7 @@ def test_parts_grow_with_the_snapshot() -> None:
 def test_signatures_hold(
     workspace: Path, rclone: Rclone, monkeypatch: pytest.MonkeyPatch, sent: list[tuple[str, str]]
 ) -> None:
-    use(rclone, monkeypatch)
+    rclone.use(monkeypatch)
     result = pack([str(workspace)], "s3://bucket/dir/x y+.dumont")
     assert ("PUT", "partNumber=4&uploadId") in sent
     assert verify(str(rclone.bucket / "dir/x y+.dumont")).snapshot_id == result.snapshot_id
@@ -214,7 +209,7 @@ def test_signatures_hold(
 
 
 def test_a_server_without_ranges_is_named(rclone: Rclone, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(rclone, monkeypatch)
+    rclone.use(monkeypatch)
     (rclone.bucket / "x").write_bytes(b"DUMONT02" + bytes(100_000))
     with pytest.raises(UnsupportedError, match="s3://bucket/x: the server sends whole files only"):
         open_source("s3://bucket/x")

@@ -18,7 +18,7 @@ import pytest
 from conftest import pack_tree
 from servers import Fault, FaultServer, Moto, Rclone, Request, S3Server, at_once, s3_environment, status, truncated
 from test_cli import PROGRAM, cli
-from test_publish import PART, taken_away, use
+from test_publish import PART, taken_away
 
 from dumont_gpu import pack as packing
 from dumont_gpu.errors import DumontError, GaveUpError, NetworkError, UsageError, left_behind
@@ -43,16 +43,9 @@ def workspace(source: Path) -> Path:
     return source
 
 
-@pytest.fixture(params=["moto", "rclone", "swift"])
-def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    found: S3Server = request.getfixturevalue(request.param)
-    use(found, monkeypatch)
-    return found
-
-
 @pytest.fixture
 def s3(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Moto:
-    use(moto, monkeypatch)
+    moto.use(monkeypatch)
     return moto
 
 

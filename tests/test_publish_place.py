@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from servers import Fault, FaultServer, Moto, Request, S3Server, at_once, s3_environment, status, whole_file
 from test_cli import cli
-from test_publish import sent, taken_away, use
+from test_publish import sent, taken_away
 
 from dumont_gpu.errors import DumontError, GaveUpError, NetworkError, SnapshotNotFoundError, UsageError
 from dumont_gpu.format import MiB
@@ -36,13 +36,6 @@ Put = Callable[[str, bytes], None]
 def filled(source: Path) -> Path:
     (source / "file").write_text("content")
     return source
-
-
-@pytest.fixture(params=["moto", "rclone", "swift"])
-def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    found: S3Server = request.getfixturevalue(request.param)
-    use(found, monkeypatch)
-    return found
 
 
 @pytest.fixture
@@ -112,7 +105,7 @@ def test_what_is_at_a_key_costs_one_request(
     sent: list[tuple[str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    use(moto, monkeypatch)
+    moto.use(monkeypatch)
     for options, asked in (({}, 1), ({}, 1), ({"force": True}, 0)):
         sent.clear()
         publish(filled, location, **options)
