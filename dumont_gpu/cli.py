@@ -19,6 +19,7 @@ from dumont_gpu.digests import DEFAULT_DIGEST, DIGESTS
 from dumont_gpu.endings import Stopped
 from dumont_gpu.errors import DumontError, GaveUpError, UsageError, left_behind
 from dumont_gpu.globs import HELP as GLOB_HELP
+from dumont_gpu.storage import READ_FROM, WRITTEN_TO
 
 _EXIT_SOME_UNREADABLE: Final = 3
 _MAX_LISTED: Final = 20  # problems shown without -v
@@ -42,9 +43,7 @@ pack_app = typer.Typer(name="dumont-pack", context_settings=_SETTINGS, pretty_ex
 
 # --- options that several commands share ------------------------------------------------------------------------------
 
-Snap = Annotated[
-    str, typer.Argument(metavar="SNAP", help="The snapshot: a path, or an http(s)://, s3://, gs:// or az:// address.")
-]
+Snap = Annotated[str, typer.Argument(metavar="SNAP", help=f"The snapshot: {READ_FROM}.")]
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|N", envvar="DUMONT_DEVICE", help="Where to encode and decode; N: a GPU.")
 ]
@@ -116,9 +115,7 @@ def _main(
 @pack_app.command(epilog=f"{_GLOBS}\n\n{_NETWORK}")
 def pack(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Directories or files to pack.")],
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="OUT", help="The snapshot to write: a path, or s3://bucket/key.")
-    ],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="OUT", help=f"The snapshot to write: {WRITTEN_TO}.")],
     method: Annotated[
         str, typer.Option(metavar="hybrid_v2|lz4|lz4_hc|none", help="How to choose codecs.")
     ] = "hybrid_v2",

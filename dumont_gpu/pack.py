@@ -142,12 +142,13 @@ def pack(
         backend.close()
         raise
     try:
-        found = _scan(sources, options, exclude, sink.identities(), place)
+        found = _scan(sources, options, exclude, sink.files, place)
         try:
             unmatched = exclude.unmatched()
             plan = Plan(found.files, options.method, options.chunk_size, _jobs(options))
             writer = _SnapshotWriter(plan, sink, backend, digest_function(options.digest))
-            sink.expect(writer.largest_size)
+            if sink.parts is not None:
+                sink.parts.fit(writer.largest_size)
             seconds = _run(writer, plan, options, progress)
             header, size = writer.finish(found, options)
         finally:
@@ -181,7 +182,7 @@ def pack(
         links_out=tuple(found.links_out),
         unfinished=tuple(found.unfinished),
         snapshots=_snapshots(plan),
-        notes=sink.notes(),
+        notes=sink.notes,
     )
 
 
@@ -374,7 +375,7 @@ class _SnapshotWriter:
 
     @property
     def in_order(self) -> bool:
-        return self._sink.in_order
+        return self._sink.parts is not None
 
     @property
     def largest_size(self) -> int:

@@ -27,8 +27,9 @@ from dumont_gpu.errors import DumontError
 from dumont_gpu.pack import PackOptions, pack
 from dumont_gpu.restore import RestoreOptions, restore
 from dumont_gpu.shortages import shortage, told
+from dumont_gpu.storage.http_reader import HttpReader
 from dumont_gpu.storage.pace import ConnectionCount
-from dumont_gpu.storage.parallel import RANGE_SIZE, Fetcher, Range
+from dumont_gpu.storage.reads import RANGE_SIZE, Range
 from dumont_gpu.storage.retry import TransientError
 from dumont_gpu.storage.wire import transient
 from dumont_gpu.verify import VerifyOptions, verify
@@ -246,17 +247,23 @@ class Nothing:
     def close(self) -> None: ...
 
 
-def fetcher() -> Fetcher:
-    def fetch(connection: Any, item: Range) -> None:
+class Ones:
+    """Fills every range without a network."""
+
+    connect = Nothing
+
+    def fetch(self, connection: Any, item: Range) -> None:
         item.out[:] = b"\1" * len(item.out)
         item.done = len(item.out)
 
-    return Fetcher(Nothing, fetch, ConnectionCount(time.monotonic, 0.1, 8), time.monotonic)
+
+def reader() -> HttpReader:
+    return HttpReader(Ones(), ConnectionCount(time.monotonic, 0.1, 8), time.monotonic)  # type: ignore[arg-type]
 
 
 def test_one_thread_that_starts_fetches_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = Threads(monkeypatch, 1)
-    some, out = fetcher(), bytearray(5 * RANGE_SIZE)
+    some, out = reader(), bytearray(5 * RANGE_SIZE)
     some.read(0, memoryview(out))
     some.close()
     assert out.count(1) == len(out)
@@ -266,7 +273,7 @@ def test_one_thread_that_starts_fetches_everything(monkeypatch: pytest.MonkeyPat
 
 def test_a_read_without_any_thread_fails_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     Threads(monkeypatch, 0)
-    some, out = fetcher(), bytearray(2 * RANGE_SIZE)
+    some, out = reader(), bytearray(2 * RANGE_SIZE)
     with pytest.raises(DumontError, match=HINT), told():
         some.read(0, memoryview(out))
     assert not some._waiting  # or a thread that starts later would write to what is the caller's again

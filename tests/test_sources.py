@@ -26,7 +26,7 @@ Place = Callable[[bytes], str]  # puts a snapshot's bytes somewhere and returns 
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of the real size, so that tests are quick."""
-    monkeypatch.setattr("dumont_gpu.storage.parallel.RANGE_SIZE", 1 << 20)
+    monkeypatch.setattr("dumont_gpu.storage.reads.RANGE_SIZE", 1 << 20)
 
 
 @pytest.fixture(params=["local", "serve", "chunked", "nginx", "rclone_http", "moto", "swift", "gs"])

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from urllib.parse import unquote
 
-from dumont_gpu.errors import DumontError, UnsupportedError, UsageError
+from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.sizes import one_line
+from dumont_gpu.storage import needed_package
 from dumont_gpu.storage.addresses import Address, key_problem, parse_address
+from dumont_gpu.storage.base import Source
 from dumont_gpu.storage.credentials import Access, Account
 from dumont_gpu.storage.http import HttpSource
 from dumont_gpu.storage.network import NetworkOptions
@@ -63,13 +65,7 @@ class ObjectSigner:
         if problem := key_problem(found[3]):
             raise UsageError(f"{one_line(location)}: the key holds {problem}; choose another one")
         self.scheme, self._bucket, self._key = found[1].lower(), found[2], found[3]
-        try:
-            import obstore
-        except ImportError:
-            raise UnsupportedError(
-                f'{location}: {self.scheme}:// addresses need a package: pip install "dumont-gpu[s3]"'
-            ) from None
-        self._obstore = obstore
+        self._obstore = needed_package("obstore", location)
         self._public = self.scheme == "s3" and os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true")
         try:
             self._account = Account(self._public) if self.scheme == "s3" else None
@@ -179,7 +175,7 @@ class ObjectSigner:
             raise DumontError(f"cannot be signed: {reason}") from None
 
 
-def open_object(location: str, options: NetworkOptions) -> HttpSource:
+def open_source(location: str, options: NetworkOptions) -> Source:
     """Opens a snapshot at s3://bucket/key, gs://bucket/key or az://container/key."""
     signer = ObjectSigner(location)
     return HttpSource(location, signer.address, options, signer.renew)

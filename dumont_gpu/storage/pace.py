@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from dumont_gpu.format import MiB
@@ -16,7 +17,8 @@ SLOW_RATE: Final = 1 * MiB  # bytes per second
 SLOW_SECONDS: Final = 15.0  # how long a connection may be that slow
 FAR_BELOW: Final = 8  # times slower than its peers' median: no share of one link, but a bad path or server
 SETTLING_SECONDS: Final = 3.0  # seconds in which a new connection finds its rate
-_MARK_INTERVAL: Final = 1.0
+_MARK_INTERVAL: Final = 1.0  # seconds
+_PEERS: Final = 16  # rates of finished ranges that are remembered, to compare the last connections with
 
 FIRST_CONNECTIONS: Final = 16
 NEAR_CONNECTIONS: Final = 4  # to begin with where an answer takes no time: they fill the link, and ranges end in order
@@ -69,6 +71,44 @@ def is_slow(rate: float, seconds: float, peers: Sequence[float], floor: float = 
     return seconds >= SLOW_SECONDS and rate < floor and (median is None or rate < median / 2)
 
 
+class Speeds:
+    """The rates of all connections of one source, by which a slow connection is known.
+
+    Args:
+        floor: bytes per second that any connection should reach.
+    """
+
+    def __init__(self, floor: float) -> None:
+        self._floor = floor
+        self._lock = threading.Lock()
+        self._running: set[Speedometer] = set()
+        self._finished: deque[float] = deque(maxlen=_PEERS)
+
+    @contextlib.contextmanager
+    def including(self, speed: Speedometer) -> Iterator[None]:
+        """Compares the others with this connection, too, until the block ends."""
+        with self._lock:
+            self._running.add(speed)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(speed)
+
+    def is_slow(self, speed: Speedometer) -> bool:
+        """Whether a connection is slow beside the others, those that have just finished too."""
+        rate, seconds = speed.measure()
+        with self._lock:
+            others = [other.measure() for other in self._running if other is not speed]
+            peers = [*self._finished, *(rate for rate, seconds in others if seconds >= SETTLING_SECONDS)]
+        return is_slow(rate, seconds, peers, self._floor)
+
+    def remember(self, speed: Speedometer) -> None:
+        """Keeps the rate of a connection that has finished its range."""
+        with self._lock:
+            self._finished.append(speed.measure()[0])
+
+
 class ConnectionCount:
     """How many connections to use: more as long as more bring more, fewer when the server says so.
 
@@ -79,6 +119,7 @@ class ConnectionCount:
 
     def __init__(self, clock: Clock, latency: float, fixed: int = 0) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._last_refusal = clock() - MEASURE_SECONDS
         self._most = fixed or MOST_CONNECTIONS
         self.current = fixed or (NEAR_CONNECTIONS if latency < NEAR_SECONDS else FIRST_CONNECTIONS)
@@ -87,22 +128,24 @@ class ConnectionCount:
 
     def measured(self, rate: float) -> None:
         """Takes note of what all connections together brought, in bytes per second, while all of them were busy."""
-        if not self._growing:
-            return
-        if rate >= self._best * _GAIN:
-            self._best = rate
-            self.current = min(self._most, self.current + _STEP)
-        else:
-            self.current = max(1, self.current - _STEP)
-            self._growing = False
+        with self._lock:
+            if not self._growing:
+                return
+            if rate >= self._best * _GAIN:
+                self._best = rate
+                self.current = min(self._most, self.current + _STEP)
+            else:
+                self.current = max(1, self.current - _STEP)
+                self._growing = False
 
     def refused(self) -> None:
-        """The server is too busy for so many. What all of them hear at once counts once."""
-        now = self._clock()
-        if now - self._last_refusal >= MEASURE_SECONDS:
-            self._last_refusal = now
-            self.current = max(1, self.current // 2)
-            self._growing = False
+        """The server is too busy for so many connections. A refusal that all of them hear at once counts once."""
+        with self._lock:
+            now = self._clock()
+            if now - self._last_refusal >= MEASURE_SECONDS:
+                self._last_refusal = now
+                self.current = max(1, self.current // 2)
+                self._growing = False
 
 
 class RateLimit:
