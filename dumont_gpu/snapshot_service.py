@@ -9,9 +9,10 @@ from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.jobs import arguments as take
 from dumont_gpu.jobs.arguments import MAX_CONNECTIONS, MAX_JOBS, Duration, OneOrMore, Size, StrPath
-from dumont_gpu.jobs.pack import PackOptions, PackResult, pack
-from dumont_gpu.jobs.restore import DEFAULT_MAX_SIZE, RestoreOptions, RestoreResult, restore
-from dumont_gpu.jobs.verify import VerifyOptions, VerifyResult, verify
+from dumont_gpu.jobs.options import DEFAULT_MAX_SIZE, PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.pack import PackResult, pack
+from dumont_gpu.jobs.restore import RestoreResult, restore
+from dumont_gpu.jobs.verify import VerifyResult, verify
 from dumont_gpu.plan.methods import DEFAULT_METHOD
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.snapshot.reader import read_snapshot

@@ -12,8 +12,9 @@ from statistics import median
 from typing import Final
 
 from dumont_gpu.bench.corpora import Corpus
-from dumont_gpu.jobs.pack import PackOptions, pack
-from dumont_gpu.jobs.restore import RestoreOptions, restore
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions
+from dumont_gpu.jobs.pack import pack
+from dumont_gpu.jobs.restore import restore
 from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.storage import Source, open_source
 

@@ -173,8 +173,9 @@ def pack(
     dumont-gpu pack /workspace -o s3://bucket/workspace.dumont
     """
     from dumont_gpu.cli import report
-    from dumont_gpu.jobs.pack import PackOptions, plan_pack
+    from dumont_gpu.jobs.options import PackOptions
     from dumont_gpu.jobs.pack import pack as run_pack
+    from dumont_gpu.jobs.pack import plan_pack
     from dumont_gpu.sizes import parse_size
 
     renderer = _renderer(progress, as_json=as_json, quiet=quiet)
@@ -250,7 +251,8 @@ def restore(
     dumont-gpu restore workspace.dumont /workspace --include 'runs/*/config.json' --overwrite if-changed
     """
     from dumont_gpu.cli import report
-    from dumont_gpu.jobs.restore import RestoreOptions, plan_restore
+    from dumont_gpu.jobs.options import RestoreOptions
+    from dumont_gpu.jobs.restore import plan_restore
     from dumont_gpu.jobs.restore import restore as run_restore
     from dumont_gpu.sizes import parse_size
     from dumont_gpu.tree.target.existing import Overwrite
@@ -402,7 +404,7 @@ def verify(
     dumont-gpu verify workspace.dumont --content
     """
     from dumont_gpu.cli import report
-    from dumont_gpu.jobs.verify import VerifyOptions
+    from dumont_gpu.jobs.options import VerifyOptions
     from dumont_gpu.jobs.verify import verify as run_verify
     from dumont_gpu.sizes import parse_size
 

@@ -23,8 +23,9 @@ from dumont_gpu.tree.links_out import links_out
 from dumont_gpu.tree.selection import select
 
 if TYPE_CHECKING:  # one command needs one of them, and each costs milliseconds
-    from dumont_gpu.jobs.pack import PackOptions, PackPlan, PackResult
-    from dumont_gpu.jobs.restore import RestoreOptions, RestorePlan, RestoreResult
+    from dumont_gpu.jobs.options import PackOptions, RestoreOptions
+    from dumont_gpu.jobs.pack import PackPlan, PackResult
+    from dumont_gpu.jobs.restore import RestorePlan, RestoreResult
     from dumont_gpu.jobs.verify import VerifyResult
     from dumont_gpu.tree.problems import Problem
 

@@ -20,12 +20,11 @@ from dumont_gpu.codecs import Lz4, Raw
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.disk.outputs import Identity, Output
 from dumont_gpu.errors import NO_ROOM, DamagedError, DumontError, NoSpaceError, UsageError
-from dumont_gpu.format.digests import DEFAULT_DIGEST, Digest, digest_function
+from dumont_gpu.format.digests import Digest, digest_function
 from dumont_gpu.format.entries import EntryType, Extent, FileEntry
 from dumont_gpu.format.header import (
     CHUNK_ALIGNMENT,
     CHUNK_ENTRY_SIZE,
-    DEFAULT_CHUNK_SIZE,
     FLAG_BLAKE3,
     HEADER_SIZE,
     MAX_CHUNK_SIZE,
@@ -36,15 +35,16 @@ from dumont_gpu.format.header import (
 )
 from dumont_gpu.format.manifest import Manifest, manifest_limit
 from dumont_gpu.format.paths import printable
+from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.resources import chunk_pairs, default_jobs
 from dumont_gpu.jobs.source_reader import SourceReader
 from dumont_gpu.pipeline import Pipeline, Window, in_turn
-from dumont_gpu.plan.methods import DEFAULT_METHOD, check_method
+from dumont_gpu.plan.methods import check_method
 from dumont_gpu.plan.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import is_shortage, told
 from dumont_gpu.sizes import KiB, align_up, counted
-from dumont_gpu.storage import NetworkOptions, Sink, check_place, open_sink
+from dumont_gpu.storage import Sink, check_place, open_sink
 from dumont_gpu.tree.globs import Patterns, places_of
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.source.scan import Scan, scan
@@ -52,23 +52,6 @@ from dumont_gpu.tree.source.scan import Scan, scan
 RAW: Final = Raw()
 _READERS: Final = 2  # one opens small files while the other reads a large one
 GAIN: Final = 0.99  # a chunk that does not shrink below this is stored: decoding it would buy nothing
-
-
-@dataclass(frozen=True, slots=True)
-class PackOptions:
-    method: str = DEFAULT_METHOD
-    chunk_size: int = DEFAULT_CHUNK_SIZE  # bytes
-    exclude: Sequence[str] = ()  # patterns as in globs.py
-    digest: str = DEFAULT_DIGEST  # of chunks and files: "sha256" or "blake3"
-    owner: bool = False  # record user and group ids
-    device: str = "auto"
-    gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
-    paranoid: bool = False  # decode every chunk, and compare, before it is written
-    jobs: int = 0  # threads that encode; 0: one per core, or fewer where the machine's limits ask for it
-    memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
-    force: bool = False  # replace what is at the output, though it is no snapshot
-    follow_outside: bool = False  # store what links lead to that is not packed otherwise
-    network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
 @dataclass(frozen=True, slots=True)

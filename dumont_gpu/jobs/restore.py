@@ -20,6 +20,7 @@ from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageErro
 from dumont_gpu.format.digests import Digest
 from dumont_gpu.format.entries import EntryType, Extent, FileEntry
 from dumont_gpu.format.paths import printable
+from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import chunk_pairs, default_jobs, default_memory
 from dumont_gpu.jobs.resume import altered, remaining
 from dumont_gpu.pipeline import Channel, Pipeline, Trace
@@ -36,40 +37,21 @@ from dumont_gpu.snapshot.reader import (
     read_manifest,
     read_snapshot,
 )
-from dumont_gpu.storage import NetworkOptions, Source, open_source
+from dumont_gpu.storage import Source, open_source
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.selection import Selection, select_tree
-from dumont_gpu.tree.target.existing import OVERWRITE_CHOICES, Overwrite
+from dumont_gpu.tree.target.existing import OVERWRITE_CHOICES
 from dumont_gpu.tree.target.journal import NAMES, Journal
 from dumont_gpu.tree.target.place import PlaceOptions, TreeWriter
 from dumont_gpu.tree.target.target import check_creatable, is_empty
 
 RAW: Final = Raw()
-DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
 _TO_BE_MENDED: Final = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
 )  # fmt: skip
 _PLACE_THREADS: Final = 2  # one writes while another waits for the disk
 _COST_OF_FILE: Final = 64 * KiB  # creating one takes as long as handling so many bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreOptions:
-    include: Sequence[str] = ()  # patterns as in globs.py; empty: everything
-    exclude: Sequence[str] = ()
-    verify: bool = False  # also check the content of every file against its own digest
-    expect: str | None = None  # the snapshot id it must have
-    overwrite: Overwrite = "refuse"
-    owner: bool = False
-    preserve_special: bool = False
-    sync: bool = True
-    max_size: int = DEFAULT_MAX_SIZE  # bytes that all files together may declare
-    device: str = "auto"
-    gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
-    jobs: int = 0  # threads that check and decode; 0: as for a pack
-    memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
-    network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
 @dataclass(frozen=True, slots=True)

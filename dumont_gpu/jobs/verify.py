@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dumont_gpu.backends import Backend, select_backend
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.header import CHUNK_ALIGNMENT, HEADER_SIZE
+from dumont_gpu.jobs.options import VerifyOptions
 from dumont_gpu.jobs.resources import chunk_pairs, default_jobs
 from dumont_gpu.jobs.restore import check_content, places_by_chunk
 from dumont_gpu.pipeline import Pipeline
@@ -17,18 +18,7 @@ from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import told
 from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.reader import Snapshot, parallel_reads, read_into, read_snapshot
-from dumont_gpu.storage import NetworkOptions, Source, open_source
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyOptions:
-    content: bool = False  # also decode every chunk and check every file's content
-    expect: str | None = None
-    device: str = "auto"
-    gpu_memory: int | None = None
-    jobs: int = 0
-    memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
-    network: NetworkOptions = field(default_factory=NetworkOptions)
+from dumont_gpu.storage import Source, open_source
 
 
 @dataclass(frozen=True, slots=True)
