@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from dumont_gpu import native
 from dumont_gpu.backends.device import Device, Stream
-from dumont_gpu.digests import digest_function
-from dumont_gpu.format import align_up
+from dumont_gpu.format.digests import digest_function
+from dumont_gpu.sizes import align_up
 
-PLANE_MEMORY = 20_624  # bytes of shared memory for each coded plane, see kernels/zipnn_blocks.h
+PLANE_MEMORY = 20_624  # bytes of shared memory for each coded plane, see kernels/shared/zipnn_blocks.h
 WARP, JOIN_THREADS = 32, 128
 ROOM_AFTER_STORED = 256  # kernels read a little beyond the stored bytes
 SMALLEST_BLOCK = 16 << 10  # of a stream on average: bounds the tables

@@ -23,7 +23,7 @@ from gpu_timer import device_seconds, side_by_side
 from dumont_gpu import native
 from dumont_gpu.codecs import Lz4
 from dumont_gpu.codecs.zipnn import BLOCK_LOG2
-from dumont_gpu.digests import digest_function
+from dumont_gpu.format.digests import digest_function
 from dumont_gpu.native import Dtype
 
 Json = dict[str, Any]

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from dumont_gpu import native
 from dumont_gpu.backends.device import Device, Lz4Batch, Stream
 from dumont_gpu.codecs.lz4 import frame_header
-from dumont_gpu.format import KiB, align_up
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import KiB, align_up
 
 BLOCK_LOG2 = 17  # what the package writes
 THREADS = 128

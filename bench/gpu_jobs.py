@@ -31,9 +31,9 @@ from gpu_bench import add_extent, say
 from machine import file_system
 from whole_file import write_whole
 
-from dumont_gpu.direct_io import write_at
-from dumont_gpu.jobs import default_jobs
-from dumont_gpu.snapshot import Snapshot, read_snapshot
+from dumont_gpu.disk.direct_io import write_at
+from dumont_gpu.jobs.resources import default_jobs
+from dumont_gpu.snapshot.reader import Snapshot, read_snapshot
 from dumont_gpu.storage import open_source
 
 GiB, MiB = 1 << 30, 1 << 20

@@ -20,7 +20,7 @@ from gpu_nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
 from gpu_timer import device_seconds
 
 from dumont_gpu import native
-from dumont_gpu.digests import digest_function
+from dumont_gpu.format.digests import digest_function
 from dumont_gpu.native import Dtype
 
 EXTENTS = {

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from dumont_gpu import native
 from dumont_gpu.backends.device import Device, Lz4Batch, Stream
 from dumont_gpu.codecs import Lz4
-from dumont_gpu.digests import digest_function
-from dumont_gpu.format import KiB, MiB, align_up
+from dumont_gpu.format.digests import digest_function
+from dumont_gpu.sizes import KiB, MiB, align_up
 
 BLOCK = 64 * KiB
 COPY_THREADS = 128

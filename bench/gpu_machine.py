@@ -115,24 +115,22 @@ def _version(package: str) -> str:
 def _sources() -> str:
     """Whether the installed Python and CUDA sources are this checkout's; of the compiled library nothing tells."""
     import dumont_gpu
-    from dumont_gpu.backends.cupy_device import kernel_folder
+    from dumont_gpu.backends.kernel_sources import KernelSources
 
     python = [Path(folder) for folder in dumont_gpu.__path__]
     same = _digest(python, "*.py") == _digest([REPOSITORY / "dumont_gpu"], "*.py")
-    kernels = kernel_folder()
-    same_kernels = all(
-        _digest([kernels], pattern) == _digest([REPOSITORY / "kernels"], pattern, deep=False)
-        for pattern in ("*.cu", "*.h")
-    )
+    kernels = KernelSources.find()
+    installed, ours = [kernels.cuda, kernels.shared], [REPOSITORY / "kernels/cuda", REPOSITORY / "kernels/shared"]
+    same_kernels = all(_digest(installed, pattern) == _digest(ours, pattern) for pattern in ("*.cu", "*.h"))
     if same and same_kernels:
-        return f"those of this checkout, kernels {_digest([kernels], '*.cu')[:12]}"
+        return f"those of this checkout, kernels {_digest(installed, '*.cu')[:12]}"
     return "THE INSTALLED PACKAGE IS NOT THIS CHECKOUT"
 
 
-def _digest(folders: list[Path], pattern: str, deep: bool = True) -> str:
+def _digest(folders: list[Path], pattern: str) -> str:
     digest = hashlib.sha256()
     for folder in folders:
-        for file in sorted(folder.rglob(pattern) if deep else folder.glob(pattern)):
+        for file in sorted(folder.rglob(pattern)):
             digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 

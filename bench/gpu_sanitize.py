@@ -26,7 +26,7 @@ from dumont_gpu.native import Dtype
 
 STREAMS = Path(__file__).resolve().parent.parent / "tests" / "golden" / "streams"
 ROOM = 1 << 20  # the largest chunk here
-OVERREAD = 16  # bytes after the stored ones that kernels may read, whatever is there: kernels/zipnn_blocks.h
+OVERREAD = 16  # bytes after the stored ones that kernels may read, whatever is there: kernels/shared/zipnn_blocks.h
 DAMAGES = 6  # of each stream
 LARGEST = 600_000  # bytes; longer streams only repeat what shorter ones show, and a sanitizer is slow
 

@@ -10,7 +10,8 @@ from dumont_gpu.bench.corpora import Corpus
 from dumont_gpu.bench.rows import Room, scanned
 from dumont_gpu.bench.seed_table import PROJECTED
 from dumont_gpu.codecs import Lz4, ZipNN
-from dumont_gpu.format import DEFAULT_CHUNK_SIZE, MiB
+from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
+from dumont_gpu.sizes import MiB
 
 _LZ4: Final = Lz4()
 _SMALL_CHUNKS: Final = 8 * MiB  # for a model that is no more than one chunk

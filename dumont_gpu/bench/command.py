@@ -26,7 +26,8 @@ from dumont_gpu.bench.rows import ROW_LIMIT, measure_rows
 from dumont_gpu.bench.seed_table import SOURCE
 from dumont_gpu.bench.wheels import cache_folder
 from dumont_gpu.errors import DeviceError, UsageError
-from dumont_gpu.format import DEFAULT_CHUNK_SIZE, GiB, MiB
+from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
+from dumont_gpu.sizes import GiB, MiB
 
 PARTS: Final = ("rows", "chunks", "jobs", "links")
 _MINOR_SECONDS: Final = 4.0  # a slow peer runs no more once its runs add up to this

@@ -15,7 +15,7 @@ import lz4.frame
 from dumont_gpu.bench.corpora import Corpus
 from dumont_gpu.bench.rows import Room, scanned
 from dumont_gpu.codecs import ZipNN
-from dumont_gpu.format import DEFAULT_CHUNK_SIZE
+from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.native import Dtype
 
 _ZSTD_LEVEL: Final = 3

@@ -18,7 +18,7 @@ from dumont_gpu.bench.compare_trees import differences
 from dumont_gpu.bench.contenders import Case, Contender, command_line
 from dumont_gpu.bench.places import Places, files_below
 from dumont_gpu.errors import DumontError
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 SETTLE = 1.0  # seconds between the sync and a timed run
 MINOR_SECONDS = 8.0  # a minor peer runs no more once its runs add up to this

@@ -13,8 +13,8 @@ from dumont_gpu.bench.machine import cpu_slug, slug
 from dumont_gpu.bench.page import page
 from dumont_gpu.bench.plot import picture
 from dumont_gpu.bench.text_report import markdown, print_tables
+from dumont_gpu.disk.outputs import check_output
 from dumont_gpu.errors import UsageError
-from dumont_gpu.outputs import check_output
 
 Record = dict[str, Any]
 _MARK: Final = b"<title>dumont-gpu "  # near the start of every picture that is drawn here

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Final
 
 from dumont_gpu.bench.seed_table import CHUNK_LZ4_RATIO, CHUNK_ZIPNN_RATIO, CHUNKS, ROWS
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 Json = dict[str, Any]
 _MB: Final = 1e6

@@ -15,7 +15,7 @@ from dumont_gpu.errors import UnsupportedError
 from dumont_gpu.shortages import shortage
 
 if TYPE_CHECKING:
-    from dumont_gpu.outputs import Output
+    from dumont_gpu.disk.outputs import Output
     from dumont_gpu.storage.base import Sink, Source
     from dumont_gpu.storage.local import LocalSink, LocalSource
     from dumont_gpu.storage.memory import MemorySink, MemorySource
@@ -90,7 +90,7 @@ def open_sink(location: str, options: NetworkOptions | None = None, *, force: bo
     """Opens a place for a new snapshot; `force`: even where something is in the way that is no snapshot.
 
     Raises:
-        UsageError: nothing may be written there (`dumont_gpu.outputs`).
+        UsageError: nothing may be written there (`dumont_gpu.disk.outputs`).
         NetworkError: the server does not answer, or not as it must.
         UnsupportedError: this version cannot write to the scheme, or a package that it needs is not installed.
     """

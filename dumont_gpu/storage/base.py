@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from dumont_gpu.outputs import Identity
+from dumont_gpu.disk.outputs import Identity
 
 
 class Source(Protocol):

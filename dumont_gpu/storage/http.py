@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dumont_gpu.errors import DamagedError
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 from dumont_gpu.storage.addresses import Address, parse_address
 from dumont_gpu.storage.base import Source
 from dumont_gpu.storage.http_fetch import RangeFetcher

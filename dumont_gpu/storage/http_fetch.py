@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dumont_gpu.format import KiB, MiB
+from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.storage.http_object import HttpObject
 from dumont_gpu.storage.http_range import RangeConnection, Revision
 from dumont_gpu.storage.network import NetworkOptions

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dumont_gpu.errors import DumontError
-from dumont_gpu.format import KiB
+from dumont_gpu.sizes import KiB
 from dumont_gpu.storage.addresses import Address
 from dumont_gpu.storage.answers import ExpiredError
 from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, Revision

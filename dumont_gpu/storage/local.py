@@ -8,10 +8,10 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dumont_gpu.direct_io import read_at, write_at
+from dumont_gpu.disk.direct_io import read_at, write_at
+from dumont_gpu.disk.outputs import Identity, Output, check_output
 from dumont_gpu.errors import NO_ROOM, DamagedError, DumontError, NoSpaceError, SnapshotNotFoundError, UsageError
-from dumont_gpu.format import HEADER_SIZE
-from dumont_gpu.outputs import Identity, Output, check_output
+from dumont_gpu.format.header import HEADER_SIZE
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.storage.partial_file import PartialFile
 
@@ -75,7 +75,7 @@ class LocalSink:
         force: replace a file there that is no snapshot.
 
     Raises:
-        UsageError: nothing may be written there (`dumont_gpu.outputs`).
+        UsageError: nothing may be written there (`dumont_gpu.disk.outputs`).
         DumontError: nothing can be written there.
     """
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dumont_gpu.disk.outputs import Identity
 from dumont_gpu.errors import DamagedError, DumontError
-from dumont_gpu.outputs import Identity
 
 
 class MemorySource:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 Clock = Callable[[], float]
 

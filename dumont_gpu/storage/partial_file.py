@@ -10,10 +10,10 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from dumont_gpu.direct_io import write_at
+from dumont_gpu.disk.direct_io import write_at
+from dumont_gpu.disk.outputs import UNFINISHED, Identity, identity, is_unfinished, unfinished_name
 from dumont_gpu.errors import DumontError
-from dumont_gpu.format import HEADER_SIZE
-from dumont_gpu.outputs import UNFINISHED, Identity, identity, is_unfinished, unfinished_name
+from dumont_gpu.format.header import HEADER_SIZE
 
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have no locks
 

@@ -6,7 +6,7 @@ import itertools
 import threading
 from typing import Final
 
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 RANGE_SIZE: Final = 8 * MiB  # at least, and less than twice that: long enough for a connection to reach its rate
 

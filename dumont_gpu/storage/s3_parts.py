@@ -6,9 +6,10 @@ import hashlib
 import threading
 from typing import Final
 
+from dumont_gpu.buffers import Buffer, BufferPool
 from dumont_gpu.errors import DumontError, GaveUpError
-from dumont_gpu.format import MiB
-from dumont_gpu.pipeline import Buffer, BufferPool, Channel, Pipeline
+from dumont_gpu.pipeline import Channel, Pipeline
+from dumont_gpu.sizes import MiB
 from dumont_gpu.storage.http_range import RangeConnection
 from dumont_gpu.storage.proxies import PROXY_ERRORS
 from dumont_gpu.storage.s3_requests import Part, S3Requests

@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from dumont_gpu.disk.outputs import Identity, Output
 from dumont_gpu.errors import DumontError, GaveUpError, LeftBehind, NetworkError, leave_behind
-from dumont_gpu.outputs import Identity, Output
 from dumont_gpu.progress import Notice
 from dumont_gpu.shortages import shortage
 from dumont_gpu.sizes import format_size
