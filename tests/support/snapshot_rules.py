@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from blake3 import blake3
-
 from support.hostile import MTIME, Archive, Chunk, lz4_frame, sha256
 
 OK, DAMAGED, UNSUPPORTED = "ok", "damaged", "not supported"
