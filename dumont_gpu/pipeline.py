@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from dumont_gpu.buffers import BufferPool, ClosedError
+from dumont_gpu.buffers import BufferPool, ClosedError, Window
 
 _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wake the main thread
 
@@ -247,36 +247,6 @@ def wait_until(changed: threading.Condition, is_over: Callable[[], object]) -> N
     """Waits for a condition that the caller holds, in the main thread too: a signal ends the wait."""
     while not is_over():
         changed.wait(_SIGNAL_POLL)
-
-
-class Window:
-    """Bounds how many items are on their way between two stages that are far apart."""
-
-    def __init__(self, size: int) -> None:
-        self._left, self._closed = size, False
-        self._changed = threading.Condition()
-
-    def enter(self) -> None:
-        """Waits for a place.
-
-        Raises:
-            ClosedError: the pipeline is over.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._left)
-            if self._closed:
-                raise ClosedError
-            self._left -= 1
-
-    def leave(self) -> None:
-        with self._changed:
-            self._left += 1
-            self._changed.notify()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 def in_turn(items: Iterable[T], turn: Callable[[T], int]) -> Iterator[T]:

@@ -15,7 +15,7 @@ from typing import Final
 
 from dumont_gpu import __version__, native
 from dumont_gpu.backends import Backend, select_backend
-from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
+from dumont_gpu.buffers import Buffer, BufferPool, Window, with_buffers
 from dumont_gpu.codecs import Lz4, Raw
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.disk.outputs import Identity, Output
@@ -38,7 +38,7 @@ from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.resources import chunk_pairs, default_jobs
 from dumont_gpu.jobs.source_reader import SourceReader
-from dumont_gpu.pipeline import Pipeline, Window, in_turn
+from dumont_gpu.pipeline import Pipeline, in_turn
 from dumont_gpu.plan.methods import check_method
 from dumont_gpu.plan.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.progress import Meter, ProgressCallback

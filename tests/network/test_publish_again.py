@@ -31,12 +31,12 @@ from support.servers import (
 from support.snapshots import pack_tree
 from test_publish import PART, taken_away
 
-from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, with_buffers
+from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, Window, with_buffers
 from dumont_gpu.errors import DumontError, GaveUpError, NetworkError, UsageError, left_behind
 from dumont_gpu.jobs import pack as packing
 from dumont_gpu.jobs.pack import PackOptions, pack
 from dumont_gpu.jobs.verify import VerifyOptions, verify
-from dumont_gpu.pipeline import Pipeline, Window, in_turn
+from dumont_gpu.pipeline import Pipeline, in_turn
 from dumont_gpu.progress import Notice
 from dumont_gpu.sizes import MiB
 from dumont_gpu.storage import open_sink, open_source
