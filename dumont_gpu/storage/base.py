@@ -71,7 +71,7 @@ class Sink(Protocol):
         """
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        """Writes all of `data` at `offset`; bytes that are never written read as zeros."""
+        """Writes all of `data` at `offset`; bytes behind the header that are never written read as zeros."""
 
     def commit(self, size: int) -> None:
         """Makes the snapshot of `size` bytes durable and visible under its name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from dumont_gpu.disk.outputs import Identity
 from dumont_gpu.errors import DamagedError, DumontError
 
@@ -29,7 +31,7 @@ class MemorySource:
 
 
 class MemorySink:
-    """A snapshot in `data`, once it is `committed`; for one writing thread at a time."""
+    """A snapshot in `data`, once it is `committed`."""
 
     files: frozenset[Identity] = frozenset()
     notes: tuple[str, ...] = ()
@@ -40,12 +42,14 @@ class MemorySink:
         self.data = bytearray()
         self.committed = False
         self._open = True
+        self._lock = threading.Lock()
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        self._check_open()
-        if offset + len(data) > len(self.data):
-            self.data.extend(bytes(offset + len(data) - len(self.data)))
-        self.data[offset : offset + len(data)] = data
+        with self._lock:
+            self._check_open()
+            if offset + len(data) > len(self.data):
+                self.data.extend(bytes(offset + len(data) - len(self.data)))
+            self.data[offset : offset + len(data)] = data
 
     def commit(self, size: int) -> None:
         self._check_open()

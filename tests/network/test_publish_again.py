@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.commands import PROGRAM, cli
+from support.places import s3_requests
 from support.servers import (
     Fault,
     FaultServer,
@@ -86,15 +87,7 @@ class Uploads:
     """What a server has that is neither completed nor aborted."""
 
     def __init__(self, location: str) -> None:
-        sink = object.__new__(S3Requests)
-        from dumont_gpu.storage.object_store import ObjectSigner
-        from dumont_gpu.storage.tls import tls_context
-
-        options = at_once()
-        sink.__init__(  # type: ignore[misc]
-            ObjectSigner(location), options, options.patience(location), tls_context(), threading.Event()
-        )
-        self.requests = sink
+        self.requests = s3_requests(location)
 
     def __call__(self) -> list[str]:
         return [upload.id for upload in self.requests.uploads()]
