@@ -175,6 +175,23 @@ class Pipeline:
                 self._spare[thread] = leave
         return results
 
+    def produce(self, name: str, items: Generator[Out, None, None]) -> Iterable[Out]:
+        """Adds a first stage that makes `items` in a thread of its own; returns them, for the next stage."""
+        more = True
+
+        def turns() -> Iterator[None]:
+            with contextlib.closing(items):
+                while more:
+                    yield
+
+        def make(_: None) -> Out | None:
+            nonlocal more
+            item = next(items, None)
+            more = item is not None
+            return item
+
+        return self.stage(name, make, turns())
+
     def start(self) -> None:
         """Starts the stages that there are; more may be added.
 
