@@ -36,7 +36,7 @@ class Scheme(NamedTuple):
     which `dumont_gpu.storage.open_source`, `open_sink` and `check_place` describe.
     """
 
-    names: tuple[str, ...]  # what stands before "://", in lower case; "" is a path
+    names: tuple[str, ...]  # the part before "://", in lower case; "" is a path
     shown: str  # in messages and help texts
     source: str
     sink: str = ""  # empty: snapshots are only read there
@@ -103,7 +103,7 @@ def check_place(
 
     Args:
         location: where the snapshot is to be written.
-        sources: what is to be packed.
+        sources: trees and files to be packed.
         force: allow something there that is no snapshot.
         network: how to ask a server what is there; None: no server is asked, as `open_sink` will do that.
 

@@ -34,7 +34,7 @@ class Source(Protocol):
         """Makes reads that wait for a network fail soon, now and later: nobody wants their bytes any more."""
 
     def close(self) -> None:
-        """Gives back what the source holds open."""
+        """Closes files and connections, and ends threads."""
 
 
 class Parts(Protocol):
@@ -56,7 +56,7 @@ class Sink(Protocol):
 
     @property
     def files(self) -> frozenset[Identity]:
-        """The files on this machine that hold the snapshot, old or new, and so are no part of what is packed."""
+        """The files on this machine that hold the snapshot, old or new, and so are never packed."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -80,8 +80,8 @@ class Sink(Protocol):
         """Makes writes fail soon, also those that wait in another thread; `abort` is still to come."""
 
     def abort(self, error: BaseException | None = None) -> None:
-        """Leaves no trace of what was written; does nothing after `commit`.
+        """Leaves no trace of the written bytes; does nothing after `commit`.
 
-        After an `error` that the same job, started again, may survive, the sink may keep what that job can go on from.
-        Then `left_behind` of the error says so.
+        After an `error` that the same job, started again, may survive, the sink may keep bytes for that job to go on
+        from. Then `left_behind` of the error says so.
         """

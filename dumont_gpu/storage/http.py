@@ -2,7 +2,7 @@
 
 A read goes down one way, each module calling the next:
 
-    HttpSource        here          what the rest of the package sees
+    HttpSource        here          the source that the rest of the package sees
     HttpReader        http_reader   threads, and the ranges that wait for them
     RangeFetcher      http_fetch    one range: retries, slow connections
     HttpObject        http_object   which address to ask: signatures, redirects

@@ -1,4 +1,4 @@
-"""Fetches one range: every failure tried again as far as that makes sense, a slow connection given up for another."""
+"""Fetches one range: tries again after failures, and gives a slow connection up for a new connection."""
 
 from __future__ import annotations
 

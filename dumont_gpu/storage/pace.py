@@ -1,4 +1,4 @@
-"""How fast bytes come: which connection is too slow, how many pay, and how many bytes a second are allowed."""
+"""The pace of a transfer: which connection is slow, how many connections pay, how many bytes a second are allowed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from dumont_gpu.sizes import MiB
 Clock = Callable[[], float]
 
 SLOW_RATE: Final = 1 * MiB  # bytes per second
-SLOW_SECONDS: Final = 15.0  # how long a connection may be that slow
-FAR_BELOW: Final = 8  # times slower than its peers' median: no share of one link, but a bad path or server
+SLOW_SECONDS: Final = 15.0  # that a connection may be so slow
+FAR_BELOW: Final = 8  # times slower than the median of its peers: no fair share of a link, but a bad path or server
 SETTLING_SECONDS: Final = 3.0  # seconds in which a new connection finds its rate
 _MARK_INTERVAL: Final = 1.0  # seconds
 _PEERS: Final = 16  # rates of finished ranges that are remembered, to compare the last connections with
 
 FIRST_CONNECTIONS: Final = 16
-NEAR_CONNECTIONS: Final = 4  # to begin with where an answer takes no time: they fill the link, and ranges end in order
+NEAR_CONNECTIONS: Final = 4  # at first, where an answer takes no time: they fill the link, and ranges end in order
 NEAR_SECONDS: Final = 0.005
 MOST_CONNECTIONS: Final = 64
 _STEP: Final = 8
-_GAIN: Final = 1.1  # a step that brings less than 10 % more is taken back
+_GAIN: Final = 1.1  # a step that gains less than 10 % is taken back
 MEASURE_SECONDS: Final = 2.0
 
 
 class Speedometer:
-    """The rate of one connection over the last seconds, not over its life: one that stops is noticed."""
+    """The rate of one connection over the last seconds, not over its life: a connection that stops is noticed."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -38,7 +38,7 @@ class Speedometer:
         self._marks = deque([(clock(), 0)], maxlen=int(SLOW_SECONDS / _MARK_INTERVAL) + 1)
 
     def add(self, count: int) -> bool:
-        """Counts what came; returns whether it is time to look at the rate again."""
+        """Counts received bytes; returns whether it is time to look at the rate again."""
         self._received += count
         now = self._clock()
         due = now - self._marks[-1][0] >= _MARK_INTERVAL
@@ -47,7 +47,7 @@ class Speedometer:
         return due
 
     def measure(self) -> tuple[float, float]:
-        """Returns bytes per second, and the seconds over which that was so: 15 at most, about."""
+        """Returns bytes per second, and the seconds over which they were measured: about 15 at most."""
         since, before = self._marks[0]
         seconds = self._clock() - since
         return ((self._received - before) / seconds if seconds > 0 else 0.0), seconds
@@ -56,13 +56,13 @@ class Speedometer:
 def is_slow(rate: float, seconds: float, peers: Sequence[float], floor: float = SLOW_RATE) -> bool:
     """Whether a connection should be dropped and its remainder fetched over another.
 
-    One far below its peers is, soon; one below `floor` for 15 s is, unless its peers are as slow: then it is the link
-    that is slow, and a new connection would only cost.
+    A connection far below its peers should, soon. A connection below `floor` for 15 s should, unless its peers are as
+    slow: then the link is slow, and a new connection only costs time.
 
     Args:
-        rate: its bytes per second, measured over `seconds`.
-        seconds: how long that was.
-        peers: the rates of the others, of those that just finished too.
+        rate: bytes per second of the connection, measured over `seconds`.
+        seconds: for which the rate was measured.
+        peers: the rates of the other connections, and of those that just finished.
         floor: bytes per second that any connection should reach.
     """
     median = statistics.median(peers) if peers else None
@@ -110,11 +110,11 @@ class Speeds:
 
 
 class ConnectionCount:
-    """How many connections to use: more as long as more bring more, fewer when the server says so.
+    """How many connections to use: more as long as more bring more bytes, fewer when the server says so.
 
     Args:
         latency: seconds until the server's first answer.
-        fixed: this many, and never more; 0: as many as pay.
+        fixed: exactly this many, or fewer if the server says so; 0: as many as pay.
     """
 
     def __init__(self, clock: Clock, latency: float, fixed: int = 0) -> None:
@@ -127,7 +127,7 @@ class ConnectionCount:
         self._growing = not fixed
 
     def measured(self, rate: float) -> None:
-        """Takes note of what all connections together brought, in bytes per second, while all of them were busy."""
+        """Takes note of the bytes per second of all connections together, while all of them were busy."""
         with self._lock:
             if not self._growing:
                 return
@@ -157,7 +157,7 @@ class RateLimit:
         self._due = 0.0
 
     def delay_after(self, count: int) -> float:
-        """Returns how many seconds the caller, who just received `count` bytes, has to wait before it asks for more."""
+        """Returns the seconds that the caller, who has just received `count` bytes, must wait before the next bytes."""
         if not self._rate:
             return 0.0
         with self._lock:

@@ -32,7 +32,7 @@ from dumont_gpu.storage.tls import tls_context
 from dumont_gpu.storage.unfinished import UnfinishedUpload
 
 _HEAD_COMPARED: Final = 4096  # bytes by which an object is known: the header has a digest of everything
-# To take an upload away, when somebody may be waiting to pull the plug.
+# For taking an upload away while a user may be waiting for the end.
 _GRACE: Final = RetryPolicy(patience=8.0, first_contact=8.0, longest_delay=2.0)
 _GRACE_TIMEOUT: Final = 3.0  # seconds
 _GIVEN_UP: Final = "the upload was given up"
@@ -136,7 +136,7 @@ class S3Sink:
     # --- an early end ---------------------------------------------------------------------------------------------
 
     def _kept(self, error: BaseException | None) -> LeftBehind | None:
-        """Returns what stays at the server, if the same job may go on from it; None: nothing should stay."""
+        """Returns the parts that stay at the server, if the same job may go on from them; None: nothing should stay."""
         kept = self._sent.kept
         if not _may_go_on(error) or not self._upload.remembered or self._options.discard:
             return None
@@ -172,7 +172,7 @@ class S3Sink:
 
 
 def _may_go_on(error: BaseException | None) -> bool:
-    """Whether a job that ended so may end well another time: stopped by a signal, the network, what ran short."""
+    """Whether the same job may succeed another time: a signal, the network, or a shortage of this machine ended it."""
     if error is None:
         return False
     return not isinstance(error, Exception) or isinstance(error, GaveUpError) or bool(shortage(error))
