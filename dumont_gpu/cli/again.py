@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os.path
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from dumont_gpu.cli.endings import Stopped
+from dumont_gpu.errors import DumontError, GaveUpError, left_behind
+
 _SECRET: Final = re.compile(r"(https?://)(?:[^/?#@]*@)?([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE | re.DOTALL)
+
+
+@contextlib.contextmanager
+def goes_on() -> Iterator[None]:
+    """Adds the command line to an error after which the same command goes on.
+
+    These are errors of a network that was there before, and errors that leave something behind to go on from.
+    """
+    try:
+        yield
+    except (DumontError, Stopped) as error:
+        left = left_behind(error)
+        if isinstance(error, GaveUpError) or (left is not None and left.goes_on):
+            error.command = again(sys.argv)  # type: ignore[union-attr]
+        raise
 
 
 def again(arguments: Sequence[str]) -> str:

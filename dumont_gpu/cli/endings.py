@@ -37,6 +37,7 @@ class Stopped(BaseException):
 
 def run(job: Callable[[], object]) -> NoReturn:
     """Runs `job` and exits with its code; an error is one line on stderr, never a traceback without --debug."""
+    _asked.clear()
     _catch_signals()
     _open_missing_streams()
     sys.stdout, sys.stderr = _outlet(sys.stdout, 1), _outlet(sys.stderr, 2)
@@ -73,12 +74,24 @@ def _exit_code(job: Callable[[], object]) -> int:
 
 # --- what is said of an error -----------------------------------------------------------------------------------------
 
+_asked: Final[dict[str, bool]] = {}  # for --json and --debug, once the command line is parsed
+
+
+def asked(*, as_json: bool, debug: bool) -> None:
+    """Says how the user wants to hear of errors from now on."""
+    _asked.update({"--json": as_json, "--debug": debug})
+
+
+def _wants(flag: str) -> bool:
+    """Whether the user asked for it; of a command line that is not parsed yet, any such word counts."""
+    return _asked.get(flag, flag in sys.argv)
+
 
 def _tell(error: BaseException) -> int:
     """Says on stderr what went wrong; returns the exit code that goes with it."""
     code = _code(error)
     try:
-        if "--debug" in sys.argv:
+        if _wants("--debug"):
             import traceback
 
             traceback.print_exception(type(error), error, error.__traceback__)
@@ -112,7 +125,7 @@ def _message(error: BaseException) -> str:
 def _line(error: BaseException, code: int) -> str:
     """The error, what is left because of it, and the command that goes on, as far as there are such."""
     message, left, command = _message(error), left_behind(error), getattr(error, "command", "")
-    if "--json" in sys.argv:
+    if _wants("--json"):
         import json
 
         record: dict[str, Any] = {"type": "error", "code": code, "message": message}
@@ -240,7 +253,7 @@ def _tell_what_nobody_catches() -> None:
             number = escaped.exc_value.number
             signal.signal(signal.SIGALRM, lambda *_: _stop(number))
             signal.setitimer(signal.ITIMER_REAL, _SOON)
-        elif "--debug" in sys.argv:
+        elif _wants("--debug"):
             sys.__unraisablehook__(escaped)
 
     threading.excepthook = escaped_from_thread

@@ -52,10 +52,14 @@ def paths(name: str, value: object, what: str = "a path") -> tuple[str, ...]:
     return tuple(path(name, item, what) for item in value)
 
 
-def patterns(name: str, value: object, files: object = ()) -> tuple[str, ...]:
-    """Returns one pattern, or several, and those in files of them."""
-    lines = [line for file in paths(f"{name}_from", files) for line in pattern_file(file)]
-    return (*paths(name, value, "a pattern"), *lines)
+def patterns(name: str, value: object) -> tuple[str, ...]:
+    """Returns one pattern, or several."""
+    return paths(name, value, "a pattern")
+
+
+def pattern_files(name: str, files: object) -> list[str]:
+    """Returns the patterns in one file of them, or in several."""
+    return [line for file in paths(name, files) for line in pattern_file(file)]
 
 
 def pattern_file(file: str) -> list[str]:

@@ -14,7 +14,8 @@ from support.commands import PROGRAM, cli
 from support.snapshots import GOLDEN
 
 from dumont_gpu.errors import UsageError
-from dumont_gpu.jobs.resources import DEFAULT_MEMORY, chunk_pairs, default_jobs, default_memory
+from dumont_gpu.jobs.options import DEFAULT_MEMORY
+from dumont_gpu.jobs.resources import chunk_pairs, default_jobs, default_memory
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 
 MiB = 1 << 20

@@ -14,7 +14,8 @@ from support.hostile import Archive
 from support.snapshots import pack_tree
 
 import dumont_gpu.cli.main
-from dumont_gpu.cli.report import Report, show
+from dumont_gpu.cli.options import Output
+from dumont_gpu.cli.outcome import Report, show
 
 OTHER_ID = "sha256:" + "0" * 64
 
@@ -66,7 +67,7 @@ def test_names_are_exact_in_json(capsys: pytest.CaptureFixture[str]) -> None:
         "problems": [{"path": "a\x1bb", "reason": "gone"}, {"path": "\udcff", "reason": "gone"}],
         "changed_files": ("a\\b", "\udcff"),
     }
-    show(Report(data, []), as_json=True)
+    show(Report(data, []), Output(as_json=True))
     assert json.loads(capsys.readouterr().out) == {
         "type": "summary",
         "target_path_b64": base64.b64encode(b"caf\xe9").decode(),

@@ -1,0 +1,1 @@
+"""What commands say of their results: a record for programs, lines for people."""
