@@ -24,7 +24,7 @@ from dumont_gpu.jobs.verify import VerifyResult, verify
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import open_source
-from dumont_gpu.tree.target.existing import Overwrite
+from dumont_gpu.tree.target.options import Overwrite
 
 
 class SnapshotService:

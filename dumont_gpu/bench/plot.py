@@ -19,16 +19,16 @@ _ROW: Final = 26  # height of a line of a chart
 _LABELS: Final = 118  # width of the names beside it
 _CUT: Final = 3  # where one slow peer would flatten the others, bars end at this many times the median
 _BAR: Final = 220.0  # the longest, in pixels
-_STAGES: Final = ("fetch", "decode", "place")
+_STAGES: Final = ("fetch", "decode", "write")
 _LIGHT: Final = {
     "page": "#ffffff", "ink": "#1f2328", "muted": "#59636e", "grid": "#e4e8ec", "bar": "#c3ccd5",
     "ours": "#0969da", "second": "#54aeff", "gpu": "#1a7f37", "seed": "#bc4c00",
-    "fetch": "#8c959f", "decode": "#0969da", "place": "#1a7f37",
+    "fetch": "#8c959f", "decode": "#0969da", "write": "#1a7f37",
 }  # fmt: skip
 _DARK: Final = {
     "page": "#0d1117", "ink": "#e6edf3", "muted": "#9198a1", "grid": "#262c36", "bar": "#444c56",
     "ours": "#4493f8", "second": "#9ecbff", "gpu": "#3fb950", "seed": "#f0883e",
-    "fetch": "#6e7681", "decode": "#4493f8", "place": "#3fb950",
+    "fetch": "#6e7681", "decode": "#4493f8", "write": "#3fb950",
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from dumont_gpu.sizes import MiB, write_size
 
 if TYPE_CHECKING:  # the command line reads this module at every start
     from dumont_gpu.storage import NetworkOptions
-    from dumont_gpu.tree.target.existing import Overwrite
+    from dumont_gpu.tree.target.options import Overwrite
 
 DEFAULT_METHOD: Final = "hybrid_v2"
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
@@ -118,7 +118,7 @@ class RestoreOptions(ReadOptions):
         "refuse",
         choice("always", "if-changed", "never", default="refuse"),
         "What to do with files that the target holds already.",
-    )  # the words of tree/target
+    )  # the words of tree/target/options.py
     owner: bool = option(False, FLAG, "Restore user and group ids.")
     preserve_special: bool = option(False, FLAG, "Restore setuid, setgid and sticky bits.")
     sync: bool = option(True, FLAG, "Do not wait until everything is on disk.", flags=("--no-sync",), negative=True)

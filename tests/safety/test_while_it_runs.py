@@ -313,7 +313,7 @@ def test_failing_write_while_replacing_keeps_the_old_file(
 
 
 def test_failing_sync_is_no_success(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dumont_gpu.tree.target.place._sync_file_system", lambda fd: raiser(errno.EIO)())
+    monkeypatch.setattr("dumont_gpu.tree.target.writer._sync_file_system", lambda fd: raiser(errno.EIO)())
     clear_error(lambda: restored(small_archive(), target, sync=True), DumontError)
 
 

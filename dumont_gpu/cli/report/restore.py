@@ -15,7 +15,8 @@ from dumont_gpu.cli.report.words import (
 )
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.options import RestoreOptions
-from dumont_gpu.jobs.restore import RestorePlan, RestoreResult
+from dumont_gpu.jobs.restore import RestoreResult
+from dumont_gpu.jobs.restore_plan import RestorePlan
 from dumont_gpu.sizes import counted, format_size
 
 
