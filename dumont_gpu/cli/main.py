@@ -45,7 +45,7 @@ COMMANDS: Final = {
         "Measure speed and size on this machine: by type of file, against other archivers, over links.",
     ),
 }  # fmt: skip
-_DUMONT_RESTORE: Final = Command("restore", "dumont_restore", "", True, True)
+DUMONT_RESTORE: Final = Command("restore", "dumont_restore", "", True, True)
 
 
 class _Commands(TyperGroup):
@@ -101,7 +101,7 @@ def pack_app() -> None:
 
 def run_dumont_restore() -> None:
     """Runs the command line of dumont-restore."""
-    _alone(_DUMONT_RESTORE, "dumont-restore")()
+    _alone(DUMONT_RESTORE, "dumont-restore")()
 
 
 def _loaded(command: Command, name: str) -> Any:

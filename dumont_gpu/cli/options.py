@@ -66,15 +66,14 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     dataclass. Every command takes --debug.
     """
     own, groups = _parameters(command)
-    groups["debugging"] = _Group(Debugging)
+    debugging = _Group(Debugging)
 
     def run(**given: Any) -> None:
-        endings.asked(as_json=given.get("as_json", False), debug=given["debug"])
+        endings.asked(as_json=given.get("as_json", False), debug=debugging.taken_from(given).debug)
         made = {name: group.taken_from(given) for name, group in groups.items()}
-        del made["debugging"]
         command(**given, **made)
 
-    parameters = [*own, *(parameter for group in groups.values() for parameter in group.parameters())]
+    parameters = [*own, *(parameter for group in (*groups.values(), debugging) for parameter in group.parameters())]
     run.__doc__ = command.__doc__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
