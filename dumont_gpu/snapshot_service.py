@@ -35,14 +35,14 @@ class SnapshotService:
     >>> print(f"{result.original_size} -> {result.compressed_size} ({result.ratio:.2f}x)")
     >>> service.restore_snapshot(snapshot_path="workspace.dumont", target_path="/workspace", verify=True)
 
-    What the command line takes, the methods take: a size is a number of bytes or "64MiB"; a pattern, as in .gitignore
-    (globs.py has the table), or a list of them. Paths are `str` or `os.PathLike`; snapshots may be addresses.
-    Every method takes `progress`, a function that is called with Progress events from the job's threads, and raises
-    a DumontError with one clear line; a value that makes no sense is a UsageError, which is one.
+    The methods take the same values as the command line: a size is a number of bytes or "64MiB"; patterns are those of
+    .gitignore (`dumont_gpu/tree/globs.py` has the table), one or a list. Paths are `str` or `os.PathLike`; snapshots may
+    be addresses. Every method takes `progress`, a function that the job's threads call with Progress events, and raises
+    a DumontError with a message of one line: a UsageError, which is a DumontError, for a value that makes no sense.
 
     Args:
         device: where to encode and decode: "auto", "cpu", or the number of a CUDA device.
-        jobs: threads that encode or decode; 0: one per core, or fewer where the machine's limits ask for it.
+        jobs: threads that encode or decode; 0: one per core, or fewer where the machine's limits ask.
     """
 
     def __init__(self, device: str | int = "auto", jobs: int = 0) -> None:
@@ -74,7 +74,7 @@ class SnapshotService:
             source_path: a directory or a file, or several.
             output_path: where the snapshot appears: a path, or s3://bucket/key.
             chunk_size: raw bytes in a chunk, at most.
-            progress: is told how far the job is.
+            progress: called with the progress of the job.
             exclude: leave out the entries that match; a pattern, or several.
             exclude_from: files with more such patterns, one a line.
             method: how codecs are chosen: "hybrid_v2", "lz4", "lz4_hc" or "none".
@@ -143,7 +143,7 @@ class SnapshotService:
             snapshot_path: a path, or an http(s)://, s3://, gs:// or az:// address.
             target_path: the directory to restore into.
             verify: also check the content of every file: new files before they are written.
-            progress: is told how far the job is.
+            progress: called with the progress of the job.
             include: restore only the entries that match; a pattern, or several; none: everything.
             exclude: leave out the entries that match; a pattern, or several.
             overwrite: what to do with files that the target holds already: replace them "always", "if-changed" or
@@ -206,7 +206,7 @@ class SnapshotService:
         Args:
             snapshot_path: a path or an address.
             content: also decode every chunk and check the content of every file.
-            progress: is told how far the job is.
+            progress: called with the progress of the job.
             expect: refuse any snapshot but the one with this id.
             memory: memory for chunk buffers, in bytes; 0: 512 MiB, or less on a small machine.
             gpu_memory: device memory to take at most, in bytes; None: half of the free device memory.
@@ -215,7 +215,7 @@ class SnapshotService:
             limit_rate: bytes per second to download, at most; 0: no limit.
 
         Raises:
-            DamagedError: something is wrong; all damaged chunks are named.
+            DamagedError: the snapshot is damaged; the message names the first damaged chunk and counts the others.
             SnapshotNotFoundError, UnsupportedError, DumontError: as for a restore.
         """
         options = checked(
@@ -246,7 +246,7 @@ class SnapshotService:
 
         Args:
             snapshot_path: a path or an address.
-            progress: is told when the list is complete; its bytes and chunks are none.
+            progress: called when the list is complete, with no bytes and no chunks.
             expect: refuse any snapshot but the one with this id.
             patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
             connections: connections to a server; 0: 16 (4 nearby), and more if that helps.

@@ -1,4 +1,4 @@
-"""The command line that was given, as it can be given to a shell once more."""
+"""The user's command line, quoted so that a shell can run it again."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def goes_on() -> Iterator[None]:
 def again(arguments: Sequence[str]) -> str:
     """Returns the command of `arguments`, as `sys.argv` has them, quoted for a shell.
 
-    Passwords in addresses and their queries, which may be signatures, are left out: such a command is complete only
-    in the shell's own history.
+    Passwords in addresses, and queries, which may be signatures, are left out: the shell's history alone has the
+    complete command.
     """
     return shlex.join([*_program(arguments[0]), *map(_without_secrets, arguments[1:])])
 

@@ -1,4 +1,4 @@
-"""Finds out what this machine can do for dumont-gpu, and what is missing for more."""
+"""Examines this machine for `doctor`: processor, limits, packages, driver, devices, kernels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dumont_gpu.sizes import format_size
 
 
 def examine() -> list[Finding]:
-    """Looks at processor, limits, packages, driver, devices and kernels."""
+    """Returns all findings, from the processor to the kernels."""
     return [_cpu(), *_limits(), _lz4(), find_driver(), *find_devices(), find_cupy(), find_nvcomp(), _kernels()]
 
 
@@ -36,7 +36,7 @@ def _cpu() -> Finding:
 
 
 def _limits() -> list[Finding]:
-    """What bounds a job here, each with the place that says so, and what a job takes of it unless told otherwise."""
+    """Returns the limits of a job, each with its source, and the threads and memory that a job takes by default."""
     memory = [
         Finding("Memory", True, f"{format_size(limit.value)}, {format_size(limit.left)} left: {limit.source}")
         for limit in memory_limits()
@@ -57,7 +57,7 @@ def _lz4() -> Finding:
 
 
 def _kernels() -> Finding:
-    """Compiles the CUDA kernels for device 0, or says why that cannot be tried."""
+    """Compiles the CUDA kernels for device 0, or says why they cannot be compiled."""
     missing = missing_for_cuda(0)
     if missing:
         return Finding("CUDA kernels", False, missing)
@@ -76,7 +76,7 @@ def _kernels() -> Finding:
 
 
 def _pinning(device: Device) -> str:
-    """Tries to pin the memory of one chunk; returns what is to be said if that fails."""
+    """Tries to pin the memory of a chunk; returns a clause for the finding if that fails."""
     memory, pinning = memoryview(mmap.mmap(-1, DEFAULT_CHUNK_SIZE)), Pinning(device)
     pinning.pin(memory)
     pinning.close()

@@ -1,4 +1,4 @@
-"""The parameters of commands: those that several commands share, and those that options of a dataclass become."""
+"""The parameters of commands: the options of a dataclass become parameters that typer understands."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Only:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a command prints."""
+    """How a command prints."""
 
     dry_run: bool = option(False, FLAG, "Say what would be done, and do nothing.", flags=("-n", "--dry-run"))
     as_json: bool = option(False, FLAG, "Print JSON Lines.", flags=("--json",))
@@ -44,7 +44,7 @@ class Output:
     verbose: bool = option(False, FLAG, "Print everything there is to say.", flags=("-v", "--verbose"))
 
     def renderer(self) -> Renderer:
-        """Returns what shows the progress of a job."""
+        """Returns the renderer of a job's progress."""
         from dumont_gpu.cli.render import make_renderer
 
         if self.progress not in PROGRESS_CHOICES:
@@ -54,7 +54,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Debugging:
-    """What every command takes, and no command needs to know."""
+    """Every command takes this, and no command needs to read it."""
 
     debug: bool = option(False, FLAG, "Show the traceback of an error.")
 
@@ -120,7 +120,7 @@ class _Group:
                 yield _keyword(f"{name}_from", Annotated[list[str] | None, more], None)
 
     def taken_from(self, given: dict[str, Any]) -> Any:
-        """Takes its options out of what a command line gives; returns the dataclass."""
+        """Takes the options out of `given`, the values of a command line; returns the dataclass."""
         values = {}
         for name, declaration in self._options.items():
             text = given.pop(name)
@@ -147,7 +147,7 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _default(declaration: Option) -> Any:
-    """Returns the default as the command line takes it."""
+    """Returns the default of an option as the command line takes values."""
     if declaration.shown is not None:
         return declaration.shown
     if declaration.negative:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _EXIT_PROBLEMS: Final = 3  # some entries could not be packed, or restored, as they were
 _MAX_LISTED: Final = 20  # problems shown without -v
-# The keys of names and patterns. JSON holds these exactly: what is not UTF-8 in Base64, under the key and `_b64`.
+# The keys of names and patterns, which JSON holds exactly: in Base64, under the key with `_b64`, if not in UTF-8.
 _NAMING: Final = frozenset(
     ("path", "target", "snapshot_path", "target_path", "changed_files", "include", "exclude", "unmatched")
 )
@@ -28,7 +28,7 @@ _NAMING: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One result: `data` for programs, `lines` for people."""
+    """A result: `data` for programs, `lines` for people."""
 
     data: Mapping[str, Any]
     lines: Sequence[str]
@@ -47,7 +47,7 @@ def show(report: Report, output: Output) -> None:
 
 
 def end(report: Report, problems: Sequence[Problem], output: Output) -> None:
-    """Prints a report, and on stderr the entries with problems: these have an exit code of their own."""
+    """Prints a report, and on stderr the entries with problems; problems have an exit code of their own."""
     show(report, output)
     listed = problems if output.verbose or output.as_json else problems[:_MAX_LISTED]
     for problem in listed:

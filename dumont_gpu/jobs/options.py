@@ -1,4 +1,4 @@
-"""What a user decides about a job: every option, declared once, for the command line and for the Python API."""
+"""The options of jobs, each declared once: for the command line, for the Python API and for the job."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DEFAULT_PATIENCE: Final = 300.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How a job may use the network, as far as a user decides it."""
+    """How a job may use the network, as far as a user decides that."""
 
     connections: int = option(
         0, whole(MAX_CONNECTIONS, "N"), "Connections to a server; 0: 16 (4 nearby), and more if that helps."
@@ -49,7 +49,7 @@ class Network:
     )
 
     def made(self) -> NetworkOptions:
-        """Returns the same for the storage, which is imported only here."""
+        """Returns the options that the storage takes; only here is the storage imported."""
         from dumont_gpu.storage import NetworkOptions
         from dumont_gpu.storage.retry import RetryPolicy
 
@@ -63,7 +63,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """Where a job runs, and how much of the machine it takes."""
+    """Where a job runs, and how much of the machine the job takes."""
 
     device: str = option("auto", DEVICE, "Where to encode and decode; N: a GPU.", envvar="DUMONT_DEVICE")
     gpu_memory: int | None = option(
@@ -103,7 +103,7 @@ class PackOptions(RunOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions(RunOptions):
-    """What every job decides that reads a snapshot."""
+    """The options of every job that reads a snapshot."""
 
     expect: str | None = option(None, TEXT, "Refuse any snapshot but the one with this id.", metavar="sha256:…")
     network: NetworkOptions = group(Network, "connections", "limit_rate", "patience")  # noqa: RUF009

@@ -20,10 +20,10 @@ T = TypeVar("T")
 class Kind(NamedTuple):
     """The values that an option takes."""
 
-    check: Callable[[str, object], Any]  # from the option's name and a Python caller's value to the job's value
-    type: Any = str  # what the command line reads
-    parse: Callable[[Any], Any] = lambda given: given  # from what the command line reads to the job's value
-    write: Callable[[Any], Any] = lambda value: value  # back, to show a default
+    check: Callable[[str, object], Any]  # option's name, a Python caller's value -> the job's value
+    type: Any = str  # of a value on the command line
+    parse: Callable[[Any], Any] = lambda given: given  # the command line's value -> the job's value
+    write: Callable[[Any], Any] = lambda value: value  # the other way, to show a default
     metavar: str = ""
     highest: int = 0  # of a whole number
 
@@ -42,13 +42,13 @@ def whole(highest: int, metavar: str = "") -> Kind:
 
 
 def choice(*choices: str, default: str) -> Kind:
-    """One of some words; the job checks the command line's word, and lists the choices in its message."""
+    """Words from a list; the job checks a word of the command line, and lists the choices in its message."""
     allowed = dict.fromkeys((*choices, default))
     return Kind(lambda name, value: take.choice(name, value, tuple(allowed)), metavar="|".join(choices))
 
 
 class Option(NamedTuple):
-    """What a field declares beside its name and its type."""
+    """The declaration of an option; its field has the name and the type."""
 
     kind: Kind
     default: Any
@@ -57,7 +57,7 @@ class Option(NamedTuple):
     envvar: str | None
     flags: tuple[str, ...]  # as the command line writes them; none: `--name`
     negative: bool  # the flag switches off
-    shown: str | None  # the default, as the command line shows it and takes it; None: as the kind writes it
+    shown: str | None  # the default on the command line; None: as the kind writes the default
     files: str  # the help of the option `--NAME-from`, which reads more values from files; empty: there is none
 
 
@@ -91,7 +91,7 @@ def group(cls: Any, *names: str) -> Any:
 
 
 def declared(cls: Any) -> Iterator[tuple[str, Option]]:
-    """Yields the options of a dataclass with their names: its own before those that it inherits."""
+    """Yields the names and options of a dataclass: its own before inherited options."""
     fields = cls.__dataclass_fields__
     for owner in cls.__mro__:
         for name in vars(owner).get("__annotations__", ()):

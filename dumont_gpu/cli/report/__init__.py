@@ -1,1 +1,1 @@
-"""What commands say of their results: a record for programs, lines for people."""
+"""Reports on the results of commands: a record for programs, lines for people."""

@@ -19,7 +19,7 @@ _CHANGED_LEGEND: Final = "! changed while it was packed: its bytes may be of two
 
 
 def listing(snapshot: Snapshot, glob: str | None, *, long: bool, as_json: bool) -> Iterator[str]:
-    """Yields one line per entry, and a legend if it is needed.
+    """Yields a line for each entry, and a legend if a line needs it.
 
     Raises:
         UsageError: nothing matches `glob`.
@@ -76,7 +76,7 @@ def _codecs(snapshot: Snapshot, entry: FileEntry) -> list[str]:
 
 
 def _ratio(snapshot: Snapshot, entry: FileEntry) -> float:
-    """Of the chunks that hold the file, weighted by its bytes in each."""
+    """Returns the compression ratio of the chunks that hold a file, weighted by the file's bytes in each chunk."""
     stored = 0.0
     for extent in entry.extents:
         chunk = snapshot.chunks[extent.chunk]

@@ -1,4 +1,4 @@
-"""The report of a pack, and of what a pack would do."""
+"""The reports on a pack, and on the plan of a pack (-n)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a restore, and of what a restore would do."""
+"""The reports on a restore, and on the plan of a restore (-n)."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def restore_plan(plan: RestorePlan, *, verbose: bool) -> Report:
     ]
     if plan.resumed:
         lines.append(f"  and go on with an interrupted restore: {format_size(plan.fetched_size)} to be fetched")
-    for what, paths in (("written over", plan.replaced), ("new", plan.new)):
+    for state, paths in (("written over", plan.replaced), ("new", plan.new)):
         if paths:
-            lines.append(f"  {counted(len(paths), 'file or link', 'files and links')} {what}:")
+            lines.append(f"  {counted(len(paths), 'file or link', 'files and links')} {state}:")
             lines += [f"    {printable(path)}" for path in paths[:limit]]
             if limit is not None and len(paths) > limit:
                 lines.append(f"    and {len(paths) - limit:,} more (-v shows all)")

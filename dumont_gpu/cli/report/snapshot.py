@@ -1,4 +1,4 @@
-"""The reports on a snapshot: what it holds, and that it is intact."""
+"""The reports on a snapshot: its contents (info), and its soundness (verify)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ MAX_NAMED: Final = 20  # patterns that a warning, or paths that a plan, names wi
 
 
 def unmatched_warning(patterns: Sequence[str], *, verbose: bool = True) -> str:
-    """One line that names the patterns that matched nothing."""
+    """Returns a line that names the patterns without a match."""
     named = patterns if verbose else patterns[:MAX_NAMED]
     more = f" and {len(patterns) - len(named)} more (-v shows all)" if len(named) < len(patterns) else ""
     return f"matched nothing: {', '.join(map(printable, named))}{more}" if patterns else ""
@@ -53,7 +53,7 @@ def stage_line(seconds: Mapping[str, float]) -> str:
 
 
 def local_time(time_ns: int) -> str:
-    """Local time and its distance from UTC."""
+    """Returns a time as local time, with its distance from UTC."""
     try:
         return time.strftime("%Y-%m-%d %H:%M %z", time.localtime(time_ns // 10**9))
     except (ValueError, OverflowError, OSError):
