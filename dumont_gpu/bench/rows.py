@@ -19,7 +19,7 @@ from dumont_gpu.codecs import Codec, Raw
 from dumont_gpu.disk.direct_io import read_at
 from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
-from dumont_gpu.jobs.pack import GAIN
+from dumont_gpu.jobs.pack_stages import GAIN
 from dumont_gpu.plan.methods import DEFAULT_METHOD
 from dumont_gpu.plan.planner import Plan, PlannedChunk
 from dumont_gpu.sizes import MiB, align_up

@@ -25,7 +25,8 @@ from support.hostile import (
 )
 
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
-from dumont_gpu.jobs.restore import RestoreOptions, plan_restore
+from dumont_gpu.jobs.options import RestoreOptions
+from dumont_gpu.jobs.restore import plan_restore
 from dumont_gpu.sizes import parse_size
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import MemorySource

@@ -17,7 +17,8 @@ from dumont_gpu.disk import outputs
 from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.format.entries import EntryType, Extent, FileEntry
 from dumont_gpu.jobs import resume
-from dumont_gpu.jobs.pack import PackOptions, pack
+from dumont_gpu.jobs.options import PackOptions
+from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.restore import restore
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.storage import LocalSink, LocalSource, upload_state

@@ -13,7 +13,9 @@ import pytest
 from support.hostile import Archive, clear_error, command, killed, restored, sha256, small_archive, tree
 
 from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
-from dumont_gpu.jobs.restore import RestoreOptions, RestorePlan, plan_restore
+from dumont_gpu.jobs.options import RestoreOptions
+from dumont_gpu.jobs.restore import plan_restore
+from dumont_gpu.jobs.restore_plan import RestorePlan
 from dumont_gpu.storage import MemorySource
 from dumont_gpu.tree.target.journal import NAMES
 from dumont_gpu.tree.target.target import Target

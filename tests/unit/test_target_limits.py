@@ -24,7 +24,8 @@ from support.hostile import Archive, clear_error, command, killed, restored, sha
 from dumont_gpu import native
 from dumont_gpu.errors import DumontError, NoSpaceError
 from dumont_gpu.format.names import to_utf8
-from dumont_gpu.jobs.restore import RestoreOptions, RestoreResult, restore
+from dumont_gpu.jobs.options import RestoreOptions
+from dumont_gpu.jobs.restore import RestoreResult, restore
 from dumont_gpu.storage import MemorySource
 from dumont_gpu.tree.target import target as target_module
 from dumont_gpu.tree.target.directories import DirectoryWriter
