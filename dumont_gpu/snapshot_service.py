@@ -37,8 +37,9 @@ class SnapshotService:
 
     The methods take the same values as the command line: a size is a number of bytes or "64MiB"; patterns are those of
     .gitignore (`dumont_gpu/tree/globs.py` has the table), one or a list. Paths are `str` or `os.PathLike`, and
-    snapshots may be addresses. Every method takes `progress`, a function that the job's threads call with Progress events, and raises
-    a DumontError with a message of one line: a UsageError, which is a DumontError, for a value that makes no sense.
+    snapshots may be addresses. Every method takes `progress`, a function that the job's threads call with Progress
+    events, and raises a DumontError with a message of one line: a UsageError, which is a DumontError, for a value that
+    makes no sense.
 
     Args:
         device: where to encode and decode: "auto", "cpu", or the number of a CUDA device.
