@@ -27,7 +27,7 @@ def bench(
     parts: Annotated[
         str, typer.Option(metavar="PARTS", help="What to measure: some of rows,chunks,jobs,links.")
     ] = "rows,chunks,jobs,links",
-    repeats: Annotated[int, typer.Option(metavar="N", help="Timed runs of each.")] = 5,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Timed runs of each measurement.")] = 5,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     plot: Annotated[
         str | None, typer.Option(metavar="FILE", help="Draw a picture: FILE.svg, or FILE.html with the tables too.")

@@ -13,9 +13,9 @@ from dumont_gpu import __version__
 
 _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 _NETWORK: Final = (
-    "Over the network: proxies as https_proxy, http_proxy, all_proxy and no_proxy say; certificates as "
-    "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE or SSL_CERT_DIR say, and for s3:// AWS_CA_BUNDLE before them; "
-    "accounts of S3 from AWS_* and ~/.aws (AWS_PROFILE), as for every S3 tool."
+    "Over the network: https_proxy, http_proxy, all_proxy and no_proxy name proxies; REQUESTS_CA_BUNDLE, "
+    "CURL_CA_BUNDLE, SSL_CERT_FILE or SSL_CERT_DIR name certificates, and for s3:// AWS_CA_BUNDLE before them; "
+    "AWS_* and ~/.aws (AWS_PROFILE) hold the accounts of S3, as for every S3 tool."
 )
 
 
@@ -49,7 +49,7 @@ DUMONT_RESTORE: Final = Command("restore", "dumont_restore", "", True, True)
 
 
 class _Commands(TyperGroup):
-    """Imports the one command that is called: all of them would take a tenth of the time of `info`."""
+    """Imports only the command that is called: building every command takes a tenth of the time of `info`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
@@ -83,7 +83,7 @@ def _main(
 
 
 def _named(name: str, summary: str) -> None:
-    """Gives the app a command that --help lists; the command that runs takes its place."""
+    """Adds a command that --help lists; when the command is called, `_Commands` imports the function that runs."""
 
     @app.command(name, help=summary)
     def unloaded() -> None:

@@ -10,9 +10,9 @@ import typer
 def serve(
     snapshot: Annotated[str, typer.Argument(metavar="SNAP", help="The snapshot to serve: a path.")],
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0: on every network, for everybody.")
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on; 0.0.0.0: on every network, for everybody.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8700,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0: any free port.")] = 8700,
 ) -> None:
     """Serve a snapshot over http, for another machine or a test. Whoever reaches the address can read it.
 

@@ -92,16 +92,18 @@ def group(cls: Any, *names: str) -> Any:
 
 def declared(cls: Any) -> Iterator[tuple[str, Option]]:
     """Yields the names and options of a dataclass: its own before inherited options."""
-    fields = cls.__dataclass_fields__
-    for owner in cls.__mro__:
-        for name in vars(owner).get("__annotations__", ()):
-            metadata = fields[name].metadata
-            if "option" in metadata:
-                yield name, metadata["option"]
-            elif "group" in metadata:
-                of = metadata["group"]
-                options = dict(declared(of.cls))
-                yield from ((name, options[name]) for name in of.names)
+    inherited = getattr(cls.__base__, "__dataclass_fields__", {})
+    for name, declaration in cls.__dataclass_fields__.items():
+        if name in inherited:
+            continue
+        if "option" in declaration.metadata:
+            yield name, declaration.metadata["option"]
+        elif "group" in declaration.metadata:
+            of = declaration.metadata["group"]
+            options = dict(declared(of.cls))
+            yield from ((name, options[name]) for name in of.names)
+    if inherited:
+        yield from declared(cls.__base__)
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
