@@ -83,9 +83,8 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackOptions(RunOptions):
-    method: str = option(
-        DEFAULT_METHOD, TEXT, "How codecs are chosen.", metavar="hybrid_v2|lz4|lz4_hc|none"
-    )  # the words of plan/methods.py, which loads the codecs
+    # The methods of plan/methods.py, which loads the codecs; a test compares both.
+    method: str = option(DEFAULT_METHOD, TEXT, "How codecs are chosen.", metavar="hybrid_v2|lz4|lz4_hc|none")
     chunk_size: int = option(DEFAULT_CHUNK_SIZE, SIZE, "Raw bytes in a chunk, at most.")
     exclude: Sequence[str] = option(
         (), PATTERNS, "Leave out the entries that match; may be repeated.",
@@ -114,11 +113,12 @@ class RestoreOptions(ReadOptions):
     verify: bool = option(False, FLAG, "Also check the content of every file: new files before they are written.")
     include: Sequence[str] = option((), PATTERNS, "Restore only the entries that match; may be repeated.")
     exclude: Sequence[str] = option((), PATTERNS, "Leave out the entries that match; may be repeated.")
+    # The choices of tree/target/options.py, which loads the entries; a test compares both.
     overwrite: Overwrite = option(  # noqa: RUF009
         "refuse",
         choice("always", "if-changed", "never", default="refuse"),
         "What to do with files that the target holds already.",
-    )  # the words of tree/target/options.py
+    )
     owner: bool = option(False, FLAG, "Restore user and group ids.")
     preserve_special: bool = option(False, FLAG, "Restore setuid, setgid and sticky bits.")
     sync: bool = option(True, FLAG, "Do not wait until everything is on disk.", flags=("--no-sync",), negative=True)
