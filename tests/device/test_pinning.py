@@ -20,7 +20,7 @@ from dumont_gpu.backends import AutoBackend, CudaBackend, auto
 from dumont_gpu.backends.cupy_device import CupyDevice
 from dumont_gpu.backends.device import DeviceMemoryError
 from dumont_gpu.backends.pinning import Pinning
-from dumont_gpu.cli import doctor
+from dumont_gpu.cli import examination
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.errors import DeviceError
 from dumont_gpu.native import Dtype
@@ -113,13 +113,13 @@ def test_auto_says_it_where_only_some_codecs_are_on_the_device(monkeypatch: pyte
 
 
 def test_doctor_says_that_memory_cannot_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "missing_for_cuda", lambda number: "")
-    monkeypatch.setattr(doctor, "open_device", lambda number: emulated_device(pins=0))
-    finding = doctor._kernels()
+    monkeypatch.setattr(examination, "missing_for_cuda", lambda number: "")
+    monkeypatch.setattr(examination, "open_device", lambda number: emulated_device(pins=0))
+    finding = examination._kernels()
     assert finding.found
     assert "without pinned host memory (no more host memory can be pinned)" in finding.detail
-    monkeypatch.setattr(doctor, "open_device", lambda number: emulated_device())
-    assert "pinned" not in doctor._kernels().detail
+    monkeypatch.setattr(examination, "open_device", lambda number: emulated_device())
+    assert "pinned" not in examination._kernels().detail
 
 
 def test_one_refusal_is_enough() -> None:

@@ -90,7 +90,7 @@ def test_many_sources_share_the_descriptors(tmp_path: Path, snapshot: Path) -> N
 
 FEW = """
 import os, resource, sys
-import dumont_gpu.cli.main, dumont_gpu.jobs.pack, dumont_gpu.cli.report, dumont_gpu.cli.render
+import dumont_gpu.cli.main, dumont_gpu.cli.pack, dumont_gpu.cli.report.pack, dumont_gpu.cli.again, dumont_gpu.cli.render
 limit = len(os.listdir("/proc/self/fd")) + int(sys.argv.pop(1))
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 from dumont_gpu.__main__ import main
