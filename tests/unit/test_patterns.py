@@ -16,7 +16,7 @@ from support.snapshots import pack_tree, restore_tree
 
 from dumont_gpu.format.names import from_utf8
 from dumont_gpu.snapshot_service import SnapshotService
-from dumont_gpu.tree.globs import Patterns, chosen, pattern_lines, places_of
+from dumont_gpu.tree.globs import Patterns, chosen, pattern_lines, roots_of
 
 
 def matched(patterns: list[str], paths: list[str]) -> list[str]:
@@ -160,8 +160,8 @@ def test_an_entry_is_meant_before_a_place_on_disk(tmp_path: Path) -> None:
     def holds(path: str, name: str) -> bool:
         return name == "ws"
 
-    assert places_of({"/ws": "", "ws": ""}, holds).keys().isdisjoint({"/ws", "ws"})
-    assert places_of({"/ws": ""}, lambda path, name: False) == {"/ws": ""}
+    assert roots_of({"/ws": "", "ws": ""}, holds).keys().isdisjoint({"/ws", "ws"})
+    assert roots_of({"/ws": ""}, lambda path, name: False) == {"/ws": ""}
 
 
 def test_several_sources_stand_under_their_names(tmp_path: Path, snapshot: Path) -> None:

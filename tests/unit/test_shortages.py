@@ -27,7 +27,7 @@ from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
 from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.restore import restore
 from dumont_gpu.jobs.verify import verify
-from dumont_gpu.shortages import shortage, told
+from dumont_gpu.shortages import explain_shortages, shortage
 from dumont_gpu.storage.pace import ConnectionCount
 from dumont_gpu.storage.parallel import RANGE_SIZE, Fetcher, Range
 from dumont_gpu.storage.retry import TransientError
@@ -267,7 +267,7 @@ def test_one_thread_that_starts_fetches_everything(monkeypatch: pytest.MonkeyPat
 def test_a_read_without_any_thread_fails_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     Threads(monkeypatch, 0)
     some, out = fetcher(), bytearray(2 * RANGE_SIZE)
-    with pytest.raises(DumontError, match=HINT), told():
+    with pytest.raises(DumontError, match=HINT), explain_shortages():
         some.read(0, memoryview(out))
     assert not some._waiting  # or a thread that starts later would write to what is the caller's again
     some.close()
