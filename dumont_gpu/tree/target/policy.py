@@ -116,7 +116,7 @@ class Policy:
     def _is_left_over(
         self, entry: FileEntry, status: os.stat_result, leader: FileEntry | None, leader_status: os.stat_result | None
     ) -> bool:
-        """Whether an interrupted run of this restore made the entry: the mode or time of a file, or its leader, tells."""
+        """Whether an interrupted run of this restore made the entry: the mode or time of a file, or leader, tells."""
         if entry.type is EntryType.SYMLINK:
             return stat.S_ISLNK(status.st_mode) and self._read_link(entry) == entry.target
         if leader_status is not None and os.path.samestat(status, leader_status):
