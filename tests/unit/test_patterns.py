@@ -1,4 +1,4 @@
-"""Patterns: gitignore's language in every option that takes them, whatever a shell makes of it."""
+"""Patterns: gitignore's language in every option that takes patterns, also after a shell's completion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dumont_gpu.tree.globs import Patterns, chosen, pattern_lines, roots_of
 
 
 def matched(patterns: list[str], paths: list[str]) -> list[str]:
-    """Those of `paths`, directories with a slash at their end, that the patterns name."""
+    """Returns the `paths` that the patterns name; a directory's path ends with a slash."""
     return [path for path, named in zip(paths, chosen(paths, Patterns(patterns), Patterns([])), strict=True) if named]
 
 
@@ -237,7 +237,7 @@ def test_a_file_that_holds_no_patterns_is_one_line(content: bytes | None, source
     assert str(ignore) in ran.error
 
 
-# --- what is printed can be given back --------------------------------------------------------------------------------
+# --- printed paths work as patterns -----------------------------------------------------------------------------------
 
 
 def printed_paths(snapshot: Path) -> list[bytes]:
@@ -261,7 +261,7 @@ def test_every_path_that_json_prints_can_be_given_back(workspace: Path, snapshot
         assert os.path.lexists(os.path.join(os.fsencode(into), path))
 
 
-# --- what a selection needs -------------------------------------------------------------------------------------------
+# --- entries that a selection needs -----------------------------------------------------------------------------------
 
 
 def test_hard_links_without_their_file_are_restored_with_patterns(source: Path, snapshot: Path, target: Path) -> None:
