@@ -1,6 +1,6 @@
-"""Made the golden archives. `python tests/golden/make.py` makes missing archives, and changes no existing archive.
+"""Made the golden archives. `python tests/golden/make.py` makes those that do not exist yet, and no other.
 
-Every NAME.dumont has a NAME.json beside it, which lists the tree that a restore must bring back. Bytes come from seeded generators.
+Every NAME.dumont has a NAME.json beside it: what a restore must bring back. Bytes come from seeded generators.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ FUTURE = {
 
 
 def describe(root: Path) -> dict[str, object]:
-    """Returns the tree below `root` in a form for JSON."""
+    """What `root` holds, as JSON can say it."""
     found: dict[str, object] = {}
     for folder, dirs, files in os.walk(root):
         for name in sorted(dirs + files):

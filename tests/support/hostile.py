@@ -89,7 +89,7 @@ def zipnn_stream(content: bytes, block_log2: int = 16) -> bytes:
 
 
 def encode(codec: int, content: bytes) -> bytes:
-    """The encoded bytes of a chunk; not shorter than the content if the content does not shrink."""
+    """The stored bytes of a chunk; as long as the content or longer if it does not shrink."""
     if codec in (LZ4, LZ4_HC):
         return lz4_frame(content, compression_level=9 if codec == LZ4_HC else 0)
     return zipnn_stream(content) if codec == ZIPNN else content

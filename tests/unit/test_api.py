@@ -176,7 +176,7 @@ def test_any_path_is_taken_or_refused_in_one_line(value: Any) -> None:
 # --- signatures as a reader sees them ---------------------------------------------------------------------------------
 
 
-# The fields of NetworkOptions that each method takes.
+# What each method takes of NetworkOptions.
 NETWORK = {
     "create_snapshot": ("patience", "discard"),
     "restore_snapshot": ("patience", "connections", "limit_rate"),
