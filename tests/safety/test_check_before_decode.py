@@ -152,7 +152,7 @@ MOST_AT_ONCE = 1 << 31
 
 
 class CountingSource(MemorySource):
-    """Claims to be `size` bytes long, serves what it has, and counts."""
+    """Claims to have `size` bytes, serves zeros beyond its data, and records the size of each read."""
 
     def __init__(self, data: bytes, size: int = 0) -> None:
         super().__init__(data)

@@ -1,4 +1,4 @@
-"""The Python API takes what the command line takes, and says in one line what it cannot take."""
+"""The Python API takes the command line's arguments, and refuses an argument in a single line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def paths_in(snapshot: Path) -> list[str]:
     return [entry.path for entry in SnapshotService().list_entries(snapshot)]
 
 
-# --- what is taken ----------------------------------------------------------------------------------------------------
+# --- accepted arguments -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("exclude", ["*.pyc", Path("*.pyc"), ["*.pyc"], ("*.pyc",), {"*.pyc"}, iter(["*.pyc"])])
@@ -81,7 +81,7 @@ def test_a_listing_reports_progress(workspace: Path, snapshot: Path) -> None:
     assert [event.phase for event in events] == ["list"]
 
 
-# --- what is not ------------------------------------------------------------------------------------------------------
+# --- refused arguments ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_overwrite_is_checked_whatever_the_target_holds(source: Path, snapshot: 
         restore(str(snapshot), str(target), RestoreOptions(overwrite="bogus"))  # type: ignore[arg-type]
 
 
-PATHS = {"source_path", "output_path", "snapshot_path", "target_path"}  # those of a call that would be fine
+PATHS = {"source_path", "output_path", "snapshot_path", "target_path"}  # arguments of a call that succeeds
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.sampled_from([10**5000, -1, 1 << 64]), st.floats(), st.text(max_size=8),
     st.binary(max_size=8), st.lists(st.one_of(st.text(max_size=4), st.integers()), max_size=3), st.just(object()),
@@ -174,7 +174,7 @@ def test_any_path_is_taken_or_refused_in_one_line(value: Any) -> None:
                 assert str(error)
 
 
-# --- what a reader sees -----------------------------------------------------------------------------------------------
+# --- signatures as a reader sees them ---------------------------------------------------------------------------------
 
 
 RUNNING = ("device", "jobs")  # of the service, for every job

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: commands, exit codes, output for people and for programs."""
+"""The command line for its user: commands, exit codes, output for people and for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One conformance suite for every codec; then what is particular to each."""
+"""A conformance suite for every codec; then tests of single codecs."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_a_signal_ends_a_job_whose_output_nobody_reads(source: Path, snapshot: P
     assert cli("pack", source, "-o", snapshot).returncode == 0
     with subprocess.Popen([PROGRAM, "ls", snapshot], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.read(1)  # the listing is on its way, and longer than what the pipe holds
+        process.stdout.read(1)  # the listing has begun, and is longer than the pipe's buffer
         process.terminate()
         assert process.wait(30) == 143
 
@@ -283,7 +283,7 @@ def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one() -> None:
     assert ended('ulimit -Sn 50; ulimit -Hn 200; exec "$@"', job).out == "200 200\n"
 
 
-# --- what a file system's functions answer ----------------------------------------------------------------------------
+# --- answers of a file system's functions -----------------------------------------------------------------------------
 
 READDIR = r"""
 #define _GNU_SOURCE

@@ -1,4 +1,4 @@
-"""Frozen archives: what was written once is read for ever, and the specification's example is one of them."""
+"""Frozen archives: later versions read them for ever; the specification's example is among them."""
 
 from __future__ import annotations
 

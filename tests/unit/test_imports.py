@@ -10,7 +10,7 @@ from pathlib import Path
 import dumont_gpu
 
 PACKAGE = Path(dumont_gpu.__file__).parent
-# Each may import those on the lines above it, and its own folder. DESIGN.md draws the same order.
+# A line's modules may import the modules on the lines above, and their own folder. DESIGN.md draws the same order.
 LAYERS = [
     ["errors"],
     ["shortages", "sizes"],

@@ -1,4 +1,4 @@
-"""Limits of a container: read from a double of /proc and /sys, and followed by what a job takes by default."""
+"""Limits of a container: read from a double of /proc and /sys, and obeyed by a job's defaults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ V1_MOUNT = "40 25 0:35 {root} /sys/fs/cgroup/{name} rw,nosuid - cgroup cgroup rw
 
 
 class Machine:
-    """A double of what a kernel shows of one process's limits."""
+    """A double of the files in which a kernel shows a process's limits."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -54,7 +54,7 @@ class Machine:
 
     @property
     def memory(self) -> tuple[float, float, str]:
-        """The tightest limit of memory: value, what is left, source."""
+        """The tightest limit of memory: value, rest, source."""
         limit = memory_limits(self.root)[-1]
         return limit.value, limit.left, limit.source
 
@@ -72,7 +72,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path)
 
 
-# --- what is read -----------------------------------------------------------------------------------------------------
+# --- limits as read ---------------------------------------------------------------------------------------------------
 
 
 def test_a_machine_without_limits_is_bound_by_its_memory_and_cores(machine: Machine) -> None:
@@ -217,7 +217,7 @@ def test_limits_of_the_process_itself_count(machine: Machine, monkeypatch: pytes
     assert default_jobs(machine.root) == 10
 
 
-# --- what is taken ----------------------------------------------------------------------------------------------------
+# --- defaults within the limits ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_limits_of_the_process_itself_count(machine: Machine, monkeypatch: pytes
         (100 * GiB, 0, 512 * MiB),
         (2 * GiB, 0, 512 * MiB),
         (1 * GiB, 0, 256 * MiB),
-        (250 * MiB, 128 * MiB, 128 * MiB),  # one chunk of the default size: with less there is no job
+        (250 * MiB, 128 * MiB, 128 * MiB),  # a chunk of the default size: no job works with less
         (250 * MiB, 2 * GiB, 512 * MiB),
     ],
 )

@@ -1,4 +1,4 @@
-"""What info, ls and --json say of a snapshot: all of it, exactly; and no option is dropped."""
+"""info, ls and --json report all of a snapshot, exactly, and drop no option."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHER_ID = "sha256:" + "0" * 64
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
-    """A snapshot of two files, of which one changed while it was packed."""
+    """A snapshot of two files; a file changed while it was packed."""
     archive = Archive()
     archive.file("log.txt", b"half old, half new", changed=True)
     archive.file("model.bin", b"weights")

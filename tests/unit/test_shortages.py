@@ -1,4 +1,4 @@
-"""Memory, threads and descriptors run short: one line that says what helps, nothing left behind, no file blamed."""
+"""Memory, threads and descriptors run short: a single line names the remedy, no file is left behind or blamed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
 from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.restore import restore
 from dumont_gpu.jobs.verify import verify
-from dumont_gpu.shortages import shortage, told
+from dumont_gpu.shortages import explain_shortages, shortage
 from dumont_gpu.storage.http_reader import HttpReader
 from dumont_gpu.storage.pace import ConnectionCount
 from dumont_gpu.storage.reads import RANGE_SIZE, Range
@@ -150,7 +150,7 @@ def test_a_shortage_does_not_make_a_journal_invisible(
 ) -> None:
     pack_tree(filled, snapshot)
     target.mkdir()
-    (target / "x").touch()  # what an interrupted restore left, with a journal beside it
+    (target / "x").touch()  # left by an interrupted restore, with a journal
     original = os.open
 
     def opening(path: Any, flags: int, *rest: Any, **named: Any) -> int:
@@ -197,7 +197,7 @@ class Threads:
 def fails_with_any_thread(
     monkeypatch: pytest.MonkeyPatch, job: Callable[[], object], after: Callable[[], None]
 ) -> None:
-    """Checks that `job` ends in one line whichever thread is the first that cannot start; it succeeds at last."""
+    """Checks that `job` ends in a single line whichever thread cannot start first, and succeeds when all can."""
     failures = 0
     while True:
         with monkeypatch.context() as patch:
@@ -274,9 +274,9 @@ def test_one_thread_that_starts_fetches_everything(monkeypatch: pytest.MonkeyPat
 def test_a_read_without_any_thread_fails_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     Threads(monkeypatch, 0)
     some, out = reader(), bytearray(2 * RANGE_SIZE)
-    with pytest.raises(DumontError, match=HINT), told():
+    with pytest.raises(DumontError, match=HINT), explain_shortages():
         some.read(0, memoryview(out))
-    assert not some._waiting  # or a thread that starts later would write to what is the caller's again
+    assert not some._waiting  # a thread that starts later would write to memory that the caller has back
     some.close()
 
 
