@@ -13,8 +13,6 @@
 namespace dumont {
 namespace {
 
-constexpr uint32_t kFrameThreads = 128;
-
 __device__ __forceinline__ uint32_t original_size(const FrameJob& job, uint32_t block) {
     return static_cast<uint32_t>(min(job.size - block * uint64_t{kLz4BlockSize}, uint64_t{kLz4BlockSize}));
 }

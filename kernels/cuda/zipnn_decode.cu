@@ -49,7 +49,7 @@ struct alignas(16) PlaneMemory {
     BlockStreams streams;
     uint32_t status;
 };
-static_assert(sizeof(PlaneMemory) == kPlaneMemory, "backends/cuda.py asks for this much at every launch");
+static_assert(sizeof(PlaneMemory) == kPlaneMemory, "every launch asks for this much for each coded plane");
 
 // ---------------------------------------------------------------------------------------------------------------
 // The decode table. Called by whole warps.

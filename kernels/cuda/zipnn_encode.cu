@@ -18,7 +18,8 @@
 namespace dumont {
 namespace {
 
-constexpr uint32_t kThreads = kStreams * kWarp;  // of every CTA but that of zipnn_layout
+constexpr uint32_t kThreads = kStreams * kWarp;  // a warp for each stream
+static_assert(kThreads == kEncodeThreads, "the host launches this many");
 constexpr uint32_t kLoadBytes = 16;  // bytes that a thread loads at a time
 constexpr uint32_t kGroups = 256 / kWarp;  // of values, one to a lane
 constexpr uint32_t kLaneSymbols = 8;  // that a lane puts together at a time
@@ -99,7 +100,7 @@ struct PlanMemory {
     uint8_t tree[kMaxTreeSize];
     uint32_t tree_size;  // 0: no code gains
 };
-static_assert(sizeof(PlanMemory) <= kPlanMemory, "encode_slot.py asks for this much for each plane");
+static_assert(sizeof(PlanMemory) <= kPlanMemory, "every launch asks for this much for each plane");
 
 __device__ __forceinline__ PlanMemory& plan_memory(uint8_t* shared, uint32_t plane) {
     return *reinterpret_cast<PlanMemory*>(shared + plane * kPlanMemory);

@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "device_memory.h"
-#include "dumont_cpu.h"
+#include "device_tables.h"
 #include "emulator.h"
 
 namespace dumont::test {
@@ -38,7 +38,7 @@ Batch lay_out(const std::vector<const Chunk*>& chunks, uint32_t misplace) {
     for (const Chunk* chunk : chunks) {
         const Place place = {aligned(batch.stored_size), aligned(batch.out_size) + misplace};
         batch.places.push_back(place);
-        batch.stored_size = place.stored + chunk->stored.size() + kRoomAfterStored;
+        batch.stored_size = place.stored + chunk->stored.size() + kRoomAfterEncoded;
         batch.out_size = place.out + chunk->original_size;
     }
     return batch;

@@ -8,7 +8,7 @@
 
 #include "cases.h"
 #include "device_memory.h"
-#include "dumont_cpu.h"
+#include "device_tables.h"
 #include "emulator.h"
 #include "stream_parts.h"
 #include "streams.h"
@@ -17,7 +17,6 @@
 namespace dumont::test {
 namespace {
 
-constexpr unsigned kEncodeThreads = 128;
 constexpr uint64_t kSourceAlignment = 16;
 constexpr uint64_t kPlaces = 16;           // multiples of it in the alignment of memory
 constexpr uint64_t kSmallestSample = 4096;  // symbols of a plane from which on the CPU looks at a sample first

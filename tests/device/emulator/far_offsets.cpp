@@ -4,7 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "dumont_cpu.h"
+#include "device_tables.h"
 #include "streams.h"
 
 namespace dumont::test {
@@ -43,7 +43,7 @@ void check_far_offsets(const Chunk& chunk) {
         throw std::runtime_error(chunk.name + ": not a good chunk");
     }
     const uint64_t shift = kChunk - chunk.stored.size();  // so that it ends with the chunk
-    SparseMemory source(kStored + kChunk + kRoomAfterStored);
+    SparseMemory source(kStored + kChunk + kRoomAfterEncoded);
     SparseMemory output(kOut + chunk.original_size);
     std::copy(chunk.stored.begin(), chunk.stored.end(), source.data() + kStored + shift);
     const DeviceBlock* next = blocks.data();

@@ -11,7 +11,6 @@
 namespace dumont::test {
 namespace {
 
-constexpr unsigned kFrameThreads = 128;
 constexpr uint64_t kReadAhead = 4;  // bytes after the source that the kernel may read, as load_unaligned does
 constexpr uint64_t kSmallFrames = 400;  // every size from 1
 constexpr uint64_t kFrames = 1200;      // the others of any size up to the largest

@@ -1,12 +1,54 @@
-// Lists the blocks of a chunk for a device, which decodes them in any order: the host checks headers and tables, the device
+// Lists the blocks of a chunk for a device, which decodes blocks in any order: the host checks headers and tables, the device
 // looks inside blocks.
+#include "device_tables.h"
+
+#include <string.h>
+
 #include "../shared/lz4_blocks.h"
 #include "../shared/zipnn_blocks.h"
 #include "../shared/zipnn_job.h"
 
-#include <string.h>
+// ---------------------------------------------------------------------------------------------------------------
+// What the host has to know of the structs and constants in kernels/shared.
 
-#include "dumont_cpu.h"
+namespace dumont {
+namespace {
+
+struct NamedNumber {
+    const char* name;
+    uint64_t value;
+};
+
+constexpr NamedNumber kLayout[] = {
+    {"DeviceBlock", sizeof(DeviceBlock)},
+    {"EncodeJob", sizeof(EncodeJob)},
+    {"PlanePlan", sizeof(PlanePlan)},
+    {"StoredCopy", sizeof(StoredCopy)},
+    {"FrameJob", sizeof(FrameJob)},
+    {"kPlaneMemory", kPlaneMemory},
+    {"kPlanMemory", kPlanMemory},
+    {"kRoomAfterEncoded", kRoomAfterEncoded},
+    {"kEncodeThreads", kEncodeThreads},
+    {"kFrameThreads", kFrameThreads},
+    {"kHeaderSize", kHeaderSize},
+    {"kMaxPlanes", kMaxPlanes},
+    {"kLz4BlockSize", kLz4BlockSize},
+    {"kLz4BlockRoom", kLz4BlockRoom},
+    {"kLz4HeaderSize", kLz4HeaderSize},
+};
+
+}  // namespace
+}  // namespace dumont
+
+uint64_t dumont_layout(const char* name) {
+    for (const auto& number : dumont::kLayout) {
+        if (strcmp(number.name, name) == 0) return number.value;
+    }
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Decoding ZipNN streams.
 
 namespace dumont {
 namespace {
