@@ -34,7 +34,6 @@ constexpr NamedNumber kLayout[] = {
     {"kMaxPlanes", kMaxPlanes},
     {"kLz4BlockSize", kLz4BlockSize},
     {"kLz4BlockRoom", kLz4BlockRoom},
-    {"kLz4HeaderSize", kLz4HeaderSize},
 };
 
 }  // namespace

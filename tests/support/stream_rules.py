@@ -6,9 +6,9 @@ import struct
 from collections.abc import Callable, Iterator
 
 from blake3 import blake3
-from support.hostile import LZ4, RAW, ZIPNN, header_checksum, lz4_frame
 
 from dumont_gpu.native import Dtype, zipnn_encode
+from support.hostile import LZ4, RAW, ZIPNN, header_checksum, lz4_frame
 
 OK, DAMAGED, UNSUPPORTED = "ok", "damaged", "not supported"
 KIB = 1 << 10

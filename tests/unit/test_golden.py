@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from golden.make import ARCHIVES, FUTURE, describe
 from support.snapshots import GOLDEN, restore_tree
 
 import dumont_gpu
@@ -15,9 +15,6 @@ from dumont_gpu.errors import UnsupportedError
 from dumont_gpu.jobs.verify import VerifyOptions, verify
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import LocalSource
-
-sys.path.insert(0, str(GOLDEN))
-from make import ARCHIVES, FUTURE, describe
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
