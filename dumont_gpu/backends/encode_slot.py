@@ -85,7 +85,7 @@ class EncodeSlot(Slot):
         return size
 
     def _collect(self, out: memoryview, header: int) -> int:
-        """Waits for the encoded chunk and copies all but its header to `out`; returns the size, or 0 if it is too large."""
+        """Waits for the encoded chunk and copies all but its header to `out`; returns its size, or 0 if too large."""
         self.stream.copy_out(self._host_result[: _RESULT.size], self._result)
         self.stream.synchronize()
         (size,) = _RESULT.unpack_from(self._host_result)

@@ -24,13 +24,13 @@ from dumont_gpu.format.digests import DEFAULT_DIGEST, Digest, digest_function
 from dumont_gpu.format.entries import EntryType, Extent, FileEntry
 from dumont_gpu.format.header import (
     CHUNK_ALIGNMENT,
-    CHUNK_ENTRY_SIZE,
+    CHUNK_RECORD_SIZE,
     DEFAULT_CHUNK_SIZE,
     FLAG_BLAKE3,
     HEADER_SIZE,
     MAX_CHUNK_SIZE,
     MIN_CHUNK_SIZE,
-    ChunkEntry,
+    ChunkRecord,
     Header,
     index_to_bytes,
 )
@@ -364,9 +364,9 @@ class _SnapshotWriter:
         self._plan, self._sink, self.backend, self._digest = plan, sink, backend, digest
         self._reader = SourceReader(plan.files)
         self._checks: BufferPool | None = None
-        self._written: dict[int, tuple[ChunkEntry, bytes, str]] = {}  # number -> entry, digest, name of its codec
+        self._written: dict[int, tuple[ChunkRecord, bytes, str]] = {}  # number -> entry, digest, name of its codec
         self._extents: dict[int, list[Extent]] = defaultdict(list)  # file index -> its extents
-        self._end = align_up(HEADER_SIZE + CHUNK_ENTRY_SIZE * plan.max_chunks)  # room for header and index
+        self._end = align_up(HEADER_SIZE + CHUNK_RECORD_SIZE * plan.max_chunks)  # room for header and index
 
     def check_with(self, checks: BufferPool) -> None:
         """Has every chunk decoded again, into one of these buffers, before it is written."""
@@ -435,7 +435,7 @@ class _SnapshotWriter:
     def write(self, chunk: _EncodedChunk) -> None:
         number, size = chunk.planned.number, len(chunk.stored)
         self._sink.write_at(self._end, chunk.stored)
-        entry = ChunkEntry(self._end, size, chunk.planned.size, chunk.compressor_id, chunk.digest[:8])
+        entry = ChunkRecord(self._end, size, chunk.planned.size, chunk.compressor_id, chunk.digest[:8])
         codec = chunk.planned.codec.name if chunk.compressor_id else RAW.name
         self._written[number] = entry, chunk.digest, codec
         for origin, extent in zip(chunk.origins, chunk.extents, strict=True):
