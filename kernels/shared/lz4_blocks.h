@@ -10,7 +10,7 @@ namespace dumont {
 constexpr uint32_t kLz4BlockSize = 64 * 1024;
 constexpr uint32_t kLz4BlockRoom = 65808;  // for a compressed block: at worst 65,800 bytes; a multiple of 16
 constexpr uint32_t kLz4HeaderSize = 15;    // magic, flags, block descriptor, u64 content size, header checksum
-constexpr uint32_t kLz4StoredBit = 0x80000000;
+constexpr uint32_t kLz4RawBit = 0x80000000;
 
 // A block that a frame holds raw: a device copies it.
 struct StoredCopy {

@@ -9,14 +9,14 @@ namespace dumont {
 
 // The host sorts blocks by the number of coded planes, which decides how many warps and how much memory a block takes.
 struct DeviceBlock {
-    uint64_t stored;  // where the chunk's encoded bytes start in the source memory; a multiple of 16
+    uint64_t encoded;  // where the chunk's encoded bytes start in the source memory; a multiple of 16
     uint64_t out;     // where the block's raw bytes go in the output memory
     uint32_t size;    // raw bytes; whole elements
     uint8_t planes;
     uint8_t moves_sign;
     uint8_t coded;     // bit b: plane b is a Huff0 block
     uint8_t constant;  // bit b: plane b is one byte, repeated; neither bit: raw
-    uint32_t begin[kMaxPlanes];  // where plane b starts, counted from `stored`
+    uint32_t begin[kMaxPlanes];  // where plane b starts, counted from `encoded`
     uint32_t bytes[kMaxPlanes];  // encoded bytes of plane b
 };
 static_assert(sizeof(DeviceBlock) == 56, "part of the ABI: dumont_gpu/native/device_tables.py");
