@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
@@ -348,13 +349,8 @@ def test_memory_for_buffers_that_cannot_be_had_is_not_the_fault_of_the_output(
 
 
 def test_memory_that_a_kernel_cannot_have_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Library:
-        def dumont_zipnn_decode(self, *arguments: Any) -> int:
-            return -4
-
-        dumont_zipnn_encode = dumont_zipnn_decode
-
-    monkeypatch.setattr(native, "_library", Library)
+    for function in ("_decode", "_encode"):
+        monkeypatch.setattr(native.zipnn, function, lambda *arguments: -4)
     with pytest.raises(MemoryError):
         ZipNN().decode(memoryview(b"stream"), memoryview(bytearray(10)))
     with pytest.raises(MemoryError):
@@ -399,8 +395,9 @@ def test_a_library_that_cannot_be_loaded_is_no_problem_of_a_file(
     def loading(path: str) -> None:
         raise OSError(f"{path}: {reason}")
 
-    monkeypatch.setattr(native.ctypes, "CDLL", loading)
-    native._library.cache_clear()
+    monkeypatch.setattr(ctypes, "CDLL", loading)
+    native.library.load.cache_clear()
+    native.library.bind.cache_clear()
     message = clear_error(lambda: pack_tree(filled, snapshot), DumontError)
     assert message in (shortage(OSError(errno.EMFILE, "")), shortage(MemoryError()))
     assert names(snapshot.parent) == ["source"]
