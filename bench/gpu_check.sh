@@ -6,7 +6,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(dirname "$here")
 python=${PYTHON:-python3}
 all_steps=smoke,self_test,tests,sanitizer,kernels,encode,copies,jobs,packs
-skipped=77     # exit code of a step that cannot run here, as gpu_report.py knows it
+skipped=77     # exit code of a step that cannot run here, as report/steps.py knows it
 no_device=7    # of this script, as of dumont-gpu
 for_report=20  # seconds of a budget that are kept for the end
 
@@ -23,7 +23,7 @@ declare -A short_size=([1]= [2]=$((2 << 30)))
 usage() {
     cat <<'TEXT'
 bench/gpu_check.sh [options]                     build, test and measure on the GPU
-bench/gpu_check.sh --collect-wheels DIR [...]    on a machine with a network: gather what an offline one needs
+bench/gpu_check.sh --collect-wheels DIR [...]    on a machine with a network: gather wheels for an offline machine
 
   --wheels DIR       install from these wheels, without a network; of dumont-gpu too, if it is among them
   --env DIR          keep the installation there, and use it again if it is there

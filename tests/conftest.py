@@ -20,7 +20,6 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
-sys.path.insert(0, str(ROOT / "bench"))  # compare_trees is the judge of round trips here and there
 sys.path.insert(0, str(ROOT / "tests" / "emulator"))
 
 from emulated_device import EmulatedDevice, build  # noqa: E402
@@ -83,7 +82,7 @@ def restore_tree(snapshot: Path, target: Path, **options: object) -> RestoreResu
 
 
 def assert_same_tree(source: Path, target: Path) -> None:
-    from compare_trees import differences
+    from dumont_gpu.bench.compare_trees import differences
 
     found: Iterator[str] = differences(source, target)
     assert list(found) == []

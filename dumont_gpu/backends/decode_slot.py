@@ -14,10 +14,10 @@ from dumont_gpu.format import KiB
 
 ROOM_AFTER: Final = 256  # kernels read up to 16 bytes beyond a region's content; the rest keeps alignment
 JOIN_THREADS: Final = 128
-_PLANE_MEMORY: Final = 20_624  # shared memory of `zipnn_decode` for each coded plane, asserted in zipnn_decode.cu
-_WARP: Final = 32
-_SMALLEST_BLOCK: Final = 16 * KiB  # of a ZipNN stream on average; chunks of smaller ones are decoded on the CPU
-_LZ4_BLOCK: Final = 64 * KiB
+PLANE_MEMORY: Final = 20_624  # shared memory of `zipnn_decode` for each coded plane, asserted in zipnn_decode.cu
+WARP: Final = 32
+SMALLEST_BLOCK: Final = 16 * KiB  # of a ZipNN stream on average; chunks of smaller ones are decoded on the CPU
+LZ4_BLOCK: Final = 64 * KiB
 
 
 class DecodeSlot(Slot):
@@ -49,8 +49,8 @@ class DecodeSlot(Slot):
                 arguments = (self._stored, self._out, blocks)
                 if coded:
                     status = self._results + 4 * first
-                    shared = coded * _PLANE_MEMORY
-                    self.stream.launch("zipnn_decode", count, coded * _WARP, shared, (*arguments, status))
+                    shared = coded * PLANE_MEMORY
+                    self.stream.launch("zipnn_decode", count, coded * WARP, shared, (*arguments, status))
                 else:
                     self.stream.launch("zipnn_join", count, JOIN_THREADS, 0, arguments)
             first += count
@@ -82,7 +82,7 @@ class DecodeSlot(Slot):
         return found[: 8 * compressed] == expected and not any(found[8 * compressed :])
 
     def _too_many_planes(self, counts: list[int]) -> bool:
-        return any(count and coded * _PLANE_MEMORY > self.device.shared_limit for coded, count in enumerate(counts))
+        return any(count and coded * PLANE_MEMORY > self.device.shared_limit for coded, count in enumerate(counts))
 
     def _finish(self, out: memoryview, results: int) -> memoryview:
         """Waits for the chunk, in `out`; returns `results` bytes of what the kernels said."""
@@ -93,8 +93,8 @@ class DecodeSlot(Slot):
 
 
 def _regions(chunk_size: int) -> tuple[int, int, int, int]:
-    blocks = chunk_size // _SMALLEST_BLOCK + 16
-    lz4_blocks = chunk_size // _LZ4_BLOCK + 1
+    blocks = chunk_size // SMALLEST_BLOCK + 16
+    lz4_blocks = chunk_size // LZ4_BLOCK + 1
     table = max(blocks * native.ZIPNN_BLOCK, lz4_blocks * (native.LZ4_BLOCK + native.STORED_COPY))
     results = max(4 * blocks, 12 * lz4_blocks)
     return chunk_size + ROOM_AFTER, chunk_size + ROOM_AFTER, table, results

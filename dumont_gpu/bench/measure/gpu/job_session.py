@@ -1,0 +1,160 @@
+"""A session of whole jobs on a CUDA device: input, places, commands; restores and packs share it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dumont_gpu.bench.corpora.weights import bf16_weights
+from dumont_gpu.bench.measure.clock import seconds_of
+from dumont_gpu.bench.measure.gpu.session import add_extent, say
+from dumont_gpu.bench.report.machine import file_system
+from dumont_gpu.bench.report.whole_file import write_whole
+from dumont_gpu.format import GiB, MiB
+
+SIZES = {"full": 4 * GiB, "short": 2 * GiB, "quick": 256 * MiB}
+REPEATS = {"full": 3, "short": 2, "quick": 1}
+PIECE = 64 * MiB  # written at a time: a chunk
+STAGE_CHUNKS = 16  # chunks for a stage alone, at most
+DISK_NEED, MEMORY_NEED = 3.0, 2.0  # times the size: source, snapshot and target; snapshot and target
+SHARE = 0.8  # of the free space that may be used
+SETTLE = {"full": 1.0, "short": 1.0, "quick": 0.0}  # seconds between the sync and a command
+
+
+class CommandError(Exception):
+    """A dumont-gpu command failed."""
+
+
+def choose_size(wanted: int, disk: Path, memory: Path | None) -> int:
+    """The size of the largest bf16 file, in whole chunks, that fits."""
+    most = shutil.disk_usage(disk).free * SHARE / DISK_NEED
+    if memory is not None:
+        most = min(most, shutil.disk_usage(memory).free * SHARE / MEMORY_NEED)
+    return max(1, int(min(wanted, most)) // PIECE) * PIECE
+
+
+def write_weights(path: Path, size: int) -> None:
+    """Writes a safetensors file of normal bf16 weights. They repeat every 64 MiB: no codec here looks so far back."""
+    data = bf16_weights(PIECE)
+    tensor = {"dtype": "BF16", "shape": [size // 2048, 1024], "data_offsets": [0, size]}
+    header = json.dumps({"model.weight": tensor}).encode()
+    header += b" " * (-(len(header) + 8) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for start in range(0, size, PIECE):
+            file.write(data[: min(PIECE, size - start)])
+
+
+def dumont(*arguments: str, cwd: Path) -> dict[str, Any]:
+    """Runs a command; returns its summary, with the seconds of the whole process as `wall`.
+
+    Raises:
+        CommandError: the command failed; with its last line.
+    """
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "dumont_gpu", *arguments, "--json"], cwd=cwd, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    wall = time.perf_counter() - start
+    if done.returncode:
+        raise CommandError(f"{arguments[0]}: exit code {done.returncode}: {_message(done.stderr)}")
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {**summary, "wall": wall}
+
+
+def _message(stderr: str) -> str:
+    """The message of the error that a command with --json reports last, or its last line."""
+    line = (stderr.strip().splitlines() or ["no message"])[-1]
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, LookupError, TypeError):
+        return line
+
+
+class JobSession:
+    """Jobs of one run; figures measured so far are in the output file at any time.
+
+    Args:
+        work: a folder for each place.
+        parts: names of the lists that figures go to.
+    """
+
+    def __init__(self, options: argparse.Namespace, work: dict[str, Path], parts: tuple[str, ...]) -> None:
+        self._options, self._work = options, work
+        self._repeats = REPEATS[options.extent]
+        places = {place: file_system(folder) for place, folder in work.items()}
+        self.results: dict[str, Any] = {"repeats": self._repeats, **{part: [] for part in parts}, "places": places,
+                                        "problems": []}  # fmt: skip
+
+    def settle(self, place: str) -> None:
+        """Waits until earlier writes no longer disturb a command; in memory they never do."""
+        if place != "memory":
+            os.sync()
+            time.sleep(SETTLE[self._options.extent])
+
+    def memory_first(self) -> list[str]:
+        """The places: figures of memory, which limits least, come first, should time run out."""
+        return sorted(self._work, key=lambda place: place != "memory")
+
+    def add_stage(self, place: str, stage: str, size: int, run: Callable[[], object]) -> None:
+        """Times a stage alone, which moves `size` original bytes."""
+        run()
+        seconds = [seconds_of(run) for _ in range(self._repeats)]
+        self.results["stages"].append({"place": place, "stage": stage, "size": size, "seconds": seconds})
+
+    def _guarded(self, what: str, run: Callable[[], object]) -> None:
+        """Notes an error and goes on."""
+        try:
+            run()
+        except Exception as error:  # of any kind: the report names it
+            message = " ".join(str(error).split())[:300]
+            for place, folder in self._work.items():
+                message = message.replace(str(folder), place.upper())  # results name no path of this machine
+            say(f"{what}: {type(error).__name__}: {message}")
+            self.results["problems"].append(f"{what}: {type(error).__name__}: {message}")
+        self.save()
+
+    def save(self) -> None:
+        write_whole(self._options.output, json.dumps(self.results, indent=1))
+
+
+@contextmanager
+def work_folders(disk: Path, memory: Path | None) -> Iterator[dict[str, Path]]:
+    """New directories for each place; they hold gigabytes, and are deleted when a time limit ends the program, too."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    folders = {"disk": Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=disk)).resolve()}
+    if memory is not None and memory.is_dir() and os.access(memory, os.W_OK):
+        folders["memory"] = Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=memory)).resolve()
+    try:
+        yield folders
+    finally:
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def parse(description: str) -> argparse.Namespace:
+    """The command line of a benchmark of jobs."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--size", type=int, default=0, metavar="BYTES", help="of the bf16 file (4 GiB, or what fits)")
+    parser.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()), metavar="DIR")
+    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), metavar="DIR")
+    parser.add_argument(
+        "--tree", type=Path, metavar="DIR", help="another input: a directory, as bench/workspace.py makes"
+    )
+    parser.add_argument("--device", type=int, default=0)
+    add_extent(parser)
+    options = parser.parse_args()
+    options.size = options.size or SIZES[options.extent]
+    return options

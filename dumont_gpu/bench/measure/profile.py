@@ -1,0 +1,87 @@
+"""Where the time of a pack and of a restore goes, beside the limits of memory and disk on the same machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+
+from dumont_gpu.bench.measure.clock import seconds_of
+from dumont_gpu.bench.measure.contenders import dumont_program
+from dumont_gpu.bench.measure.memory import anonymous
+from dumont_gpu.bench.measure.places import Places, places
+from dumont_gpu.errors import DumontError
+from dumont_gpu.format import MiB
+
+_SIZE: Final = 256 * MiB  # moved for each limit
+_PIECE: Final = 64 * MiB
+
+
+def measure_profile(tree: Path, scratch: Path, repeats: int) -> dict[str, Any]:
+    """Runs pack and restore by command line, and the limits, `repeats` times each; every list has an item for each run.
+
+    Raises:
+        DumontError: a command failed.
+    """
+    jobs: dict[str, list[dict[str, Any]]] = {"pack": [], "restore": []}
+    limits: dict[str, list[float]] = {}
+    with places(scratch) as found:
+        for _ in range(repeats):
+            for name, seconds in _limits(found).items():
+                limits.setdefault(name, []).append(_SIZE / seconds)
+            snapshot = found.new() / "workspace.dumont"
+            jobs["pack"].append(_run("pack", str(tree), "-o", str(snapshot)))
+            target = found.new() / "target"
+            jobs["restore"].append(_run("restore", str(snapshot), str(target), "--no-sync"))
+            os.sync()
+    return {"repeats": repeats, "jobs": jobs, "limits": limits}
+
+
+def _run(*arguments: str) -> dict[str, Any]:
+    """Returns the job's own summary, with the seconds of its whole process and those of the processor."""
+    started = time.perf_counter()
+    command = [dumont_program(), *arguments, "--json", "--progress", "none"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - started
+    if process.returncode:
+        raise DumontError(f"dumont-gpu {arguments[0]} failed with {process.returncode}")
+    summary = json.loads(output.splitlines()[-1])
+    wanted = ("seconds", "stage_seconds", "codec_bytes")
+    times = {"wall": wall, "user": usage.ru_utime, "system": usage.ru_stime}
+    return times | {key: summary[key] for key in wanted if key in summary}
+
+
+def _limits(found: Places) -> dict[str, float]:
+    """Seconds that a thread takes for `_SIZE` bytes."""
+    pieces = range(0, _SIZE, _PIECE)
+    source, target = anonymous(_PIECE), anonymous(_PIECE)
+    source[:] = target[:] = os.urandom(_PIECE)
+    path = found.new() / "file"
+    results = {
+        "memory, copied": seconds_of(lambda: [target.__setitem__(slice(None), source) for _ in pieces]),
+        "fresh pages, written": seconds_of(
+            lambda: [anonymous(_PIECE).__setitem__(slice(None), source) for _ in pieces]
+        ),
+        "BLAKE3": seconds_of(lambda: [blake3(source).digest() for _ in pieces]),
+    }
+    with contextlib.suppress(OSError):  # a file system without direct I/O
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+        results["disk, written directly"] = seconds_of(lambda: [os.pwrite(fd, source, at) for at in pieces])
+        results["disk, read directly"] = seconds_of(lambda: [os.preadv(fd, [target], at) for at in pieces])
+        os.close(fd)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    results["page cache, written"] = seconds_of(lambda: [os.pwrite(fd, source, at) for at in pieces])
+    results["page cache, read"] = seconds_of(lambda: [os.preadv(fd, [target], at) for at in pieces])
+    os.ftruncate(fd, 0)
+    os.close(fd)
+    return results
