@@ -17,16 +17,16 @@ whole_jobs() {  # restores or packs
 
 step_self_test() {
     [ -n "$nvcc" ] || { echo "there is no nvcc"; return "$skipped"; }
-    "$nvcc" -x cu -std=c++17 -arch=native -I"$repo/kernels" "$repo/tests/emulator/self_test.cpp" -o "$work/self_test" &&
-        "$work/self_test"
+    "$nvcc" -x cu -std=c++17 -arch=native -I"$repo/kernels/cuda" -I"$repo/kernels/shared" \
+        "$repo/tests/device/emulator/self_test.cpp" -o "$work/self_test" && "$work/self_test"
 }
 
 step_tests() {
     local suites=(golden codecs roundtrip cli snapshot_service) failed=0
-    suites=("${suites[@]/#/$repo/tests/test_}")
+    suites=("${suites[@]/#/$repo/tests/unit/test_}")
     # A thread that waits for a kernel which never ends hears no signal: only the end of its process helps. So the
     # device's own tests have a process to themselves, and the first that fails ends them.
-    tested "on the device" -x "$repo/tests/test_cuda_backend.py" || failed=1
+    tested "on the device" -x "$repo/tests/device/test_cuda_backend.py" || failed=1
     tested "whole jobs" "${suites[@]/%/.py}" || failed=1
     return "$failed"
 }

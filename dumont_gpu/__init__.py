@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dumont_gpu.errors import DumontError
-    from dumont_gpu.pack import PackResult
+    from dumont_gpu.jobs.pack import PackResult
+    from dumont_gpu.jobs.restore import RestoreResult
     from dumont_gpu.progress import Progress
-    from dumont_gpu.restore import RestoreResult
     from dumont_gpu.snapshot_service import SnapshotService
 
 _HOMES = {
     "DumontError": "errors",
-    "PackResult": "pack",
+    "PackResult": "jobs.pack",
     "Progress": "progress",
-    "RestoreResult": "restore",
+    "RestoreResult": "jobs.restore",
     "SnapshotService": "snapshot_service",
 }
 

@@ -28,7 +28,7 @@ def restore_main() -> None:
 
 
 def _run(job: Callable[[], object]) -> None:
-    from dumont_gpu import endings
+    from dumont_gpu.cli import endings
 
     endings.run(job)
 
@@ -43,9 +43,9 @@ def _command_line(name: str) -> Callable[[], object]:
     """Imports the command line only when it runs: by then, whatever happens ends as it should."""
 
     def job() -> None:
-        from dumont_gpu import cli
+        from dumont_gpu.cli import main
 
-        getattr(cli, name)()
+        getattr(main, name)()
 
     return job
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dumont_gpu.format import KiB
+from dumont_gpu.sizes import KiB
 
 _ROOT: Final = Path("/")
 _NO_LIMIT: Final = 1 << 60  # cgroup v1 says "none" as a number of bytes near 2^63

@@ -172,9 +172,9 @@ def probe(sample: memoryview) -> list[float]:
     return list(fractions)
 
 
-ZIPNN_BLOCK: Final = 56  # bytes of a DeviceBlock, see kernels/zipnn_blocks.h
+ZIPNN_BLOCK: Final = 56  # bytes of a DeviceBlock, see kernels/shared/zipnn_blocks.h
 LZ4_BLOCK: Final = 32  # bytes that one compressed block takes in the four arrays of a table
-STORED_COPY: Final = 24  # bytes of a StoredCopy, see kernels/lz4_blocks.h
+STORED_COPY: Final = 24  # bytes of a StoredCopy, see kernels/shared/lz4_blocks.h
 
 
 def zipnn_device_blocks(
@@ -199,8 +199,8 @@ def zipnn_device_blocks(
     return None if status else counts[:]
 
 
-ENCODE_JOB: Final = 48  # bytes of an EncodeJob, see kernels/zipnn_job.h
-PLANE_PLAN: Final = 1192  # bytes of a PlanePlan, see kernels/zipnn_job.h
+ENCODE_JOB: Final = 48  # bytes of an EncodeJob, see kernels/shared/zipnn_job.h
+PLANE_PLAN: Final = 1192  # bytes of a PlanePlan, see kernels/shared/zipnn_job.h
 
 
 def zipnn_encode_job(

@@ -6,12 +6,13 @@ stops every stage; no thread outlives `Pipeline.run`.
 
 from __future__ import annotations
 
-import mmap
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
+
+from dumont_gpu.buffers import BufferPool, ClosedError
 
 _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wake the main thread
 
@@ -21,67 +22,6 @@ Out = TypeVar("Out")
 Trace = Callable[
     [str, float, float], None
 ]  # a stage, and the seconds of `time.perf_counter` it began and ended an item
-
-
-class ClosedError(Exception):
-    """The channel or pool was closed while a thread waited on it: the pipeline is over."""
-
-
-class Buffer:
-    """Reusable page-aligned memory from a pool."""
-
-    def __init__(self, size: int, pool: BufferPool) -> None:
-        # Private and anonymous: fresh pages are zeroed one fault at a time (2 GB/s), so huge ones and reuse pay.
-        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._memory.madvise(mmap.MADV_HUGEPAGE)
-        self._pool = pool
-        self.view = memoryview(self._memory)
-
-    def release(self) -> None:
-        """Gives the buffer back; its content must not be used any more."""
-        self._pool._put(self)
-
-
-class BufferPool:
-    """A fixed number of buffers of one size (bytes), allocated on first use; `on_new` sees each of them once."""
-
-    def __init__(self, count: int, size: int, on_new: Callable[[memoryview], None] = lambda memory: None) -> None:
-        self.count, self.size, self._on_new = count, size, on_new
-        self._unallocated = count
-        self._free: list[Buffer] = []
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def acquire(self) -> Buffer:
-        """Returns a free buffer, waiting for one if need be.
-
-        Raises:
-            ClosedError: the pipeline is over.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._free or self._unallocated)
-            if self._closed:
-                raise ClosedError
-            if self._free:
-                return self._free.pop()
-            self._unallocated -= 1
-        buffer = Buffer(self.size, self)
-        self._on_new(buffer.view)
-        return buffer
-
-    @property
-    def free_count(self) -> int:
-        return len(self._free) + self._unallocated
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _put(self, buffer: Buffer) -> None:
-        with self._changed:
-            self._free.append(buffer)
-            self._changed.notify()
 
 
 class Channel(Generic[T]):
@@ -304,12 +244,6 @@ def in_turn(items: Iterable[T], turn: Callable[[T], int]) -> Iterator[T]:
         while due in held:
             yield held.pop(due)
             due += 1
-
-
-def with_buffers(items: Iterable[T], pool: BufferPool) -> Iterator[tuple[T, Buffer]]:
-    """Pairs each item with a free buffer: what a stage iterates over when its results need memory."""
-    for item in items:
-        yield item, pool.acquire()
 
 
 class _Shared(Generic[T]):

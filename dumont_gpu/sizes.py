@@ -7,6 +7,11 @@ from typing import Final
 
 from dumont_gpu.errors import UsageError
 
+KiB: Final = 1 << 10
+MiB: Final = 1 << 20
+GiB: Final = 1 << 30
+PAGE: Final = 4 * KiB
+
 _UNITS: Final = {"": 1, "B": 1} | {
     f"{letter}{suffix}": base**power
     for power, letter in enumerate("KMGT", start=1)
@@ -16,6 +21,11 @@ _SECONDS: Final = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(s|m|min|h|d|)\s*", re.ASCII | re.IGNORECASE)
 _TOO_LARGE: Final = 1 << 63
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def align_up(offset: int, alignment: int = PAGE) -> int:
+    """Returns the first multiple of `alignment` at or after `offset`."""
+    return -(-offset // alignment) * alignment
 
 
 def parse_size(text: str) -> int:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import cast
 
-from dumont_gpu import arguments as take
-from dumont_gpu.arguments import MAX_CONNECTIONS, MAX_JOBS, Duration, OneOrMore, Size, StrPath
-from dumont_gpu.digests import DEFAULT_DIGEST, DIGESTS
-from dumont_gpu.format import DEFAULT_CHUNK_SIZE
-from dumont_gpu.manifest import FileEntry
-from dumont_gpu.methods import DEFAULT_METHOD
-from dumont_gpu.pack import PackOptions, PackResult, pack
+from dumont_gpu.format.digests import DEFAULT_DIGEST, DIGESTS
+from dumont_gpu.format.entries import FileEntry
+from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
+from dumont_gpu.jobs import arguments as take
+from dumont_gpu.jobs.arguments import MAX_CONNECTIONS, MAX_JOBS, Duration, OneOrMore, Size, StrPath
+from dumont_gpu.jobs.options import DEFAULT_MAX_SIZE, PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.pack import PackResult, pack
+from dumont_gpu.jobs.restore import RestoreResult, restore
+from dumont_gpu.jobs.verify import VerifyResult, verify
+from dumont_gpu.plan.methods import DEFAULT_METHOD
 from dumont_gpu.progress import Meter, ProgressCallback
-from dumont_gpu.restore import DEFAULT_MAX_SIZE, RestoreOptions, RestoreResult, restore
-from dumont_gpu.snapshot import read_snapshot
+from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import NetworkOptions, open_source
 from dumont_gpu.storage.retry import DEFAULT_PATIENCE, RetryPolicy
-from dumont_gpu.tree.existing import OVERWRITE_CHOICES, Overwrite
-from dumont_gpu.verify import VerifyOptions, VerifyResult, verify
+from dumont_gpu.tree.target.existing import OVERWRITE_CHOICES, Overwrite
 
 
 class SnapshotService:

@@ -4,43 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
-from servers import PROXY_VARIABLES, FaultServer, Gcs, Moto, Nginx, Rclone, RcloneHttp, S3Server
-from swift import Swift
+from support.servers import (
+    CERTIFICATE_VARIABLES,
+    PROXY_VARIABLES,
+    FaultServer,
+    Gcs,
+    Moto,
+    Nginx,
+    Rclone,
+    RcloneHttp,
+    S3Server,
+)
+from support.swift import Swift
 
 # Who starts the tests by `nohup … &` has these ignored; every program that they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 T = TypeVar("T")
-ROOT = Path(__file__).parent.parent
-GOLDEN = ROOT / "tests" / "golden"
-sys.path.insert(0, str(ROOT / "tests" / "emulator"))
-
-from emulated_device import EmulatedDevice, build  # noqa: E402
-from real_device import RecordedDevice  # noqa: E402
-
-from dumont_gpu.backends import open_device  # noqa: E402
-from dumont_gpu.pack import PackOptions, PackResult, pack  # noqa: E402
-from dumont_gpu.restore import RestoreOptions, RestoreResult, restore  # noqa: E402
-
-
-def cuda_device() -> EmulatedDevice | RecordedDevice:
-    """A CUDA device: the real one whose number is in DUMONT_TEST_DEVICE, or an emulated one."""
-    number = os.environ.get("DUMONT_TEST_DEVICE")
-    return RecordedDevice(open_device(int(number))) if number else emulated_device()
-
-
-def emulated_device(**faults: Any) -> EmulatedDevice:
-    """A CUDA device run by the emulator, or a skip where that cannot be built."""
-    if build() is None:
-        pytest.skip("the emulator of the CUDA kernels needs cmake and a C++ compiler")
-    return EmulatedDevice(**faults)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,25 +59,7 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "target"
 
 
-def pack_tree(source: Path, snapshot: Path, **options: object) -> PackResult:
-    return pack([str(source)], str(snapshot), PackOptions(**options))  # type: ignore[arg-type]
-
-
-def restore_tree(snapshot: Path, target: Path, **options: object) -> RestoreResult:
-    return restore(str(snapshot), str(target), RestoreOptions(sync=False, **options))  # type: ignore[arg-type]
-
-
-def assert_same_tree(source: Path, target: Path) -> None:
-    from dumont_gpu.bench.compare_trees import differences
-
-    found: Iterator[str] = differences(source, target)
-    assert list(found) == []
-
-
 # --- servers: started when a test first asks for one, stopped at the end ----------------------------------------------
-
-
-CERTIFICATE_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +101,13 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     yield from _running(Moto, tmp_path_factory)
+
+
+@pytest.fixture
+def s3(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Moto:
+    """An S3 server that the environment names."""
+    moto.use(monkeypatch)
+    return moto
 
 
 @pytest.fixture(scope="session")

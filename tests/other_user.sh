@@ -4,10 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$1
-suites=(tests/test_cli.py tests/test_roundtrip.py tests/test_resume.py tests/test_golden.py tests/test_snapshot_service.py
-    tests/test_endings.py tests/test_links_out.py tests/test_listing.py tests/test_patterns.py tests/test_restore_again.py
-    tests/test_sources_that_change.py tests/test_target_limits.py tests/safety/test_outputs.py
-    tests/safety/test_2_names.py tests/safety/test_3_places.py tests/safety/test_4_metadata.py)
+suites=(tests/unit/test_cli.py tests/unit/test_roundtrip.py tests/unit/test_resume.py tests/unit/test_golden.py tests/unit/test_snapshot_service.py
+    tests/unit/test_endings.py tests/unit/test_links_out.py tests/unit/test_listing.py tests/unit/test_patterns.py tests/unit/test_restore_again.py
+    tests/unit/test_sources_that_change.py tests/unit/test_target_limits.py tests/safety/test_outputs.py
+    tests/safety/test_names.py tests/safety/test_places.py tests/safety/test_metadata.py)
 
 other=()
 pythons=(python3)

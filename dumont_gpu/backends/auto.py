@@ -13,8 +13,8 @@ from dumont_gpu import native
 from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.codecs import Codec, codec_by_id
-from dumont_gpu.digests import digest_function
 from dumont_gpu.errors import DamagedError, DeviceError, DumontError
+from dumont_gpu.format.digests import digest_function
 
 
 class _Place(enum.Enum):

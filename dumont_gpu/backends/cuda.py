@@ -17,7 +17,7 @@ from dumont_gpu.backends.encode_slot import EncodeSlot
 from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.slots import SlotPool
 from dumont_gpu.codecs import Codec, Lz4, Lz4Hc, ZipNN
-from dumont_gpu.format import KiB
+from dumont_gpu.sizes import KiB
 
 _ZIPNN: Final = ZipNN().id
 _LZ4: Final = Lz4().id

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import importlib.metadata
 import os
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from dumont_gpu import native
 from dumont_gpu.backends.device import KERNELS, DeviceMemoryError, Lz4Batch
+from dumont_gpu.backends.kernel_sources import KernelSources
 from dumont_gpu.backends.requirements import NVCOMP
 from dumont_gpu.errors import DeviceError
 
@@ -113,11 +113,9 @@ class CupyDevice:
 
     def _compile(self, source: str) -> Any:
         # CuPy's cache knows the source and the options, not the headers: their digest is one of the options.
-        folder = kernel_folder()
-        options = ("--std=c++17", f"-I{folder}", f"-DDUMONT_HEADERS={_digest_of_headers(folder)}")
-        return self._cupy.RawModule(
-            code=(folder / source).read_text(encoding="utf-8"), options=options, backend="nvrtc"
-        )
+        sources = KernelSources.find()
+        options = ("--std=c++17", *sources.include_options(), f"-DDUMONT_HEADERS={sources.digest_of_headers()}")
+        return self._cupy.RawModule(code=sources.read(source), options=options, backend="nvrtc")
 
     @contextmanager
     def _errors(self) -> Iterator[Any]:
@@ -226,33 +224,6 @@ def _cache_is_writable() -> bool:
     except (OSError, RuntimeError):  # the latter: there is no home
         return False
     return os.access(folder, os.W_OK | os.X_OK)
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Kernel sources.
-
-
-def kernel_folder() -> Path:
-    """Returns where the `.cu` files are: inside the installed package, or in the checkout.
-
-    Raises:
-        DeviceError: in neither.
-    """
-    import dumont_gpu
-
-    places = [Path(folder) / "kernels" for folder in dumont_gpu.__path__]
-    places.append(Path(__file__).resolve().parent.parent.parent / "kernels")
-    for place in places:
-        if (place / "device.h").exists():
-            return place
-    raise DeviceError("the CUDA kernel sources are missing: install dumont-gpu with `pip install .`")
-
-
-def _digest_of_headers(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for header in sorted(folder.glob("*.h")):
-        digest.update(header.read_bytes())
-    return f"0x{digest.hexdigest()[:8]}"
 
 
 # ---------------------------------------------------------------------------------------------------------------

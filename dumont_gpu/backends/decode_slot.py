@@ -10,7 +10,7 @@ from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.slots import Slot
 from dumont_gpu.codecs.lz4 import frame_content_size
 from dumont_gpu.errors import DamagedError
-from dumont_gpu.format import KiB
+from dumont_gpu.sizes import KiB
 
 ROOM_AFTER: Final = 256  # kernels read up to 16 bytes beyond a region's content; the rest keeps alignment
 JOIN_THREADS: Final = 128

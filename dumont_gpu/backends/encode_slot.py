@@ -12,8 +12,8 @@ from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.slots import Slot
 from dumont_gpu.codecs.lz4 import frame_header
 from dumont_gpu.codecs.zipnn import BLOCK_LOG2
-from dumont_gpu.format import KiB
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import KiB
 
 THREADS: Final = 128
 PLAN_MEMORY: Final = 11 * KiB  # dynamic shared memory of `zipnn_plan` for each plane: kPlanMemory of zipnn_job.h

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from dumont_gpu.backends.device import Device, DeviceMemoryError
 from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.errors import DeviceError
-from dumont_gpu.format import MiB, align_up
+from dumont_gpu.sizes import MiB, align_up
 
 
 class Slot:

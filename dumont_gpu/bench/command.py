@@ -25,8 +25,9 @@ from dumont_gpu.bench.measure.rows import ROW_LIMIT, measure_rows
 from dumont_gpu.bench.report.machine import cores, file_system, memory_folder
 from dumont_gpu.bench.report.record import Record, new_record
 from dumont_gpu.errors import DeviceError, UsageError
-from dumont_gpu.format import DEFAULT_CHUNK_SIZE, GiB, MiB
+from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import GiB, MiB
 
 DEFAULT_PARTS: Final = ("rows", "chunks", "jobs", "links")
 PARTS: Final = (*DEFAULT_PARTS, "codecs", "profile")

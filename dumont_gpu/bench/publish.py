@@ -14,8 +14,8 @@ from dumont_gpu.bench.report.page import page
 from dumont_gpu.bench.report.plot import picture
 from dumont_gpu.bench.report.record import Record
 from dumont_gpu.bench.report.text import markdown, print_tables
+from dumont_gpu.disk.outputs import check_output
 from dumont_gpu.errors import UsageError
-from dumont_gpu.outputs import check_output
 
 _MARK: Final = b"<title>dumont-gpu "  # near the start of every picture of a benchmark
 _PICTURES: Final[dict[str, Callable[[Record], str]]] = {".svg": picture, ".html": page}

@@ -30,7 +30,7 @@ from dumont_gpu.bench.report.machine import cpu_slug, describe
 from dumont_gpu.bench.report.record import Record, merge, new_record, read_record
 from dumont_gpu.bench.report.text import markdown
 from dumont_gpu.bench.report.whole_file import write_whole
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 PARTS: Final = ("jobs", "profile", "codecs")  # jobs first: a small process starts them
 _REPEATS: Final = {"codecs": 5, "jobs": 3, "profile": 5}

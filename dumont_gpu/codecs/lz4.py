@@ -12,8 +12,8 @@ from typing import Final
 import lz4.frame
 
 from dumont_gpu.errors import DamagedError
-from dumont_gpu.format import KiB, MiB
 from dumont_gpu.shortages import is_out_of_memory
+from dumont_gpu.sizes import KiB, MiB
 
 # Frames pass through the library in slices: its output buffers stay small enough for the allocator to reuse them,
 # where one call for a whole chunk takes 64 MiB of fresh pages each time (3x slower, measured).

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from dumont_gpu.disk.outputs import Output, check_output
 from dumont_gpu.errors import DumontError, UnsupportedError
-from dumont_gpu.outputs import Output, check_output
 from dumont_gpu.storage.base import Sink, Source
 from dumont_gpu.storage.local import LocalSink, LocalSource
 from dumont_gpu.storage.memory import MemorySink, MemorySource
@@ -75,7 +75,7 @@ def open_sink(location: str, options: NetworkOptions | None = None, *, force: bo
     """Opens a place for a new snapshot; `force`: even where something is in the way that is no snapshot.
 
     Raises:
-        UsageError: nothing may be written there (`dumont_gpu.outputs`).
+        UsageError: nothing may be written there (`dumont_gpu.disk.outputs`).
         NetworkError: the server does not answer, or not as it must.
         UnsupportedError: a scheme that this version cannot write to.
     """

@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UnsupportedError
-from dumont_gpu.format import MAGIC
+from dumont_gpu.format.header import MAGIC
 from dumont_gpu.sizes import one_line
 from dumont_gpu.storage.retry import BUSY_STATUSES, RETRIED_STATUSES, TransientError, parse_retry_after
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dumont_gpu.errors import DamagedError, DumontError
-from dumont_gpu.format import KiB, MiB
+from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.storage.addresses import Address, parse_address
 from dumont_gpu.storage.answers import ExpiredError
 from dumont_gpu.storage.http_range import MAX_REDIRECTS, Body, RangeConnection, Revision

@@ -15,7 +15,7 @@ from typing import Final
 
 from dumont_gpu import __version__
 from dumont_gpu.errors import DumontError, UnsupportedError
-from dumont_gpu.format import KiB
+from dumont_gpu.sizes import KiB
 from dumont_gpu.storage import answers
 from dumont_gpu.storage.addresses import Address, redirected
 from dumont_gpu.storage.answers import Answer

@@ -9,10 +9,10 @@ import os
 import stat
 from typing import Final
 
-from dumont_gpu.direct_io import read_at, write_at
+from dumont_gpu.disk.direct_io import read_at, write_at
+from dumont_gpu.disk.outputs import UNFINISHED, Identity, check_output, identity, is_unfinished, unfinished_name
 from dumont_gpu.errors import NO_ROOM, DamagedError, DumontError, NoSpaceError, SnapshotNotFoundError, UsageError
-from dumont_gpu.format import HEADER_SIZE
-from dumont_gpu.outputs import UNFINISHED, Identity, check_output, identity, is_unfinished, unfinished_name
+from dumont_gpu.format.header import HEADER_SIZE
 from dumont_gpu.shortages import is_shortage
 
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
@@ -57,7 +57,7 @@ class LocalSink:
         force: replace a file there that is no snapshot.
 
     Raises:
-        UsageError: nothing may be written there (`dumont_gpu.outputs`).
+        UsageError: nothing may be written there (`dumont_gpu.disk.outputs`).
         DumontError: nothing can be written there.
     """
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 Clock = Callable[[], float]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from dumont_gpu.errors import NetworkError
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 from dumont_gpu.storage.pace import MEASURE_SECONDS, Clock, ConnectionCount
 
 RANGE_SIZE: Final = 8 * MiB  # at least, and less than twice that: long enough for a connection to reach its rate

@@ -11,8 +11,8 @@ from email.utils import parsedate_to_datetime
 from typing import ClassVar, Final, TypeVar
 
 from dumont_gpu.errors import DumontError, GaveUpError, NetworkError
-from dumont_gpu.format import KiB
 from dumont_gpu.progress import Notice, NoticeCallback
+from dumont_gpu.sizes import KiB
 
 T = TypeVar("T")
 

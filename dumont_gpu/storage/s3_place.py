@@ -7,8 +7,8 @@ import os
 import threading
 from collections.abc import Iterator
 
+from dumont_gpu.disk.outputs import HEAD_SIZE, in_the_way, is_expendable
 from dumont_gpu.errors import SnapshotNotFoundError, UnsupportedError, UsageError
-from dumont_gpu.outputs import HEAD_SIZE, in_the_way, is_expendable
 from dumont_gpu.progress import Notice
 from dumont_gpu.storage.answers import NO_BUCKET, DeniedError
 from dumont_gpu.storage.network import NetworkOptions

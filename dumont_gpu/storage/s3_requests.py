@@ -19,7 +19,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 from dumont_gpu.storage.addresses import Address
 from dumont_gpu.storage.answers import DeniedError, ExpiredError
 from dumont_gpu.storage.http_range import RangeConnection, failure, received

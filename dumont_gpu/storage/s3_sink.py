@@ -16,6 +16,7 @@ import threading
 from dataclasses import replace
 from typing import Final
 
+from dumont_gpu.buffers import Buffer, BufferPool, ClosedError
 from dumont_gpu.errors import (
     DumontError,
     GaveUpError,
@@ -23,11 +24,10 @@ from dumont_gpu.errors import (
     NetworkError,
     leave_behind,
 )
-from dumont_gpu.format import MiB
-from dumont_gpu.pipeline import Buffer, BufferPool, Channel, ClosedError
+from dumont_gpu.pipeline import Channel
 from dumont_gpu.progress import Notice
 from dumont_gpu.shortages import shortage
-from dumont_gpu.sizes import format_size
+from dumont_gpu.sizes import MiB, format_size
 from dumont_gpu.storage.http_range import RangeConnection
 from dumont_gpu.storage.network import NetworkOptions
 from dumont_gpu.storage.proxies import PROXY_ERRORS

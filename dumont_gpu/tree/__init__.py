@@ -1,1 +1,1 @@
-"""File trees: scanning a source, and placing entries under a target."""
+"""File trees: the source of a pack, the target of a restore, and the patterns that select entries."""

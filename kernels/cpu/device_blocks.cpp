@@ -1,8 +1,8 @@
 // Lists the blocks of a chunk for a device, which decodes them in any order: the host checks headers and tables, the device
 // looks inside blocks.
-#include "../lz4_blocks.h"
-#include "../zipnn_blocks.h"
-#include "../zipnn_job.h"
+#include "../shared/lz4_blocks.h"
+#include "../shared/zipnn_blocks.h"
+#include "../shared/zipnn_job.h"
 
 #include <string.h>
 

@@ -46,7 +46,7 @@ DUMONT_API int64_t dumont_zipnn_encode(const uint8_t* source, uint64_t source_si
 // Returns `out_size`, or a negative status; `out` may then hold anything.
 DUMONT_API int64_t dumont_zipnn_decode(const uint8_t* stream, uint64_t stream_size, uint8_t* out, uint64_t out_size);
 
-// Lists the blocks of a ZipNN chunk (one stream or several) for a device as DeviceBlocks of kernels/zipnn_blocks.h, sorted
+// Lists the blocks of a ZipNN chunk (one stream or several) for a device as DeviceBlocks of kernels/shared/zipnn_blocks.h, sorted
 // by their number of coded planes; `counts[n]` gets how many have n. Everything outside the blocks is checked. `stored` and
 // `out` say where the chunk's stored and original bytes will lie in the device's memory. Returns 0, DUMONT_DAMAGED, or
 // DUMONT_UNSUPPORTED for what the device does not do: partial elements, more than `capacity` blocks.
@@ -54,7 +54,7 @@ DUMONT_API int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chu
                                               uint64_t stored, uint64_t out, void* blocks, uint64_t capacity,
                                               uint64_t* counts /* [5] */);
 
-// Describes the encoding of `size` bytes as one ZipNN stream to a device: fills an EncodeJob of kernels/zipnn_job.h with
+// Describes the encoding of `size` bytes as one ZipNN stream to a device: fills an EncodeJob of kernels/shared/zipnn_job.h with
 // addresses in its memory. Returns how many planes of blocks there are, or DUMONT_ARGUMENT as dumont_zipnn_encode does.
 DUMONT_API int64_t dumont_zipnn_encode_job(uint32_t dtype, uint64_t size, uint32_t block_log2, uint64_t source,
                                            uint64_t out, uint64_t plans, void* job);
@@ -72,7 +72,7 @@ struct DumontLz4Blocks {
     uint64_t* from_bytes;  // their size,
     uint64_t* to;          // where their original bytes go,
     uint64_t* to_bytes;    // and how many these must be
-    void* copies;          // StoredCopy of kernels/lz4_blocks.h: blocks that are stored as they are
+    void* copies;          // StoredCopy of kernels/shared/lz4_blocks.h: blocks that are stored as they are
 };
 
 // Lists the blocks of an LZ4 frame with independent blocks of 64 KiB and a content size of `out_size`, whose header has

@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../huffman_code.h"
+#include "../shared/huffman_code.h"
 
 namespace dumont {
 

@@ -4,12 +4,12 @@
 //         large output has AVX-512 code of its own, for its stores.
 // Bytes:  each is read once and written once.
 // Bound:  cache bandwidth.
-// Format: "The sign move" in kernels/zipnn.h, whose functions these loops apply to each element.
+// Format: "The sign move" in kernels/shared/zipnn.h, whose functions these loops apply to each element.
 #if defined(__AVX512BW__)
 #include <immintrin.h>
 #endif
 
-#include "../zipnn.h"
+#include "../shared/zipnn.h"
 #include "path.h"
 
 namespace dumont {

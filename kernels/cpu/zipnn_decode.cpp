@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../zipnn.h"
+#include "../shared/zipnn.h"
 #include "dumont_cpu.h"
 #include "kernels.h"
 

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../tree_description.h"
-#include "../zipnn.h"
+#include "../shared/tree_description.h"
+#include "../shared/zipnn.h"
 #include "dumont_cpu.h"
 #include "kernels.h"
 #include "plane_stats.h"

@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from dumont_gpu.format import KiB
-from dumont_gpu.names import to_utf8
-from dumont_gpu.pack import PackOptions, pack
+from dumont_gpu.format.names import to_utf8
+from dumont_gpu.jobs.pack import PackOptions, pack
+from dumont_gpu.sizes import KiB
 
 HERE = Path(__file__).parent
 MTIME = 1_700_000_000_123_456_789

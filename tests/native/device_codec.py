@@ -8,7 +8,7 @@ from pathlib import Path
 
 HEADER = 32
 THREADS = 128
-PLAN_MEMORY = 11 * 1024  # for each plane: kPlanMemory of kernels/zipnn_job.h
+PLAN_MEMORY = 11 * 1024  # for each plane: kPlanMemory of kernels/shared/zipnn_job.h
 PLANE_PLAN = 1192  # sizeof PlanePlan
 ENCODE_JOB = 48  # sizeof EncodeJob
 

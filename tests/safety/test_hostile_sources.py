@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import command, float_bytes, restored, tree
+from support.hostile import command, float_bytes, restored, tree
 
 from dumont_gpu.errors import DumontError
-from dumont_gpu.pack import PackOptions, pack
-from dumont_gpu.verify import VerifyOptions, verify
+from dumont_gpu.jobs.pack import PackOptions, pack
+from dumont_gpu.jobs.verify import VerifyOptions, verify
 
 DATA = float_bytes(60_000)
 
@@ -151,7 +151,7 @@ def test_file_of_more_extents_than_a_line_holds_is_not_packed_unnoticed(
     source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With --chunk-size 4KiB, a file of 700 MB is enough for the real limit; this one is for 64 KiB."""
-    monkeypatch.setattr("dumont_gpu.manifest._MAX_LINE", 64 << 10)
+    monkeypatch.setattr("dumont_gpu.format.manifest._MAX_LINE", 64 << 10)
     (source / "file").write_bytes(os.urandom(1 << 22))
     usable_or_refused(source, snapshot, chunk_size=4096, method="none")
 
@@ -159,7 +159,7 @@ def test_file_of_more_extents_than_a_line_holds_is_not_packed_unnoticed(
 def test_more_entries_than_a_reader_takes_are_not_packed_unnoticed(
     source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dumont_gpu.manifest.MAX_ENTRIES", 10)
+    monkeypatch.setattr("dumont_gpu.format.manifest.MAX_ENTRIES", 10)
     for number in range(20):
         (source / f"{number}").write_bytes(b"")
     usable_or_refused(source, snapshot)

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import command, killed, restored, tree
+from support.hostile import command, killed, restored, tree
 
 from dumont_gpu.bench.publish import check_picture
+from dumont_gpu.disk.outputs import UNFINISHED, unfinished_name
 from dumont_gpu.errors import DumontError, UsageError
-from dumont_gpu.outputs import UNFINISHED, unfinished_name
-from dumont_gpu.pack import PackOptions, PackResult, pack, plan_pack
-from dumont_gpu.snapshot import read_snapshot
+from dumont_gpu.jobs.pack import PackOptions, PackResult, pack, plan_pack
+from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import LocalSink, open_source
-from dumont_gpu.tree.journal import Journal
-from dumont_gpu.tree.temporary import temporary_name
+from dumont_gpu.tree.target.journal import Journal
+from dumont_gpu.tree.target.temporary import temporary_name
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE
 
 PRECIOUS = b"precious"

@@ -29,7 +29,7 @@ from dumont_gpu.bench.corpora.wheels import (
     missing,
 )
 from dumont_gpu.errors import UsageError
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 WHEELS: Final = (WEIGHTS, SYMPY, BOTOCORE, SKIMAGE, CREPE, STATSMODELS)
 WHEELS_SIZE: Final = "203 MB"

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import Final
 
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 SEED: Final = 20_241_217
 SIGMA: Final = 0.02  # the spread of a language model's weights, about

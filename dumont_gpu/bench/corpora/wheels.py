@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dumont_gpu.errors import DumontError, NetworkError
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ from dumont_gpu.bench.corpora.wheels import (
     fetch,
     members,
 )
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 SEED = 20_240_607
 SITE_PACKAGES = "venv/lib/python3.11/site-packages"

@@ -10,8 +10,9 @@ from dumont_gpu.bench.corpora.corpus import Content, Corpus
 from dumont_gpu.bench.corpora.original import PROJECTED
 from dumont_gpu.bench.measure.rows import Chunk, Room, scanned
 from dumont_gpu.codecs import Lz4, ZipNN
-from dumont_gpu.format import DEFAULT_CHUNK_SIZE, MiB
+from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import MiB
 
 _LZ4: Final = Lz4()
 _SMALL_CHUNKS: Final = 8 * MiB  # for a model that fits one chunk

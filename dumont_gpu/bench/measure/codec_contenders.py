@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol
 from dumont_gpu import native
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.errors import DumontError
-from dumont_gpu.format import MiB
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import MiB
 
 OURS: Final = "dumont-gpu"
 FRESH: Final = "dumont-gpu, fresh buffers"

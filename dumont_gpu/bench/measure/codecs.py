@@ -23,8 +23,8 @@ from dumont_gpu.bench.measure.codec_contenders import (
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.bench.report.machine import cores
 from dumont_gpu.codecs.zipnn import BLOCK_LOG2
-from dumont_gpu.format import KiB, MiB
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import KiB, MiB
 
 SIZE: Final = 64 * MiB  # of each kind of weights: a chunk of the package
 _HOT_SIZE: Final = MiB  # stays in cache together with its encoded and decoded copy

@@ -12,9 +12,10 @@ from statistics import median
 from typing import Final
 
 from dumont_gpu.bench.corpora.corpus import Corpus
-from dumont_gpu.format import KiB, MiB
-from dumont_gpu.pack import PackOptions, pack
-from dumont_gpu.restore import RestoreOptions, restore
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions
+from dumont_gpu.jobs.pack import pack
+from dumont_gpu.jobs.restore import restore
+from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.storage import Source, open_source
 
 RATES: Final = (100e6, 1e9, 10e9)  # bits per second

@@ -6,7 +6,7 @@ import mmap
 from pathlib import Path
 
 from dumont_gpu.bench.measure.places import files_below
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 
 def anonymous(size: int) -> memoryview:

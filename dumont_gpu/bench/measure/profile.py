@@ -17,7 +17,7 @@ from dumont_gpu.bench.measure.contenders import dumont_program
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.bench.measure.places import Places, places
 from dumont_gpu.errors import DumontError
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 _SIZE: Final = 256 * MiB  # moved for each limit
 _PIECE: Final = 64 * MiB

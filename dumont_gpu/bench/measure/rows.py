@@ -14,16 +14,17 @@ from typing import Final
 
 from dumont_gpu.backends import Backend, CpuBackend, CudaBackend
 from dumont_gpu.bench.corpora.corpus import Content, Corpus
+from dumont_gpu.buffers import BufferPool
 from dumont_gpu.codecs import Codec, Raw
-from dumont_gpu.direct_io import read_at
+from dumont_gpu.disk.direct_io import read_at
 from dumont_gpu.errors import DamagedError, DumontError
-from dumont_gpu.format import DEFAULT_CHUNK_SIZE, MiB, align_up
-from dumont_gpu.globs import Patterns
-from dumont_gpu.methods import DEFAULT_METHOD
-from dumont_gpu.pack import GAIN
-from dumont_gpu.pipeline import BufferPool
-from dumont_gpu.planner import Plan, PlannedChunk
-from dumont_gpu.tree.scan import SourceFile, scan
+from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
+from dumont_gpu.jobs.pack import GAIN
+from dumont_gpu.plan.methods import DEFAULT_METHOD
+from dumont_gpu.plan.planner import Plan, PlannedChunk
+from dumont_gpu.sizes import MiB, align_up
+from dumont_gpu.tree.globs import Patterns
+from dumont_gpu.tree.source.scan import SourceFile, scan
 
 RAW: Final = Raw()
 ROW_LIMIT: Final = 128 * MiB  # original bytes of a row, at most: the first chunks of its plan

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from dumont_gpu.bench.corpora.original import CHUNK_LZ4_RATIO, CHUNK_ZIPNN_RATIO, CHUNKS, COLUMN, ROWS, SOURCE
 from dumont_gpu.bench.report.tables import MB, Json, Table, number, percent, short
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 _ORIGINAL: Final = {row.key: row for row in ROWS}
 _BUSY: Final = 0.85  # of the time; below, rates say more about other processes than about this one

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Final
 
 from dumont_gpu.bench.report.tables import Json, Table, rate, times
-from dumont_gpu.format import KiB, MiB
+from dumont_gpu.sizes import KiB, MiB
 
 OURS: Final = "dumont-gpu"
 _NOTES: Final = (

@@ -9,7 +9,7 @@ from typing import Final
 from dumont_gpu.bench.report.steps import SKIPPED, STOPPED, TIMED_OUT
 from dumont_gpu.bench.report.tables import MB, Json, Table, rate
 from dumont_gpu.bench.report.targets import ans_rows, best, slowest_stage, speed, verdicts, whole_encodings
-from dumont_gpu.format import KiB, MiB
+from dumont_gpu.sizes import KiB, MiB
 
 _CLOCK: Final = (
     "GB/s of original bytes by the device's clock: by the median of {repeats} repeats, with the best in brackets. "

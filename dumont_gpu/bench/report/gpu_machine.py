@@ -110,18 +110,20 @@ def _version(package: str) -> str:
 
 def _sources(checkout: Path) -> str:
     """Whether the installed Python and CUDA sources are the checkout's; the compiled library cannot be compared."""
-    from dumont_gpu.backends.cupy_device import kernel_folder
+    from dumont_gpu.backends.kernel_sources import KernelSources
 
-    installed, here = _kernels(kernel_folder()), _kernels(checkout / "kernels")
+    sources = KernelSources.find()
+    installed, here = _kernels(sources.cuda, sources.shared), _kernels(checkout / "kernels")
     if not same_python(checkout) or any(here.get(name) != content for name, content in installed.items()):
         return OTHER_PACKAGE
     digest = hashlib.sha256(b"".join(installed[name] for name in sorted(installed)))
     return f"those of this checkout, kernels {digest.hexdigest()[:12]}"
 
 
-def _kernels(folder: Path) -> dict[str, bytes]:
-    """Name and content of every CUDA source and header below a folder, whatever folders lie between."""
-    return {file.name: file.read_bytes() for pattern in ("*.cu", "*.h") for file in folder.rglob(pattern)}
+def _kernels(*folders: Path) -> dict[str, bytes]:
+    """Name and content of every CUDA source and header below `folders`, at any depth."""
+    files = (file for folder in folders for pattern in ("*.cu", "*.h") for file in folder.rglob(pattern))
+    return {file.name: file.read_bytes() for file in files}
 
 
 def _or_unknown(find: Callable[[], Any]) -> str:

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Final
 
 from dumont_gpu.bench.report.tables import MB, Json, Table, number, percent
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 _ENCODED_STAGES: Final = ("write", "fetch")  # move encoded bytes; the others move original bytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from dumont_gpu.backends.device import Device
-from dumont_gpu.format import align_up
+from dumont_gpu.sizes import align_up
 
 
 class Allocations:

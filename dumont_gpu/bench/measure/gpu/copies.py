@@ -14,7 +14,7 @@ from dumont_gpu.bench.measure.clock import seconds_of
 from dumont_gpu.bench.measure.gpu.session import DeviceBench, Extent, run_bench
 from dumont_gpu.bench.measure.gpu.timer import device_seconds
 from dumont_gpu.bench.measure.memory import touched
-from dumont_gpu.format import MiB
+from dumont_gpu.sizes import MiB
 
 EXTENTS = {  # a chunk is one copy
     "full": Extent(256 * MiB, 10, (), ()),

@@ -22,9 +22,9 @@ from dumont_gpu.bench.measure.gpu.timer import device_seconds, side_by_side
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.codecs import Lz4
 from dumont_gpu.codecs.zipnn import BLOCK_LOG2
-from dumont_gpu.digests import digest_function
-from dumont_gpu.format import KiB, MiB
+from dumont_gpu.format.digests import digest_function
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import KiB, MiB
 
 Json = dict[str, Any]
 EXTENTS = {

@@ -10,8 +10,8 @@ from dumont_gpu.backends.device import Device, Lz4Batch, Stream
 from dumont_gpu.bench.measure.gpu.allocations import Allocations
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.codecs import Lz4
-from dumont_gpu.digests import digest_function
-from dumont_gpu.format import MiB, align_up
+from dumont_gpu.format.digests import digest_function
+from dumont_gpu.sizes import MiB, align_up
 
 PERIOD = 4 * MiB  # blocks are coded alone: a repetition so far away changes nothing
 

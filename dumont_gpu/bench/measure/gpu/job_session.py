@@ -22,7 +22,7 @@ from dumont_gpu.bench.measure.clock import seconds_of
 from dumont_gpu.bench.measure.gpu.session import add_extent, say
 from dumont_gpu.bench.report.machine import file_system
 from dumont_gpu.bench.report.whole_file import write_whole
-from dumont_gpu.format import GiB, MiB
+from dumont_gpu.sizes import GiB, MiB
 
 SIZES = {"full": 4 * GiB, "short": 2 * GiB, "quick": 256 * MiB}
 REPEATS = {"full": 3, "short": 2, "quick": 1}

@@ -28,9 +28,9 @@ from dumont_gpu.bench.measure.gpu.session import (
 )
 from dumont_gpu.bench.measure.gpu.timer import device_seconds
 from dumont_gpu.bench.measure.memory import anonymous
-from dumont_gpu.digests import digest_function
-from dumont_gpu.format import KiB, MiB
+from dumont_gpu.format.digests import digest_function
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import KiB, MiB
 
 EXTENTS = {
     "full": Extent(64 * MiB, 20, (1, 4, 16, 64), (64 * KiB, 128 * KiB, 256 * KiB), (15, 16, 17), True, True),

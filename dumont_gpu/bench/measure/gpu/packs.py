@@ -37,12 +37,12 @@ from dumont_gpu.bench.measure.gpu.resident_encode import ResidentWeights
 from dumont_gpu.bench.measure.gpu.session import say
 from dumont_gpu.bench.measure.memory import touched, warm
 from dumont_gpu.codecs import ZipNN
-from dumont_gpu.digests import DEFAULT_DIGEST, digest_function
-from dumont_gpu.direct_io import read_at
-from dumont_gpu.format import align_up
-from dumont_gpu.jobs import default_jobs
+from dumont_gpu.disk.direct_io import read_at
+from dumont_gpu.format.digests import DEFAULT_DIGEST, digest_function
+from dumont_gpu.jobs.resources import default_jobs
 from dumont_gpu.native import Dtype
-from dumont_gpu.snapshot import read_snapshot
+from dumont_gpu.sizes import align_up
+from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import open_sink, open_source
 
 READ_THREADS = 2  # as the pack has

@@ -11,8 +11,8 @@ from dumont_gpu.backends.decode_slot import JOIN_THREADS, PLANE_MEMORY, ROOM_AFT
 from dumont_gpu.backends.device import Device, Stream
 from dumont_gpu.bench.measure.gpu.allocations import Allocations
 from dumont_gpu.bench.measure.memory import anonymous
-from dumont_gpu.digests import digest_function
-from dumont_gpu.format import align_up
+from dumont_gpu.format.digests import digest_function
+from dumont_gpu.sizes import align_up
 
 
 @dataclass(frozen=True, slots=True)

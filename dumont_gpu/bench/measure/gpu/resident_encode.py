@@ -13,8 +13,8 @@ from dumont_gpu.bench.measure.gpu.allocations import Allocations
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.codecs.lz4 import frame_header
 from dumont_gpu.codecs.zipnn import BLOCK_LOG2
-from dumont_gpu.format import align_up
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import align_up
 
 RESULT = 8
 JOB_ROOM = 64

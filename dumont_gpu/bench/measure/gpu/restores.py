@@ -37,10 +37,10 @@ from dumont_gpu.bench.measure.gpu.resident_decode import resident
 from dumont_gpu.bench.measure.gpu.session import say
 from dumont_gpu.bench.measure.memory import touched, warm
 from dumont_gpu.codecs import ZipNN
-from dumont_gpu.direct_io import write_at
-from dumont_gpu.format import MiB, align_up
-from dumont_gpu.jobs import default_jobs
-from dumont_gpu.snapshot import Snapshot, read_snapshot
+from dumont_gpu.disk.direct_io import write_at
+from dumont_gpu.jobs.resources import default_jobs
+from dumont_gpu.sizes import MiB, align_up
+from dumont_gpu.snapshot.reader import Snapshot, read_snapshot
 from dumont_gpu.storage import open_source
 
 WRITE_THREADS = 2  # as the restore has

@@ -23,8 +23,8 @@ from dumont_gpu.backends import CpuBackend, CudaBackend, open_device
 from dumont_gpu.backends.device import Lz4Batch, Stream
 from dumont_gpu.codecs import Codec, Lz4, ZipNN
 from dumont_gpu.errors import DumontError
-from dumont_gpu.format import MiB
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import MiB
 
 ROOM = MiB  # the largest chunk here
 OVERREAD = 16  # bytes after the encoded ones that kernels may read, whatever they are: zipnn_blocks.h

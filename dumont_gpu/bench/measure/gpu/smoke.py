@@ -18,8 +18,8 @@ from dumont_gpu.bench.measure.gpu.frames import text
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.codecs import Codec, Lz4, ZipNN
 from dumont_gpu.errors import DumontError
-from dumont_gpu.format import KiB, MiB
 from dumont_gpu.native import Dtype, spoil
+from dumont_gpu.sizes import KiB, MiB
 
 SIZE = 64 * MiB  # a chunk, as jobs have it
 PERIOD = 256 * KiB  # bytes of weights that are drawn: no block, coded alone, is larger

@@ -1,0 +1,48 @@
+"""The CUDA sources: where they lie, and how a compiler is told of their headers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from dumont_gpu.errors import DeviceError
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSources:
+    """`cuda` has the kernels (`.cu`) and `device.h`; `shared` has the headers that CPU and GPU have in common."""
+
+    cuda: Path
+    shared: Path
+
+    @classmethod
+    def find(cls) -> KernelSources:
+        """Returns the sources inside the installed package, or those of the checkout.
+
+        Raises:
+            DeviceError: they are in neither.
+        """
+        import dumont_gpu
+
+        places = [Path(folder) / "kernels" for folder in dumont_gpu.__path__]
+        places.append(Path(__file__).resolve().parent.parent.parent / "kernels")
+        for place in places:
+            if (place / "cuda" / "device.h").exists():
+                return cls(place / "cuda", place / "shared")
+        raise DeviceError("the CUDA kernel sources are missing: install dumont-gpu with `pip install .`")
+
+    def read(self, name: str) -> str:
+        """Returns the text of one `.cu` file."""
+        return (self.cuda / name).read_text(encoding="utf-8")
+
+    def include_options(self) -> tuple[str, ...]:
+        """Returns the compiler options that make both folders' headers found."""
+        return f"-I{self.cuda}", f"-I{self.shared}"
+
+    def digest_of_headers(self) -> str:
+        """Returns a number that changes whenever a header changes: compiler caches know the source alone."""
+        digest = hashlib.sha256()
+        for header in sorted([*self.cuda.glob("*.h"), *self.shared.glob("*.h")], key=lambda path: path.name):
+            digest.update(header.read_bytes())
+        return f"0x{digest.hexdigest()[:8]}"

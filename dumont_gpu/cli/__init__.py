@@ -1,0 +1,1 @@
+"""The command line: options to jobs, results to text or JSON."""

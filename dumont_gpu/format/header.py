@@ -1,0 +1,185 @@
+"""Header and chunk index of a .dumont file: bytes to records and back, validated, no I/O.
+
+FORMAT.md, sections 3 and 4, is the specification; the names below are its field names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dumont_gpu.errors import DamagedError, UnsupportedError
+from dumont_gpu.format.digests import DIGEST_SIZE
+from dumont_gpu.sizes import PAGE, GiB, KiB, MiB, align_up
+
+MAGIC: Final = b"DUMONT02"
+VERSION: Final = 2
+HEADER_SIZE: Final = 512
+CHUNK_ALIGNMENT: Final = PAGE  # direct I/O, reflinks and GPU-direct reads stay possible
+DEFAULT_CHUNK_SIZE: Final = 64 * MiB  # double buffering fits the memory of small GPUs
+MAX_CHUNK_SIZE: Final = 1 * GiB
+MIN_CHUNK_SIZE: Final = 4 * KiB
+MAX_CHUNKS: Final = 1 << 22  # 256 TiB of 64 MiB chunks; bounds the memory that a hostile header can ask for
+REQUIRED_FLAGS: Final = 0xFFFF  # bits a reader must understand; the upper half may be ignored
+FLAG_BLAKE3: Final = 0x0001  # chunks and extents have BLAKE3 digests instead of SHA-256 ones
+_KNOWN_FLAGS: Final = FLAG_BLAKE3
+
+_HEADER = struct.Struct("<8sIIIIQQQQQ32s32s352s32s")
+_CHUNK = struct.Struct("<QIIB8s")
+CHUNK_ENTRY_SIZE: Final = _CHUNK.size
+_DIGEST_AT = HEADER_SIZE - DIGEST_SIZE
+
+assert _HEADER.size == HEADER_SIZE
+assert CHUNK_ENTRY_SIZE == 25
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first 512 bytes. Sizes and offsets are bytes."""
+
+    num_chunks: int
+    num_files: int
+    total_size_compressed: int
+    total_size_original: int
+    chunk_size: int
+    manifest_offset: int
+    manifest_size: int
+    index_sha256: bytes
+    manifest_sha256: bytes
+    flags: int = 0
+
+    @property
+    def index_size(self) -> int:
+        """Bytes of the chunk index, which starts at 512."""
+        return self.num_chunks * CHUNK_ENTRY_SIZE
+
+    @property
+    def data_offset(self) -> int:
+        """Where the first chunk may start."""
+        return align_up(HEADER_SIZE + self.index_size)
+
+    @property
+    def digest(self) -> str:
+        """The name of the digest that covers chunks and extents."""
+        return "blake3" if self.flags & FLAG_BLAKE3 else "sha256"
+
+    @property
+    def snapshot_id(self) -> str:
+        """`sha256:` and the digest of the header, which covers index, manifest and so every chunk."""
+        return "sha256:" + self.to_bytes()[_DIGEST_AT:].hex()
+
+    def to_bytes(self) -> bytes:
+        body = _HEADER.pack(
+            MAGIC, VERSION, self.flags, self.num_chunks, self.num_files, self.total_size_compressed,
+            self.total_size_original, self.chunk_size, self.manifest_offset, self.manifest_size,
+            self.index_sha256, self.manifest_sha256, b"", b"",
+        )[:_DIGEST_AT]  # fmt: skip
+        return body + hashlib.sha256(body).digest()
+
+    @classmethod
+    def parse(cls, data: bytes | bytearray, file_size: int) -> Header:
+        """Reads and checks a header.
+
+        Args:
+            data: the first 512 bytes of the file (fewer only if the file is shorter).
+            file_size: bytes in the whole file, which every offset must respect.
+
+        Raises:
+            UnsupportedError: another version, or a required flag this version does not know.
+            DamagedError: anything else that contradicts FORMAT.md.
+        """
+        if data[:6] != MAGIC[:6] or not data[6:8].isdigit():
+            raise DamagedError("not a .dumont file (it does not start with DUMONT02)")
+        if len(data) >= len(MAGIC) and not data.startswith(MAGIC):
+            version = data[6:8].decode()
+            raise UnsupportedError(f"snapshot of format version {version}; this dumont-gpu reads version 02")
+        if len(data) < HEADER_SIZE:
+            raise DamagedError(f"the file ends within its header ({len(data)} of {HEADER_SIZE} bytes)")
+        (
+            _, version, flags, num_chunks, num_files, compressed, original, chunk_size,
+            manifest_offset, manifest_size, index_sha256, manifest_sha256, reserved, digest,
+        ) = _HEADER.unpack(data[:HEADER_SIZE])  # fmt: skip
+        if hashlib.sha256(data[:_DIGEST_AT]).digest() != digest:
+            raise DamagedError("the header does not match its SHA-256")
+        if version != VERSION:
+            raise UnsupportedError(f"snapshot of format version {version}; this dumont-gpu reads version {VERSION}")
+        if flags & REQUIRED_FLAGS & ~_KNOWN_FLAGS:
+            raise UnsupportedError(f"the snapshot needs features this version does not have (flags {flags:#010x})")
+        if reserved.strip(b"\0"):
+            raise DamagedError("reserved header bytes are not zero")
+        header = cls(
+            num_chunks, num_files, compressed, original, chunk_size, manifest_offset, manifest_size,
+            index_sha256, manifest_sha256, flags,
+        )  # fmt: skip
+        header._check_layout(file_size)
+        return header
+
+    def _check_layout(self, file_size: int) -> None:
+        if not MIN_CHUNK_SIZE <= self.chunk_size <= MAX_CHUNK_SIZE:
+            raise DamagedError(f"chunk size {self.chunk_size} is outside {MIN_CHUNK_SIZE} to {MAX_CHUNK_SIZE}")
+        if self.num_chunks > MAX_CHUNKS:
+            raise DamagedError(f"the snapshot declares {self.num_chunks} chunks; the limit is {MAX_CHUNKS}")
+        if self.data_offset > self.manifest_offset:
+            raise DamagedError(f"the index of {self.num_chunks} chunks runs into the manifest")
+        if self.manifest_offset + self.manifest_size != file_size:
+            raise DamagedError(
+                f"the file has {file_size} bytes, its header says {self.manifest_offset + self.manifest_size}: "
+                "it was cut short or something was added"
+            )
+        if self.total_size_compressed > self.manifest_offset - self.data_offset:
+            raise DamagedError("the chunks are said to be larger than the room for them")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkEntry:
+    """One entry of the chunk index. Sizes and offsets are bytes."""
+
+    offset: int
+    size_compressed: int
+    size_original: int
+    compressor_id: int
+    checksum: bytes  # the first 8 bytes of the digest of the stored bytes
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size_compressed
+
+    def to_bytes(self) -> bytes:
+        return _CHUNK.pack(self.offset, self.size_compressed, self.size_original, self.compressor_id, self.checksum)
+
+
+def index_to_bytes(chunks: Sequence[ChunkEntry]) -> bytes:
+    return b"".join(chunk.to_bytes() for chunk in chunks)
+
+
+def parse_index(data: bytes | bytearray, header: Header) -> tuple[ChunkEntry, ...]:
+    """Reads the chunk index and checks it against its digest, the header and FORMAT.md.
+
+    Raises:
+        DamagedError: the digest or a rule does not hold.
+    """
+    if hashlib.sha256(data).digest() != header.index_sha256:
+        raise DamagedError("the chunk index does not match its SHA-256")
+    chunks: list[ChunkEntry] = []
+    for number, fields in enumerate(_CHUNK.iter_unpack(data)):  # checked one by one: a bad entry is the last one kept
+        chunk = ChunkEntry(*fields)
+        if not 0 < chunk.size_original <= header.chunk_size:
+            raise DamagedError(f"chunk {number} has {chunk.size_original} bytes, the limit is {header.chunk_size}")
+        if not 0 < chunk.size_compressed <= chunk.size_original:
+            raise DamagedError(f"chunk {number} is stored in {chunk.size_compressed} bytes for {chunk.size_original}")
+        if chunk.offset % CHUNK_ALIGNMENT:
+            raise DamagedError(f"chunk {number} starts at {chunk.offset}, not at a multiple of {CHUNK_ALIGNMENT}")
+        chunks.append(chunk)
+    end = header.data_offset
+    for chunk in sorted(chunks, key=lambda chunk: chunk.offset):
+        if chunk.offset < end:
+            raise DamagedError(f"the chunk at {chunk.offset} overlaps what comes before it")
+        end = chunk.end
+    if end > header.manifest_offset:
+        raise DamagedError("a chunk overlaps the manifest")
+    if sum(chunk.size_compressed for chunk in chunks) != header.total_size_compressed:
+        raise DamagedError("the chunks do not add up to the size in the header")
+    return tuple(chunks)

@@ -1,0 +1,130 @@
+"""What a caller passes, as the value that a job takes: the Python API accepts what the command line does.
+
+Every function raises UsageError, with one line, for a value that it cannot take.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Final, TypeAlias, TypeVar
+
+from dumont_gpu.errors import UsageError
+from dumont_gpu.sizes import one_line, parse_duration, parse_size
+from dumont_gpu.tree.globs import pattern_lines
+
+StrPath: TypeAlias = str | os.PathLike[str]
+Size: TypeAlias = int | str  # bytes, or as `64MiB`
+Duration: TypeAlias = float | str  # seconds, or as `5m`
+OneOrMore: TypeAlias = StrPath | Iterable[StrPath]
+T = TypeVar("T")
+MAX_JOBS: Final = 1024
+MAX_CONNECTIONS: Final = 64
+_MAX_SIZE: Final = (1 << 63) - 1
+_MAX_DEVICE: Final = 1 << 16
+_MAX_SECONDS: Final = 1 << 32
+
+
+def path(name: str, value: object, what: str = "a path") -> str:
+    """Returns a path or an address."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, bytes):
+        value = os.fsdecode(value)
+    if not isinstance(value, str):
+        raise _wrong(name, value, what)
+    if not value or "\0" in value:
+        raise UsageError(f"{name}: {'empty' if not value else 'it holds a NUL byte'}")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        raise UsageError(f"{name}: {value!r} cannot be a name of this file system") from None
+    return value
+
+
+def paths(name: str, value: object, what: str = "a path") -> tuple[str, ...]:
+    """Returns one path, or several, as several: a string is one; `what` they are called in a message."""
+    if isinstance(value, (str, bytes, os.PathLike)):
+        return (path(name, value, what),)
+    if not isinstance(value, Iterable):
+        raise _wrong(name, value, f"{what}, or several")
+    return tuple(path(name, item, what) for item in value)
+
+
+def patterns(name: str, value: object, files: object = ()) -> tuple[str, ...]:
+    """Returns one pattern, or several, and those in files of them."""
+    lines = [line for file in paths(f"{name}_from", files) for line in pattern_file(file)]
+    return (*paths(name, value, "a pattern"), *lines)
+
+
+def pattern_file(file: str) -> list[str]:
+    """Returns the patterns in a file of them."""
+    try:
+        return pattern_lines(Path(file).read_bytes())
+    except OSError as error:
+        raise UsageError(one_line(f"{file}: {error.strerror or error}")) from None
+    except UsageError as error:
+        raise UsageError(one_line(f"{file}: {error}")) from None
+
+
+def size(name: str, value: object) -> int:
+    """Returns bytes."""
+    if isinstance(value, str):
+        return parse_size(value)
+    return whole(name, value, _MAX_SIZE)
+
+
+def optional_size(name: str, value: object) -> int | None:
+    return None if value is None else size(name, value)
+
+
+def duration(name: str, value: object) -> float:
+    """Returns seconds."""
+    if isinstance(value, str):
+        return parse_duration(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= _MAX_SECONDS:
+        raise _wrong(name, value, f"seconds, from 0 to {_MAX_SECONDS}")
+    return float(value)
+
+
+def whole(name: str, value: object, highest: int) -> int:
+    """Returns a whole number from 0 to `highest`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= highest:
+        raise _wrong(name, value, f"a whole number from 0 to {highest}")
+    return int(value)
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(name, value, "True or False")
+    return value
+
+
+def choice(name: str, value: object, choices: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise _wrong(name, value, f"one of {', '.join(choices)}")
+    return value
+
+
+def text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _wrong(name, value, "a string")
+    return value
+
+
+def device(value: object) -> str:
+    """Returns the name of a device; a number is a CUDA device's."""
+    return str(whole("device", value, _MAX_DEVICE)) if isinstance(value, int) else text("device", value)
+
+
+def callback(name: str, value: T) -> T:
+    if value is not None and not callable(value):
+        raise _wrong(name, value, "a function")
+    return value
+
+
+def _wrong(name: str, value: object, wanted: str) -> UsageError:
+    plain = isinstance(value, (str, bytes, float)) or (isinstance(value, int) and value.bit_length() < 64)
+    shown = repr(value)[:80] if plain or value is None else f"a value of type {type(value).__name__}"
+    return UsageError(f"{name} must be {wanted}, not {shown}")

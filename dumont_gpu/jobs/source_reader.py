@@ -1,0 +1,147 @@
+"""Reads the files of a plan, chunk by chunk, and knows which of them are no longer what the scan found."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from dumont_gpu import native
+from dumont_gpu.disk.direct_io import DIRECT_MINIMUM, read_at
+from dumont_gpu.format.entries import Extent
+from dumont_gpu.plan.planner import PlannedChunk, PlannedExtent
+from dumont_gpu.shortages import is_shortage
+from dumont_gpu.tree.handles import split
+from dumont_gpu.tree.problems import Problem
+from dumont_gpu.tree.source.scan import SourceFile
+
+_NOT_REGULAR: Final = "is no regular file any more"
+
+
+class SourceReader:
+    """Fills chunks from several threads. `files` are those that the plan counts by."""
+
+    def __init__(self, files: Sequence[SourceFile]) -> None:
+        self._files = files
+        self.lost: dict[int, Problem] = {}  # file index -> why it cannot be in the snapshot
+        self.changed: set[int] = set()  # file index: it changed since the scan
+        self.missing: dict[int, int] = {}  # file index -> planned bytes that were not there
+        self._ends: dict[int, int] = {}  # file index -> where the first of its reads that found an end did
+        self._shrunk: dict[int, int] = {}  # file index -> the smallest size seen, below the scanned one
+        self._lock = threading.Lock()
+
+    def read(self, chunk: PlannedChunk, content: memoryview) -> Sequence[PlannedExtent]:
+        """Fills `content` with the bytes of a chunk; returns the extents that there are.
+
+        They are less than planned where a file could not be read, or ended early: zeros stand for what is missing.
+        """
+        small: dict[tuple[int, str], list[PlannedExtent]] = defaultdict(list)  # tree and directory -> whole files
+        partly: dict[PlannedExtent, int] = {}  # those that were not read to their end -> the bytes that there are
+        for extent in chunk.extents:
+            file = self._files[extent.file]
+            if extent.length == file.entry.size < DIRECT_MINIMUM:
+                small[id(file.tree), split(file.relative)[0]].append(extent)
+            else:
+                self._read_large(file, extent, content, partly)
+        for extents in small.values():
+            self._read_small(extents, content, partly)
+        return _there_are(chunk.extents, partly)
+
+    def size_of(self, index: int, extents: Sequence[Extent]) -> int:
+        """Returns where a file that changed ends in the snapshot: where the reads that found its end left it.
+
+        Everything before that is there, or was when it was read; what lies behind is of another moment.
+
+        Args:
+            index: of the file.
+            extents: what was read of it, in file order.
+        """
+        size = self._files[index].entry.size
+        end = self._ends.get(index, size)
+        last = max((extent.file_end for extent in extents if extent.file_offset < end), default=0)
+        return max(last, min(end, self._shrunk.get(index, size)))
+
+    def _read_large(
+        self, file: SourceFile, extent: PlannedExtent, content: memoryview, partly: dict[PlannedExtent, int]
+    ) -> None:
+        out = content[extent.chunk_offset : extent.chunk_offset + extent.length]
+        try:
+            with file.open() as fd:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    self._lose(extent, content, partly, _NOT_REGULAR)
+                    return
+                done = read_at(fd, extent.file_offset, out)
+                status = os.fstat(fd)
+                if done < extent.length:
+                    self._cut(extent, content, partly, done)
+                elif not file.unchanged(status):
+                    self.changed.add(extent.file)
+                if status.st_size < file.entry.size:
+                    self._note_end(self._shrunk, extent, status.st_size)
+        except OSError as error:
+            if is_shortage(error.errno):
+                raise
+            self._lose(extent, content, partly, error.strerror or str(error))
+
+    def _read_small(
+        self, extents: Sequence[PlannedExtent], content: memoryview, partly: dict[PlannedExtent, int]
+    ) -> None:
+        """Reads whole files of one directory."""
+        files = [self._files[extent.file] for extent in extents]
+        folder = split(files[0].relative)[0]
+        wanted = []
+        for file, extent in zip(files, extents, strict=True):
+            name = split(file.relative)[1]
+            scanned = (file.entry.mtime_ns, *file.identity)
+            wanted.append(native.OldFile(name, extent.chunk_offset, extent.length, *scanned))
+        try:
+            with files[0].tree.handles.lease(folder) as directory:
+                results = native.read_files(directory, wanted, content)
+        except OSError as error:
+            results = [error.errno or errno.EIO] * len(extents)
+        for file, extent, result in zip(files, extents, results, strict=True):
+            if is_shortage(result):
+                raise OSError(result, os.strerror(result))
+            if result == native.CHANGED:
+                self.changed.add(extent.file)
+            elif result == native.SHORT:  # how much there is, a second look tells
+                self._read_large(file, extent, content, partly)
+            elif result:
+                reason = _NOT_REGULAR if result == native.NOT_REGULAR else os.strerror(result)
+                self._lose(extent, content, partly, reason)
+
+    def _cut(self, extent: PlannedExtent, content: memoryview, partly: dict[PlannedExtent, int], done: int) -> None:
+        """The file ends within the extent: what there is of it is kept."""
+        _clear(content[extent.chunk_offset + done : extent.chunk_offset + extent.length])
+        partly[extent] = done
+        with self._lock:
+            self.missing[extent.file] = self.missing.get(extent.file, 0) + extent.length - done
+        self._note_end(self._ends, extent, extent.file_offset + done)
+        self.changed.add(extent.file)
+
+    def _note_end(self, ends: dict[int, int], extent: PlannedExtent, end: int) -> None:
+        with self._lock:
+            ends[extent.file] = min(end, ends.get(extent.file, end))
+
+    def _lose(self, extent: PlannedExtent, content: memoryview, partly: dict[PlannedExtent, int], reason: str) -> None:
+        _clear(content[extent.chunk_offset : extent.chunk_offset + extent.length])
+        partly[extent] = 0
+        self.lost.setdefault(extent.file, Problem(self._files[extent.file].entry.path, reason))
+
+
+def _there_are(extents: list[PlannedExtent], partly: dict[PlannedExtent, int]) -> list[PlannedExtent]:
+    """The extents, with those cut that were not read to their end, and without those of which nothing was read."""
+    if not partly:
+        return extents
+    cut = (replace(extent, length=partly.get(extent, extent.length)) for extent in extents)
+    return [extent for extent in cut if extent.length]
+
+
+def _clear(content: memoryview) -> None:
+    """Another chunk's bytes may be in the buffer."""
+    content[:] = bytes(len(content))

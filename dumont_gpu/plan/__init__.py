@@ -1,0 +1,1 @@
+"""Decides which bytes go into which chunk, and which codec encodes it."""

@@ -1,0 +1,263 @@
+"""Cuts files into chunks: files, then regions of one codec, then extents, then chunks that decode alone."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Final, TypeVar
+
+from blake3 import blake3
+
+from dumont_gpu.codecs import Codec
+from dumont_gpu.disk.outputs import is_snapshot
+from dumont_gpu.errors import UsageError
+from dumont_gpu.format.entries import MAX_EXTENTS
+from dumont_gpu.format.header import MAGIC, MAX_CHUNKS
+from dumont_gpu.plan.methods import LZ4, PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
+from dumont_gpu.plan.regions import Region, find_regions
+from dumont_gpu.shortages import is_shortage
+from dumont_gpu.sizes import KiB, MiB
+from dumont_gpu.tree.problems import Problem
+from dumont_gpu.tree.source.scan import SourceFile
+
+_SHARE_MINIMUM: Final = 16 * KiB  # equal files below this are not looked for: opening each twice costs more
+_SAMPLES: Final = 4  # checkpoints of one model share size and header, but not these places: few files are read twice
+_SAMPLE_SIZE: Final = 4 * KiB
+_LARGE: Final = 16 * MiB  # worth a thread of its own
+_HASH_PIECE: Final = 1 * MiB
+_PARTIAL_CHUNKS: Final = 6 * 8  # at most one per flush and codec, with its element type
+_ENCODE_RATE: Final = {"lz4": 0.6e9, "lz4_hc": 0.1e9, "zipnn": 2.5e9}  # bytes per second, measured on a Zen 4 core
+_FASTEST: Final = 10e9
+_SECONDS_PER_EXTENT: Final = 20e-6
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedExtent:
+    """Bytes of one source file that go into a chunk."""
+
+    file: int  # index into Plan.files
+    file_offset: int
+    chunk_offset: int
+    length: int
+
+
+@dataclass(slots=True)
+class PlannedChunk:
+    """A chunk to be: its extents lie end to end."""
+
+    number: int
+    codec: Codec
+    size: int = 0
+    extents: list[PlannedExtent] = field(default_factory=list)
+    turn: int = 0  # how many were cut before it: the numbers are given when a chunk is begun
+
+
+class Plan:
+    """How the files of a scan become chunks. The chunks are cut one by one, while the first of them are packed.
+
+    Args:
+        files: what to pack, in path order.
+        method: a name from METHODS.
+        chunk_size: the most original bytes in one chunk; a multiple of 4 KiB, so of every element size.
+        threads: how many large files are looked at at once.
+
+    Raises:
+        UsageError: more chunks than a snapshot may have.
+    """
+
+    def __init__(self, files: Sequence[SourceFile], method: str, chunk_size: int, threads: int) -> None:
+        self.files = files
+        self.copies: dict[int, int] = {}  # file index -> index of the file with the same content
+        self.problems: dict[int, Problem] = {}  # file index -> why it cannot be packed
+        self.snapshots: set[int] = set()  # file index: the file is a snapshot itself
+        self.planned: dict[int, int] = defaultdict(int)  # file index -> bytes of it in chunks
+        self._method, self._chunk_size, self._threads = method, chunk_size, threads
+        self._cutter = _Cutter(chunk_size, self.planned)
+        self.size = sum(file.entry.size for file in files)  # an upper bound until all chunks are cut
+        self.max_chunks = self.size // chunk_size + _PARTIAL_CHUNKS
+        if self.size // chunk_size > MAX_CHUNKS - _PARTIAL_CHUNKS:
+            raise UsageError(
+                f"{self.max_chunks} chunks; a snapshot may have {MAX_CHUNKS}: choose a larger --chunk-size"
+            )
+
+    def chunks(self) -> Iterator[PlannedChunk]:
+        """Yields the chunks, once. Reads samples of large files, and all of those that look like copies."""
+        sizes = _equal((file.entry.size, i) for i, file in enumerate(self.files) if file.entry.size >= _SHARE_MINIMUM)
+        alike = {index for group in sizes for index in group}
+        with ThreadPoolExecutor(self._threads) as pool:
+            yield from self._cut([index for index in range(len(self.files)) if index not in alike], pool)
+            self.copies = self._find_copies(sizes, pool)
+            yield from self._cut([index for index in sorted(alike) if index not in self.copies], pool)
+        self.size = sum(self.planned.values())
+
+    def chunks_of_copies(self, bereft: Iterable[int]) -> Iterator[PlannedChunk]:
+        """Yields chunks of files that were copies of one which changed since they were compared, or was lost.
+
+        They are still copies of each other.
+        """
+        leaders: dict[int, int] = {}  # the former leader -> the new one
+        for index in sorted(bereft):
+            leader = leaders.setdefault(self.copies.pop(index), index)
+            if leader != index:
+                self.copies[index] = leader
+        with ThreadPoolExecutor(self._threads) as pool:
+            yield from self._cut(sorted(leaders.values()), pool)
+        self.size = sum(self.planned.values())
+
+    def _cut(self, indices: Sequence[int], pool: ThreadPoolExecutor) -> Iterator[PlannedChunk]:
+        """Cuts files into chunks: first small ones, which take longest per byte, while a look is taken at others."""
+        indices = [index for index in indices if index not in self.problems]
+        sampled = self._map_files(self._look, filter(self._is_sampled, indices), pool)
+        for index in indices:
+            if not self._is_sampled(index):
+                yield from self._cutter.add(index, [self._by_extension(index)])
+        yield from self._cutter.flush()
+        for index, (regions, is_a_snapshot) in sampled:
+            if is_a_snapshot:
+                self.snapshots.add(index)
+            yield from self._cutter.add(index, regions)
+        yield from self._cutter.flush()
+
+    def _is_sampled(self, index: int) -> bool:
+        """Whether cutting the file into regions takes a look at it: a large one's bytes, or a sparse one's holes."""
+        file = self.files[index]
+        return file.entry.size >= PROBE_MINIMUM or file.allocated < file.entry.size
+
+    def _by_extension(self, index: int) -> Region:
+        entry = self.files[index].entry
+        return Region(0, entry.size, UNIFORM_METHODS.get(self._method) or codec_for_small_file(entry.path))
+
+    def _look(self, file: SourceFile) -> tuple[list[Region], bool]:
+        """Cuts a file into regions; says whether it is a snapshot, too."""
+        ranges = file.data_ranges()
+        codec = UNIFORM_METHODS.get(self._method)
+        if file.entry.size < PROBE_MINIMUM:
+            return [Region(start, end, codec or codec_for_small_file(file.entry.path)) for start, end in ranges], False
+        with file.open() as fd:
+            found = is_snapshot(os.pread(fd, len(MAGIC), 0))
+            regions = find_regions(fd, ranges) if codec is None else []
+        if codec is not None or len(regions) > MAX_EXTENTS // 2:
+            regions = [Region(start, end, codec or LZ4) for start, end in ranges]
+        return regions, found
+
+    def _find_copies(self, groups: list[list[int]], pool: ThreadPoolExecutor) -> dict[int, int]:
+        """Maps files to an earlier file of the same content: same size, then same samples, then same digest."""
+        for digest in (_sample_digest, _content_digest):
+            candidates = (index for group in groups for index in group)
+            digests = dict(self._map_files(digest, candidates, pool))
+            groups = [
+                equal
+                for group in groups
+                for equal in _equal((digests[index], index) for index in group if index in digests)
+            ]
+        return {index: group[0] for group in groups for index in group[1:]}
+
+    def _map_files(
+        self, work: Callable[[SourceFile], T], indices: Iterable[int], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, T]]:
+        """Yields (index, result), large files first; a file that cannot be read becomes a problem instead.
+
+        Only large files go through the pool, all at once: for small ones, handing over costs three times the work.
+        """
+
+        def guarded(index: int) -> T | OSError:
+            try:
+                return work(self.files[index])
+            except OSError as error:
+                return error
+
+        large: list[int] = []
+        small: list[int] = []
+        for index in indices:
+            (large if self.files[index].entry.size >= _LARGE else small).append(index)
+        results = chain(zip(large, pool.map(guarded, large), strict=True), zip(small, map(guarded, small), strict=True))
+        return self._without_problems(results)
+
+    def _without_problems(self, results: Iterable[tuple[int, T | OSError]]) -> Iterator[tuple[int, T]]:
+        for index, result in results:
+            if isinstance(result, OSError):
+                if is_shortage(result.errno):
+                    raise result
+                self.problems[index] = Problem(self.files[index].entry.path, result.strerror or str(result))
+            else:
+                yield index, result
+
+
+class _Cutter:
+    """Cuts regions into chunks: full ones hold one extent; what is left shares chunks with others of the codec."""
+
+    def __init__(self, chunk_size: int, planned: dict[int, int]) -> None:
+        self._chunk_size, self._planned = chunk_size, planned
+        self._shared: dict[Codec, PlannedChunk] = {}
+        self._count = 0
+
+    def add(self, index: int, regions: Iterable[Region]) -> Iterator[PlannedChunk]:
+        """Puts the regions of file number `index` into chunks; yields those that are full."""
+        for region in regions:
+            start = region.start
+            while region.end - start >= self._chunk_size:
+                chunk = self._new_chunk(region.codec)
+                self._append(chunk, index, start, self._chunk_size)
+                start += self._chunk_size
+                yield chunk
+            while start < region.end:
+                chunk = self._shared.get(region.codec) or self._new_chunk(region.codec)
+                length = min(region.end - start, self._chunk_size - chunk.size)
+                self._append(chunk, index, start, length)
+                start += length
+                if chunk.size < self._chunk_size:
+                    self._shared[region.codec] = chunk
+                else:
+                    self._shared.pop(region.codec, None)
+                    yield chunk
+
+    def flush(self) -> Iterator[PlannedChunk]:
+        """Yields the chunks that are not full, those that take longest first."""
+        chunks = sorted(self._shared.values(), key=_expected_seconds, reverse=True)
+        self._shared.clear()
+        yield from chunks
+
+    def _new_chunk(self, codec: Codec) -> PlannedChunk:
+        self._count += 1
+        return PlannedChunk(self._count - 1, codec)
+
+    def _append(self, chunk: PlannedChunk, index: int, start: int, length: int) -> None:
+        chunk.extents.append(PlannedExtent(index, start, chunk.size, length))
+        chunk.size += length
+        self._planned[index] += length
+
+
+def _expected_seconds(chunk: PlannedChunk) -> float:
+    """About how long one core takes to read and encode the chunk: only the order matters."""
+    rate = _ENCODE_RATE.get(chunk.codec.name, _FASTEST)
+    return chunk.size / rate + len(chunk.extents) * _SECONDS_PER_EXTENT
+
+
+def _equal(keyed: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
+    """The groups of two or more indices that have a key in common."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for key, index in keyed:
+        groups[key].append(index)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _sample_digest(file: SourceFile) -> bytes:
+    digest = blake3()
+    with file.open() as fd:
+        for sample in range(_SAMPLES):
+            digest.update(os.pread(fd, _SAMPLE_SIZE, (file.entry.size - _SAMPLE_SIZE) * sample // (_SAMPLES - 1)))
+    return digest.digest()
+
+
+def _content_digest(file: SourceFile) -> bytes:
+    digest = blake3()
+    with file.open() as fd:
+        for offset in range(0, file.entry.size, _HASH_PIECE):
+            digest.update(os.pread(fd, _HASH_PIECE, offset))
+    return digest.digest()

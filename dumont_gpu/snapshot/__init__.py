@@ -1,0 +1,1 @@
+"""Opens a snapshot from a source; every byte is verified before it is used."""

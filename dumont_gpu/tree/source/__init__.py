@@ -1,0 +1,1 @@
+"""Finds what a source tree holds."""

@@ -1,0 +1,393 @@
+"""Lists what is in the source trees of a snapshot, and reads their files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from dumont_gpu.disk.outputs import Output, identity, kind_of
+from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
+from dumont_gpu.format.entries import MAX_EXTENTS, MAX_MTIME, MIN_MTIME, EntryType, FileEntry, clamp_mtime
+from dumont_gpu.format.paths import MAX_PATH
+from dumont_gpu.shortages import is_shortage
+from dumont_gpu.tree.handles import DirectoryHandles, split
+from dumont_gpu.tree.problems import Problem
+from dumont_gpu.tree.source.outside import OutsideLinks
+from dumont_gpu.tree.source.own_files import is_begun, is_journal, is_own
+from dumont_gpu.tree.unfinished import UNFINISHED_MODE
+
+_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a file may have become a fifo
+_MODE_BITS: Final = 0o7777
+_BEGUN: Final = stat.S_IFREG | UNFINISHED_MODE
+_NO_HOLES_KNOWN: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # this file system does not tell
+_MAX_RANGES: Final = MAX_EXTENTS // 4  # leaves room for the cuts that chunks and element types make
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One regular file of the source, as the scan found it."""
+
+    entry: FileEntry  # without extents
+    tree: SourceTree
+    relative: str  # path within `tree`
+    identity: tuple[int, int]  # device, inode
+    links: int  # names of this inode, inside the source or not
+    allocated: int  # bytes on disk: fewer than the size means holes
+
+    def data_ranges(self) -> list[tuple[int, int]]:
+        """Returns the (start, end) offsets of what is not a hole.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        size = self.entry.size
+        if self.allocated >= size or size == 0:
+            return [(0, size)] if size else []
+        with self.open() as fd:
+            ranges: list[tuple[int, int]] = []
+            end = 0
+            while end < size and (found := _next_data(fd, end, size)):
+                start, end = found
+                if ranges and start == ranges[-1][1]:
+                    start = ranges.pop()[0]
+                ranges.append((start, end))
+                if len(ranges) == _MAX_RANGES:  # endless small holes: the rest is packed as data
+                    ranges[-1] = (start, size)
+                    break
+            return ranges
+
+    def open(self) -> OpenedFile:
+        """Returns a context in which a descriptor for reading is open, reached without following symlinks.
+
+        Raises:
+            OSError: on entry, if the file cannot be opened.
+        """
+        return OpenedFile(self)
+
+    def unchanged(self, status: os.stat_result) -> bool:
+        """Whether `status` shows the file that the scan found."""
+        entry = self.entry
+        return (
+            (status.st_dev, status.st_ino) == self.identity
+            and status.st_size == entry.size
+            and clamp_mtime(status.st_mtime_ns) == entry.mtime_ns
+        )
+
+
+def _next_data(fd: int, offset: int, size: int) -> tuple[int, int] | None:
+    """Returns (start, end) of the data at `offset` or after it, or None if only a hole is left.
+
+    Raises:
+        OSError: the file cannot be read. Only ENXIO means that there is no data.
+    """
+    try:
+        start = os.lseek(fd, offset, os.SEEK_DATA)
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno in _NO_HOLES_KNOWN:
+            return offset, size
+        if error.errno != errno.ENXIO:
+            raise
+        # A file that has become shorter has no data there either; whoever reads it finds out where it ends.
+        return (offset, size) if os.fstat(fd).st_size < size else None
+    return (start, min(end, size)) if start < min(end, size) else None
+
+
+class OpenedFile:
+    """`with file.open() as fd:` as a class, which costs half of what a generator does, once per file."""
+
+    __slots__ = ("_fd", "_file")
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+
+    def __enter__(self) -> int:
+        folder, name = split(self._file.relative)
+        with self._file.tree.handles.lease(folder) as parent:
+            self._fd = os.open(name, _READ_FLAGS, dir_fd=parent)
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+@dataclass(slots=True)
+class SourceTree:
+    """One SOURCE of a snapshot, or what a link leads to; its entries stand under `prefix` there."""
+
+    root: Path
+    prefix: str
+    handles: DirectoryHandles
+    base: str = ""  # path within `handles` at which the tree begins
+
+
+@dataclass(slots=True)
+class Scan:
+    """Everything found, in path order."""
+
+    trees: list[SourceTree] = field(default_factory=list)
+    files: list[SourceFile] = field(default_factory=list)
+    others: list[FileEntry] = field(default_factory=list)  # directories, symlinks, hard links
+    root: FileEntry | None = None
+    problems: list[Problem] = field(default_factory=list)
+    excluded: int = 0  # entries left out by a pattern; what an excluded directory holds is not counted
+    special: int = 0  # sockets, fifos and devices, which are not packed
+    unfinished: list[FileEntry] = field(default_factory=list)  # of this program, left out
+    links_out: list[FileEntry] = field(default_factory=list)  # symlinks to what is not packed
+    named: int = 0  # entries that are the sources themselves
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was found but the sources themselves."""
+        return not self.files and len(self.others) == self.named
+
+    def close(self) -> None:
+        for tree in self.trees:
+            tree.handles.close()
+
+
+def scan(
+    sources: Sequence[str],
+    excluded: Callable[[str, bool], bool],
+    *,
+    leave_out: Collection[tuple[int, int]] = (),
+    output: Output | None = None,
+    follow_outside: bool = False,
+    with_owner: bool = False,
+) -> Scan:
+    """Scans the source trees.
+
+    Args:
+        sources: one directory, whose content becomes the root of the snapshot, or several paths, each of which
+            stands under its base name. A single file stands under its name. Links named here are followed.
+        excluded: says of a path in the snapshot, and whether it is a directory, if it and all below it is left out.
+        leave_out: devices and inodes of the snapshot being written, and of the one it replaces: they may lie inside
+            a source.
+        output: where that snapshot will stand.
+        follow_outside: store what links point to that is not packed otherwise, in place of the links.
+        with_owner: record user and group.
+
+    Raises:
+        SnapshotNotFoundError: a source does not exist.
+        UsageError: two sources of one name, a source that is no file or directory, or an output that would replace
+            a file of a source.
+    """
+    result = Scan()
+    scanner = _Scanner(result, excluded, leave_out, output, with_owner)
+    try:
+        for source in sources:
+            scanner.add_source(Path(source), alone=len(sources) == 1)
+        if follow_outside:
+            scanner.outside.follow(scanner)
+    except BaseException:
+        result.close()
+        raise
+    result.files.sort(key=lambda file: file.entry.sort_key)
+    _link_hard_links(result)
+    result.others.sort(key=lambda entry: entry.sort_key)
+    result.links_out = scanner.outside.left(result.others)
+    return result
+
+
+class _Scanner:
+    def __init__(
+        self,
+        result: Scan,
+        excluded: Callable[[str, bool], bool],
+        leave_out: Collection[tuple[int, int]],
+        output: Output | None,
+        with_owner: bool,
+    ) -> None:
+        self.result, self._excluded, self._leave_out, self._with_owner = result, excluded, leave_out, with_owner
+        self._output = output
+        self._names: set[str] = set()
+        self.outside = OutsideLinks()
+
+    def add_source(self, root: Path, *, alone: bool) -> None:
+        name = Path(os.path.abspath(root)).name
+        status = _status_of(root)
+        is_tree = stat.S_ISDIR(status.st_mode)
+        if not is_tree and not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{root}: is {kind_of(status)}: name a directory or a file")
+        prefix = "" if alone and is_tree else name
+        if prefix in self._names:
+            raise UsageError(f"two sources are named {prefix!r}: pack them one by one, or rename one")
+        if not prefix and not is_tree:
+            raise UsageError(f"{root}: not a directory")
+        self._names.add(prefix)
+        if prefix and is_tree and self._excluded(prefix, True):
+            self.result.excluded += 1
+            return
+        # A link is followed; its entry keeps the name that the user gave.
+        real = root if is_tree or not root.is_symlink() else Path(os.path.realpath(root))
+        folder = real if is_tree else real.parent
+        try:
+            root_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise SnapshotNotFoundError(f"{root}: no such file or directory") from None
+        except OSError as error:
+            raise DumontError(f"{root}: {error.strerror}") from None
+        tree = SourceTree(folder, prefix if is_tree else "", DirectoryHandles(root_fd))
+        self.result.trees.append(tree)
+        if not is_tree:
+            self._add_single(tree, root, real.name, prefix)
+            return
+        self.outside.add_root(folder, prefix)
+        directory = self.entry(prefix, EntryType.DIR, os.fstat(root_fd))
+        if prefix:
+            self.result.others.append(directory)
+            self.result.named += 1
+        else:
+            self.result.root = directory
+        self.walk(tree)
+
+    def _add_single(self, tree: SourceTree, source: Path, name: str, path: str) -> None:
+        self.outside.add_root(tree.root / name, path)
+        with tree.handles.lease("") as parent:
+            try:
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                raise SnapshotNotFoundError(f"{source}: no such file or directory") from None
+            self._add(tree, path, name, name, status, parent)
+
+    def walk(self, tree: SourceTree) -> None:
+        waiting = [tree.base]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with tree.handles.lease(folder) as fd, os.scandir(fd) as listing:
+                    for item in listing:
+                        relative = f"{folder}/{item.name}" if folder else item.name
+                        path = self._path(tree, relative)
+                        try:
+                            status = item.stat(follow_symlinks=False)
+                            if self._add(tree, path, relative, item.name, status, fd):
+                                waiting.append(relative)
+                        except OSError as error:
+                            self.problem(path, error)
+            except OSError as error:
+                self.problem(self._path(tree, folder), error)
+
+    def _add(self, tree: SourceTree, path: str, relative: str, name: str, status: os.stat_result, parent: int) -> bool:
+        """Adds one entry; returns whether it is a directory to walk."""
+        kind = stat.S_IFMT(status.st_mode)
+        if self._excluded(path, kind == stat.S_IFDIR):
+            self.result.excluded += 1
+            return False
+        if len(path) > MAX_PATH // 4 and len(os.fsencode(path)) > MAX_PATH:
+            raise OSError(errno.ENAMETOOLONG, f"a path of more than {MAX_PATH} bytes")
+        if kind == stat.S_IFDIR:
+            self.result.others.append(self.entry(path, EntryType.DIR, status))
+            return True
+        if kind == stat.S_IFLNK:
+            target = os.readlink(name, dir_fd=parent)
+            self.result.others.append(self.entry(path, EntryType.SYMLINK, status, target=target))
+            self.outside.note(path, target, tree, relative)
+        elif kind != stat.S_IFREG:
+            self.result.special += 1
+        else:
+            self.add_file(tree, path, relative, name, status, parent, links=status.st_nlink)
+        return False
+
+    def add_file(
+        self, tree: SourceTree, path: str, relative: str, name: str, status: os.stat_result, parent: int, *, links: int
+    ) -> None:
+        """Adds a regular file, unless it is one of this program's own."""
+        found = (status.st_dev, status.st_ino)
+        if found in self._leave_out and self._is_output(path, name, status, parent):
+            return
+        if name[0] == "." and is_own(parent, name, status):
+            self._leave_out_unfinished(path, name, status, parent)
+            return
+        if status.st_mode == _BEGUN and is_begun(status):
+            self.result.problems.append(Problem(path, "is what a restore has begun and not finished"))
+        self.result.files.append(
+            SourceFile(
+                entry=self.entry(path, EntryType.FILE, status, size=status.st_size),
+                tree=tree,
+                relative=relative,
+                identity=found,
+                links=links,
+                allocated=status.st_blocks * 512,
+            )
+        )
+
+    def _is_output(self, path: str, name: str, status: os.stat_result, parent: int) -> bool:
+        """Whether it is the snapshot being written or the one that it replaces.
+
+        Raises:
+            UsageError: it would be replaced, and is no snapshot.
+        """
+        if self._output is None or identity(status) not in self._output.identities:
+            return True
+        if not self._output.stands_at(parent, name, status):
+            return False
+        if not self._output.expendable:
+            raise UsageError(
+                f"{self._output.path}: would be replaced, and is a file of what is to be packed: name another output"
+            )
+        return True
+
+    def _leave_out_unfinished(self, path: str, name: str, status: os.stat_result, parent: int) -> None:
+        self.result.unfinished.append(self.entry(path, EntryType.FILE, status, size=status.st_size))
+        if is_journal(parent, name, status):
+            folder = split(path)[0] or "."
+            reason = "a restore into it has not ended: what it has not written yet is not packed"
+            self.result.problems.append(Problem(folder, reason))
+
+    def entry(
+        self, path: str, kind: EntryType, status: os.stat_result, *, size: int = 0, target: str = ""
+    ) -> FileEntry:
+        mtime_ns = status.st_mtime_ns
+        if not MIN_MTIME <= mtime_ns <= MAX_MTIME:
+            mtime_ns = clamp_mtime(mtime_ns)
+            reason = "its time is not between 1677-09-21 and 2262-04-11: the nearest of these is stored"
+            self.result.problems.append(Problem(path or ".", reason))
+        return FileEntry(
+            path=path,
+            type=kind,
+            mode=0 if kind is EntryType.SYMLINK else status.st_mode & _MODE_BITS,
+            mtime_ns=mtime_ns,
+            size=size,
+            target=target,
+            owner=(status.st_uid, status.st_gid) if self._with_owner else None,
+        )
+
+    def _path(self, tree: SourceTree, relative: str) -> str:
+        if tree.base:
+            relative = relative[len(tree.base) + 1 :]
+        return f"{tree.prefix}/{relative}" if tree.prefix and relative else tree.prefix or relative
+
+    def problem(self, path: str, error: OSError) -> None:
+        if is_shortage(error.errno):
+            raise error
+        self.result.problems.append(Problem(path or ".", error.strerror or str(error)))
+
+
+def _status_of(source: Path) -> os.stat_result:
+    """Of what a SOURCE is, or leads to."""
+    try:
+        return os.stat(source)
+    except (FileNotFoundError, NotADirectoryError):
+        what = "leads to nothing" if source.is_symlink() else "no such file or directory"
+        raise SnapshotNotFoundError(f"{source}: {what}") from None
+    except OSError as error:
+        raise DumontError(f"{source}: {error.strerror}") from None
+
+
+def _link_hard_links(result: Scan) -> None:
+    """Turns all but the first file of each inode into hard links to the first."""
+    first: dict[tuple[int, int], str] = {}
+    files = []
+    for file in result.files:
+        leader = first.setdefault(file.identity, file.entry.path) if file.links > 1 else file.entry.path
+        if leader == file.entry.path:
+            files.append(file)
+        else:
+            result.others.append(FileEntry(file.entry.path, EntryType.HARDLINK, target=leader))
+    result.files = files

@@ -1,0 +1,1 @@
+"""Fills a target tree: nothing outside it, nothing in it lost."""

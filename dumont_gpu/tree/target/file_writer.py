@@ -1,0 +1,242 @@
+"""Writes files: extent by extent as they come, or whole directories of small ones at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from dumont_gpu import native
+from dumont_gpu.disk.direct_io import write_at
+from dumont_gpu.format.entries import EntryType, FileEntry
+from dumont_gpu.tree.handles import CREATE, REREAD, split
+from dumont_gpu.tree.target.existing import ExistingEntries
+from dumont_gpu.tree.target.leftovers import Leftover
+from dumont_gpu.tree.target.link_writer import Leaders
+from dumont_gpu.tree.target.metadata import Metadata
+from dumont_gpu.tree.target.refusals import Refusals, creating, is_refusal, meaning_of_not_found
+from dumont_gpu.tree.target.replacing import Replacing, identity_of
+from dumont_gpu.tree.target.target import Target
+from dumont_gpu.tree.target.temporary import temporary_name
+from dumont_gpu.tree.unfinished import UNFINISHED_MODE
+
+_REOPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
+_TRY_SINGLY: Final = (errno.EEXIST, errno.EACCES, errno.ENOENT)  # what is found out about by `write`
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """A file some extents of which are still to come."""
+
+    remaining: int
+    entry: FileEntry | None  # under the name it gets; None: it cannot be written
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    identity: tuple[int, int] | None = None  # device and inode, once it exists
+    name: str = ""  # while it is written: its own, or a temporary one beside an older file
+
+
+class FileWriter:
+    """Used from many threads."""
+
+    def __init__(
+        self,
+        target: Target,
+        existing: ExistingEntries,
+        replacing: Replacing,
+        leaders: Leaders,
+        metadata: Metadata,
+        refusals: Refusals,
+        *,
+        owner: bool,
+    ) -> None:
+        self._target, self._existing, self._replacing = target, existing, replacing
+        self._leaders, self._metadata, self._refusals, self._owner = leaders, metadata, refusals, owner
+        self._lock = threading.Lock()
+        self._open_files: dict[str, _OpenFile] = {}
+        self._links: Sequence[FileEntry] = ()
+
+    def expect(self, entries: Sequence[FileEntry]) -> None:
+        """Takes the entries of the restore, among them hard links that may stand in for a file which is refused."""
+        self._links = [entry for entry in entries if entry.type is EntryType.HARDLINK]
+
+    def go_on(self, entry: FileEntry, leftover: Leftover, missing: int) -> None:
+        """Says that a file is there but for `missing` extents."""
+        state = _OpenFile(max(1, missing), entry, identity=leftover.identity, name=leftover.name)
+        self._open_files[entry.path] = state
+
+    def write(self, entry: FileEntry, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """Writes extents of a file, each at its offset; the file is complete once all of them have come."""
+        with self._lock:
+            state = self._open_files.get(entry.path)
+            if state is None:
+                state = self._open_files[entry.path] = _OpenFile(max(1, len(entry.extents)), entry)
+        while (current := state.entry) is not None:
+            reason = self._refusals.reason_not_there(current.path) or self._try_to_write(current, state, pieces)
+            if reason is None:
+                return
+            self._give_up(entry.path, current, state, reason)
+
+    def write_small(self, folder: str, files: Sequence[tuple[FileEntry, int]], content: memoryview) -> None:
+        """Writes whole files of one directory, each from its offset in `content`: a fifth of what `write` takes."""
+        traits = self._target.traits
+        singly = self._owner or not traits.modes or traits.only_closed or self._refusals.lacks(folder)
+        batch = []
+        for entry, begin in files:
+            if singly or entry.path in self._leaders or entry.path in self._open_files:
+                self.write(entry, [(0, content[begin : begin + entry.size])])
+            else:
+                batch.append((entry, begin))
+        if not batch:
+            return
+        records = [
+            native.NewFile(split(entry.path)[1], begin, entry.size, entry.mtime_ns, self._metadata.mode(entry))
+            for entry, begin in batch
+        ]
+        with self._target.handles.lease(folder) as parent:
+            for index, number in native.create_files(parent, records, content):
+                entry, begin = batch[index]
+                error = OSError(number, os.strerror(number))
+                if number not in _TRY_SINGLY and not is_refusal(error):
+                    raise self._existing.located(error, entry.path)
+                self.write(entry, [(0, content[begin : begin + entry.size])])
+
+    def _try_to_write(self, entry: FileEntry, state: _OpenFile, pieces: Sequence[tuple[int, memoryview]]) -> str | None:
+        """Writes extents of a file; returns why this file system refuses it, or None."""
+        folder, name = split(entry.path)
+
+        def write(parent: int) -> None:
+            fd = self._open_for_writing(parent, name, entry, state)
+            try:
+                for offset, data in pieces:
+                    write_at(fd, offset, data)
+                with state.lock:
+                    state.remaining -= max(1, len(pieces))
+                    complete = state.remaining <= 0
+                if complete:
+                    self._complete(fd, parent, name, entry, state)
+            finally:
+                os.close(fd)
+            if complete and self._target.traits.only_closed:
+                self._set_again(parent, name, entry, state)
+
+        try:
+            self._target.access.attempt(folder, write)
+        except OSError as error:
+            if not is_refusal(error) and state.entry is entry:  # else refused meanwhile, by another extent
+                raise self._existing.located(error, entry.path) from error
+            return error.strerror or str(error)
+        return None
+
+    def _open_for_writing(self, parent: int, name: str, entry: FileEntry, state: _OpenFile) -> int:
+        with state.lock:
+            if state.identity is None:
+                return self._create(parent, name, entry, state)
+        fd = os.open(state.name, _REOPEN, dir_fd=parent)
+        status = os.fstat(fd)
+        same = (status.st_dev, status.st_ino) == state.identity
+        if not same or not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+            os.close(fd)
+            raise OSError(errno.ESTALE, "was replaced by another program during the restore")
+        return fd
+
+    def _create(self, parent: int, name: str, entry: FileEntry, state: _OpenFile) -> int:
+        fd = self._create_under_name(parent, name, entry)
+        state.name = name
+        if fd is None:
+            state.name = temporary_name(name)
+            fd = self._create_beside(parent, name, state.name, entry)
+        try:
+            status = os.fstat(fd)
+            if state.remaining > 1 or (entry.extents and entry.extents[-1].file_end < entry.size) or not entry.extents:
+                os.ftruncate(fd, entry.size)
+        except BaseException as error:
+            os.close(fd)
+            if isinstance(error, OSError) and is_refusal(error):  # FAT has no files of 4 GiB
+                os.unlink(state.name, dir_fd=parent)
+            raise
+        state.identity = status.st_dev, status.st_ino
+        return fd
+
+    def _create_beside(self, parent: int, name: str, temporary: str, entry: FileEntry) -> int:
+        try:
+            return os.open(temporary, CREATE, UNFINISHED_MODE, dir_fd=parent)
+        except FileExistsError:
+            self._replacing.clear(parent, name, entry)
+            return os.open(temporary, CREATE, UNFINISHED_MODE, dir_fd=parent)
+
+    def _create_under_name(self, parent: int, name: str, entry: FileEntry) -> int | None:
+        """Creates a file under its own name; None if it has to be written beside it first."""
+        try:
+            if self._target.traits.modes:
+                return os.open(name, CREATE, UNFINISHED_MODE, dir_fd=parent)
+            if identity_of(parent, name) is None:  # only its name can tell an unfinished file from others here
+                if entry.path in self._leaders:
+                    _try_name(parent, name)
+                return None
+        except FileExistsError:
+            self._replacing.check(parent, name, entry)
+            return None
+        except FileNotFoundError as error:
+            raise meaning_of_not_found(error, parent) from None
+        self._replacing.check(parent, name, entry)
+        return None
+
+    def _complete(self, fd: int, parent: int, name: str, entry: FileEntry, state: _OpenFile) -> None:
+        self._metadata.set(fd, entry)
+        if state.name != name:
+            self._replacing.move(parent, state.name, name, entry)
+            state.name = name
+        self._leaders.note(entry.path, fd)
+
+    def _set_again(self, parent: int, name: str, entry: FileEntry, state: _OpenFile) -> None:
+        """Gives a file its mode and time once more, where they were lost as it was closed."""
+        fd = os.open(name, REREAD, dir_fd=parent)
+        try:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) != state.identity:
+                raise OSError(errno.ESTALE, "was replaced by another program during the restore")
+            self._metadata.set(fd, entry)
+            self._leaders.note(entry.path, fd)
+        finally:
+            os.close(fd)
+
+    def _give_up(self, path: str, entry: FileEntry, state: _OpenFile, reason: str) -> None:
+        """A file cannot be under its name: if nothing of it was written, one of its hard links takes its place."""
+        with state.lock:
+            if state.entry is not entry:
+                return
+            self._refusals.refuse(entry.path, reason)
+            if state.identity is not None:
+                self._discard(entry, state)
+                state.entry = None
+                return
+            state.entry = self._stand_in(path, entry)
+
+    def _stand_in(self, path: str, entry: FileEntry) -> FileEntry | None:
+        if path not in self._leaders:
+            return None
+        for link in self._links:
+            if link.target == path and not self._refusals.is_refused(link.path):
+                self._leaders.stand_in(path, link.path)
+                return entry._replace(path=link.path)
+        return None
+
+    def _discard(self, entry: FileEntry, state: _OpenFile) -> None:
+        """Takes away what was written of a file that cannot be finished."""
+        folder, name = split(entry.path)
+        with self._target.handles.lease(folder) as parent:
+            if state.name != name:
+                self._replacing.clear(parent, name, entry)
+            elif identity_of(parent, name) == state.identity:
+                os.unlink(name, dir_fd=parent)
+
+
+def _try_name(parent: int, name: str) -> None:
+    """Finds out whether a file can have this name, before it matters."""
+    with creating(parent):
+        os.close(os.open(name, CREATE, UNFINISHED_MODE, dir_fd=parent))
+    os.unlink(name, dir_fd=parent)

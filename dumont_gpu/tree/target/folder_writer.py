@@ -1,0 +1,118 @@
+"""Makes directories, and gives them and the target their modes and times once everything is in them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from dumont_gpu import native
+from dumont_gpu.format.entries import FileEntry
+from dumont_gpu.tree.handles import split
+from dumont_gpu.tree.target.existing import ExistingEntries
+from dumont_gpu.tree.target.metadata import Metadata
+from dumont_gpu.tree.target.refusals import Refusals, creating, is_refusal
+from dumont_gpu.tree.target.replacing import Replacing
+from dumont_gpu.tree.target.target import Target
+
+_OWNER_WRITES: Final = 0o300
+_NO_DIRECTORY_SYNC: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class FolderWriter:
+    def __init__(
+        self,
+        target: Target,
+        existing: ExistingEntries,
+        replacing: Replacing,
+        metadata: Metadata,
+        refusals: Refusals,
+        *,
+        owner: bool,
+    ) -> None:
+        self._target, self._existing, self._replacing = target, existing, replacing
+        self._metadata, self._refusals, self._owner = metadata, refusals, owner
+
+    def make(self, path: str) -> None:
+        """Makes a directory, or takes the one that is there."""
+        folder, name = split(path)
+        reason = self._refusals.reason_not_there(path)
+        try:
+            if reason is None:
+                self._target.access.attempt(folder, lambda parent: self._make_directory_in(parent, name, path))
+                self._target.access.attempt(path, lambda fd: self._make_private(fd, path))  # fails if it is a symlink
+        except OSError as error:
+            if not is_refusal(error):
+                raise self._existing.located(error, path) from error
+            reason = error.strerror or str(error)
+        if reason is not None:
+            self._refusals.refuse_folder(path, reason)
+
+    def _make_directory_in(self, parent: int, name: str, path: str) -> None:
+        try:
+            with creating(parent):
+                os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            self._replacing.check_directory(parent, name, path)
+
+    def _make_private(self, fd: int, path: str) -> None:
+        if self._target.resumed and self._target.fresh:
+            # The former run may have finished it, and made it read-only.
+            self._metadata.attempt(path, "modes", lambda: os.fchmod(fd, 0o700))
+
+    def finish(self, entries: Sequence[FileEntry]) -> None:
+        """Gives directories (`entries`, in path order) their modes and times: a parent last, as it may be read-only."""
+        by_folder: dict[str, list[FileEntry]] = defaultdict(list)
+        for entry in entries:
+            by_folder[split(entry.path)[0]].append(entry)
+        for folder, children in reversed(by_folder.items()):
+            if self._owner:
+                for entry in children:
+                    self.guarded(entry, self._finish_directory)
+                continue
+            records = [
+                native.Directory(split(entry.path)[1], entry.mtime_ns, self._metadata.mode(entry)) for entry in children
+            ]
+            try:
+                with self._target.handles.lease(folder) as parent:
+                    failed = list(native.finish_directories(parent, records))
+            except OSError as error:
+                raise self._existing.located(error, folder) from error
+            for index, _ in failed:
+                self.guarded(children[index], self._finish_directory)  # which says why, or does without
+        self._target.access.forget(entry.path for entry in entries)
+
+    def _finish_directory(self, entry: FileEntry, parent: int, name: str) -> None:
+        self._target.access.attempt(entry.path, lambda fd: self._metadata.set(fd, entry))
+
+    def guarded(self, entry: FileEntry, make: Callable[[FileEntry, int, str], None]) -> None:
+        """Makes or finishes one entry; what this file system refuses is a problem of that entry."""
+        folder, name = split(entry.path)
+        try:
+            self._target.access.attempt(folder, lambda parent: make(entry, parent, name))
+        except OSError as error:
+            if not is_refusal(error):
+                raise self._existing.located(error, entry.path) from error
+            self._refusals.refuse(entry.path, error.strerror or str(error))
+
+    def finish_target(self, root_fd: int, entry: FileEntry | None, *, sync: bool) -> None:
+        """The very last steps. When the journal goes, only the target's own time, or a mode to keep it, is missing."""
+        early = entry is not None and self._metadata.mode(entry) & _OWNER_WRITES == _OWNER_WRITES
+        if entry is not None and early:
+            self._metadata.set(root_fd, entry)
+        self._target.remove_journal()  # which changes the time
+        if entry is not None:
+            if early:
+                self._metadata.attempt(".", "times", lambda: os.utime(root_fd, ns=(entry.mtime_ns, entry.mtime_ns)))
+            else:
+                self._metadata.set(root_fd, entry)
+            self._target.access.forget([""])
+        self._target.access.put_back()
+        if sync:
+            try:
+                os.fsync(root_fd)
+            except OSError as error:
+                if error.errno not in _NO_DIRECTORY_SYNC:
+                    raise

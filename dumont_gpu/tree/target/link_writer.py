@@ -1,0 +1,169 @@
+"""Makes symlinks and hard links; a hard link becomes a copy where there can be none."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from typing import Final
+
+from dumont_gpu.format.entries import EntryType, FileEntry
+from dumont_gpu.tree.handles import CREATE, REREAD, split
+from dumont_gpu.tree.target.copies import copy_file
+from dumont_gpu.tree.target.existing import ExistingEntries
+from dumont_gpu.tree.target.leftovers import fingerprint_of
+from dumont_gpu.tree.target.metadata import Metadata
+from dumont_gpu.tree.target.refusals import Refusals, creating, refusal
+from dumont_gpu.tree.target.replacing import Replacing
+from dumont_gpu.tree.target.target import Target
+from dumont_gpu.tree.target.temporary import temporary_name
+from dumont_gpu.tree.unfinished import UNFINISHED_MODE
+
+_NO_LINK: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)  # links here, or one more
+
+
+class Leaders:
+    """The files that hard links will want, by the paths that the snapshot has for them."""
+
+    def __init__(self) -> None:
+        self._fingerprints: dict[str, tuple[int, ...] | None] = {}
+        self._stand_ins: dict[str, str] = {}  # of these, those refused -> the hard link that got the content
+
+    def expect(self, entries: Iterable[FileEntry], complete: dict[str, tuple[int, ...]]) -> None:
+        """Takes the hard links among `entries`; `complete`: files that are there already, with their fingerprints."""
+        links = (entry.target for entry in entries if entry.type is EntryType.HARDLINK)
+        self._fingerprints = {target: complete.get(target) for target in links}
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._fingerprints
+
+    def note(self, path: str, fd: int) -> None:
+        """Says that the file which now stands at `path` is complete."""
+        leader = self._leader(path)
+        if leader in self._fingerprints:
+            self._fingerprints[leader] = fingerprint_of(os.fstat(fd))
+
+    def stand_in(self, leader: str, link: str) -> None:
+        """Says that the content of `leader`, which is refused, goes to the place of one of its hard links."""
+        self._stand_ins[leader] = link
+
+    def place_of(self, leader: str) -> str:
+        return self._stand_ins.get(leader, leader)
+
+    def fingerprint(self, leader: str) -> tuple[int, ...] | None:
+        return self._fingerprints.get(leader)
+
+    def _leader(self, path: str) -> str:
+        """Returns the path by which hard links know a file."""
+        if not self._stand_ins:
+            return path
+        return next((leader for leader, link in self._stand_ins.items() if link == path), path)
+
+
+class LinkWriter:
+    def __init__(
+        self,
+        target: Target,
+        existing: ExistingEntries,
+        replacing: Replacing,
+        leaders: Leaders,
+        metadata: Metadata,
+        refusals: Refusals,
+    ) -> None:
+        self._target, self._existing, self._replacing = target, existing, replacing
+        self._leaders, self._metadata, self._refusals = leaders, metadata, refusals
+        self.copied = 0  # hard links that became files of their own
+
+    def make_symlink(self, entry: FileEntry, parent: int, name: str) -> None:
+        def set_time(new: str) -> None:
+            os.utime(new, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+
+        def give(new: str, uid: int, gid: int) -> None:
+            os.chown(new, uid, gid, dir_fd=parent, follow_symlinks=False)
+
+        def create(new: str) -> None:
+            try:
+                with creating(parent):
+                    os.symlink(entry.target, new, dir_fd=parent)
+            except OSError as error:
+                if error.errno in _NO_LINK:
+                    raise refusal(f"there can be no symlink here: {error.strerror}") from None
+                raise
+            self._metadata.attempt(entry.path, "times", lambda: set_time(new))
+            self._metadata.give_owner(entry, lambda uid, gid: give(new, uid, gid))
+
+        self._replacing.create(create, parent, name, entry)
+
+    def make_hard_link(self, entry: FileEntry, parent: int, name: str) -> None:
+        path = self._leaders.place_of(entry.target)
+        if path == entry.path:
+            return  # it has become the file
+        if self._refusals.is_refused(path):
+            raise refusal("the file that it is a hard link of could not be restored")
+        folder, leader = split(path)
+        fingerprint = self._leaders.fingerprint(entry.target)
+        if (
+            self._target.resumed
+            and entry.path in self._existing.replaceable
+            and self._is_linked(parent, name, fingerprint)
+        ):
+            return  # renaming one link of a file over another does nothing
+
+        def create(new: str) -> None:
+            with self._target.handles.lease(folder) as leader_parent:
+                try:
+                    os.link(leader, new, src_dir_fd=leader_parent, dst_dir_fd=parent, follow_symlinks=False)
+                except OSError as error:
+                    if error.errno not in _NO_LINK:
+                        raise
+                    beside = new == name and not self._target.traits.modes  # half a copy would pass for a file
+                    if beside:
+                        self._replacing.clear(parent, name, entry)
+                        new = temporary_name(name)
+                    self._copy(leader_parent, leader, fingerprint, parent, new, entry.path)
+                    if beside:
+                        self._replacing.move(parent, new, name, entry)
+                    return
+            status = os.stat(new, dir_fd=parent, follow_symlinks=False)
+            if fingerprint_of(status) != fingerprint:
+                os.unlink(new, dir_fd=parent)
+                raise OSError(errno.ESTALE, "the file it links to was replaced during the restore")
+
+        self._replacing.create(create, parent, name, entry)
+
+    def _copy(
+        self, leader_parent: int, leader: str, fingerprint: tuple[int, ...] | None, parent: int, new: str, path: str
+    ) -> None:
+        """Makes a file of what cannot be a hard link."""
+        source = os.open(leader, REREAD, dir_fd=leader_parent)
+        try:
+            status = os.fstat(source)
+            if fingerprint_of(status) != fingerprint:
+                raise OSError(errno.ESTALE, "the file it links to was replaced during the restore")
+            with creating(parent):
+                out = os.open(new, CREATE, UNFINISHED_MODE, dir_fd=parent)
+            try:
+                try:
+                    copy_file(source, out)
+                    self._metadata.set_like(out, status, path)
+                finally:
+                    os.close(out)
+                if self._target.traits.only_closed:
+                    again = os.open(new, REREAD, dir_fd=parent)
+                    try:
+                        self._metadata.set_like(again, status, path)
+                    finally:
+                        os.close(again)
+            except BaseException:
+                os.unlink(new, dir_fd=parent)
+                raise
+        finally:
+            os.close(source)
+        self.copied += 1
+
+    @staticmethod
+    def _is_linked(parent: int, name: str, fingerprint: tuple[int, ...] | None) -> bool:
+        try:
+            return fingerprint_of(os.stat(name, dir_fd=parent, follow_symlinks=False)) == fingerprint
+        except FileNotFoundError:
+            return False

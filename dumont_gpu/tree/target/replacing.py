@@ -1,0 +1,153 @@
+"""Puts an entry in the place of what stands under its name, if it may: at no moment is neither of them there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from dumont_gpu.format.entries import EntryType, FileEntry
+from dumont_gpu.format.paths import printable
+from dumont_gpu.tree.handles import split
+from dumont_gpu.tree.target.existing import ExistingEntries, Overwrite
+from dumont_gpu.tree.target.refusals import creating, refusal
+from dumont_gpu.tree.target.same_names import SameNames
+from dumont_gpu.tree.target.target import LOST_AND_FOUND, Target
+from dumont_gpu.tree.target.temporary import is_ours, temporary_name
+
+
+class SelectedEntries:
+    """What a restore is about: its entries, their paths, and the files that hard links stand for."""
+
+    def __init__(self) -> None:
+        self.entries: Sequence[FileEntry] = ()
+        self._paths: frozenset[str] = frozenset()  # once they matter
+
+    def paths(self) -> frozenset[str]:
+        if not self._paths:
+            self._paths = frozenset(entry.path for entry in self.entries)
+        return self._paths
+
+    def file(self, path: str) -> FileEntry | None:
+        """Returns the file that `path` is, or is a hard link of."""
+        entry = next((entry for entry in self.entries if entry.path == path), None)
+        return self.file(entry.target) if entry is not None and entry.type is EntryType.HARDLINK else entry
+
+
+class Replacing:
+    """Used from many threads. A new entry is made beside the old one, under a temporary name, and renamed over it."""
+
+    def __init__(
+        self,
+        target: Target,
+        existing: ExistingEntries,
+        same_names: SameNames,
+        selected: SelectedEntries,
+        *,
+        overwrite: Overwrite,
+        owner: bool,
+    ) -> None:
+        self._target, self._existing, self._same_names, self._selected = target, existing, same_names, selected
+        self._overwrite, self._owner = overwrite, owner
+        self._lock = threading.Lock()
+        self._final: set[tuple[int, int]] = set()  # files that are complete, some of them: not to be replaced
+
+    def protect(self, identity: tuple[int, int]) -> None:
+        """Says that a file (device, inode) is complete: another name for it must not replace it."""
+        self._final.add(identity)
+
+    def check(self, parent: int, name: str, entry: FileEntry) -> None:
+        """Something exists under the name of `entry`: may it be replaced?
+
+        Raises:
+            OSError: no; a refusal if another entry of the snapshot stands there.
+        """
+        folder = split(entry.path)[0]
+        replaceable = self._may_replace(entry)
+        other = self._same_names.owner(parent, folder, name)
+        if other is None and not replaceable:
+            other = self._same_names.alike(parent, folder, name)
+        if other is not None:
+            raise refusal(f"this file system takes its name for that of {printable(other)}")
+        if not replaceable:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    def check_directory(self, parent: int, name: str, path: str) -> None:
+        """A directory exists at `path`, where one is to be: is it no other entry's, and no surprise?
+
+        Raises:
+            OSError: no.
+        """
+        folder = split(path)[0]
+        unexpected = self._overwrite == "refuse" and not self._target.resumed and path != LOST_AND_FOUND
+        other = self._same_names.owner(parent, folder, name)
+        if other is None and unexpected:
+            other = self._same_names.alike(parent, folder, name)
+        if other is not None:
+            raise refusal(f"this file system takes its name for that of {printable(other)}") from None
+        if unexpected:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    def create(self, create: Callable[[str], None], parent: int, name: str, entry: FileEntry) -> None:
+        """Calls `create` with the name of an entry, or where something stands there, makes it beside and moves it."""
+        try:
+            create(name)
+        except FileExistsError:
+            self.check(parent, name, entry)
+            self.clear(parent, name, entry)
+            temporary = temporary_name(name)
+            create(temporary)
+            try:
+                self.move(parent, temporary, name, entry)
+            except OSError:
+                os.unlink(temporary, dir_fd=parent)
+                raise
+
+    def move(self, parent: int, temporary: str, name: str, entry: FileEntry) -> None:
+        """Renames a finished entry over what it replaces."""
+        traits = self._target.traits
+        if traits.modes and not traits.one_case:
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            return
+        with self._lock:  # two names may be one here, and both on their way
+            with contextlib.suppress(FileNotFoundError):
+                there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                if there.st_nlink == 1 and (there.st_dev, there.st_ino) in self._final:
+                    raise refusal("this file system takes its name for that of another entry")
+                self.check(parent, name, entry)
+            moved = identity_of(parent, temporary)
+            with creating(parent) if moved is not None else contextlib.nullcontext():
+                os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            if moved is not None:
+                self._final.add(moved)
+
+    def clear(self, parent: int, name: str, entry: FileEntry) -> None:
+        """Makes room under the temporary name of `entry`.
+
+        Raises:
+            OSError: a refusal, if what stands there is not ours to delete.
+        """
+        temporary = temporary_name(name)
+        try:
+            status = os.stat(temporary, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        file = self._selected.file(entry.path)
+        owner = file.owner[0] if file is not None and file.owner is not None and self._owner else None
+        if not is_ours(status, file, owner, modes=self._target.traits.modes):
+            raise refusal(f"{temporary} beside it is not of this program; move it away")
+        os.unlink(temporary, dir_fd=parent)
+
+    def _may_replace(self, entry: FileEntry) -> bool:
+        return self._overwrite in ("always", "if-changed") or entry.path in self._existing.replaceable
+
+
+def identity_of(parent: int, name: str) -> tuple[int, int] | None:
+    """Returns device and inode of what stands under a name; None if nothing does."""
+    try:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,51 @@
+// What the CUDA kernels need beyond the language, spelled so that the CPU emulator of tests/device/emulator compiles it too.
+//
+// The first include of every `.cu` file. Under NVRTC and nvcc the CUDA names are built in; the emulator brings its own.
+#pragma once
+
+#if defined(DUMONT_EMULATOR)
+#include "cuda_on_cpu.h"
+#endif
+
+#include "portable.h"
+
+// Declares `name`, a `uint8_t*` or array of it: the dynamic shared memory of the block, 16-byte aligned.
+#if defined(DUMONT_EMULATOR)
+#define DUMONT_DYNAMIC_SHARED(name) uint8_t* const name = dumont::emulator::dynamic_shared()
+#else
+#define DUMONT_DYNAMIC_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
+#endif
+
+// Asks for the 32 bytes around `address` ahead of their use, into the cache of the SM or into that of the device; the address
+// need not be readable.
+template <class T>
+__device__ __forceinline__ void prefetch_near(const T* address) {
+#if defined(DUMONT_EMULATOR)
+    static_cast<void>(address);
+#else
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(address));
+#endif
+}
+
+template <class T>
+__device__ __forceinline__ void prefetch_far(const T* address) {
+#if defined(DUMONT_EMULATOR)
+    static_cast<void>(address);
+#else
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#endif
+}
+
+namespace dumont {
+
+constexpr uint32_t kWarp = 32;  // threads that run together
+constexpr uint32_t kAllLanes = 0xFFFFFFFF;
+
+// Four bytes from any address, out of the aligned words around them: up to seven bytes after the first may be read.
+__device__ __forceinline__ uint32_t load_unaligned(const uint8_t* bytes) {
+    const uintptr_t address = reinterpret_cast<uintptr_t>(bytes);
+    const uint32_t* words = reinterpret_cast<const uint32_t*>(address & ~uintptr_t{3});
+    return __funnelshift_r(__ldg(words), __ldg(words + 1), 8 * (address & 3));
+}
+
+}  // namespace dumont

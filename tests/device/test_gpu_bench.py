@@ -1,0 +1,511 @@
+"""The GPU benchmark where there is no GPU: its batches on the emulated device, its report from made-up figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.devices import emulated_device
+from support.hostile import float_bytes
+from support.snapshots import GOLDEN, ROOT
+
+from dumont_gpu import native
+from dumont_gpu.backends import requirements
+from dumont_gpu.backends.device import KERNELS
+from dumont_gpu.bench.measure.gpu import (
+    copies,
+    encode,
+    job_session,
+    kernels,
+    nvcomp,
+    packs,
+    restores,
+    sanitize,
+    session,
+    smoke,
+    timer,
+)
+from dumont_gpu.bench.measure.gpu.frames import ResidentFrames, text
+from dumont_gpu.bench.measure.gpu.resident_decode import resident
+from dumont_gpu.bench.report import check, steps
+from dumont_gpu.bench.report.record import merge
+from dumont_gpu.bench.report.targets import verdicts
+from dumont_gpu.codecs import ZipNN
+from dumont_gpu.format.digests import digest_function
+from dumont_gpu.native import Dtype
+
+MiB = 1 << 20
+CHECK = ROOT / "bench" / "gpu_check.sh"
+
+
+def stored_bf16(size: int) -> tuple[memoryview, memoryview]:
+    """Weights, and the ZipNN stream of them."""
+    data = memoryview(float_bytes(size // 16) * 8)
+    out = memoryview(bytearray(2 * size))
+    return data, out[: native.zipnn_encode(data, out, Dtype.BF16, 16)]
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (2, 1), (1, 2), (0, 3)])
+def test_batch_decodes_its_own_chunks_and_says_when_they_are_wrong(first: int, count: int) -> None:
+    device = emulated_device()
+    data, stored = stored_bf16(MiB)
+    digest = digest_function("blake3")
+    with resident(device, device.new_stream(), stored, len(data), 3) as chunks:
+        batch = chunks.batch(first, count)
+        assert sum(launch.grid for launch in batch.launches) == count * MiB // 65536
+        assert chunks.check(batch, digest(data))
+        assert not chunks.check(batch, digest(stored))
+    device.close()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.25, 1.0])
+def test_frames_in_device_memory_decode(noise: float) -> None:
+    device = emulated_device()
+    content = text(4 * MiB, noise)
+    frames = ResidentFrames(device, device.new_stream(), content, 2)
+    assert frames.check(content)
+    assert frames.compressed_bytes == (1 - noise) * 2 * len(content)
+    frames.close()
+    device.close()
+
+
+@pytest.mark.parametrize("what", ["good", "ours", "all"])
+def test_what_the_sanitizers_watch_agrees_with_the_cpu(
+    what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = emulated_device()
+    monkeypatch.setattr(sanitize, "open_device", lambda number: device)
+    monkeypatch.setattr(sanitize, "DAMAGES", 1)
+    monkeypatch.setattr("sys.argv", ["sanitize.py", what, str(GOLDEN / "streams")])
+    assert sanitize.main() == 0
+    assert set(KERNELS) <= set(device.launches)
+    assert {"lz4", "lz4 encode"} & set(device.launches) == ({"lz4", "lz4 encode"} if what == "all" else set())
+    assert (" 0 found damaged" in capsys.readouterr().out) == (what == "good")
+
+
+def by_the_clock(stream: object, runs: Sequence[Callable[[], object]], repeats: int, inner: int) -> list[float]:
+    seconds = []
+    for number in range(repeats):
+        start = time.perf_counter()
+        runs[number % len(runs)]()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def measured(module: Any, monkeypatch: pytest.MonkeyPatch, output: Path, **faults: Any) -> tuple[dict[str, Any], int]:
+    """A whole quick run of a benchmark on the emulated device, without what only CuPy can do; and its exit code."""
+    device = emulated_device(**faults)
+    new_stream = device.new_stream
+
+    def stream_for_cupy() -> Any:
+        stream: Any = new_stream()
+        stream.cupy_stream = None
+        return stream
+
+    monkeypatch.setattr(device, "new_stream", stream_for_cupy)
+    monkeypatch.setattr(session, "open_device", lambda number: device)
+    monkeypatch.setattr(module, "device_seconds", by_the_clock)
+    monkeypatch.setattr(module, "side_by_side", lambda stream, others: nullcontext(), raising=False)
+    bench = module.Bench(0, replace(module.EXTENTS["quick"], chunk=4 * MiB), output)
+    bench.run()
+    code = bench.finish()
+    assert json.loads(output.read_text(encoding="utf-8")) == bench.results
+    return bench.results, code
+
+
+def test_kernels_are_measured_and_checked_and_a_failure_costs_only_its_own_figures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results, code = measured(kernels, monkeypatch, tmp_path / "kernels.json")
+    assert code == 1
+    assert [row["batch"] for row in results["zipnn"]] == [1, 4]
+    assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
+    assert [row["kind"] for row in results["lz4"]] == ["text", "text, a quarter noise"]
+    assert {problem.split(":")[0] for problem in results["problems"]} == {
+        "occupancy", "bf16, most shared memory", "nvCOMP, bf16",
+    }  # fmt: skip
+
+
+def test_encoding_is_measured_whole_and_in_parts_in_one_stream_and_in_several(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results, code = measured(encode, monkeypatch, tmp_path / "encode.json")
+    assert code == 1
+    assert {problem.split(":")[0] for problem in results["problems"]} == {"nvCOMP, bf16"}  # CuPy is not there
+    whole = [(row["batch"], row["streams"]) for row in results["zipnn"] if row["part"] == "all"]
+    assert whole == [(1, 1), (4, 1), (4, 4)]
+    parts = [row["part"] for row in results["zipnn"] if (row["batch"], row["streams"]) == (4, 4)]
+    assert parts == ["all", "plan", "layout", "write"]
+    assert [row["part"] for row in results["lz4"]] == 2 * ["all", "all", "nvcomp", "frame"]
+    assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
+
+
+def test_encoding_that_differs_from_the_cpus_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(encode.ResidentWeights, "encoded", lambda self, stream, number: memoryview(b"other"))
+    results, _ = measured(encode, monkeypatch, tmp_path / "encode.json")
+    assert "zipnn, bf16, batch 1: the output is wrong" in results["problems"]
+
+
+def test_copies_are_measured_and_only_those_that_need_what_is_missing_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def names(results: dict[str, Any]) -> list[str]:
+        return [row["name"] for row in results["copies"]]
+
+    results, code = measured(copies, monkeypatch, tmp_path / "copies.json")
+    everything = ["copy in, pageable", "copy out, pageable", "clear", "pin host memory", "copy in, pinned",
+                  "copy out, pinned", "copies in and out at once, pinned, both counted"]  # fmt: skip
+    assert (names(results), code) == (everything, 1)
+    assert [problem.split(":")[0] for problem in results["problems"]] == ["copies within the device"]  # CuPy does it
+    results, _ = measured(copies, monkeypatch, tmp_path / "copies.json", pins=1)
+    assert names(results) == everything[:3]
+    assert "no more host memory can be pinned" in results["problems"][-1]
+
+
+def test_decoders_that_check_nothing_are_measured_only_if_asked_for() -> None:
+    names = [variant.name for variant in nvcomp.ans_variants("half", "6.0.0.12")]
+    assert names == ["ANS, typed", "ANS, type named"]
+    assert len(nvcomp.ans_variants("half", "6.0.0.12", unchecked=True)) == 3
+
+
+# --- the first thing that a device is asked -------------------------------------------------------------------------
+
+
+def smoke_of(monkeypatch: pytest.MonkeyPatch, device: Any) -> int:
+    monkeypatch.setattr(smoke, "open_device", lambda number: device)
+    monkeypatch.setattr("sys.argv", ["smoke.py", "--size", str(2 * MiB)])
+    return smoke.main()
+
+
+def test_smoke_takes_every_type_and_a_frame_both_ways(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = emulated_device()
+    assert smoke_of(monkeypatch, device) == 0
+    assert device.closed
+    assert {"zipnn_decode", "zipnn_plan", "zipnn_layout", "zipnn_write", "lz4", "lz4 encode", "lz4_write"} <= set(
+        device.launches
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == [
+        "zipnn fp32", "zipnn fp16", "zipnn bf16", "zipnn fp8_e4m3", "zipnn fp8_e5m2", "lz4",
+    ]  # fmt: skip
+    assert all(": right, decoded in " in line for line in lines[:-1])
+    assert lines[-1] == "cuda:0: 6 of 6 chunks of 2 MiB are right"
+
+
+@pytest.mark.parametrize("way", ["decode", "encode"])
+def test_smoke_names_what_is_wrong(
+    way: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = getattr(smoke.CudaBackend, way)
+
+    def wrong(backend: Any, codec: Any, content: memoryview, out: memoryview) -> Any:
+        size = right(backend, codec, content, out)
+        if getattr(codec, "id", codec) == ZipNN().id:
+            out[1000] ^= 1
+        return size
+
+    monkeypatch.setattr(smoke.CudaBackend, way, wrong)
+    assert smoke_of(monkeypatch, emulated_device()) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [": WRONG: " in line for line in lines[:-1]] == 5 * [True] + [False]
+    assert lines[-1].startswith("cuda:0: 1 of 6 chunks")
+
+
+def test_smoke_of_a_device_that_cannot_be_opened_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["smoke.py"])
+    monkeypatch.setattr(requirements, "find_driver", lambda: requirements.Finding("NVIDIA driver", False, "no driver"))
+    assert smoke.main() == 1
+    assert capsys.readouterr().out == "CUDA device 0 cannot be used: no driver; --device auto goes on without one\n"
+
+
+def test_smoke_goes_on_after_a_chunk_that_the_device_is_lost_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = emulated_device(lose_after=60)
+    assert smoke_of(monkeypatch, device) == 1
+    assert "WRONG: cuda:0: the device is lost" in capsys.readouterr().out
+
+
+# --- whole jobs ---------------------------------------------------------------------------------------------------
+
+
+def job_bench(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A benchmark of small jobs; what is asked of device 0 the CPU does, and its stages an emulated device."""
+    device = emulated_device()
+    new_stream = device.new_stream
+
+    def stream_for_cupy() -> Any:
+        stream: Any = new_stream()
+        stream.cupy_stream = None
+        return stream
+
+    run_dumont = job_session.dumont
+
+    def on_cpu(*arguments: str, cwd: Path) -> dict[str, Any]:
+        summary = run_dumont(*("cpu" if word == "0" else word for word in arguments), cwd=cwd)
+        return summary | {"device": "cuda:0" if "0" in arguments else "cpu"}
+
+    monkeypatch.setattr(device, "new_stream", stream_for_cupy)
+    monkeypatch.setattr("dumont_gpu.backends.open_device", lambda number: device)
+    monkeypatch.setattr(timer, "device_seconds", by_the_clock)
+    monkeypatch.setattr(timer, "side_by_side", lambda stream, others: nullcontext())
+    monkeypatch.setattr(module, "dumont", on_cpu)
+    for each in (job_session, restores, packs):
+        monkeypatch.setattr(each, "PIECE", MiB)
+    folders = {name: tmp_path / name for name in ("disk", "memory")}
+    for folder in folders.values():
+        folder.mkdir()
+    options = Namespace(output=tmp_path / "jobs.json", size=2 * MiB, tree=None, extent="quick", device=0)
+    return module.Bench(options, folders)
+
+
+def test_restores_are_compared_with_the_source_and_their_stages_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results = job_bench(restores, monkeypatch, tmp_path).run()
+    assert [problem.split(":")[0] for problem in results["problems"]] == ["opening the device"]  # there is none
+    assert [(row["place"], row["device"]) for row in results["jobs"]] == [
+        (place, device) for place in ("memory", "disk") for device in ("0", "auto", "cpu")
+    ]
+    assert all(row["identical"] and len(row["seconds"]) == 1 for row in results["jobs"])
+    stages = [row["stage"] for row in results["stages"] if row["place"] == "disk"]
+    assert stages == ["fetch", "check", "write", "copy in", "decode", "copy out"]
+    assert json.loads((tmp_path / "jobs.json").read_text(encoding="utf-8")) == results
+
+
+def test_gigabytes_are_deleted_when_a_time_limit_ends_a_benchmark(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from dumont_gpu.bench.measure.gpu.job_session import work_folders
+        with work_folders(Path(sys.argv[1]), Path(sys.argv[1])) as folders:
+            for folder in folders.values():
+                (folder / "source").mkdir()
+            print(len(folders), flush=True)
+            sys.stdin.read()
+    """
+    line = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"2\n"
+        assert len(list(tmp_path.iterdir())) == 2
+        process.terminate()
+        assert process.wait() == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_disk_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = job_bench(restores, monkeypatch, tmp_path)
+    synced: list[str] = []
+    monkeypatch.setattr(job_session.os, "sync", lambda: synced.append("sync"))
+    bench.settle("memory")
+    assert synced == []
+    bench.settle("disk")
+    assert synced == ["sync"]
+
+
+def test_packs_are_compared_with_the_cpus_and_their_stages_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results = job_bench(packs, monkeypatch, tmp_path).run()
+    assert results["problems"] == []
+    assert all(row["verified"] and len(row["seconds"]) == 1 for row in results["packs"])
+    ways = [(row["device"], row["paranoid"], row["memory"]) for row in results["packs"] if row["place"] == "memory"]
+    assert ways[:6] == [("0", False, ""), ("cpu", False, ""), ("0", True, ""), ("cpu", True, ""),
+                        ("0", False, "2GiB"), ("cpu", False, "2GiB")]  # fmt: skip
+    assert {codec for row in results["packs"] for codec in row["codecs"]} >= {"zipnn", "lz4"}
+    stages = [row["stage"] for row in results["stages"] if row["place"] == "disk"]
+    assert stages == ["read", "digests", "write", "copy in", "encode", "copy out"]
+
+
+def test_sizes_that_differ_from_the_cpus_are_a_problem() -> None:
+    def row(device: str, zipnn: int, lz4: int) -> dict[str, Any]:
+        return {"job": "tree", "place": "disk", "label": f"--device {device}", "device": device,
+                "codecs": {"zipnn": [100, zipnn], "lz4": [100, lz4]}}  # fmt: skip
+
+    assert packs.size_problems([row("0", 66, 41), row("cpu", 66, 40)]) == []
+    assert len(packs.size_problems([row("0", 65, 43), row("cpu", 66, 40)])) == 2
+    assert packs.size_problems([row("0", 65, 43)]) == []  # nothing to compare with
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def kernel_row(kind: str, rate: float, **fields: Any) -> dict[str, Any]:
+    size = 64 * MiB * fields.get("batch", 16)
+    return {
+        "kind": kind,
+        "batch": 16,
+        "size": size,
+        "stored": 0.66,
+        "seconds": [size / rate] * 3,
+        "verified": True,
+    } | fields
+
+
+def made_up(
+    zipnn: float = 700e9, ans: float = 300e9, restore_seconds: float = 1.05, encode: float = 400e9,
+    pack_seconds: float = 1.05,
+) -> dict[str, Any]:  # fmt: skip
+    """What a check of an H200 might leave; rates in bytes per second."""
+    kernels = {
+        "chunk": 64 * MiB, "repeats": 3, "problems": [],
+        "occupancy": [{"kernel": "zipnn_decode", "threads": 32, "dynamic_shared": 20624, "static_shared": 0,
+                       "registers": 40, "local": 0, "ctas_per_sm": 11}],
+        "zipnn": [kernel_row("bf16", zipnn, block_log2=17), kernel_row("bf16", 2 * zipnn, block_log2=16),
+                  kernel_row("fp32", zipnn, block_log2=17, batch=1)],
+        "nvcomp": [kernel_row("bf16", ans, variant="ANS, typed", block=65536),
+                   kernel_row("bf16", 9 * ans, variant="ANS, type named, unchecked", block=65536),
+                   kernel_row("bf16", 50e9, variant="LZ4", block=65536)],
+        "lz4": [kernel_row("text", 95e9, alone_size=1000, alone_seconds=[1000 / 100e9])],
+    }  # fmt: skip
+    restored = {"job": "bf16 file", "size": 4e9, "stored": 2.7e9, "identical": True, "wall": [2.0] * 3,
+                "stage_seconds": [{"fetch": 0.5, "decode": 1.0}] * 3}  # fmt: skip
+    jobs = {
+        "repeats": 3, "opening": [0.4], "places": {"disk": "ext4", "memory": "tmpfs"}, "problems": [],
+        "jobs": [restored | {"place": place, "device": device, "used": used, "seconds": [seconds] * 3}
+                 for place in ("disk", "memory")
+                 for device, used, seconds in (("0", "cuda:0", restore_seconds), ("cpu", "cpu", 3.0))],
+        "stages": [{"place": place, "stage": stage, "size": 4e9, "seconds": [seconds]}
+                   for place in ("disk", "memory") for stage, seconds in (("check", 0.3), ("write", 1.0))],
+    }  # fmt: skip
+    encoded = {
+        "chunk": 64 * MiB, "repeats": 3, "problems": [],
+        "zipnn": [kernel_row("bf16", encode, part="all", streams=4), kernel_row("bf16", encode / 2, part="all", streams=1),
+                  *(kernel_row("bf16", 3 * encode, part=part, streams=4) for part in ("plan", "layout", "write")),
+                  kernel_row("fp32", encode, part="all", streams=1, batch=1)],
+        "nvcomp": [kernel_row("bf16", 100e9, variant="ANS, typed", block=65536)],
+        "lz4": [kernel_row("text", 30e9, part="all", streams=4, stored_by_cpu=0.5)],
+    }  # fmt: skip
+    packed = {"job": "bf16 file", "size": 4e9, "stored": 2.7e9, "codecs": {"zipnn": [4e9, 2.7e9]}, "verified": True,
+              "memory": "", "wall": [2.0] * 3, "stage_seconds": [{"read": 0.5, "encode": 1.0}] * 3}  # fmt: skip
+    packs = {
+        "repeats": 3, "places": jobs["places"], "stages": jobs["stages"], "problems": [],
+        "packs": [packed | {"place": place, "device": device, "used": used, "paranoid": paranoid, "seconds": [seconds] * 3,
+                            "label": f"--device {device}" + " --paranoid" * paranoid}
+                  for place in ("disk", "memory")
+                  for device, used, paranoid, seconds in (("0", "cuda:0", True, 2 * pack_seconds),
+                                                          ("0", "cuda:0", False, pack_seconds), ("cpu", "cpu", False, 3.0))],
+    }  # fmt: skip
+    copies = {"copies": [{"name": "copy in, pinned", "size": 50e9, "seconds": [1.0]}]}
+    machine = {"date": "2026-01-01", "commit": "0123456789ab"}
+
+    def step(data: Any = None, code: int = 0, log: Sequence[str] = ("fine",)) -> dict[str, Any]:
+        return {"machine": machine, "exit_code": code, "seconds": 3, "limit": 60, "log": list(log), "data": data}
+
+    steps = {"self_test": step(code=77, log=["there is no nvcc"]), "tests": step(code=1, log=["1 failed"]),
+             "sanitizer": step(code=124), "kernels": step(kernels), "copies": step(copies), "jobs": step(jobs),
+             "encode": step(encoded), "packs": step(packs)}  # fmt: skip
+    return {"schema": 2, "device": {"name": "cuda", "detail": "NVIDIA H200"}, "steps": steps}
+
+
+def met(results: dict[str, Any]) -> dict[str, bool | None]:
+    return {verdict.what: verdict.met for verdict in verdicts(results)}
+
+
+def test_targets_are_met_by_figures_above_them_only() -> None:
+    assert list(met(made_up()).values()) == [True] * 8
+    assert met(made_up(500e9, 400e9, 1.5, 299e9, 1.2)) == {
+        "ZipNN decode of bf16, on the device": False,
+        "that, against nvCOMP's ANS in the same run": False,
+        "LZ4 frames of text, on the device": True,
+        "ZipNN encode of bf16, on the device": False,
+        "restore of a bf16 file, disk": False,
+        "restore of a bf16 file, memory": False,
+        "pack of a bf16 file, disk": False,
+        "pack of a bf16 file, memory": False,
+    }
+
+
+def test_encoding_is_judged_as_a_whole_and_packs_without_paranoid() -> None:
+    results = made_up(encode=290e9)  # its parts alone are three times as fast
+    assert met(results)["ZipNN encode of bf16, on the device"] is False
+    for row in results["steps"]["packs"]["data"]["packs"]:
+        row["used"] = row["used"] if row["paranoid"] else "cpu"
+    assert met(results)["pack of a bf16 file, memory"] is None
+
+
+def test_a_target_without_figures_is_not_measured() -> None:
+    results = made_up()
+    for step in ("kernels", "encode"):
+        results["steps"][step]["data"] = None
+    results["steps"]["jobs"]["data"]["jobs"][0]["used"] = "cpu"
+    results["steps"]["jobs"]["data"]["jobs"][2]["identical"] = False
+    del results["steps"]["packs"]
+    assert set(met(results).values()) == {None}
+    other = met(made_up() | {"device": {"name": "cuda", "detail": "NVIDIA GeForce RTX 4090"}})
+    asked_of_an_h200 = [what for what, answer in other.items() if answer is None]
+    assert asked_of_an_h200 == ["ZipNN decode of bf16, on the device", "ZipNN encode of bf16, on the device"]
+
+
+def test_wrong_output_meets_no_target_and_is_shown() -> None:
+    results = made_up()
+    results["steps"]["kernels"]["data"]["zipnn"][0]["verified"] = False
+    results["steps"]["encode"]["data"]["zipnn"][0]["verified"] = False
+    assert verdicts(results)[0].met is None
+    assert met(results)["ZipNN encode of bf16, on the device"] is False  # by what is left
+    assert "WRONG OUTPUT" in check.render(results)
+
+
+def test_report_shows_figures_failures_and_what_was_skipped() -> None:
+    shown = check.render(made_up())
+    for expected in (
+        "# dumont-gpu on NVIDIA H200", "| 700.00 (700.00) |", "self_test was skipped: there is no nvcc", "| skipped |", "1 failed",
+        "FAILED (1)", "past its limit of 60 s", "copy in, pinned | 50.00", "2.33x", "zipnn_decode, 32 threads",
+        "bf16 file, disk (ext4), --device 0", "13.33 (13.33)", "## Encoding on the device", "bf16, zipnn_layout | 1200.00",
+        "4.00x", "bf16 file, memory (tmpfs), --device 0 --paranoid", "| 95% |", "| +100% |", "text, all | 0.6600 | 0.5000",
+    ):  # fmt: skip
+        assert expected in shown, expected
+
+
+def test_steps_are_collected_and_merged_with_those_of_earlier_runs(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "copies.status").write_text("0 3.0 90\n")
+    (work / "copies.json").write_text(json.dumps(made_up()["steps"]["copies"]["data"]))
+    (work / "tests.status").write_text("1 2 300\n")
+    (work / "tests.log").write_text(f"a\n\nlost in {work}/x\n")
+    found = steps.collect(work)
+    assert found["steps"]["tests"]["log"] == ["a", "lost in WORK/x"]
+    merged = merge([made_up(), found])
+    assert set(merged["steps"]) == set(made_up()["steps"])
+    assert merged["steps"]["tests"]["exit_code"] == 1
+    written = check.publish(merged, tmp_path / "results")
+    assert [path.name for path in written] == ["gpu-nvidia-h200.json", "gpu-nvidia-h200.md"]
+    assert json.loads(written[0].read_text(encoding="utf-8")) == merged
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--steps", "kernels,coffee"], 2, "no step is called coffee"),
+        (["--wheels"], 2, "--wheels needs a value"),
+        (["--wheels", "/nowhere"], 2, "there is no folder"),
+        (["--device", "zero"], 2, "--device is a number"),
+        (["--budget", "5m"], 2, "--budget is a number of seconds"),
+        (["--collect-wheels", "x", "--cuda", "11"], 2, "--cuda is 12 or 13"),
+        (["--fast"], 2, "unknown option --fast"),
+        (["-h"], 0, ""),
+    ],
+)
+def test_command_says_what_is_wrong(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+    done = subprocess.run(["bash", str(CHECK), *arguments], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())

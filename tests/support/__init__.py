@@ -1,0 +1,1 @@
+"""What tests share: servers, hostile snapshots, trees, commands, devices."""

@@ -1,0 +1,25 @@
+"""The CUDA device that tests run on: the real one, or an emulated one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from dumont_gpu.backends import open_device
+from support.emulated_device import EmulatedDevice, build
+from support.real_device import RecordedDevice
+
+
+def cuda_device() -> EmulatedDevice | RecordedDevice:
+    """A CUDA device: the real one whose number is in DUMONT_TEST_DEVICE, or an emulated one."""
+    number = os.environ.get("DUMONT_TEST_DEVICE")
+    return RecordedDevice(open_device(int(number))) if number else emulated_device()
+
+
+def emulated_device(**faults: Any) -> EmulatedDevice:
+    """A CUDA device run by the emulator, or a skip where that cannot be built."""
+    if build() is None:
+        pytest.skip("the emulator of the CUDA kernels needs cmake and a C++ compiler")
+    return EmulatedDevice(**faults)

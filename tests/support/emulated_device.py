@@ -1,0 +1,230 @@
+"""A CUDA device for the tests: host memory, and the kernels' own sources run by the emulator.
+
+Needs `libdumont_emulator.so`, see `build`. Faults can be asked for: memory that runs short, a device that is lost.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import mmap
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lz4.block
+
+from dumont_gpu import native
+from dumont_gpu.backends.device import DeviceMemoryError, Lz4Batch
+from dumont_gpu.errors import DeviceError
+
+_SOURCE = Path(__file__).resolve().parents[1] / "device" / "emulator"
+_ALIGNMENT = 256
+
+
+@functools.cache
+def build() -> Path | None:
+    """Returns the emulator's library, built on first use; None without a compiler.
+
+    Set DUMONT_EMULATOR to use a library that is there already.
+    """
+    if given := os.environ.get("DUMONT_EMULATOR"):
+        return Path(given)
+    if not shutil.which("cmake") or not shutil.which("c++"):
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="dumont-emulator-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    configure = ["cmake", "-S", str(_SOURCE), "-B", str(folder)]
+    compile_it = ["cmake", "--build", str(folder), "--target", "dumont_emulator", "-j", str(os.cpu_count() or 1)]
+    for command in (configure, compile_it):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder / "libdumont_emulator.so"
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    path = build()
+    assert path is not None
+    library = ctypes.CDLL(str(path))
+    library.emulator_launch.argtypes = [ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p]
+    library.emulator_error.restype = ctypes.c_char_p
+    return library
+
+
+@dataclass
+class EmulatedDevice:
+    """Stands in for `CupyDevice`.
+
+    Args:
+        memory: bytes that it has.
+        lose_after: operations until the device is lost; None: never.
+        short_at: numbers of launches that fail for lack of memory.
+        pins: how many pieces of host memory may be pinned, ever; None: any number.
+        unpins: whether what is pinned can be given back.
+    """
+
+    memory: int = 1 << 30
+    name: str = "cuda:0"
+    has_lz4: bool = True
+    shared_limit: int = 227 * 1024
+    lose_after: int | None = None
+    short_at: frozenset[int] = frozenset()
+    pins: int | None = None
+    unpins: bool = True
+    pin_attempts: int = 0
+    operations: int = 0
+    launches: list[str] = field(default_factory=list)
+    pinned: dict[int, int] = field(default_factory=dict)  # address -> size
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self._blocks: dict[int, mmap.mmap] = {}
+        self._lock = threading.Lock()
+
+    def lz4_encode_scratch(self, blocks: int, block_size: int) -> int:
+        return 1000 * blocks
+
+    def free_memory(self) -> int:
+        return self.memory - sum(len(block) for block in self._blocks.values())
+
+    def allocate(self, size: int) -> int:
+        self.step()
+        with self._lock:
+            if size > self.free_memory():
+                raise DeviceMemoryError(f"{self.name}: too little free device memory")
+            block = mmap.mmap(-1, size)
+            address = native.address_of(memoryview(block))
+            assert address % _ALIGNMENT == 0
+            self._blocks[address] = block
+            return address
+
+    def free(self, address: int) -> None:
+        with self._lock:
+            del self._blocks[address]  # the map itself ends with its last view
+
+    def pin(self, memory: memoryview) -> None:
+        self.step()
+        with self._lock:
+            self.pin_attempts += 1
+            if self.pins is not None and self.pin_attempts > self.pins:
+                raise DeviceError(f"{self.name}: no more host memory can be pinned")
+            address = native.address_of(memory)
+            assert address not in self.pinned
+            self.pinned[address] = len(memory)
+
+    def unpin(self, memory: memoryview) -> None:
+        with self._lock:
+            del self.pinned[native.address_of(memory)]
+        if not self.unpins:
+            raise DeviceError(f"{self.name}: host memory stays pinned")
+
+    def load_kernels(self) -> None:
+        _library()
+
+    def new_stream(self) -> EmulatedStream:
+        return EmulatedStream(self)
+
+    def close(self) -> None:
+        assert not self.closed
+        assert not self._blocks, "device memory was not given back"
+        assert not self.pinned, "host memory is still pinned"
+        self.closed = True
+
+    def step(self) -> None:
+        """Counts an operation, which may be the one at which the device is lost."""
+        with self._lock:
+            self.operations += 1
+            lost = self.lose_after is not None and self.operations > self.lose_after
+        if lost:
+            raise DeviceError(f"{self.name}: the device is lost")
+
+    def inside(self, address: int, size: int) -> bool:
+        return any(start <= address and address + size <= start + len(block) for start, block in self._blocks.items())
+
+
+class EmulatedStream:
+    """Does everything at once; `synchronize` has nothing left to wait for."""
+
+    def __init__(self, device: EmulatedDevice) -> None:
+        self._device = device
+
+    def copy_in(self, to: int, source: memoryview) -> None:
+        self._device.step()
+        assert self._device.inside(to, len(source))
+        ctypes.memmove(to, native.address_of(source), len(source))
+
+    def copy_out(self, to: memoryview, source: int) -> None:
+        self._device.step()
+        assert self._device.inside(source, len(to))
+        native.copy(to, _memory(source, len(to)))
+
+    def clear(self, address: int, size: int) -> None:
+        self._device.step()
+        assert self._device.inside(address, size)
+        ctypes.memset(address, 0, size)
+
+    def launch(self, kernel: str, grid: int, block: int, shared: int, arguments: Sequence[int]) -> None:
+        self._device.step()
+        assert shared <= self._device.shared_limit
+        self._device.launches.append(kernel)
+        if len(self._device.launches) in self._device.short_at:
+            raise DeviceMemoryError(f"{self._device.name}: too little free device memory")
+        values = [ctypes.c_uint64(argument) for argument in arguments]
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        if _library().emulator_launch(kernel.encode(), grid, block, shared, addresses):
+            raise AssertionError(f"{kernel}: {_library().emulator_error().decode()}")
+
+    def decode_lz4(self, batch: Lz4Batch) -> None:
+        """What nvCOMP's batched call does: a status for each block, and nothing beyond its output."""
+        self._device.step()
+        self._device.launches.append("lz4")
+        columns = (batch.inputs, batch.input_sizes, batch.outputs, batch.output_rooms)
+        stored, sizes, outputs, rooms = (_array(ctypes.c_uint64, address, batch.count) for address in columns)
+        actual = _array(ctypes.c_uint64, batch.output_sizes, batch.count)
+        statuses = _array(ctypes.c_int32, batch.statuses, batch.count)
+        for i in range(batch.count):
+            assert self._device.inside(stored[i], sizes[i])
+            assert self._device.inside(outputs[i], rooms[i])
+            try:
+                data = lz4.block.decompress(_memory(stored[i], sizes[i]), uncompressed_size=rooms[i])
+            except lz4.block.LZ4BlockError:
+                statuses[i], actual[i] = 12, 0  # nvcompErrorCannotDecompress
+                continue
+            ctypes.memmove(outputs[i], data, len(data))
+            statuses[i], actual[i] = 0, len(data)
+
+    def encode_lz4(self, batch: Lz4Batch, block_size: int, scratch: int) -> None:
+        self._device.step()
+        self._device.launches.append("lz4 encode")
+        assert self._device.inside(scratch, self._device.lz4_encode_scratch(batch.count, block_size))
+        inputs, sizes, outputs = (
+            _array(ctypes.c_uint64, address, batch.count)
+            for address in (batch.inputs, batch.input_sizes, batch.outputs)
+        )
+        actual = _array(ctypes.c_uint64, batch.output_sizes, batch.count)
+        for i in range(batch.count):
+            assert sizes[i] <= block_size
+            assert self._device.inside(inputs[i], sizes[i])
+            data = lz4.block.compress(_memory(inputs[i], sizes[i]), store_size=False)
+            assert self._device.inside(outputs[i], len(data))
+            ctypes.memmove(outputs[i], data, len(data))
+            actual[i] = len(data)
+
+    def synchronize(self) -> None:
+        self._device.step()
+
+
+def _memory(address: int, size: int) -> memoryview:
+    return memoryview((ctypes.c_uint8 * size).from_address(address)).cast("B")
+
+
+def _array(
+    kind: type[ctypes.c_uint64] | type[ctypes.c_int32], address: int, count: int
+) -> ctypes.Array[ctypes.c_uint64]:
+    return (kind * count).from_address(address)  # type: ignore[return-value]

@@ -1,0 +1,225 @@
+"""The Python API takes what the command line takes, and says in one line what it cannot take."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.snapshots import pack_tree
+
+import dumont_gpu
+from dumont_gpu import DumontError, Progress, SnapshotService
+from dumont_gpu.errors import UsageError
+from dumont_gpu.jobs.pack import PackOptions
+from dumont_gpu.jobs.restore import RestoreOptions, restore
+from dumont_gpu.jobs.verify import VerifyOptions
+
+
+@pytest.fixture
+def workspace(source: Path) -> Path:
+    for name in ("a.pyc", "src/a.py", "src/b.py"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(name)
+    return source
+
+
+def paths_in(snapshot: Path) -> list[str]:
+    return [entry.path for entry in SnapshotService().list_entries(snapshot)]
+
+
+# --- what is taken ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exclude", ["*.pyc", Path("*.pyc"), ["*.pyc"], ("*.pyc",), {"*.pyc"}, iter(["*.pyc"])])
+def test_a_string_is_one_pattern(exclude: Any, workspace: Path, snapshot: Path) -> None:
+    packed = SnapshotService().create_snapshot(workspace, snapshot, exclude=exclude)
+    assert (packed.excluded, paths_in(snapshot)) == (1, ["src", "src/a.py", "src/b.py"])
+
+
+def test_a_string_is_one_pattern_to_include(workspace: Path, snapshot: Path, target: Path) -> None:
+    pack_tree(workspace, snapshot)
+    restored = SnapshotService().restore_snapshot(snapshot, target, include="src", exclude=Path("b.py"), sync=False)
+    assert (restored.num_files, restored.unmatched) == (2, ())
+
+
+def test_patterns_come_from_files_too(workspace: Path, snapshot: Path) -> None:
+    ignore = workspace.parent / "ignore"
+    ignore.write_text("# compiled\n*.pyc\n")
+    packed = SnapshotService().create_snapshot(workspace, snapshot, exclude="nomatch", exclude_from=ignore)
+    assert (packed.excluded, packed.unmatched) == (1, ("nomatch",))
+
+
+@pytest.mark.parametrize("sources", [lambda tree: tree, str, lambda tree: [tree], lambda tree: (str(tree),), bytes])
+def test_a_path_is_one_source(sources: Callable[[Path], Any], workspace: Path, snapshot: Path) -> None:
+    assert SnapshotService().create_snapshot(sources(workspace), str(snapshot)).num_files == 4
+
+
+def test_sizes_and_devices_are_taken_as_the_command_line_takes_them(
+    workspace: Path, snapshot: Path, target: Path
+) -> None:
+    service = SnapshotService(device="cpu")
+    service.create_snapshot(workspace, snapshot, chunk_size="4KiB", memory="1GiB")
+    service.restore_snapshot(snapshot, target, memory="200MiB", max_size="1MB", limit_rate="1GiB", sync=False)
+    with pytest.raises(DumontError):  # no such device, but a device all the same
+        SnapshotService(device=9999).verify_snapshot(snapshot, content=True)
+
+
+def test_a_listing_reports_progress(workspace: Path, snapshot: Path) -> None:
+    pack_tree(workspace, snapshot)
+    events: list[Progress] = []
+    entries = SnapshotService().list_entries(snapshot, progress=events.append)
+    assert len(entries) == 4
+    assert [event.phase for event in events] == ["list"]
+
+
+# --- what is not ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s, x, t: s.create_snapshot("", x),
+        lambda s, x, t: s.create_snapshot([], x),
+        lambda s, x, t: s.create_snapshot(7, x),
+        lambda s, x, t: s.create_snapshot("/", x, chunk_size="lots"),
+        lambda s, x, t: s.create_snapshot("/", x, chunk_size=None),
+        lambda s, x, t: s.create_snapshot("/", x, memory=-1),
+        lambda s, x, t: s.create_snapshot("/", x, paranoid="no"),
+        lambda s, x, t: s.create_snapshot("/", x, method="zip"),
+        lambda s, x, t: s.create_snapshot("/", x, digest="md5"),
+        lambda s, x, t: s.create_snapshot("/", x, progress=True),
+        lambda s, x, t: s.restore_snapshot(x, t, overwrite="bogus"),
+        lambda s, x, t: s.restore_snapshot(x, t, include=[""]),
+        lambda s, x, t: s.restore_snapshot(x, t, expect=12),
+        lambda s, x, t: s.restore_snapshot(x, t, connections=65),
+        lambda s, x, t: s.restore_snapshot(x, "a\0b"),
+        lambda s, x, t: SnapshotService(device="gpu").restore_snapshot(x, t),
+        lambda s, x, t: SnapshotService(device="²").restore_snapshot(x, t),
+        lambda s, x, t: SnapshotService(device=None),
+        lambda s, x, t: SnapshotService(jobs="2"),
+        lambda s, x, t: SnapshotService(jobs=10**5000),
+    ],
+)
+def test_a_wrong_value_is_a_usage_error_of_one_line(call: Any, snapshot: Path, source: Path, target: Path) -> None:
+    pack_tree(source, snapshot)
+    before = snapshot.read_bytes()
+    with pytest.raises(UsageError) as caught:
+        call(SnapshotService(), snapshot, target)
+    assert "\n" not in str(caught.value)
+    assert snapshot.read_bytes() == before
+    assert not target.exists()
+
+
+def test_overwrite_is_checked_whatever_the_target_holds(source: Path, snapshot: Path, target: Path) -> None:
+    pack_tree(source, snapshot)
+    with pytest.raises(UsageError, match="--overwrite"):
+        restore(str(snapshot), str(target), RestoreOptions(overwrite="bogus"))  # type: ignore[arg-type]
+
+
+PATHS = {"source_path", "output_path", "snapshot_path", "target_path"}  # those of a call that would be fine
+ANYTHING = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.sampled_from([10**5000, -1, 1 << 64]), st.floats(), st.text(max_size=8),
+    st.binary(max_size=8), st.lists(st.one_of(st.text(max_size=4), st.integers()), max_size=3), st.just(object()),
+    st.just(print), st.sampled_from(["4KiB", "1e9", "²", "٣KiB", "\ud800", "a\0b", "always", "cpu", "lz4", "a\nb"]),
+)  # fmt: skip
+
+
+def parameters(method: Callable[..., object]) -> list[str]:
+    return [name for name in inspect.signature(method).parameters if name not in {"self", *PATHS}]
+
+
+@pytest.mark.parametrize("method", ["create_snapshot", "restore_snapshot", "verify_snapshot", "list_entries"])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_value_is_taken_or_refused_in_one_line(method: str, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([*parameters(getattr(SnapshotService, method)), "device", "jobs"]))
+    values = {name: data.draw(ANYTHING, label=name)}
+    with tempfile.TemporaryDirectory() as folder:
+        tree, snapshot, target = (Path(folder) / part for part in ("tree", "x.dumont", "target"))
+        tree.mkdir()
+        (tree / "file").write_text("content")
+        pack_tree(tree, snapshot)
+        places = {"create_snapshot": (tree, Path(folder) / "y.dumont"), "restore_snapshot": (snapshot, target)}
+        try:
+            service = SnapshotService(**{name: values.pop(name) for name in ("device", "jobs") if name in values})
+            getattr(service, method)(*places.get(method, (snapshot,)), **values)
+        except DumontError as error:
+            assert str(error) and "\n" not in str(error)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(value=ANYTHING.filter(lambda value: not isinstance(value, (str, bytes)) or not {*"./", *b"./"} & {*value}))
+def test_any_path_is_taken_or_refused_in_one_line(value: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("nothing").mkdir()
+        pack_tree(Path("nothing"), Path("x.dumont"))
+        for call in (
+            lambda: SnapshotService().list_entries(value),
+            lambda: SnapshotService().create_snapshot("nothing", value),
+            lambda: SnapshotService().restore_snapshot("x.dumont", value, sync=False),
+        ):
+            try:
+                call()
+            except DumontError as error:
+                assert str(error)
+
+
+# --- what a reader sees -----------------------------------------------------------------------------------------------
+
+
+# What each method takes of NetworkOptions.
+NETWORK = {
+    "create_snapshot": ("patience", "discard"),
+    "restore_snapshot": ("patience", "connections", "limit_rate"),
+    "verify_snapshot": ("patience", "connections", "limit_rate"),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("create_snapshot", PackOptions), ("restore_snapshot", RestoreOptions), ("verify_snapshot", VerifyOptions)],
+)
+def test_every_option_is_a_parameter_with_a_line_in_the_docstring(method: str, options: Any) -> None:
+    function = getattr(SnapshotService, method)
+    named = parameters(function)
+    wanted = {field.name for field in dataclasses.fields(options)} - {"device", "jobs"}
+    wanted = wanted - {"network"} | set(NETWORK[method])
+    assert wanted - set(named) == set()
+    documented = inspect.getdoc(function) or ""
+    assert [name for name in named if f"\n    {name}: " not in documented] == []
+
+
+def test_the_marker_of_types_is_shipped() -> None:
+    assert (Path(dumont_gpu.__file__).parent / "py.typed").is_file()
+
+
+def test_a_user_s_code_sees_types(tmp_path: Path) -> None:
+    installed = Path(dumont_gpu.__file__).parent
+    if "site-packages" not in installed.parts:
+        pytest.skip("mypy does not see an editable installation")
+    example = tmp_path / "example.py"
+    example.write_text((Path(__file__).parent / "typed_example.py").read_text(encoding="utf-8"))
+    mypy = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--warn-unused-ignores",
+        "--cache-dir",
+        tmp_path / "cache",
+        example,
+    ]
+    ran = subprocess.run(mypy, cwd=tmp_path, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["Success: no issues found in 1 source file"]), (
+        ran.stdout
+    )

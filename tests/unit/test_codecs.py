@@ -1,0 +1,201 @@
+"""One conformance suite for every codec; then what is particular to each."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dumont_gpu import native
+from dumont_gpu.codecs import CODECS, Codec, Lz4, Lz4Hc, Raw, ZipNN, codec_by_id
+from dumont_gpu.errors import DamagedError, UnsupportedError
+from dumont_gpu.native import Dtype
+
+GOLDEN_LZ4 = Path(__file__).resolve().parents[1] / "golden" / "lz4"
+
+EVERY = [Raw(), Lz4(), Lz4Hc(), *(ZipNN(dtype) for dtype in Dtype)]
+codecs = pytest.mark.parametrize("codec", EVERY, ids=lambda codec: getattr(codec, "dtype", codec).name.lower())
+
+
+def element_size(codec: Codec) -> int:
+    return codec.dtype.size if isinstance(codec, ZipNN) else 1
+
+
+def encode(codec: Codec, data: bytes) -> bytes:
+    out = memoryview(bytearray(len(data) + len(data) // 8 + 4096))
+    size = codec.encode(memoryview(data), out)
+    assert 0 < size <= len(out)
+    return bytes(out[:size])
+
+
+def decode(codec: Codec, stored: bytes, size: int) -> bytes:
+    out = bytearray(size)
+    codec.decode(memoryview(stored), memoryview(out))
+    return bytes(out)
+
+
+def samples() -> Iterator[tuple[str, bytes]]:
+    rng = random.Random(7)
+    yield "one element", bytes(4)
+    yield "zeros", bytes(300_000)
+    yield "random", rng.randbytes(200_000)
+    yield "text", b"".join(f"step {i} loss {rng.random():.4f}\n".encode() for i in range(9000))[:196_608]
+    yield "floats", struct.pack("<50000f", *(rng.gauss(0, 0.02) for _ in range(50_000)))
+    yield "bf16", b"".join(struct.pack("<f", rng.gauss(0, 0.02))[2:] for _ in range(70_000))
+    yield "nan", struct.pack("<f", float("nan")) * 30_000
+    yield "denormal", struct.pack("<20000I", *(rng.randrange(1 << 20) for _ in range(20_000)))
+
+
+@codecs
+@pytest.mark.parametrize(("kind", "data"), [pytest.param(*sample, id=sample[0]) for sample in samples()])
+def test_round_trip(codec: Codec, kind: str, data: bytes) -> None:
+    assert decode(codec, encode(codec, data), len(data)) == data
+
+
+@codecs
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(min_size=1, max_size=3000), repeats=st.integers(1, 30))
+def test_round_trip_of_anything(codec: Codec, data: bytes, repeats: int) -> None:
+    data = (data * repeats) + bytes(-len(data) * repeats % element_size(codec))
+    assert decode(codec, encode(codec, data), len(data)) == data
+
+
+@codecs
+def test_input_is_not_modified(codec: Codec) -> None:
+    data = bytearray(random.Random(1).randbytes(4096) * 8)
+    before = bytes(data)
+    stored = bytearray(encode(codec, data))  # type: ignore[arg-type]
+    assert bytes(data) == before
+    kept = bytes(stored)
+    decode(codec, stored, len(data))  # type: ignore[arg-type]
+    assert bytes(stored) == kept
+
+
+@codecs
+def test_what_does_not_fit_is_refused_and_nothing_is_written_past_the_end(codec: Codec) -> None:
+    data = random.Random(2).randbytes(65536)
+    for room in (0, 1, 31, 100, 65535):
+        memory = bytearray(b"\xa5" * (room + 64))
+        assert codec.encode(memoryview(data), memoryview(memory)[:room]) == 0
+        assert memory[room:] == b"\xa5" * 64
+
+
+@codecs
+@pytest.mark.parametrize("wrong", [-1, 1, -4, 4, 65536])
+def test_another_original_size_is_damaged(codec: Codec, wrong: int) -> None:
+    stored = encode(codec, bytes(range(256)) * 512)
+    with pytest.raises(DamagedError):
+        decode(codec, stored, 256 * 512 + wrong)
+
+
+@codecs
+def test_truncation_and_trailing_bytes_are_damaged(codec: Codec) -> None:
+    data = b"".join(struct.pack("<f", i * 0.001) for i in range(4096))
+    stored = encode(codec, data)
+    cuts = [*range(64), *range(64, len(stored), 997), len(stored) - 1]
+    for bad in (*(stored[:cut] for cut in cuts if cut < len(stored)), stored + b"\0", stored + stored):
+        with pytest.raises((DamagedError, UnsupportedError)):
+            decode(codec, bad, len(data))
+
+
+def test_the_registry_knows_each_id_once() -> None:
+    assert [codec.id for codec in CODECS] == [0, 1, 2, 3]
+    assert [codec_by_id(number).name for number in range(4)] == ["none", "lz4", "lz4_hc", "zipnn"]
+    for unknown in (4, 255):
+        with pytest.raises(UnsupportedError):
+            codec_by_id(unknown)
+
+
+# --- lz4 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", [Lz4(), Lz4Hc()], ids=["lz4", "lz4_hc"])
+def test_frames_are_independent_64_kib_blocks_with_their_size(codec: Codec) -> None:
+    stored = encode(codec, b"workspace " * 20_000)
+    assert stored[:4] == b"\x04\x22\x4d\x18"
+    assert stored[4] & 0b0010_0000, "block independence"
+    assert stored[5] >> 4 == 4, "64 KiB blocks"
+    assert struct.unpack_from("<Q", stored, 6) == (200_000,)
+
+
+@pytest.mark.skipif(not shutil.which("lz4"), reason="the lz4 command is not installed")
+@pytest.mark.parametrize("codec", [Lz4(), Lz4Hc()], ids=["lz4", "lz4_hc"])
+def test_the_lz4_command_decodes_our_frames(codec: Codec) -> None:
+    for _, data in samples():
+        stored = encode(codec, data)
+        assert subprocess.run(["lz4", "-dc"], input=stored, capture_output=True, check=True).stdout == data
+
+
+@pytest.mark.parametrize("frame", sorted(GOLDEN_LZ4.glob("*.lz4")), ids=lambda path: path.name)
+def test_frames_of_the_lz4_command_decode(frame: Path) -> None:
+    data = (GOLDEN_LZ4 / "original.txt").read_bytes()
+    assert decode(Lz4(), frame.read_bytes(), len(data)) == data
+
+
+# --- zipnn ------------------------------------------------------------------------------------------------------------
+
+
+def test_golden_streams_decode() -> None:
+    import hashlib
+
+    folder = Path(__file__).resolve().parents[1] / "golden" / "streams"
+    listed = json.loads((folder / "streams.json").read_text())
+    assert len(listed) == len(list(folder.glob("*.zipnn"))) > 10
+    for stream in listed:
+        stored = (folder / f"{stream['name']}.zipnn").read_bytes()
+        content = decode(ZipNN(), stored, stream["original_size"])
+        assert hashlib.sha256(content).hexdigest() == stream["original_sha256"], stream["name"]
+
+
+def test_every_instruction_set_writes_and_reads_the_same() -> None:
+    chosen = native.cpu_path()
+    paths = [path for path in ("portable", "avx2", "avx512", "neon") if native.select_cpu_path(path)]
+    try:
+        assert len(paths) >= 1
+        for dtype in Dtype:
+            for _, data in samples():
+                streams = []
+                for path in paths:
+                    assert native.select_cpu_path(path)
+                    streams.append(encode(ZipNN(dtype), data))
+                for path in paths:
+                    assert native.select_cpu_path(path)
+                    for stream in streams:
+                        assert decode(ZipNN(dtype), stream, len(data)) == data
+    finally:
+        native.select_cpu_path(chosen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "low", "high"),
+    [
+        ("bf16", Dtype.BF16, 0.60, 0.70),
+        ("fp32", Dtype.FP32, 0.80, 0.88),
+        ("fp32 that is bf16", Dtype.FP32, 0.30, 0.35),
+        ("fp32 that is fp16", Dtype.FP32, 0.40, 0.46),
+    ],
+)
+def test_gaussian_weights_shrink_as_they_should(kind: str, dtype: Dtype, low: float, high: float) -> None:
+    rng = random.Random(3)
+    values = [rng.gauss(0, 0.02) for _ in range(100_000)]
+    data = struct.pack("<100000f", *values)
+    if kind == "bf16":
+        data = b"".join(data[i + 2 : i + 4] for i in range(0, len(data), 4))
+    elif kind == "fp32 that is bf16":
+        data = b"".join(b"\0\0" + data[i + 2 : i + 4] for i in range(0, len(data), 4))
+    elif kind == "fp32 that is fp16":
+        data = struct.pack("<100000f", *struct.unpack("<100000e", struct.pack("<100000e", *values)))
+    assert low < len(encode(ZipNN(dtype), data)) / len(data) < high
+
+
+def test_partial_elements_are_the_callers_mistake() -> None:
+    with pytest.raises(ValueError, match="FP32"):
+        ZipNN(Dtype.FP32).encode(memoryview(bytes(6)), memoryview(bytearray(100)))

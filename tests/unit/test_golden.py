@@ -1,0 +1,52 @@
+"""Frozen archives: what was written once is read for ever, and the specification's example is one of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from support.snapshots import GOLDEN, restore_tree
+
+import dumont_gpu
+from dumont_gpu.errors import UnsupportedError
+from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.snapshot.reader import read_snapshot
+from dumont_gpu.storage import LocalSource
+
+sys.path.insert(0, str(GOLDEN))
+from make import ARCHIVES, FUTURE, describe
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_archive_restores(name: str, target: Path) -> None:
+    snapshot = GOLDEN / f"{name}.dumont"
+    restore_tree(snapshot, target, verify=True)
+    assert describe(target) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    assert verify(str(snapshot), VerifyOptions(content=True)).num_files == len(describe(target))
+
+
+@pytest.mark.parametrize("name", FUTURE)
+def test_archive_from_the_future_is_not_supported(name: str, target: Path) -> None:
+    with pytest.raises(UnsupportedError):
+        restore_tree(GOLDEN / f"{name}.dumont", target)
+    assert not target.exists()
+
+
+def test_every_golden_archive_is_tested() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.dumont")} == {*ARCHIVES, *FUTURE}
+
+
+def test_the_example_of_the_specification_is_the_golden_one() -> None:
+    text = (Path(dumont_gpu.__file__).parent / "FORMAT.md").read_text(encoding="utf-8")
+    data = (GOLDEN / "example.dumont").read_bytes()
+    rows = re.findall(r"^([0-9a-f]{8})  ((?:[0-9a-f]{2} ?)+)", text, re.MULTILINE)
+    shown = bytearray(len(data))
+    for offset, row in rows:
+        content = bytes.fromhex(row)
+        shown[int(offset, 16) : int(offset, 16) + len(content)] = content
+    assert bytes(shown) == data
+    manifest = read_snapshot(LocalSource(str(GOLDEN / "example.dumont"))).manifest
+    assert manifest.to_json().decode().strip() in text

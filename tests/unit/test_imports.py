@@ -1,0 +1,85 @@
+"""The layers: imports point down only, and nothing heavy is loaded before it is used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import dumont_gpu
+
+PACKAGE = Path(dumont_gpu.__file__).parent
+# Each may import those on the lines above it, and its own folder. DESIGN.md draws the same order.
+LAYERS = [
+    ["errors"],
+    ["shortages", "sizes"],
+    ["limits", "progress", "buffers"],
+    ["pipeline"],
+    ["native", "format"],
+    ["disk", "codecs"],
+    ["backends", "storage", "tree"],
+    ["snapshot", "plan"],
+    ["jobs"],
+    ["snapshot_service", "bench"],
+    ["cli"],
+    ["__main__"],
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def imported_by(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dumont_gpu."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "dumont_gpu":
+            names.update(alias.name for alias in node.names if alias.name in RANK)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("dumont_gpu."))
+    return names
+
+
+def test_imports_point_down() -> None:
+    modules = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in modules} == set(RANK)
+    wrong = []
+    for path in modules:
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        wrong += [f"{own} imports {name}" for name in imported_by(path) if name != own and RANK[name] >= RANK[own]]
+    assert wrong == []
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}; import sys; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_the_package_loads_next_to_nothing() -> None:
+    loaded = loaded_by("import dumont_gpu")
+    assert {name for name in loaded if name.startswith("dumont_gpu")} == {"dumont_gpu"}
+    assert not loaded & {"typer", "rich", "lz4", "ctypes", "json", "numpy"}
+
+
+def test_the_command_line_loads_no_codec_before_a_command_runs() -> None:
+    assert not loaded_by("import dumont_gpu.cli.main") & {
+        "lz4",
+        "lz4.frame",
+        "dumont_gpu.native",
+        "dumont_gpu.jobs.pack",
+        "numpy",
+    }
+
+
+def test_no_gpu_package_is_needed() -> None:
+    loaded = loaded_by(
+        "import dumont_gpu.cli.main, dumont_gpu.jobs.pack, dumont_gpu.jobs.restore, dumont_gpu.jobs.verify"
+    )
+    assert not {name for name in loaded if name.split(".")[0] in {"cupy", "nvidia", "torch", "zipnn", "numpy"}}
+
+
+def test_local_snapshots_load_nothing_of_the_network() -> None:
+    loaded = loaded_by(
+        "import dumont_gpu.cli.main, dumont_gpu.jobs.pack, dumont_gpu.jobs.restore, dumont_gpu.jobs.verify"
+    )
+    assert not loaded & {"http.client", "ssl", "urllib.request", "obstore", "botocore"}

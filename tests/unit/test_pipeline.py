@@ -1,0 +1,180 @@
+"""Stages, channels and buffers: nothing is lost, nothing leaks, the first error wins."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, with_buffers
+from dumont_gpu.pipeline import Channel, Pipeline
+
+ITEMS = 40
+
+
+class BrokenError(Exception):
+    pass
+
+
+def dumont_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("dumont-")]
+
+
+def run(pool: BufferPool, breaks_in: str = "", breaks_at: int = -1) -> list[int]:
+    """Three stages over ITEMS numbers, each of which travels in a buffer."""
+
+    def guard(stage: str, number: int) -> None:
+        if stage == breaks_in and number == breaks_at:
+            raise BrokenError(stage)
+
+    def load(item: tuple[int, Buffer]) -> Buffer:
+        number, buffer = item
+        guard("load", number)
+        buffer.view[:8] = number.to_bytes(8, "little")
+        return buffer
+
+    def double(buffer: Buffer) -> Buffer:
+        number = int.from_bytes(buffer.view[:8], "little")
+        guard("double", number)
+        buffer.view[:8] = (2 * number).to_bytes(8, "little")
+        return buffer
+
+    def store(buffer: Buffer) -> None:
+        number = int.from_bytes(buffer.view[:8], "little")
+        guard("store", number // 2)
+        results.append(number)
+        buffer.release()
+
+    results: list[int] = []
+    pipeline = Pipeline(pool)
+    loaded = pipeline.stage("load", load, with_buffers(range(ITEMS), pool), threads=2)
+    doubled = pipeline.stage("double", double, loaded, threads=3)
+    pipeline.stage("store", store, doubled, threads=2)
+    pipeline.run()
+    assert set(pipeline.seconds) == {"load", "double", "store"}
+    return results
+
+
+@pytest.mark.parametrize("buffers", [1, 2, 7, 100])
+def test_every_item_arrives_once_and_every_buffer_comes_back(buffers: int) -> None:
+    pool = BufferPool(buffers, 4096)
+    assert sorted(run(pool)) == [2 * number for number in range(ITEMS)]
+    assert pool.free_count == buffers
+    assert dumont_threads() == []
+
+
+@pytest.mark.parametrize("stage", ["load", "double", "store"])
+@pytest.mark.parametrize("at", [0, ITEMS // 2, ITEMS - 1])
+def test_an_error_in_any_stage_ends_all_threads(stage: str, at: int) -> None:
+    for buffers in (1, 3):
+        with pytest.raises(BrokenError, match=stage):
+            run(BufferPool(buffers, 4096), stage, at)
+        assert dumont_threads() == []
+
+
+def test_a_stage_may_begin_before_the_next_is_known() -> None:
+    pool, results = BufferPool(2, 4096), []
+    with Pipeline(pool) as pipeline:
+        numbers = pipeline.items(capacity=ITEMS)
+        loaded = pipeline.stage("load", lambda item: item, with_buffers(numbers, pool), threads=2)
+        pipeline.start()
+        for number in range(ITEMS):
+            numbers.put(number)
+        numbers.finish()
+
+        def store(item: tuple[int, Buffer]) -> None:
+            results.append(item[0])
+            item[1].release()
+
+        pipeline.stage("store", store, loaded)
+        pipeline.run()
+    assert sorted(results) == list(range(ITEMS))
+    assert pool.free_count == 2
+    assert dumont_threads() == []
+
+
+def test_a_block_that_fails_ends_the_threads() -> None:
+    pool = BufferPool(1, 4096)
+    cancelled = []
+    with pytest.raises(BrokenError, match="block"), Pipeline(pool, cancel=lambda: cancelled.append(1)) as pipeline:
+        pipeline.stage("load", lambda item: item, with_buffers(pipeline.items(1), pool), threads=3)
+        pipeline.start()
+        raise BrokenError("block")
+    assert cancelled
+    assert dumont_threads() == []
+
+
+def test_the_error_of_a_stage_comes_before_what_it_makes_of_the_block() -> None:
+    def fail(item: int) -> None:
+        raise BrokenError("stage")
+
+    with pytest.raises(BrokenError, match="stage"), Pipeline() as pipeline:
+        numbers = pipeline.items(capacity=1)
+        pipeline.stage("work", fail, numbers)
+        pipeline.start()
+        while True:
+            numbers.put(1)  # ClosedError, sooner or later
+    assert dumont_threads() == []
+
+
+def test_an_error_of_the_items_themselves_is_raised() -> None:
+    def items() -> object:
+        yield 1
+        raise BrokenError("items")
+
+    pipeline = Pipeline()
+    pipeline.stage("work", lambda item: None, items())  # type: ignore[arg-type, misc]
+    with pytest.raises(BrokenError):
+        pipeline.run()
+    assert dumont_threads() == []
+
+
+def test_a_signal_stops_the_pipeline() -> None:
+    def interrupt(item: int) -> None:
+        if item == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    def forever() -> object:
+        number = 0
+        while True:
+            yield number
+            number += 1
+
+    pipeline = Pipeline()
+    pipeline.stage("work", interrupt, forever())  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run()
+    assert dumont_threads() == []
+
+
+def test_a_closed_pool_and_channel_wake_their_waiters() -> None:
+    pool, channel = BufferPool(1, 4096), Channel[int](1)
+    pool.acquire()
+    channel.put(1)
+    woken = []
+
+    def wait(blocking: object) -> None:
+        try:
+            blocking()  # type: ignore[operator]
+        except ClosedError:
+            woken.append(blocking)
+
+    waiters = [threading.Thread(target=wait, args=(call,)) for call in (pool.acquire, lambda: channel.put(2))]
+    for waiter in waiters:
+        waiter.start()
+    pool.close()
+    channel.close()
+    for waiter in waiters:
+        waiter.join()
+    assert len(woken) == 2
+    with pytest.raises(ClosedError):
+        next(channel)
+
+
+def test_a_finished_channel_hands_out_what_is_left() -> None:
+    channel = Channel[int](3)
+    channel.put(1)
+    channel.put(2)
+    channel.finish()
+    assert list(channel) == [1, 2]

@@ -1,0 +1,31 @@
+"""What a user writes against the API: mypy --strict must see types in it, not Any (tests/unit/test_api.py)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dumont_gpu import DumontError, PackResult, Progress, RestoreResult, SnapshotService
+
+if TYPE_CHECKING:
+    from typing_extensions import assert_type
+
+
+def show(event: Progress) -> None:
+    print(event.phase, event.done_bytes, event.eta)
+
+
+def save_and_bring_back(workspace: Path) -> str:
+    service = SnapshotService(device=0)
+    try:
+        packed = service.create_snapshot(workspace, "x.dumont", chunk_size="64MiB", exclude="*.pyc", progress=show)
+    except DumontError as error:
+        return str(error)
+    restored = service.restore_snapshot("x.dumont", Path("target"), include=["src", Path("data")], overwrite="always")
+    if TYPE_CHECKING:
+        assert_type(packed, PackResult)
+        assert_type(packed.original_size, int)
+        assert_type(restored, RestoreResult)
+        assert_type(restored.changed_files, tuple[str, ...])
+        assert_type([entry.path for entry in service.list_entries("x.dumont")], list[str])
+    service.restore_snapshot("x.dumont", "target", overwrite="bogus")  # type: ignore[arg-type]
+    service.create_snapshot("a", "b", nosuch=1)  # type: ignore[call-arg]
+    return packed.snapshot_id
