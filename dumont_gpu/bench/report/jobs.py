@@ -9,7 +9,7 @@ from typing import Final
 from dumont_gpu.bench.report.tables import MB, Json, Table, number, percent
 from dumont_gpu.sizes import MiB
 
-_ENCODED_STAGES: Final = ("write", "fetch")  # move encoded bytes; the others move original bytes
+_ENCODED_STAGE: Final = {"pack": "write", "restore": "fetch"}  # moves encoded bytes; the others move original bytes
 
 
 def job_rows(record: Json, job: str, case: str | None = None) -> list[Json]:
@@ -59,8 +59,8 @@ def _job_notes(part: Json, job: str, case: str) -> str:
         f"Whole commands, process start to end, on {tree['files']:,} files, {tree['size'] / MB:.0f} MB, "
         f"{tree['disk_size'] / MB:.0f} MB on disk ({tree['origin']}); page cache warm, on {part['file_system']}, "
         f"{part['settle_seconds']:g} s of rest after a sync before each run",
-        "seconds are those of the quickest run, which times are compared by; everyone once in each turn, in a rotating "
-        f"order; {'; '.join(bounds)}",
+        "seconds are those of the quickest run, and times are compared by them; everyone once in each turn, in a "
+        f"rotating order; {'; '.join(bounds)}",
         "dumont-gpu ends when all is on disk (but for --no-sync), as packs of restic and borg do; tar, cp and other "
         "restores leave that to the kernel; restic before 0.15 fills holes with zeros",
         f"peak memory is that of the largest process, and never below the {(part['own_peak_rss'] or 0) / MiB:.0f} MiB "
@@ -121,16 +121,16 @@ def profile_tables(record: Json) -> Iterator[Table]:
     for name, runs in part["jobs"].items():
         wall, user, system = (median(run[key] for run in runs) for key in ("wall", "user", "system"))
         title = f"Profile, {name}: {wall:.2f} s, processor {user:.2f} s and {system:.2f} s in the kernel"
-        yield Table(title, notes, ("stage", "busy, s", "GB/s while busy"), tuple(_stages(runs, content, encoded)))
+        yield Table(title, notes, ("stage", "busy, s", "GB/s while busy"), tuple(_stages(name, runs, content, encoded)))
     limits = part["limits"].items()
     rows = tuple((name, f"{median(rates) / 1e9:.2f} ({max(rates) / 1e9:.2f})") for name, rates in limits)
     yield Table("Profile: limits of one thread here", "GB/s, median (best).", ("work", "GB/s"), rows)
 
 
-def _stages(runs: Sequence[Json], content: int, encoded: int) -> Iterator[tuple[str, str, str]]:
+def _stages(job: str, runs: Sequence[Json], content: int, encoded: int) -> Iterator[tuple[str, str, str]]:
     for stage in runs[0]["stage_seconds"]:
         busy = median(run["stage_seconds"][stage] for run in runs)
-        size = encoded if stage in _ENCODED_STAGES else content
+        size = encoded if stage == _ENCODED_STAGE[job] else content
         yield stage, f"{busy:.2f}", f"{size / busy / 1e9:.2f}" if busy else "-"
     inside = median(run["seconds"] for run in runs)
     yield "the job from its first to its last moment", f"{inside:.2f}", "-"

@@ -22,16 +22,15 @@ _ROW: Final = 26  # height of a line of a chart
 _LABELS: Final = 118  # width of the names beside it
 _CUT: Final = 3  # bars end at this many times the median where a slow peer would flatten the others
 _BAR: Final = 220.0  # the longest, in pixels
-_STAGES: Final = ("fetch", "decode", "place")
 _LIGHT: Final = {
     "page": "#ffffff", "ink": "#1f2328", "muted": "#59636e", "grid": "#e4e8ec", "bar": "#c3ccd5",
     "ours": "#0969da", "second": "#54aeff", "gpu": "#1a7f37", "seed": "#bc4c00",
-    "fetch": "#8c959f", "decode": "#0969da", "place": "#1a7f37",
+    "fetch": "#8c959f", "decode": "#0969da", "place": "#1a7f37", "write": "#1a7f37",
 }  # fmt: skip
 _DARK: Final = {
     "page": "#0d1117", "ink": "#e6edf3", "muted": "#9198a1", "grid": "#262c36", "bar": "#444c56",
     "ours": "#4493f8", "second": "#9ecbff", "gpu": "#3fb950", "seed": "#f0883e",
-    "fetch": "#6e7681", "decode": "#4493f8", "place": "#3fb950",
+    "fetch": "#6e7681", "decode": "#4493f8", "place": "#3fb950", "write": "#3fb950",
 }  # fmt: skip
 
 
@@ -215,7 +214,8 @@ def _links(record: Json, y: float) -> tuple[list[str], float]:
             f"{link['original_size'] / 1e6:.0f} MB ({link['stored_size'] / 1e6:.0f} sent); {share:.0f} % of the link"
         )
         out.append(_text(24, y + 14, title, "head"))
-        for number, stage in enumerate(_STAGES):
+        stages = dict.fromkeys(name for name, _, _ in link["spans"])  # in the order of their first chunk
+        for number, stage in enumerate(stages):
             top = y + 24 + number * 20
             out.append(_text(24, top + 13, stage, "muted"))
             out.append(f'<line class="line" x1="{left}" x2="{left + width}" y1="{top + 9}" y2="{top + 9}"/>')
