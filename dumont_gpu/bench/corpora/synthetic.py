@@ -13,13 +13,14 @@ import random
 import struct
 import zipfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Final
 
 from dumont_gpu.sizes import MiB
 
 SEED: Final = 20_241_217
+GGUF_F32, GGUF_Q8_0 = 0, 8  # types of its tensors
 SIGMA: Final = 0.02  # the spread of a language model's weights, about
 _QUANTILES: Final = 1 << 16
 _PIECE: Final = 1 * MiB
@@ -108,22 +109,34 @@ def q8_0(fp32: bytes) -> bytes:
     return b"".join(blocks)
 
 
-def gguf(tensor: bytes) -> bytes:
-    """Returns a GGUF v3 file with one Q8_0 tensor."""
+def gguf(tensors: Sequence[tuple[str, Sequence[int], int, bytes]]) -> bytes:
+    """Returns a GGUF v3 file of (name, dimensions, type, content)."""
 
     def string(text: str) -> bytes:
         return struct.pack("<Q", len(text)) + text.encode()
 
-    elements = len(tensor) // 34 * 32
-    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1)
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), 1)
     head += string("general.architecture") + struct.pack("<I", 8) + string("bert")  # 8: the type of a string
-    head += string("weight") + struct.pack("<IQIQ", 1, elements, 8, 0)  # 8: Q8_0
-    return head + bytes(-len(head) % 32) + tensor
+    body, offset = [], 0
+    for name, dimensions, kind, content in tensors:
+        count = len(dimensions)
+        head += string(name) + struct.pack(f"<I{count}QIQ", count, *dimensions, kind, offset)
+        body.append(content + bytes(-len(content) % 32))
+        offset += len(body[-1])
+    return b"".join([head, bytes(-len(head) % 32), *body])
 
 
-def safetensors(tensors: Sequence[tuple[str, str, Sequence[int], bytes]]) -> Iterator[bytes]:
+def gguf_q8_0(content: bytes) -> bytes:
+    """Returns a GGUF file with a single tensor of Q8_0 blocks."""
+    return gguf([("weight", (len(content) // 34 * 32,), GGUF_Q8_0, content)])
+
+
+def safetensors(
+    tensors: Sequence[tuple[str, str, Sequence[int], bytes]], metadata: Mapping[str, str] | None = None
+) -> Iterator[bytes]:
     """Yields the pieces of a safetensors file of (name, dtype, shape, content)."""
-    header, offset = {}, 0
+    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    offset = 0
     for name, dtype, shape, content in tensors:
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(content)]}
         offset += len(content)

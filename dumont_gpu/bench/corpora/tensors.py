@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import struct
 import zipfile
@@ -11,6 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dumont_gpu.bench.corpora.synthetic import GGUF_F32, GGUF_Q8_0, fp32_tensors
+from dumont_gpu.bench.corpora.synthetic import gguf as gguf_file
+from dumont_gpu.bench.corpora.synthetic import safetensors as safetensors_pieces
 
 Array = NDArray[Any]
 Tensors = dict[str, Array]
@@ -69,46 +72,24 @@ SAFETENSORS_TYPES = {"<f4": "F32", "<f2": "F16", "<u2": "BF16", "|u1": "F8_E4M3"
 
 def parse_safetensors(data: bytes) -> Tensors:
     """The F32 tensors of a safetensors file, by name."""
-    (header_size,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + header_size])
-    return {
-        name: np.frombuffer(data[8 + header_size + begin : 8 + header_size + end], "<f4").reshape(entry["shape"])
-        for name, entry in header.items()
-        if entry.get("dtype") == "F32"
-        for begin, end in [entry["data_offsets"]]
-    }
+    return {name: np.frombuffer(content, "<f4").reshape(shape) for name, shape, content in fp32_tensors(data)}
 
 
 def safetensors(tensors: Tensors) -> bytes:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, values in tensors.items():
-        span = [offset, offset + values.nbytes]
-        header[name] = {"dtype": SAFETENSORS_TYPES[values.dtype.str], "shape": values.shape, "data_offsets": span}
-        offset += values.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([struct.pack("<Q", len(text)), text, *(values.tobytes() for values in tensors.values())])
+    listed = [(name, SAFETENSORS_TYPES[each.dtype.str], each.shape, each.tobytes()) for name, each in tensors.items()]
+    return b"".join(safetensors_pieces(listed, {"format": "pt"}))
 
 
 def gguf(tensors: Tensors) -> bytes:
-    """A GGUF v3 file: matrices as Q8_0, vectors as F32."""
-
-    def string(text: str) -> bytes:
-        return struct.pack("<Q", len(text)) + text.encode()
-
-    head = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), 1)]
-    head += [string("general.architecture"), struct.pack("<I", 8), string("bert")]  # 8: the type of a string
-    body, offset = [], 0
-    for name, values in tensors.items():
-        stored, kind = (q8_0(values), 8) if values.ndim > 1 else (values, 0)
-        raw = stored.tobytes()
-        dimensions = values.shape[::-1]
-        head += [string(name), struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, kind, offset)]
-        body.append(raw + bytes(-len(raw) % 32))
-        offset += len(body[-1])
-    prefix = b"".join(head)
-    return b"".join([prefix, bytes(-len(prefix) % 32), *body])
+    """A GGUF file: matrices as Q8_0, vectors as F32."""
+    return gguf_file(
+        [
+            (name, each.shape[::-1], GGUF_Q8_0, q8_0(each).tobytes())
+            if each.ndim > 1
+            else (name, each.shape, GGUF_F32, each.tobytes())
+            for name, each in tensors.items()
+        ]
+    )
 
 
 def zip_of(entries: list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED, align: int = 1) -> bytes:

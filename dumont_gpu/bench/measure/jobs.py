@@ -9,7 +9,6 @@ import math
 import os
 import resource
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from dumont_gpu.bench.measure.clock import rotated
 from dumont_gpu.bench.measure.contenders import Case, Contender, command_line
 from dumont_gpu.bench.measure.memory import warm
 from dumont_gpu.bench.measure.places import Places, files_below, places
+from dumont_gpu.bench.measure.processes import CommandError, Finished, execute
 from dumont_gpu.bench.report.machine import file_system
 from dumont_gpu.errors import DumontError
 
@@ -31,10 +31,6 @@ Say = Callable[[str], None]
 
 class JobError(DumontError):
     """A job of ours failed, or did not bring back the tree that was packed."""
-
-
-class CommandError(Exception):
-    """A command of a contender failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,30 +200,18 @@ class CaseRun:
         """Adds a run of `contender`, in `folder`, to its figures. `place` lies on the disk that is measured."""
         subprocess.run(["sync", "-f", str(place)], check=True)
         time.sleep(self._patience.settle_seconds)
-        seconds, cpu_seconds = 0.0, 0.0
-        for command in contender.commands:
-            took, cpu, peak = _execute(command, paths, folder, place)
-            seconds, cpu_seconds, row.peak_rss = seconds + took, cpu_seconds + cpu, max(row.peak_rss, peak)
-        row.seconds.append(seconds)
-        row.cpu_seconds.append(cpu_seconds)
+        done = [_execute(command, paths, folder, place) for command in contender.commands]
+        row.seconds.append(sum(each.seconds for each in done))
+        row.cpu_seconds.append(sum(each.user + each.system for each in done))
+        row.peak_rss = max(row.peak_rss, *(each.peak_rss for each in done))
 
 
-def _execute(command: str, paths: Mapping[str, Path], folder: Path, place: Path) -> tuple[float, float, int]:
-    """Runs a command; returns its seconds, CPU seconds, and peak memory in bytes (of its largest process)."""
-    words = command_line(command, paths)
+def _execute(command: str, paths: Mapping[str, Path], folder: Path, place: Path) -> Finished:
     environment = {**os.environ, **_ENVIRONMENT, **dict.fromkeys(_CACHE_VARIABLES, str(place / "caches"))}
-    with tempfile.TemporaryFile() as messages:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=messages, stderr=messages
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            messages.seek(0)
-            message = (messages.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-            for name, path in paths.items():
-                message = message.replace(str(path), name)  # results name no path of this machine
-            raise CommandError(f"exit code {process.returncode}: {message}")
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    try:
+        return execute(command_line(command, paths), folder, environment)
+    except CommandError as error:
+        message = str(error)
+        for name, path in paths.items():
+            message = message.replace(str(path), name)  # results name no path of this machine
+        raise CommandError(message) from None

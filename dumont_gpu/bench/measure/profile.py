@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
-import time
 from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
 
 from dumont_gpu.bench.measure.clock import seconds_of
-from dumont_gpu.bench.measure.contenders import dumont_program
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.bench.measure.places import Places, places
-from dumont_gpu.errors import DumontError
+from dumont_gpu.bench.measure.processes import dumont
 from dumont_gpu.sizes import MiB
 
 _SIZE: Final = 256 * MiB  # moved for each limit
 _PIECE: Final = 64 * MiB
+_KEPT: Final = ("wall", "user", "system", "seconds", "stage_seconds", "codec_bytes")  # of a summary
 
 
 def measure_profile(tree: Path, scratch: Path, repeats: int) -> dict[str, Any]:
     """Runs pack and restore by command line, and the limits, `repeats` times each; every list has an item for each run.
 
     Raises:
-        DumontError: a command failed.
+        CommandError: a command failed.
     """
     jobs: dict[str, list[dict[str, Any]]] = {"pack": [], "restore": []}
     limits: dict[str, list[float]] = {}
@@ -36,29 +33,15 @@ def measure_profile(tree: Path, scratch: Path, repeats: int) -> dict[str, Any]:
             for name, seconds in _limits(found).items():
                 limits.setdefault(name, []).append(_SIZE / seconds)
             snapshot = found.new() / "workspace.dumont"
-            jobs["pack"].append(_run("pack", str(tree), "-o", str(snapshot)))
             target = found.new() / "target"
-            jobs["restore"].append(_run("restore", str(snapshot), str(target), "--no-sync"))
+            for name, arguments in (
+                ("pack", (str(tree), "-o", str(snapshot))),
+                ("restore", (str(snapshot), str(target), "--no-sync")),
+            ):
+                summary = dumont(name, *arguments, folder=scratch)
+                jobs[name].append({key: summary[key] for key in _KEPT if key in summary})
             os.sync()
     return {"repeats": repeats, "jobs": jobs, "limits": limits}
-
-
-def _run(*arguments: str) -> dict[str, Any]:
-    """Returns the job's own summary, with the seconds of its whole process and those of the processor."""
-    started = time.perf_counter()
-    command = [dumont_program(), *arguments, "--json", "--progress", "none"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.perf_counter() - started
-    if process.returncode:
-        raise DumontError(f"dumont-gpu {arguments[0]} failed with {process.returncode}")
-    summary = json.loads(output.splitlines()[-1])
-    wanted = ("seconds", "stage_seconds", "codec_bytes")
-    times = {"wall": wall, "user": usage.ru_utime, "system": usage.ru_stime}
-    return times | {key: summary[key] for key in wanted if key in summary}
 
 
 def _limits(found: Places) -> dict[str, float]:

@@ -15,9 +15,10 @@ from typing import Any
 
 from dumont_gpu import native
 from dumont_gpu.bench.measure.gpu.frames import text
-from dumont_gpu.bench.measure.gpu.nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
+from dumont_gpu.bench.measure.gpu.nvcomp import NvcompError
+from dumont_gpu.bench.measure.gpu.peers import measure_encoders
 from dumont_gpu.bench.measure.gpu.resident_encode import ResidentTexts, ResidentWeights
-from dumont_gpu.bench.measure.gpu.session import ELEMENTS, DeviceBench, Extent, nvcomp_version, run_bench
+from dumont_gpu.bench.measure.gpu.session import DeviceBench, Extent, run_bench
 from dumont_gpu.bench.measure.gpu.timer import device_seconds, side_by_side
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.codecs import Lz4
@@ -33,7 +34,6 @@ EXTENTS = {
     "quick": Extent(8 * MiB, 3, (1, 4), (64 * KiB,)),
 }
 STREAMS = 4  # side by side, as the backend has slots
-NVCOMP_MEMORY = 5.0  # times the original bytes: original, compressed and decoded bytes, and the memory of LZ4
 LZ4_SIZES = 1.05  # of the CPU's: beyond, something is wrong
 
 
@@ -46,7 +46,7 @@ class Bench(DeviceBench):
         for kind, dtype, data in self.weights():
             self.guarded(kind, self.zipnn, kind, dtype, data)
             if kind in ("bf16", "fp32", "fp16", "fp8 e4m3"):
-                self.guarded(f"nvCOMP, {kind}", self.nvcomp, kind, dtype, data)
+                self.guarded(f"nvCOMP, {kind}", measure_encoders, self, kind, dtype, data)
         for kind, noise in (("text", 0.0), ("text, a quarter noise", 0.25)):
             self.guarded(f"LZ4, {kind}", self.lz4, kind, text(self.extent.chunk, noise))
         return self.results
@@ -142,44 +142,6 @@ class Bench(DeviceBench):
         finally:
             self.stream.synchronize()
             chunks.close()
-
-    # --- nvCOMP -------------------------------------------------------------------------------------------------------
-
-    def nvcomp(self, kind: str, dtype: Dtype, data: memoryview) -> None:
-        import cupy
-
-        batches = self.batches(int(NVCOMP_MEMORY * len(data)))
-        with self.stream.cupy_stream.use():
-            resident = cupy.empty(len(data) * batches[-1], "u1")
-            for number in range(batches[-1]):
-                self.stream.copy_in(resident.data.ptr + number * len(data), data)
-            self.stream.synchronize()
-            for block in self.extent.nvcomp_blocks:
-                variants = ans_variants(ELEMENTS[dtype], nvcomp_version())[:1]  # the others only differ in decoding
-                for variant in variants + (lz4_variants() if block == self.extent.nvcomp_blocks[0] else []):
-                    label = f"nvCOMP {variant.name}, {kind}, {block >> 10} KiB"
-                    self.guarded(label, self._nvcomp_blocks, kind, data, resident, block, variant, batches)
-                    cupy.get_default_memory_pool().free_all_blocks()
-            del resident
-        cupy.get_default_memory_pool().free_all_blocks()
-
-    def _nvcomp_blocks(
-        self, kind: str, data: memoryview, resident: Any, block: int, variant: Variant, batches: list[int]
-    ) -> None:
-        blocks = Blocks(self.stream.cupy_stream, resident.data.ptr, resident.size, block, variant, compress_again=True)
-        rows = []
-        for count in batches:
-            part = count * len(data) // block
-
-            def run(part: int = part) -> None:
-                blocks.compress(part)
-
-            seconds = device_seconds(self.stream.cupy_stream, [run], self.extent.repeats, self.inner(count))
-            rows.append({"kind": kind, "variant": variant.name, "block": block, "batch": count,
-                         "size": count * len(data), "stored": blocks.stored, "seconds": seconds})  # fmt: skip
-        last = memoryview(blocks.decoded()[-len(data) :].get()).cast("B")  # of the blocks compressed last
-        digest = digest_function("blake3")
-        self.results["nvcomp"] += [row | {"verified": digest(last) == digest(data)} for row in rows]
 
 
 def _decodes_to(frame: memoryview, content: memoryview) -> bool:

@@ -8,20 +8,18 @@ import os
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from dumont_gpu.bench.corpora.weights import bf16_weights
 from dumont_gpu.bench.measure.clock import seconds_of
-from dumont_gpu.bench.measure.gpu.session import add_extent, say
+from dumont_gpu.bench.measure.gpu.results import StepResults
+from dumont_gpu.bench.measure.gpu.session import add_extent
 from dumont_gpu.bench.report.machine import file_system
-from dumont_gpu.bench.report.whole_file import write_whole
 from dumont_gpu.sizes import GiB, MiB
 
 SIZES = {"full": 4 * GiB, "short": 2 * GiB, "quick": 256 * MiB}
@@ -31,10 +29,6 @@ STAGE_CHUNKS = 16  # chunks for a stage alone, at most
 DISK_NEED, MEMORY_NEED = 3.0, 2.0  # times the size: source, snapshot and target; snapshot and target
 SHARE = 0.8  # of the free space that may be used
 SETTLE = {"full": 1.0, "short": 1.0, "quick": 0.0}  # seconds between the sync and a command
-
-
-class CommandError(Exception):
-    """A dumont-gpu command failed."""
 
 
 def choose_size(wanted: int, disk: Path, memory: Path | None) -> int:
@@ -57,33 +51,8 @@ def write_weights(path: Path, size: int) -> None:
             file.write(data[: min(PIECE, size - start)])
 
 
-def dumont(*arguments: str, cwd: Path) -> dict[str, Any]:
-    """Runs a command; returns its summary, with the seconds of the whole process as `wall`.
-
-    Raises:
-        CommandError: the command failed; with its last line.
-    """
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "dumont_gpu", *arguments, "--json"], cwd=cwd, capture_output=True,
-                          text=True, check=False)  # fmt: skip
-    wall = time.perf_counter() - start
-    if done.returncode:
-        raise CommandError(f"{arguments[0]}: exit code {done.returncode}: {_message(done.stderr)}")
-    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {**summary, "wall": wall}
-
-
-def _message(stderr: str) -> str:
-    """The message of the error that a command with --json reports last, or its last line."""
-    line = (stderr.strip().splitlines() or ["no message"])[-1]
-    try:
-        return str(json.loads(line)["message"])
-    except (ValueError, LookupError, TypeError):
-        return line
-
-
-class JobSession:
-    """Jobs of one run; figures measured so far are in the output file at any time.
+class JobSession(StepResults):
+    """Jobs of one run.
 
     Args:
         work: a folder for each place.
@@ -91,11 +60,9 @@ class JobSession:
     """
 
     def __init__(self, options: argparse.Namespace, work: dict[str, Path], parts: tuple[str, ...]) -> None:
-        self._options, self._work = options, work
-        self._repeats = REPEATS[options.extent]
-        places = {place: file_system(folder) for place, folder in work.items()}
-        self.results: dict[str, Any] = {"repeats": self._repeats, **{part: [] for part in parts}, "places": places,
-                                        "problems": []}  # fmt: skip
+        self._options, self._work, self._repeats = options, work, REPEATS[options.extent]
+        known = {"repeats": self._repeats, "places": {place: file_system(folder) for place, folder in work.items()}}
+        super().__init__(options.output, parts, known, {folder: place.upper() for place, folder in work.items()})
 
     def settle(self, place: str) -> None:
         """Waits until earlier writes no longer disturb a command; in memory they never do."""
@@ -112,21 +79,6 @@ class JobSession:
         run()
         seconds = [seconds_of(run) for _ in range(self._repeats)]
         self.results["stages"].append({"place": place, "stage": stage, "size": size, "seconds": seconds})
-
-    def _guarded(self, what: str, run: Callable[[], object]) -> None:
-        """Notes an error and goes on."""
-        try:
-            run()
-        except Exception as error:  # of any kind: the report names it
-            message = " ".join(str(error).split())[:300]
-            for place, folder in self._work.items():
-                message = message.replace(str(folder), place.upper())  # results name no path of this machine
-            say(f"{what}: {type(error).__name__}: {message}")
-            self.results["problems"].append(f"{what}: {type(error).__name__}: {message}")
-        self.save()
-
-    def save(self) -> None:
-        write_whole(self._options.output, json.dumps(self.results, indent=1))
 
 
 @contextmanager

@@ -16,14 +16,13 @@ from dumont_gpu import native
 from dumont_gpu.backends.decode_slot import JOIN_THREADS, PLANE_MEMORY, ROOM_AFTER, WARP
 from dumont_gpu.backends.encode_slot import PLAN_MEMORY, THREADS
 from dumont_gpu.bench.measure.gpu.frames import ResidentFrames, text
-from dumont_gpu.bench.measure.gpu.nvcomp import Blocks, NvcompError, Variant, ans_variants, lz4_variants
+from dumont_gpu.bench.measure.gpu.nvcomp import NvcompError
+from dumont_gpu.bench.measure.gpu.peers import measure_decoders
 from dumont_gpu.bench.measure.gpu.resident_decode import Batch, Launch, ResidentStreams, resident
 from dumont_gpu.bench.measure.gpu.session import (
-    ELEMENTS,
     RUNS_BETWEEN_EVENTS,
     DeviceBench,
     Extent,
-    nvcomp_version,
     run_bench,
 )
 from dumont_gpu.bench.measure.gpu.timer import device_seconds
@@ -38,7 +37,6 @@ EXTENTS = {
     "quick": Extent(8 * MiB, 3, (1, 4), (64 * KiB,)),
 }
 FRAMES = 16  # of LZ4, at most
-NVCOMP_MEMORY = 3.5  # times the original bytes: those, compressed, decoded, and room to spare
 OCCUPANCY_SHAPES = (Launch("zipnn_decode", 0, WARP, PLANE_MEMORY, 0),
                     Launch("zipnn_decode", 0, 2 * WARP, 2 * PLANE_MEMORY, 0),
                     Launch("zipnn_join", 0, JOIN_THREADS, 0, 0), Launch("copy_stored", 0, JOIN_THREADS, 0, 0),
@@ -59,7 +57,7 @@ class Bench(DeviceBench):
                 self.guarded(f"{kind}, 2^{block_log2}", self.zipnn, kind, dtype, data, block_log2)
             if dtype is Dtype.BF16:
                 self.guarded(f"{kind}, most shared memory", self.most_shared_memory, kind, dtype, data)
-            self.guarded(f"nvCOMP, {kind}", self.nvcomp, kind, dtype, data)
+            self.guarded(f"nvCOMP, {kind}", measure_decoders, self, kind, dtype, data)
         for kind, noise in (("text", 0.0), ("text, a quarter noise", 0.25)):
             self.guarded(f"LZ4, {kind}", self.lz4, kind, text(self.extent.chunk, noise))
         return self.results
@@ -115,46 +113,6 @@ class Bench(DeviceBench):
             self.zipnn(f"{kind}, most shared memory", dtype, data, self.extent.block_log2s[-1])
         finally:
             kernel.preferred_shared_memory_carveout = before
-
-    def nvcomp(self, kind: str, dtype: Dtype, data: memoryview) -> None:
-        import cupy
-
-        batches = self.batches(int(NVCOMP_MEMORY * len(data)))
-        with self.stream.cupy_stream.use():
-            resident = cupy.empty(len(data) * batches[-1], "u1")
-            for number in range(batches[-1]):
-                self.stream.copy_in(resident.data.ptr + number * len(data), data)
-            self.stream.synchronize()
-            version = nvcomp_version()
-            for block in self.extent.nvcomp_blocks:
-                variants = ans_variants(ELEMENTS[dtype], version, self.extent.unchecked)
-                for variant in variants + (lz4_variants() if block == self.extent.nvcomp_blocks[0] else []):
-                    label = f"nvCOMP {variant.name}, {kind}, {block >> 10} KiB"
-                    self.guarded(label, self._nvcomp_blocks, kind, data, resident, block, variant, batches)
-            del resident
-        cupy.get_default_memory_pool().free_all_blocks()
-
-    def _nvcomp_blocks(
-        self, kind: str, data: memoryview, resident: Any, block: int, variant: Variant, batches: list[int]
-    ) -> None:
-        blocks = Blocks(self.stream.cupy_stream, resident.data.ptr, resident.size, block, variant)
-        digest = digest_function("blake3")
-        decoded = blocks.decoded()
-        last = memoryview(decoded[-len(data) :].get()).cast("B")
-        verified = digest(last) == digest(data)
-        for count in batches:
-            part = count * len(data) // block
-
-            def run(part: int = part) -> None:
-                blocks.decode(part)
-
-            seconds = device_seconds(self.stream.cupy_stream, [run], self.extent.repeats, self.inner(count))
-            self.results["nvcomp"].append(
-                {
-                    "kind": kind, "variant": variant.name, "block": block, "batch": count, "size": count * len(data),
-                    "stored": blocks.stored, "seconds": seconds, "verified": verified,
-                }
-            )  # fmt: skip
 
     def lz4(self, kind: str, content: memoryview) -> None:
         if not self.device.has_lz4:

@@ -28,14 +28,14 @@ from dumont_gpu.bench.measure.gpu.job_session import (
     STAGE_CHUNKS,
     JobSession,
     choose_size,
-    dumont,
     parse,
     work_folders,
     write_weights,
 )
 from dumont_gpu.bench.measure.gpu.resident_encode import ResidentWeights
-from dumont_gpu.bench.measure.gpu.session import say
+from dumont_gpu.bench.measure.gpu.results import say
 from dumont_gpu.bench.measure.memory import touched, warm
+from dumont_gpu.bench.measure.processes import dumont
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.disk.direct_io import read_at
 from dumont_gpu.format.digests import DEFAULT_DIGEST, digest_function
@@ -83,10 +83,10 @@ class Bench(JobSession):
         size = choose_size(self._options.size, self._work["disk"], self._work.get("memory"))
         full = "memory" if "memory" in self._work else "disk"  # the place where everything is compared
         for place in self.memory_first():
-            self._guarded(f"bf16 file, {place}", partial(self._weights, place, size, short=place != full))
-        self._guarded(f"text, {full}", lambda: self._text(full, size // TEXT_SHARE))
+            self.guarded(f"bf16 file, {place}", partial(self._weights, place, size, short=place != full))
+        self.guarded(f"text, {full}", lambda: self._text(full, size // TEXT_SHARE))
         if self._options.tree:
-            self._guarded("tree", lambda: self._input("tree", "disk", self._options.tree.resolve(), short=True))
+            self.guarded("tree", lambda: self._input("tree", "disk", self._options.tree.resolve(), short=True))
         return self.results
 
     def _weights(self, place: str, size: int, short: bool) -> None:
@@ -123,12 +123,12 @@ class Bench(JobSession):
             -1, self._repeats
         ):  # run -1 compiles kernels; its snapshot is checked, its time not counted
             if repeat == 0 and weights:  # before packs, which may take long: without stages their figures say little
-                self._guarded(f"stages alone, {place}", lambda: self._stages(place, weights, snapshot))
+                self.guarded(f"stages alone, {place}", lambda: self._stages(place, weights, snapshot))
             for case, row in rows.items():
                 if repeat >= 0 and not row["verified"]:
                     continue  # the first run failed, and so would the next
                 what = f"{job}, {place}, {case.label}"
-                self._guarded(what, partial(self._pack, source, snapshot, case, row, first=repeat < 0))
+                self.guarded(what, partial(self._pack, source, snapshot, case, row, first=repeat < 0))
                 if row["seconds"]:
                     say(f"{what}: {row['seconds'][-1]:.2f} s")
             if repeat < 0:
@@ -140,12 +140,12 @@ class Bench(JobSession):
         self.settle(row["place"])
         command = ["pack", str(source), "-o", str(snapshot), "--device", case.device]
         command += ["--paranoid"] * case.paranoid + (["--memory", case.memory] if case.memory else [])
-        summary = dumont(*command, cwd=snapshot.parent)
+        summary = dumont(*command, folder=snapshot.parent)
         row["used"], row["codecs"] = summary["device"], summary["codec_bytes"]
         row["size"], row["stored"] = summary["original_size"], summary["compressed_size"]
         if first:
             row["verified"] = False
-            dumont("verify", str(snapshot), "--content", "--device", "cpu", cwd=snapshot.parent)
+            dumont("verify", str(snapshot), "--content", "--device", "cpu", folder=snapshot.parent)
             row["verified"] = True
         else:
             for name in ("seconds", "wall", "stage_seconds"):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,17 +24,16 @@ from dumont_gpu.bench.measure.gpu import timer
 from dumont_gpu.bench.measure.gpu.job_session import (
     PIECE,
     STAGE_CHUNKS,
-    CommandError,
     JobSession,
     choose_size,
-    dumont,
     parse,
     work_folders,
     write_weights,
 )
 from dumont_gpu.bench.measure.gpu.resident_decode import resident
-from dumont_gpu.bench.measure.gpu.session import say
+from dumont_gpu.bench.measure.gpu.results import say
 from dumont_gpu.bench.measure.memory import touched, warm
+from dumont_gpu.bench.measure.processes import CommandError, dumont, execute
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.disk.direct_io import write_at
 from dumont_gpu.jobs.resources import default_jobs
@@ -53,10 +51,10 @@ class Bench(JobSession):
         super().__init__(options, work, ("jobs", "stages", "opening"))
 
     def run(self) -> dict[str, Any]:
-        self._guarded("opening the device", self._open)
-        self._guarded("bf16 file", self._file)
+        self.guarded("opening the device", self._open)
+        self.guarded("bf16 file", self._file)
         if self._options.tree:
-            self._guarded("tree", lambda: self._input("tree", self._options.tree.resolve()))
+            self.guarded("tree", lambda: self._input("tree", self._options.tree.resolve()))
         return self.results
 
     def _file(self) -> None:
@@ -67,14 +65,14 @@ class Bench(JobSession):
         write_weights(folder / "model.safetensors", size)
 
         def stages(place: str, snapshot: Path) -> None:
-            self._guarded(f"stages alone, {place}", lambda: self._stages(place, snapshot))
+            self.guarded(f"stages alone, {place}", lambda: self._stages(place, snapshot))
 
         self._input("bf16 file", folder, stages)
 
     def _input(self, job: str, source: Path, first: Callable[[str, Path], None] = lambda place, snapshot: None) -> None:
         """Packs and restores `source`; does something else `first` with its snapshot in each place."""
         packed = self._work["disk"] / f"{job.split()[0]}.dumont"
-        summary = dumont("pack", str(source), "-o", str(packed), cwd=self._work["disk"])
+        summary = dumont("pack", str(source), "-o", str(packed), folder=self._work["disk"])
         say(f"{job}: packed in {summary['seconds']:.1f} s")
         for place in self.memory_first():
             snapshot = self._work[place] / packed.name
@@ -94,7 +92,7 @@ class Bench(JobSession):
         for repeat in range(-1, self._repeats):  # run -1 compiles kernels; its tree is compared, its time not counted
             for device, row in rows.items():
                 what = f"{job}, {place}, --device {device}"
-                self._guarded(what, partial(self._restore, snapshot, source, row, first=repeat < 0))
+                self.guarded(what, partial(self._restore, snapshot, source, row, first=repeat < 0))
                 if row["seconds"]:
                     say(f"{what}: {row['seconds'][-1]:.2f} s")
 
@@ -104,7 +102,7 @@ class Bench(JobSession):
         warm(snapshot)
         self.settle(row["place"])
         try:
-            summary = dumont("restore", str(snapshot), str(target), "--device", row["device"], cwd=folder)
+            summary = dumont("restore", str(snapshot), str(target), "--device", row["device"], folder=folder)
             row["used"] = summary["device"]
             if first:
                 row["identical"] = not list(differences(source, target))
@@ -124,11 +122,8 @@ class Bench(JobSession):
             "print(time.perf_counter() - start)"
         )
         for _ in range(1 + self._repeats):
-            done = subprocess.run([sys.executable, "-c", code], cwd=self._work["disk"], capture_output=True, text=True,
-                                  check=False)  # fmt: skip
-            if done.returncode:
-                raise CommandError((done.stderr.strip().splitlines() or ["no message"])[-1])
-            self.results["opening"].append(float(done.stdout))
+            done = execute([sys.executable, "-c", code], self._work["disk"])
+            self.results["opening"].append(float(done.output))
         del self.results["opening"][0]  # that process may have compiled
 
     def _stages(self, place: str, location: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 from dumont_gpu.backends import open_device
 from dumont_gpu.backends.requirements import NVCOMP
 from dumont_gpu.bench.corpora.weights import weights
-from dumont_gpu.bench.report.whole_file import write_whole
+from dumont_gpu.bench.measure.gpu.results import StepResults, say
 from dumont_gpu.errors import DeviceError, DumontError
 from dumont_gpu.native import Dtype
 
@@ -36,33 +34,14 @@ class Extent:
     unchecked: bool = False  # whether decoders of nvCOMP's that check nothing are measured, too
 
 
-class DeviceBench:
-    """A run on one device; figures measured so far are in `output` at any time.
-
-    Args:
-        parts: names of the lists that rows go to; each row has a `kind`, a `batch` and whether it is `verified`.
-    """
+class DeviceBench(StepResults):
+    """A run on one device; each row of its results has a `kind`, a `batch` and whether it is `verified`."""
 
     def __init__(self, number: int, extent: Extent, output: Path, parts: tuple[str, ...]) -> None:
-        self.extent, self.output, self._parts = extent, output, parts
+        super().__init__(output, parts, {"chunk": extent.chunk, "repeats": extent.repeats})
+        self.extent, self._parts = extent, parts
         self.device: Any = open_device(number)
         self.stream: Any = self.device.new_stream()
-        self.results: dict[str, Any] = {
-            "chunk": extent.chunk, "repeats": extent.repeats, **{part: [] for part in parts}, "problems": [],
-        }  # fmt: skip
-
-    def guarded(self, what: str, measure: Callable[..., None], *arguments: Any) -> None:
-        """Notes an error and goes on: a bad figure must not cost the others."""
-        try:
-            measure(*arguments)
-        except Exception as error:  # of any kind: the report names it
-            problem = f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            say(problem)
-            self.results["problems"].append(problem)
-        self.save()
-
-    def save(self) -> None:
-        write_whole(self.output, json.dumps(self.results, indent=1))
 
     def finish(self) -> int:
         """Adds wrong outputs to the problems; returns the exit code."""
@@ -128,7 +107,3 @@ def nvcomp_version() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return importlib.metadata.version(NVCOMP[-1])
-
-
-def say(message: str) -> None:
-    print(f"{Path(sys.argv[0]).stem}: {message}", file=sys.stderr, flush=True)
