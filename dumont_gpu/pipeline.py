@@ -6,6 +6,7 @@ stops every stage; no thread outlives `Pipeline.run`.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -153,6 +154,23 @@ class Pipeline:
         for number in range(threads):
             self._threads.append(threading.Thread(target=loop, name=f"dumont-{name}-{number}"))
         return results
+
+    def produce(self, name: str, items: Generator[Out, None, None]) -> Iterable[Out]:
+        """Adds a first stage that makes `items` in a thread of its own; returns them, for the next stage."""
+        more = True
+
+        def turns() -> Iterator[None]:
+            with contextlib.closing(items):
+                while more:
+                    yield
+
+        def make(_: None) -> Out | None:
+            nonlocal more
+            item = next(items, None)
+            more = item is not None
+            return item
+
+        return self.stage(name, make, turns())
 
     def start(self) -> None:
         """Starts the stages that there are; more may be added. Within a `with` block, which ends them if it fails."""

@@ -18,7 +18,7 @@ from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import NetworkOptions, open_source
 from dumont_gpu.storage.retry import DEFAULT_PATIENCE, RetryPolicy
-from dumont_gpu.tree.target.existing import OVERWRITE_CHOICES, Overwrite
+from dumont_gpu.tree.target.options import OVERWRITE_CHOICES, Overwrite
 
 
 class SnapshotService:

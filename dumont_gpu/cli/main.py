@@ -255,7 +255,7 @@ def restore(
     from dumont_gpu.jobs.restore import plan_restore
     from dumont_gpu.jobs.restore import restore as run_restore
     from dumont_gpu.sizes import parse_size
-    from dumont_gpu.tree.target.existing import Overwrite
+    from dumont_gpu.tree.target.options import Overwrite
 
     renderer = _renderer(progress, as_json=as_json, quiet=quiet)
     options = RestoreOptions(

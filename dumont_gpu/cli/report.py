@@ -25,7 +25,8 @@ from dumont_gpu.tree.selection import select
 if TYPE_CHECKING:  # one command needs one of them, and each costs milliseconds
     from dumont_gpu.jobs.options import PackOptions, RestoreOptions
     from dumont_gpu.jobs.pack import PackPlan, PackResult
-    from dumont_gpu.jobs.restore import RestorePlan, RestoreResult
+    from dumont_gpu.jobs.restore import RestoreResult
+    from dumont_gpu.jobs.restore_plan import RestorePlan
     from dumont_gpu.jobs.verify import VerifyResult
     from dumont_gpu.tree.problems import Problem
 

@@ -10,7 +10,7 @@ from dumont_gpu.format.digests import DEFAULT_DIGEST
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.plan.methods import DEFAULT_METHOD
 from dumont_gpu.storage import NetworkOptions
-from dumont_gpu.tree.target.existing import Overwrite
+from dumont_gpu.tree.target.options import Overwrite
 
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
 

@@ -24,6 +24,11 @@ def default_jobs(root: Path = Path("/")) -> int:
     return max(1, min(cores, threads, int(open_files().value) // _THREAD_FILES))
 
 
+def thread_count(jobs: int) -> int:
+    """Returns the threads that a job uses; `jobs` 0: as `default_jobs` says."""
+    return jobs or default_jobs()
+
+
 def default_memory(needed: int = 0, root: Path = Path("/")) -> int:
     """Bytes for chunk buffers: DEFAULT_MEMORY, or a quarter of what is left where that is less, but `needed` if it can.
 

@@ -1,15 +1,16 @@
 """Finds out what of a snapshot is in a target already: every extent is read back and checked against its digest.
 
 So a chunk counts as done exactly if all its bytes are in their files, whatever happened since: a kill, a power loss, a
-file that was changed or deleted. Nothing is fetched again that is there, and nothing that is wrong is kept. What was
-never written costs next to nothing: it is a hole.
+file that was changed or deleted. Nothing that is there is fetched again, and nothing that is wrong is kept. An extent
+that was never written costs next to nothing: it is a hole.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
@@ -19,11 +20,20 @@ from dumont_gpu.format.entries import Extent, FileEntry
 from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.sizes import MiB
-from dumont_gpu.tree.target.leftovers import Kind, Leftover
-from dumont_gpu.tree.target.place import TreeWriter
+from dumont_gpu.tree.target.leftovers import Fingerprint, Kind, Leftover, Leftovers
+from dumont_gpu.tree.target.messages import changed
 
 _BATCH: Final = 16 * MiB  # of extents that a thread takes at a time: many small ones, or one
 _MAX_BATCH: Final = 1000  # extents
+
+
+@dataclass(slots=True)
+class Remaining:
+    """How a restore continues the files of an interrupted one."""
+
+    todo: dict[str, FileEntry] = field(default_factory=dict)  # path -> the file, with the extents still to be written
+    begun: dict[str, Leftover] = field(default_factory=dict)  # path -> the unfinished file that gets these extents
+    complete: dict[str, Fingerprint] = field(default_factory=dict)  # files that are complete
 
 
 class _Claim(NamedTuple):
@@ -35,97 +45,103 @@ class _Claim(NamedTuple):
     found: set[Extent]  # of this file, so far
 
 
-def remaining(
-    files: Sequence[FileEntry],
-    writer: TreeWriter,
-    digest: Digest,
-    jobs: int,
-    memory: int,
-    progress: ProgressCallback | None = None,
-) -> tuple[list[FileEntry], float]:
-    """Returns what is still to be written of `files`, each with the extents it lacks, and the busy seconds it took.
+def remaining(files: Sequence[FileEntry], checker: Checker, foreign: Container[str], target: str) -> Remaining:
+    """Returns what is still to be written of `files`, which an interrupted run of this restore may have begun.
 
     Args:
-        files: what this restore wants to have in the target.
-        writer: the target.
-        digest: of extents.
-        jobs: threads that read and check.
-        memory: bytes for what they read; one extent is always in memory.
-        progress: told of the phase "check".
+        files: the files that this restore wants in the target.
+        foreign: paths of files that another program may have changed.
+        target: its path, for messages.
 
     Raises:
-        UsageError: a file was changed since, and the restore was not told to replace it.
+        UsageError: a file was changed after the interruption, and the restore was not told to replace it.
         DumontError: the target cannot be read.
     """
-    leftovers = {entry.path: writer.leftover(entry) for entry in files}
-    found, seconds = _find(files, leftovers, writer, digest, jobs, memory, progress)
-    rests = []
+    leftovers = {entry.path: checker.leftovers.find(entry) for entry in files}
+    found = checker.find(files, leftovers)
+    rest = Remaining()
+    identities: set[tuple[int, int]] = set()  # of unfinished files that are continued
     for entry in files:
-        missing = [extent for extent in entry.extents if extent not in found[entry.path]]
-        rest = writer.adopt(entry, leftovers[entry.path], missing)
-        if rest is not None:
-            rests.append(rest)
-    return rests, seconds
+        path, leftover = entry.path, leftovers[entry.path]
+        missing = tuple(extent for extent in entry.extents if extent not in found[path])
+        if path in foreign and (leftover is None or (leftover.kind is Kind.OTHER and missing)):
+            raise changed(target, path)
+        if leftover is not None and leftover.kind is Kind.COMPLETE and not missing:
+            rest.complete[path] = leftover.fingerprint
+        elif leftover is not None and leftover.kind is Kind.UNFINISHED and leftover.identity not in identities:
+            identities.add(leftover.identity)  # two names may be one file here; only the first of them is continued
+            rest.begun[path] = leftover
+            rest.todo[path] = entry._replace(extents=missing)
+        else:
+            rest.todo[path] = entry
+    return rest
 
 
-def altered(
-    files: Sequence[FileEntry],
-    writer: TreeWriter,
-    digest: Digest,
-    jobs: int,
-    memory: int,
-    progress: ProgressCallback | None = None,
-) -> tuple[set[str], float]:
-    """Returns the paths of those `files` whose content in the target is not the snapshot's, and the busy seconds.
+def altered(files: Sequence[FileEntry], checker: Checker) -> set[str]:
+    """Returns the paths of those `files` whose content in the target is not the snapshot's.
 
     Args:
-        files: what stands in the target under these names, and looks right by size and time.
-
-    The others, and what is raised, are as for `remaining`.
+        files: files that stand in the target under these names, with the right size and time.
     """
-    standing = {entry.path: writer.standing(entry) for entry in files}
-    found, seconds = _find(files, standing, writer, digest, jobs, memory, progress)
-    wrong = {
+    standing = {entry.path: checker.leftovers.standing(entry) for entry in files}
+    found = checker.find(files, standing)
+    return {
         entry.path
         for entry in files
-        if len(found[entry.path]) < len(entry.extents) or not _holes_are_empty(entry, standing[entry.path], writer)
+        if len(found[entry.path]) < len(entry.extents)
+        or not _holes_are_empty(entry, standing[entry.path], checker.leftovers)
     }
-    return wrong, seconds
 
 
-def _find(
-    files: Sequence[FileEntry],
-    leftovers: Mapping[str, Leftover | None],
-    writer: TreeWriter,
-    digest: Digest,
-    jobs: int,
-    memory: int,
-    progress: ProgressCallback | None,
-) -> tuple[dict[str, set[Extent]], float]:
-    """Returns which extents of each file are in the target, by path, and the busy seconds it took to find out."""
-    found: dict[str, set[Extent]] = {entry.path: set() for entry in files}
-    claims = [
-        _Claim(entry, leftover, extent, found[entry.path])
-        for entry in files
-        if (leftover := leftovers[entry.path]) is not None
-        for extent in entry.extents
-    ]
-    meter = Meter(progress, "check", sum(claim.extent.length for claim in claims), len(claims))
-    largest = max((claim.extent.length for claim in claims), default=1)
-    threads = max(1, min(jobs, memory // largest))
-    pool = BufferPool(threads, largest)
+class Checker:
+    """Reads extents of a target's files and compares them with their digests, in several threads.
 
-    def check(item: tuple[list[_Claim], Buffer]) -> None:
-        batch, buffer = item
-        _check(batch, writer, digest, buffer.view)
-        buffer.release()
-        for claim in batch:
-            meter.add(claim.extent.length)
+    Args:
+        leftovers: the files of the target.
+        digest: of extents.
+        threads: how many read and check.
+        memory: bytes for the extents being read; one extent is always in memory.
+        progress: told of the phase "check".
+    """
 
-    pipeline = Pipeline(pool)
-    pipeline.stage("check", check, with_buffers(_batches(claims), pool), threads=threads)
-    pipeline.run()
-    return found, pipeline.seconds["check"]
+    def __init__(
+        self,
+        leftovers: Leftovers,
+        digest: Digest,
+        threads: int,
+        memory: int,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.leftovers = leftovers
+        self.seconds: float | None = None  # busy time so far; None: nothing was checked
+        self._digest, self._threads, self._memory, self._progress = digest, threads, memory, progress
+
+    def find(self, files: Sequence[FileEntry], leftovers: Mapping[str, Leftover | None]) -> dict[str, set[Extent]]:
+        """Returns which extents of each file are in its leftover, by path."""
+        found: dict[str, set[Extent]] = {entry.path: set() for entry in files}
+        claims = [
+            _Claim(entry, leftover, extent, found[entry.path])
+            for entry in files
+            if (leftover := leftovers[entry.path]) is not None
+            for extent in entry.extents
+        ]
+        meter = Meter(self._progress, "check", sum(claim.extent.length for claim in claims), len(claims))
+        largest = max((claim.extent.length for claim in claims), default=1)
+        threads = max(1, min(self._threads, self._memory // largest))
+        pool = BufferPool(threads, largest)
+
+        def check(item: tuple[list[_Claim], Buffer]) -> None:
+            batch, buffer = item
+            _check(batch, self.leftovers, self._digest, buffer.view)
+            buffer.release()
+            for claim in batch:
+                meter.add(claim.extent.length)
+
+        pipeline = Pipeline(pool)
+        pipeline.stage("check", check, with_buffers(_batches(claims), pool), threads=threads)
+        pipeline.run()
+        self.seconds = (self.seconds or 0.0) + pipeline.seconds["check"]
+        return found
 
 
 def _batches(claims: Iterable[_Claim]) -> Iterator[list[_Claim]]:
@@ -141,17 +157,17 @@ def _batches(claims: Iterable[_Claim]) -> Iterator[list[_Claim]]:
         yield batch
 
 
-def _check(batch: Sequence[_Claim], writer: TreeWriter, digest: Digest, buffer: memoryview) -> None:
-    """Adds those extents to their files' `found` that are there."""
+def _check(batch: Sequence[_Claim], leftovers: Leftovers, digest: Digest, buffer: memoryview) -> None:
+    """Adds the extents that are in their files to `found`."""
     opened: FileEntry | None = None
     fd: int | None = None
     try:
         for entry, leftover, extent, found in batch:
             if entry is not opened:
                 if fd is not None:
-                    done, fd = fd, None  # never closed twice: it might be another thread's by then
+                    done, fd = fd, None  # never closed twice: the number might be another thread's by then
                     os.close(done)
-                fd, opened = writer.open_leftover(entry, leftover), entry
+                fd, opened = leftovers.open(entry, leftover), entry
             if fd is None or (leftover.kind is Kind.UNFINISHED and _is_hole(fd, extent.file_offset)):
                 continue
             content = buffer[: extent.length]
@@ -170,14 +186,14 @@ def _is_hole(fd: int, offset: int) -> bool:
         return error.errno == errno.ENXIO  # a hole up to the end of the file
 
 
-def _holes_are_empty(entry: FileEntry, standing: Leftover | None, writer: TreeWriter) -> bool:
+def _holes_are_empty(entry: FileEntry, standing: Leftover | None, leftovers: Leftovers) -> bool:
     """Whether the bytes that no extent covers are zeros."""
     ends = [0, *(extent.file_end for extent in entry.extents)]
     holes = zip(ends, (*(extent.file_offset for extent in entry.extents), entry.size), strict=True)
     gaps = [(begin, end) for begin, end in holes if begin < end]
     if not gaps:
         return standing is not None
-    fd = None if standing is None else writer.open_leftover(entry, standing)
+    fd = None if standing is None else leftovers.open(entry, standing)
     if fd is None:
         return False
     try:
@@ -193,7 +209,7 @@ def _is_zero(fd: int, begin: int, end: int) -> bool:
         except OSError as error:
             if error.errno == errno.ENXIO:  # a hole up to the end of the file
                 return True
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # no holes to be told of here
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # this file system reports no holes
                 raise
         piece = os.pread(fd, min(MiB, max(0, end - begin)), begin)
         if piece != bytes(len(piece)):

@@ -12,11 +12,11 @@ from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.header import CHUNK_ALIGNMENT, HEADER_SIZE
 from dumont_gpu.jobs.options import VerifyOptions
 from dumont_gpu.jobs.resources import chunk_pairs, default_jobs
-from dumont_gpu.jobs.restore import check_content, places_by_chunk
 from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import told
 from dumont_gpu.sizes import MiB
+from dumont_gpu.snapshot.placement import check_content, placement_of
 from dumont_gpu.snapshot.reader import Snapshot, parallel_reads, read_into, read_snapshot
 from dumont_gpu.storage import Source, open_source
 
@@ -86,7 +86,7 @@ class _VerifyJob:
 
     def __init__(self, snapshot: Snapshot, backend: Backend, options: VerifyOptions) -> None:
         self._snapshot, self._backend, self._options = snapshot, backend, options
-        self._places = places_by_chunk(snapshot.files()) if options.content else {}
+        self._places = placement_of(snapshot.files()) if options.content else {}
         self.original_size = sum(chunk.size_original for chunk in snapshot.chunks)
         self._padding = {start: end for start, end in _padding(snapshot) if end - start < CHUNK_ALIGNMENT}
         self.damaged: list[str] = []

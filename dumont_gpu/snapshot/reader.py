@@ -16,7 +16,7 @@ from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.format.header import HEADER_SIZE, ChunkEntry, Header, parse_index
 from dumont_gpu.format.manifest import Manifest, manifest_limit, parse_manifest
 from dumont_gpu.sizes import KiB
-from dumont_gpu.storage import Source
+from dumont_gpu.storage import NetworkOptions, Source, open_source
 
 ID_PREFIX = "sha256:"
 _REMOTE_READS: Final = 4  # chunks on their way at once: the tail of one overlaps the head of the next
@@ -67,6 +67,19 @@ class Snapshot:
 
     def _is_chunk(self, number: int, stored: memoryview) -> bool:
         return self.digest(stored) == self.manifest.chunk_digests[number]
+
+
+@contextmanager
+def opened_source(source: str | Source, network: NetworkOptions | None = None) -> Iterator[Source]:
+    """Opens a source by its location, and closes it at the end of the block; a source that is open stays open."""
+    if not isinstance(source, str):
+        yield source
+        return
+    opened = open_source(source, network)
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 def read_snapshot(source: Source, expect: str | None = None) -> Snapshot:

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dumont_gpu.format.names import to_utf8
-from dumont_gpu.jobs.pack import PackOptions, pack
+from dumont_gpu.jobs.options import PackOptions
+from dumont_gpu.jobs.pack import pack
 from dumont_gpu.sizes import KiB
 
 HERE = Path(__file__).parent

@@ -46,8 +46,9 @@ from dumont_gpu.errors import (
     UnsupportedError,
 )
 from dumont_gpu.format.header import MAGIC
-from dumont_gpu.jobs.restore import RestoreOptions, plan_restore, restore
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.restore import plan_restore, restore
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.sizes import KiB
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import NetworkOptions, open_source

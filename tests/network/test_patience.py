@@ -20,9 +20,10 @@ from support.snapshots import assert_same_tree, pack_tree
 from dumont_gpu.cli.again import again
 from dumont_gpu.cli.render import Bar, JsonLines, Lines, make_renderer
 from dumont_gpu.errors import DumontError, GaveUpError, NetworkError, SnapshotNotFoundError, UsageError
-from dumont_gpu.jobs.pack import PackOptions, pack
-from dumont_gpu.jobs.restore import RestoreOptions, restore
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.pack import pack
+from dumont_gpu.jobs.restore import restore
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.progress import Notice
 from dumont_gpu.sizes import KiB, parse_duration
 from dumont_gpu.storage import NetworkOptions

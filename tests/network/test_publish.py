@@ -18,9 +18,10 @@ from support.servers import Fault, FaultServer, Moto, Rclone, Request, at_once, 
 from support.snapshots import assert_same_tree, pack_tree
 
 from dumont_gpu.errors import DumontError, NetworkError, SnapshotNotFoundError, UnsupportedError, UsageError
-from dumont_gpu.jobs.pack import PackOptions, pack
-from dumont_gpu.jobs.restore import RestoreOptions, restore
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.pack import pack
+from dumont_gpu.jobs.restore import restore
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.sizes import GiB, MiB
 from dumont_gpu.storage import open_sink, open_source
 from dumont_gpu.storage.http_range import RangeConnection

@@ -33,9 +33,10 @@ from test_publish import PART, taken_away
 
 from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, with_buffers
 from dumont_gpu.errors import DumontError, GaveUpError, NetworkError, UsageError, left_behind
-from dumont_gpu.jobs import pack as packing
-from dumont_gpu.jobs.pack import PackOptions, pack
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import PackOptions, VerifyOptions
+from dumont_gpu.jobs.pack import pack
+from dumont_gpu.jobs.pack_stages import PackStages
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.pipeline import Pipeline, Window, in_turn
 from dumont_gpu.progress import Notice
 from dumont_gpu.sizes import MiB
@@ -308,7 +309,7 @@ def test_the_same_tree_gives_the_same_parts_whatever_the_threads_do(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     (source / "weights").write_bytes(random.Random(5).randbytes(10 * MiB))
     pack_tree(source, snapshot, jobs=1, chunk_size=MiB)
-    encode, done = packing._SnapshotWriter.encode, [threading.Event() for _ in range(11)]
+    encode, done = PackStages._encode, [threading.Event() for _ in range(11)]
 
     def late(self: Any, item: Any) -> Any:
         turn = item[0].planned.turn
@@ -318,7 +319,7 @@ def test_the_same_tree_gives_the_same_parts_whatever_the_threads_do(
         done[turn].set()
         return result
 
-    monkeypatch.setattr(packing._SnapshotWriter, "encode", late)
+    monkeypatch.setattr(PackStages, "_encode", late)
     published = pack([str(source)], location, PackOptions(jobs=4, chunk_size=MiB, network=at_once()))
     assert published.num_chunks == 10
     assert s3.ask("GET", location.removeprefix("s3:/")) == snapshot.read_bytes()

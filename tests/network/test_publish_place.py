@@ -15,7 +15,8 @@ from support.servers import Fault, FaultServer, Moto, Request, S3Server, at_once
 from test_publish import sent, taken_away
 
 from dumont_gpu.errors import DumontError, GaveUpError, NetworkError, SnapshotNotFoundError, UsageError
-from dumont_gpu.jobs.pack import PackOptions, PackResult, pack, plan_pack
+from dumont_gpu.jobs.options import PackOptions
+from dumont_gpu.jobs.pack import PackResult, pack, plan_pack
 from dumont_gpu.progress import Notice
 from dumont_gpu.sizes import MiB
 from dumont_gpu.storage import open_sink

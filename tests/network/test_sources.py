@@ -12,8 +12,9 @@ from support.servers import FaultServer, Gcs, Nginx, RcloneHttp, S3Server, chunk
 from support.snapshots import GOLDEN, assert_same_tree, pack_tree
 
 from dumont_gpu.errors import DamagedError, SnapshotNotFoundError
-from dumont_gpu.jobs.restore import RestoreOptions, restore
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.restore import restore
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import MemorySource, Source, open_source
 from dumont_gpu.storage.server import SnapshotServer

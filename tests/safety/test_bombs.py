@@ -25,11 +25,12 @@ from support.hostile import (
 )
 
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
-from dumont_gpu.jobs.restore import RestoreOptions, plan_restore
+from dumont_gpu.jobs.options import RestoreOptions
+from dumont_gpu.jobs.restore import plan_restore
 from dumont_gpu.sizes import parse_size
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import MemorySource
-from dumont_gpu.tree.target.place import TreeWriter
+from dumont_gpu.tree.target.target import Target
 
 MiB = 1 << 20
 
@@ -98,7 +99,7 @@ def test_one_chunk_shared_by_endless_files_is_compared_with_the_free_space(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = SimpleNamespace(f_frsize=4096, f_bavail=100 * MiB // 4096, f_blocks=1 << 20)
-    monkeypatch.setattr(TreeWriter, "statvfs", lambda self: free)
+    monkeypatch.setattr(Target, "statvfs", lambda self: free)
     archive = shared_chunk(files=101, extents=1)
     assert len(archive.to_bytes()) < 64 << 10
     message = clear_error(lambda: restored(archive, target), NoSpaceError)
@@ -111,7 +112,7 @@ def test_one_chunk_shared_by_endless_extents_is_compared_with_the_free_space(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = SimpleNamespace(f_frsize=4096, f_bavail=100 * MiB // 4096, f_blocks=1 << 20)
-    monkeypatch.setattr(TreeWriter, "statvfs", lambda self: free)
+    monkeypatch.setattr(Target, "statvfs", lambda self: free)
     clear_error(lambda: restored(shared_chunk(files=2, extents=51), target), NoSpaceError)
 
 

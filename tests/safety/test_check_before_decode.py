@@ -27,8 +27,9 @@ import dumont_gpu.codecs.lz4 as lz4_codec
 from dumont_gpu.codecs import Raw, ZipNN
 from dumont_gpu.errors import DamagedError, UsageError
 from dumont_gpu.format.manifest import MAX_ENTRIES
-from dumont_gpu.jobs.restore import RestoreOptions, restore
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.restore import restore
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import MemorySource
 

@@ -14,8 +14,9 @@ import pytest
 from support.hostile import command, float_bytes, restored, tree
 
 from dumont_gpu.errors import DumontError
-from dumont_gpu.jobs.pack import PackOptions, pack
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import PackOptions, VerifyOptions
+from dumont_gpu.jobs.pack import pack
+from dumont_gpu.jobs.verify import verify
 
 DATA = float_bytes(60_000)
 

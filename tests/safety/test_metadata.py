@@ -12,7 +12,8 @@ import pytest
 from support.hostile import MTIME, Archive, command, refused, restored
 
 from dumont_gpu.errors import DamagedError
-from dumont_gpu.jobs.pack import PackOptions, pack
+from dumont_gpu.jobs.options import PackOptions
+from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import open_source

@@ -18,7 +18,8 @@ from support.hostile import command, killed, restored, tree
 from dumont_gpu.bench.publish import check_picture
 from dumont_gpu.disk.outputs import UNFINISHED, unfinished_name
 from dumont_gpu.errors import DumontError, UsageError
-from dumont_gpu.jobs.pack import PackOptions, PackResult, pack, plan_pack
+from dumont_gpu.jobs.options import PackOptions
+from dumont_gpu.jobs.pack import PackResult, pack, plan_pack
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import LocalSink, open_source
 from dumont_gpu.tree.target.journal import Journal

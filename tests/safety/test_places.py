@@ -15,11 +15,11 @@ import dumont_gpu
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.tree import handles
-from dumont_gpu.tree.target.file_writer import FileWriter
-from dumont_gpu.tree.target.folder_writer import FolderWriter
-from dumont_gpu.tree.target.link_writer import LinkWriter
+from dumont_gpu.tree.target.directories import DirectoryWriter
+from dumont_gpu.tree.target.files import FileWriter
+from dumont_gpu.tree.target.links import LinkWriter
 from dumont_gpu.tree.target.metadata import Metadata
-from dumont_gpu.tree.target.place import TreeWriter
+from dumont_gpu.tree.target.writer import TreeWriter
 
 POLICIES = ("always", "if-changed", "never")
 
@@ -266,7 +266,7 @@ def swap(path: Path, outside: Path) -> None:
 
 # The steps of a restore between which an attacker may act: class and method.
 STEPS: dict[str, tuple[type, str]] = {
-    "make directory": (FolderWriter, "make"),
+    "make directory": (DirectoryWriter, "make"),
     "write": (FileWriter, "write"),
     "write small": (FileWriter, "write_small"),
     "complete": (FileWriter, "_complete"),
@@ -274,8 +274,8 @@ STEPS: dict[str, tuple[type, str]] = {
     "finish": (TreeWriter, "finish"),
     "make symlink": (LinkWriter, "make_symlink"),
     "make hard link": (LinkWriter, "make_hard_link"),
-    "finish directories": (FolderWriter, "finish"),
-    "finish directory": (FolderWriter, "_finish_directory"),
+    "finish directories": (DirectoryWriter, "finish"),
+    "finish directory": (DirectoryWriter, "_finish_directory"),
 }
 
 
@@ -308,7 +308,7 @@ def test_symlink_swapped_for_directory_does_not_escape(
     if where == "a/b" and method == "make directory":
         pytest.skip("it is not there yet")
     monkeypatch.setattr(handles, "_MAX_OPEN", most_open)
-    monkeypatch.setattr("dumont_gpu.jobs.restore._PLACE_THREADS", 1)
+    monkeypatch.setattr("dumont_gpu.jobs.restore_stages._WRITE_THREADS", 1)
     before = outside.stat()
     calls = before_call(monkeypatch, method, number, lambda: swap(target / where, outside))
     try:
@@ -380,7 +380,7 @@ def test_swapped_leader_of_a_hard_link_is_not_linked_to(
 def test_file_swapped_between_its_extents_is_an_error(
     change: Callable[[str, Path, Path], None], kind: str, target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dumont_gpu.jobs.restore._PLACE_THREADS", 1)
+    monkeypatch.setattr("dumont_gpu.jobs.restore_stages._WRITE_THREADS", 1)
     before_call(monkeypatch, "write", 2, lambda: change(kind, target / "a" / "b" / "in-two", outside))
     clear_error(lambda: restored(nested(), target), DumontError)
     assert untouched(outside)
@@ -395,7 +395,7 @@ def test_file_swapped_for_a_fifo_does_not_block(target: Path, monkeypatch: pytes
         os.mkfifo(file)
         os.open(file, os.O_RDWR)  # or this test would block, too
 
-    monkeypatch.setattr("dumont_gpu.jobs.restore._PLACE_THREADS", 1)
+    monkeypatch.setattr("dumont_gpu.jobs.restore_stages._WRITE_THREADS", 1)
     before_call(monkeypatch, "write", 3, act)
     record(monkeypatch, "open", lambda path, flag, *_, **__: flags.append(flag) if path == "in-two" else None)
     clear_error(lambda: restored(nested(), target), DumontError)

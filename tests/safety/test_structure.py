@@ -27,7 +27,8 @@ from support.hostile import (  # fmt: skip
 )
 
 from dumont_gpu.errors import DamagedError, DumontError, UnsupportedError
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import VerifyOptions
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import MemorySource
 

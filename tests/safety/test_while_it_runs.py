@@ -31,9 +31,11 @@ from support.hostile import (
 
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.jobs import pack as packing
-from dumont_gpu.jobs.pack import PackOptions, PackResult, pack
-from dumont_gpu.jobs.restore import RestoreOptions, restore
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.pack import PackResult, pack
+from dumont_gpu.jobs.pack_stages import PackStages
+from dumont_gpu.jobs.restore import restore
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import LocalSink, MemorySource, open_source
 
@@ -313,7 +315,7 @@ def test_failing_write_while_replacing_keeps_the_old_file(
 
 
 def test_failing_sync_is_no_success(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dumont_gpu.tree.target.place._sync_file_system", lambda fd: raiser(errno.EIO)())
+    monkeypatch.setattr("dumont_gpu.tree.target.writer._sync_file_system", lambda fd: raiser(errno.EIO)())
     clear_error(lambda: restored(small_archive(), target, sync=True), DumontError)
 
 
@@ -702,7 +704,7 @@ def test_directory_swapped_for_a_symlink_during_a_pack_is_not_followed(
     secret = filled.parent / "secret"
     secret.mkdir()
     (secret / "large").write_bytes(b"secret " * 20_000)
-    original = packing._run
+    original = PackStages.run
 
     def swapping(*arguments: Any) -> Any:
         (filled / "d").rename(filled / "e")
@@ -710,7 +712,7 @@ def test_directory_swapped_for_a_symlink_during_a_pack_is_not_followed(
         return original(*arguments)
 
     monkeypatch.setattr("dumont_gpu.tree.handles._MAX_OPEN", 0)
-    monkeypatch.setattr(packing, "_run", swapping)
+    monkeypatch.setattr(PackStages, "run", swapping)
     pack_it(filled, snapshot)
     restored(snapshot.read_bytes(), filled.parent / "target")
     assert b"secret" not in b"".join(content for _, content in tree(filled.parent / "target").values())
@@ -719,13 +721,13 @@ def test_directory_swapped_for_a_symlink_during_a_pack_is_not_followed(
 def test_changed_files_are_told_to_whoever_restores(
     filled: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = packing._run
+    original = PackStages.run
 
     def changing(*arguments: Any) -> Any:
         grow(filled / "small")
         return original(*arguments)
 
-    monkeypatch.setattr(packing, "_run", changing)
+    monkeypatch.setattr(PackStages, "run", changing)
     assert [problem.path for problem in pack_it(filled, snapshot).problems] == ["small"]
     ran = command("restore", snapshot, filled.parent / "target")
     assert ran.code == 0

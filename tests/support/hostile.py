@@ -24,8 +24,9 @@ import lz4.frame
 import pytest
 
 from dumont_gpu.errors import DamagedError, DumontError
-from dumont_gpu.jobs.restore import RestoreOptions, RestoreResult, plan_restore, restore
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.restore import RestoreResult, plan_restore, restore
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.storage import MemorySource
 from dumont_gpu.tree.target.journal import NAMES
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from dumont_gpu.bench.compare_trees import differences
-from dumont_gpu.jobs.pack import PackOptions, PackResult, pack
-from dumont_gpu.jobs.restore import RestoreOptions, RestoreResult, restore
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions
+from dumont_gpu.jobs.pack import PackResult, pack
+from dumont_gpu.jobs.restore import RestoreResult, restore
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"

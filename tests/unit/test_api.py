@@ -19,9 +19,8 @@ from support.snapshots import pack_tree
 import dumont_gpu
 from dumont_gpu import DumontError, Progress, SnapshotService
 from dumont_gpu.errors import UsageError
-from dumont_gpu.jobs.pack import PackOptions
-from dumont_gpu.jobs.restore import RestoreOptions, restore
-from dumont_gpu.jobs.verify import VerifyOptions
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.restore import restore
 
 
 @pytest.fixture

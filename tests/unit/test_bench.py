@@ -245,7 +245,7 @@ def test_a_link_makes_up_for_no_more_than_a_moment() -> None:
 
 def test_a_restore_over_a_link_records_its_stages(record: dict[str, Any]) -> None:
     (first, _) = record["links"]
-    assert {stage for stage, _, _ in first["spans"]} == {"fetch", "decode", "place"}
+    assert {stage for stage, _, _ in first["spans"]} == {"fetch", "decode", "write"}
     assert all(0 <= begin <= end <= first["seconds"] for _, begin, end in first["spans"])
 
 

@@ -17,11 +17,12 @@ from dumont_gpu.disk import outputs
 from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.format.entries import EntryType, Extent, FileEntry
 from dumont_gpu.jobs import resume
-from dumont_gpu.jobs.pack import PackOptions, pack
+from dumont_gpu.jobs.options import PackOptions
+from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.restore import restore
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.storage import LocalSink, LocalSource, upload_state
-from dumont_gpu.tree.target import link_writer
+from dumont_gpu.tree.target import links as link_writing
 from dumont_gpu.tree.target.leftovers import Kind, Leftover, fingerprint_of
 
 
@@ -133,10 +134,10 @@ def test_a_file_of_a_former_run_is_closed_once(tmp_path: Path, monkeypatch: pyte
     extent = Extent(0, 0, 0, 1, b"")
     batch = [resume._Claim(FileEntry(name, EntryType.FILE, 0o644, 0, size=1), leftover, extent, set()) for name in "ab"]
     opened = iter([os.open(tmp_path / "file", os.O_RDONLY)])
-    writer = SimpleNamespace(open_leftover=lambda *_: next(opened, None) or broken())
+    leftovers = SimpleNamespace(open=lambda *_: next(opened, None) or broken())
     closes = Closes(monkeypatch, failing=False)
     with pytest.raises(OSError, match="Input/output error"):
-        resume._check(batch, cast(Any, writer), cast(Any, bytes), memoryview(bytearray(1)))
+        resume._check(batch, cast(Any, leftovers), cast(Any, bytes), memoryview(bytearray(1)))
     assert closes.again == 0
 
 
@@ -144,7 +145,7 @@ def test_a_copy_of_a_hard_link_is_closed_once(tmp_path: Path, monkeypatch: pytes
     """It cannot be opened again, to set its time once more."""
     (tmp_path / "file").write_bytes(b"x")
     folder = os.open(tmp_path, os.O_RDONLY)
-    links = object.__new__(link_writer.LinkWriter)
+    links = object.__new__(link_writing.LinkWriter)
     links._target = cast(Any, SimpleNamespace(traits=SimpleNamespace(only_closed=True)))
     links._metadata = cast(Any, SimpleNamespace(set_like=lambda *_: None))
     opening = os.open

@@ -14,8 +14,9 @@ from support.snapshots import assert_same_tree
 
 from dumont_gpu.errors import DamagedError, NetworkError
 from dumont_gpu.format.header import HEADER_SIZE, Header
-from dumont_gpu.jobs.pack import PackOptions, pack
-from dumont_gpu.jobs.restore import RestoreOptions, restore
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions
+from dumont_gpu.jobs.pack import pack
+from dumont_gpu.jobs.restore import restore
 from dumont_gpu.snapshot.reader import Snapshot, SnapshotIndex, open_snapshot
 from dumont_gpu.storage import MemorySource
 

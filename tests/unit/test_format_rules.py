@@ -20,7 +20,8 @@ from support.stream_rules import STREAM_RULES
 import dumont_gpu
 from dumont_gpu.backends import Backend, CudaBackend, select_backend
 from dumont_gpu.errors import DamagedError, UnsupportedError
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import VerifyOptions
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.storage import MemorySource
 
 FORMAT = (Path(dumont_gpu.__file__).parent / "FORMAT.md").read_text(encoding="utf-8")

@@ -12,7 +12,8 @@ from support.snapshots import GOLDEN, restore_tree
 
 import dumont_gpu
 from dumont_gpu.errors import UnsupportedError
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import VerifyOptions
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import LocalSource
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from support.hostile import command, tree
 
 from dumont_gpu.format.entries import EntryType, FileEntry
-from dumont_gpu.jobs.pack import PackOptions, PackResult, pack, plan_pack
-from dumont_gpu.jobs.restore import RestoreOptions, restore
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions
+from dumont_gpu.jobs.pack import PackResult, pack, plan_pack
+from dumont_gpu.jobs.restore import restore
 from dumont_gpu.tree.links_out import leads_out, links_out
 
 WEIGHTS = bytes(range(256)) * 300

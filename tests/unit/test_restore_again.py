@@ -13,10 +13,12 @@ import pytest
 from support.hostile import Archive, clear_error, command, killed, restored, sha256, small_archive, tree
 
 from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
-from dumont_gpu.jobs.restore import RestoreOptions, RestorePlan, plan_restore
+from dumont_gpu.jobs.options import RestoreOptions
+from dumont_gpu.jobs.restore import plan_restore
+from dumont_gpu.jobs.restore_plan import RestorePlan
 from dumont_gpu.storage import MemorySource
 from dumont_gpu.tree.target.journal import NAMES
-from dumont_gpu.tree.target.place import TreeWriter
+from dumont_gpu.tree.target.target import Target
 
 CALLS = ("open", "pwrite", "ftruncate", "fsync", "rename", "mkdir", "symlink", "link", "fchmod", "utime", "unlink")
 
@@ -259,7 +261,7 @@ def test_dry_run_refuses_where_there_is_no_room(target: Path, monkeypatch: pytes
     def full(*_: object) -> os.statvfs_result:
         return os.statvfs_result((4096, 4096, 10, 0, 0, 9, 9, 9, 0, 255))
 
-    monkeypatch.setattr(TreeWriter, "statvfs", full)
+    monkeypatch.setattr(Target, "statvfs", full)
     monkeypatch.setattr(os, "statvfs", full)
     for place in (target, target / "new"):
         assert "missing" in clear_error(lambda: plan(small_archive(), place), NoSpaceError)  # noqa: B023

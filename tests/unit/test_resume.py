@@ -16,9 +16,10 @@ from support.snapshots import assert_same_tree
 
 from dumont_gpu.errors import DamagedError, DumontError, NetworkError, UsageError
 from dumont_gpu.format.header import ChunkEntry
-from dumont_gpu.jobs.pack import PackOptions, pack
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions
+from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.resources import chunk_pairs
-from dumont_gpu.jobs.restore import RestoreOptions, RestoreResult, restore
+from dumont_gpu.jobs.restore import RestoreResult, restore
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import LocalSource
 from dumont_gpu.tree.target.journal import NAMES

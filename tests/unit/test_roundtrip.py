@@ -16,7 +16,8 @@ from support.trees import TREES, Dir, make
 
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.digests import DIGESTS
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import VerifyOptions
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.plan.methods import METHODS
 from dumont_gpu.sizes import KiB
 

@@ -23,9 +23,10 @@ from support.snapshots import assert_same_tree, pack_tree, restore_tree
 from dumont_gpu import native
 from dumont_gpu.codecs import Lz4, ZipNN
 from dumont_gpu.errors import DumontError
-from dumont_gpu.jobs.pack import PackOptions, pack
-from dumont_gpu.jobs.restore import RestoreOptions, restore
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.pack import pack
+from dumont_gpu.jobs.restore import restore
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.shortages import shortage, told
 from dumont_gpu.storage.pace import ConnectionCount
 from dumont_gpu.storage.parallel import RANGE_SIZE, Fetcher, Range

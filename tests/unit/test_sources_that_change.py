@@ -14,9 +14,10 @@ from support.hostile import command, float_bytes, restored, tree
 
 from dumont_gpu.format.entries import MAX_MTIME, MIN_MTIME, FileEntry
 from dumont_gpu.jobs import pack as packing
-from dumont_gpu.jobs import source_reader
-from dumont_gpu.jobs.pack import PackOptions, PackResult, pack, plan_pack
-from dumont_gpu.jobs.verify import VerifyOptions, verify
+from dumont_gpu.jobs import pack_stages, source_reader
+from dumont_gpu.jobs.options import PackOptions, VerifyOptions
+from dumont_gpu.jobs.pack import PackResult, pack, plan_pack
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import open_source
@@ -59,7 +60,7 @@ def before_read(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], 
         return read_at(*arguments)
 
     monkeypatch.setattr(source_reader, "read_at", reading)
-    monkeypatch.setattr(packing, "_READERS", 1)
+    monkeypatch.setattr(pack_stages, "_READERS", 1)
 
 
 def came_back(source: Path, snapshot: Path) -> dict[str, tuple[str, bytes]]:

@@ -24,10 +24,11 @@ from support.hostile import Archive, clear_error, command, killed, restored, sha
 from dumont_gpu import native
 from dumont_gpu.errors import DumontError, NoSpaceError
 from dumont_gpu.format.names import to_utf8
-from dumont_gpu.jobs.restore import RestoreOptions, RestoreResult, restore
+from dumont_gpu.jobs.options import RestoreOptions
+from dumont_gpu.jobs.restore import RestoreResult, restore
 from dumont_gpu.storage import MemorySource
 from dumont_gpu.tree.target import target as target_module
-from dumont_gpu.tree.target.folder_writer import FolderWriter
+from dumont_gpu.tree.target.directories import DirectoryWriter
 from dumont_gpu.tree.target.journal import NAMES
 from dumont_gpu.tree.target.temporary import temporary_name
 from dumont_gpu.tree.target.traits import Traits
@@ -302,7 +303,7 @@ def test_two_names_that_are_one_here_do_not_overwrite_each_other(
     overwrite: str, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folded(monkeypatch, target)
-    monkeypatch.setattr("dumont_gpu.jobs.restore._PLACE_THREADS", 1)
+    monkeypatch.setattr("dumont_gpu.jobs.restore_stages._WRITE_THREADS", 1)
     first = restored(twins(), target, overwrite=overwrite)
     assert len(first.problems) == 5
     assert all("takes its name for that of" in reason for reason in reasons(first).values())
@@ -625,7 +626,7 @@ def test_a_failure_in_the_last_steps_says_what_is_missing_or_the_same_command_go
     archive = small_archive()
     archive.head["root"] = {"mode": 0o755, "mtime_ns": 10**18}
     last = counted(archive, target.with_name("count"), call)
-    monkeypatch.setattr("dumont_gpu.tree.target.place._sync_file_system", lambda fd: None)
+    monkeypatch.setattr("dumont_gpu.tree.target.writer._sync_file_system", lambda fd: None)
     for number in range(1, 1 + last):
         place = target / f"{number}"
         with monkeypatch.context() as patch:
@@ -658,7 +659,7 @@ def counted(archive: Archive, place: Path, call: str) -> int:
             return original(*arguments, **named)
 
         patch.setattr(os, call, count)
-        patch.setattr("dumont_gpu.tree.target.place._sync_file_system", lambda fd: None)
+        patch.setattr("dumont_gpu.tree.target.writer._sync_file_system", lambda fd: None)
         restored(archive, place, sync=True)
     return calls[0]
 
@@ -684,9 +685,9 @@ def test_the_mode_of_the_target_is_set_before_the_journal_goes(target: Path) -> 
     archive.head["root"] = {"mode": 0o750, "mtime_ns": 10**18}
 
     def work(die: Callable[[], None]) -> None:
-        remove = FolderWriter.finish_target
+        remove = DirectoryWriter.finish_target
 
-        def finish(self: FolderWriter, *arguments: Any, **options: Any) -> None:
+        def finish(self: DirectoryWriter, *arguments: Any, **options: Any) -> None:
             utime = os.utime
             self._target.remove_journal = lambda: (
                 type(self._target).remove_journal(self._target),
@@ -695,7 +696,7 @@ def test_the_mode_of_the_target_is_set_before_the_journal_goes(target: Path) -> 
             remove(self, *arguments, **options)
             os.utime = utime
 
-        FolderWriter.finish_target = finish  # type: ignore[method-assign]
+        DirectoryWriter.finish_target = finish  # type: ignore[method-assign]
         restored(archive, target)
 
     assert killed(work)

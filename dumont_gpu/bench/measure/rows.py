@@ -19,12 +19,13 @@ from dumont_gpu.codecs import Codec, Raw
 from dumont_gpu.disk.direct_io import read_at
 from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
-from dumont_gpu.jobs.pack import GAIN
+from dumont_gpu.jobs.pack_stages import GAIN
 from dumont_gpu.plan.methods import DEFAULT_METHOD
 from dumont_gpu.plan.planner import Plan, PlannedChunk
 from dumont_gpu.sizes import MiB, align_up
 from dumont_gpu.tree.globs import Patterns
-from dumont_gpu.tree.source.scan import SourceFile, scan
+from dumont_gpu.tree.source.files import SourceFile
+from dumont_gpu.tree.source.scan import scan
 
 RAW: Final = Raw()
 ROW_LIMIT: Final = 128 * MiB  # original bytes of a row, at most: the first chunks of its plan

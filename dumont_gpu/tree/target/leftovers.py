@@ -1,28 +1,38 @@
-"""What a former run of a restore may have left of one file: how far it got, by everything but its content."""
+"""Finds what an interrupted restore left of its files, and how complete it is by everything but its content."""
 
 from __future__ import annotations
 
 import enum
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dumont_gpu.format.entries import FileEntry
+from dumont_gpu.shortages import is_shortage
+from dumont_gpu.tree.handles import REREAD, split
+from dumont_gpu.tree.target.messages import located
+from dumont_gpu.tree.target.options import TargetOptions
+from dumont_gpu.tree.target.refusals import is_refusal
+from dumont_gpu.tree.target.target import Target
+from dumont_gpu.tree.target.temporary import temporary_name
 from dumont_gpu.tree.target.traits import COARSEST_TIME
 from dumont_gpu.tree.unfinished import is_unfinished
 
+Fingerprint = tuple[int, ...]
+
 
 class Kind(enum.Enum):
-    COMPLETE = enum.auto()  # size, mode, time and owner are as they shall be
-    UNFINISHED = enum.auto()  # begun by a restore, of the right size: can be written to
-    OTHER = enum.auto()  # a file of the right size; somebody may have changed it
+    COMPLETE = enum.auto()  # size, mode, time and owner are right
+    UNFINISHED = enum.auto()  # begun by a restore, of the right size: can be continued
+    OTHER = enum.auto()  # a file of the right size that another program may have changed
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
     kind: Kind
-    name: str  # its own, or the temporary one beside an older file
-    fingerprint: tuple[int, ...]
+    name: str  # the entry's own name, or the temporary name beside an older file
+    fingerprint: Fingerprint
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -30,15 +40,66 @@ class Leftover:
         return self.fingerprint[0], self.fingerprint[1]
 
 
+class Leftovers:
+    """Looks for files in a target; changes nothing. Used from many threads."""
+
+    def __init__(self, target: Target, options: TargetOptions) -> None:
+        self._target, self._options = target, options
+
+    def find(self, entry: FileEntry) -> Leftover | None:
+        """Returns the leftover of a file whose content may be right: under its name, or beside it."""
+        name = split(entry.path)[1]
+        owner = entry.owner if self._options.owner else None
+        modes = self._target.traits.modes
+
+        def look(parent: int) -> Leftover | None:
+            found = examine(parent, name, entry, self._options.mode(entry), owner, modes=modes)
+            if found is None or found.kind is Kind.OTHER:
+                return examine(parent, temporary_name(name), entry, None, owner, modes=modes) or found
+            return found
+
+        return self._look(entry, look)
+
+    def standing(self, entry: FileEntry) -> Leftover | None:
+        """Returns the file that stands under the entry's name, if its size is right."""
+        name = split(entry.path)[1]
+        return self._look(entry, lambda parent: examine(parent, name, entry, self._options.mode(entry), None))
+
+    def open(self, entry: FileEntry, leftover: Leftover) -> int | None:
+        """Opens a leftover for reading; returns None if it is gone or unreadable for this user."""
+        try:
+            with self._target.handles.lease(split(entry.path)[0]) as parent:
+                fd = os.open(leftover.name, REREAD, dir_fd=parent)
+        except OSError as error:
+            if is_shortage(error.errno):
+                raise
+            return None
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) == leftover.identity:
+            return fd
+        os.close(fd)
+        return None
+
+    def _look(self, entry: FileEntry, look: Callable[[int], Leftover | None]) -> Leftover | None:
+        try:
+            return self._target.access.attempt(split(entry.path)[0], look)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if is_refusal(error):  # this file system cannot have the name
+                return None
+            raise located(error, self._target.path, entry.path) from error
+
+
 def examine(
     parent: int, name: str, entry: FileEntry, mode: int | None, owner: tuple[int, int] | None, *, modes: bool = True
 ) -> Leftover | None:
-    """Looks at what stands under `name` in the directory `parent`; None if nothing of a file's content is to be had.
+    """Examines the file `name` in the directory `parent`; returns None if it cannot hold the entry's content.
 
     Args:
-        mode: what a complete file has; None if it cannot be complete under this name.
-        owner: user and group that the file shall have, if that matters.
-        modes: whether this file system keeps them; where it does not, a temporary name tells an unfinished file.
+        mode: the mode of a complete file; None if a file of this name is never complete.
+        owner: the user and group of a complete file, if they matter.
+        modes: whether this file system keeps modes; where it does not, a temporary name marks an unfinished file.
     """
     try:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -55,13 +116,13 @@ def examine(
     return None if mode is None else Leftover(Kind.OTHER, name, fingerprint)
 
 
-def fingerprint_of(status: os.stat_result) -> tuple[int, ...]:
-    """Tells a file from another that got its inode number after it was deleted."""
+def fingerprint_of(status: os.stat_result) -> Fingerprint:
+    """Returns numbers that tell a file from another that got its inode number after it was deleted."""
     return status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns
 
 
 def _is_complete(status: os.stat_result, entry: FileEntry, mode: int | None, owner: tuple[int, int] | None) -> bool:
-    step = 1 if mode is not None else COARSEST_TIME  # what keeps no modes rounds times, too
+    step = 1 if mode is not None else COARSEST_TIME  # a file system without modes rounds times, too
     return (
         abs(status.st_mtime_ns - entry.mtime_ns) < step
         and (mode is None or stat.S_IMODE(status.st_mode) == mode)

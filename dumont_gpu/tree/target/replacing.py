@@ -6,34 +6,17 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from dumont_gpu.format.entries import EntryType, FileEntry
+from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.paths import printable
 from dumont_gpu.tree.handles import split
-from dumont_gpu.tree.target.existing import ExistingEntries, Overwrite
+from dumont_gpu.tree.target.options import TargetOptions
+from dumont_gpu.tree.target.plan import TreePlan
 from dumont_gpu.tree.target.refusals import creating, refusal
 from dumont_gpu.tree.target.same_names import SameNames
 from dumont_gpu.tree.target.target import LOST_AND_FOUND, Target
 from dumont_gpu.tree.target.temporary import is_ours, temporary_name
-
-
-class SelectedEntries:
-    """What a restore is about: its entries, their paths, and the files that hard links stand for."""
-
-    def __init__(self) -> None:
-        self.entries: Sequence[FileEntry] = ()
-        self._paths: frozenset[str] = frozenset()  # once they matter
-
-    def paths(self) -> frozenset[str]:
-        if not self._paths:
-            self._paths = frozenset(entry.path for entry in self.entries)
-        return self._paths
-
-    def file(self, path: str) -> FileEntry | None:
-        """Returns the file that `path` is, or is a hard link of."""
-        entry = next((entry for entry in self.entries if entry.path == path), None)
-        return self.file(entry.target) if entry is not None and entry.type is EntryType.HARDLINK else entry
 
 
 class Replacing:
@@ -42,21 +25,14 @@ class Replacing:
     def __init__(
         self,
         target: Target,
-        existing: ExistingEntries,
-        same_names: SameNames,
-        selected: SelectedEntries,
-        *,
-        overwrite: Overwrite,
-        owner: bool,
+        plan: TreePlan,
+        options: TargetOptions,
     ) -> None:
-        self._target, self._existing, self._same_names, self._selected = target, existing, same_names, selected
-        self._overwrite, self._owner = overwrite, owner
+        self._target, self._plan, self._options = target, plan, options
+        self._same_names = SameNames(plan.selected.paths)
         self._lock = threading.Lock()
-        self._final: set[tuple[int, int]] = set()  # files that are complete, some of them: not to be replaced
-
-    def protect(self, identity: tuple[int, int]) -> None:
-        """Says that a file (device, inode) is complete: another name for it must not replace it."""
-        self._final.add(identity)
+        # Device and inode of files that are complete: another name for one of them must not replace it.
+        self._final = {(fingerprint[0], fingerprint[1]) for fingerprint in plan.complete.values()}
 
     def check(self, parent: int, name: str, entry: FileEntry) -> None:
         """Something exists under the name of `entry`: may it be replaced?
@@ -81,7 +57,7 @@ class Replacing:
             OSError: no.
         """
         folder = split(path)[0]
-        unexpected = self._overwrite == "refuse" and not self._target.resumed and path != LOST_AND_FOUND
+        unexpected = self._options.overwrite == "refuse" and not self._target.resumed and path != LOST_AND_FOUND
         other = self._same_names.owner(parent, folder, name)
         if other is None and unexpected:
             other = self._same_names.alike(parent, folder, name)
@@ -134,14 +110,14 @@ class Replacing:
             status = os.stat(temporary, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return
-        file = self._selected.file(entry.path)
-        owner = file.owner[0] if file is not None and file.owner is not None and self._owner else None
+        file = self._plan.selected.file(entry.path)
+        owner = file.owner[0] if file is not None and file.owner is not None and self._options.owner else None
         if not is_ours(status, file, owner, modes=self._target.traits.modes):
             raise refusal(f"{temporary} beside it is not of this program; move it away")
         os.unlink(temporary, dir_fd=parent)
 
     def _may_replace(self, entry: FileEntry) -> bool:
-        return self._overwrite in ("always", "if-changed") or entry.path in self._existing.replaceable
+        return self._options.overwrite in ("always", "if-changed") or entry.path in self._plan.decision.replaceable
 
 
 def identity_of(parent: int, name: str) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""The directory that a restore fills: whether it may, and the journal that stands in it meanwhile."""
+"""The directory that a restore fills: whether the restore may fill it, and the journal that stands in it meanwhile."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.format.paths import printable
 from dumont_gpu.tree.handles import DirectoryHandles
 from dumont_gpu.tree.target.access import FolderAccess
-from dumont_gpu.tree.target.existing import OVERWRITE_CHOICES, Overwrite
 from dumont_gpu.tree.target.journal import NAMES, Journal, JournalFile, begin_journal, find_journal
+from dumont_gpu.tree.target.options import OVERWRITE_CHOICES, Overwrite
 from dumont_gpu.tree.target.traits import Traits, traits_of
 from dumont_gpu.tree.unfinished import is_unfinished
 
@@ -23,7 +23,7 @@ LOST_AND_FOUND: Final = "lost+found"  # every ext4 volume has one; a volume with
 
 
 class Target:
-    """An open target. `handles` and `access` reach what is below it."""
+    """An open target directory, closed at the end of a `with` block. `handles` and `access` reach what is below it."""
 
     def __init__(
         self, path: str, journal: Journal, overwrite: Overwrite, names: Container[str], *, read_only: bool = False
@@ -32,21 +32,21 @@ class Target:
 
         Args:
             journal: which snapshot, and which part of it.
-            names: those of the snapshot that no journal may have.
-            read_only: only look: nothing is created, removed or changed.
+            names: paths of entries that no journal may have.
+            read_only: nothing is created, removed or changed.
 
         Raises:
             UsageError: the target is not empty, or what stands in it is the beginning of another restore.
             DumontError: another process is at work there.
-            OSError: the directory is not to be had.
+            OSError: the directory cannot be opened.
         """
         self.path, self.journal = path, journal
         self._overwrite = overwrite
         self._names = frozenset(name for name in NAMES if name in names)
         self._journal_file: JournalFile | None = None
-        self._superseded: JournalFile | None = None  # the journal of another restore, which this one writes over
+        self._superseded: JournalFile | None = None  # the journal of another restore, which this restore writes over
         self.traits = Traits()
-        self.complete = False  # nothing but the target's own time may be missing
+        self.complete = False  # only the target's own time may still be missing
         try:
             if not read_only:
                 with contextlib.suppress(FileExistsError):  # also said of a directory that could not be looked at
@@ -68,19 +68,30 @@ class Target:
                 raise DumontError(f"{path}: {error}") from None
             raise
         self.resumed = self._journal_file is not None
-        self.follows_another = self.resumed or self._superseded is not None  # which may have left things of its own
+        self.follows_another = self.resumed or self._superseded is not None  # an earlier restore may have left files
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def begun(self) -> bool:
-        """Whether the journal stands there, so that the same command goes on."""
+        """Whether the journal stands in the target, so that the same command continues."""
         return self._journal_file is not None
 
+    def statvfs(self) -> os.statvfs_result:
+        """Returns the state of the target's file system."""
+        with self.handles.lease("") as root_fd:
+            return os.fstatvfs(root_fd)
+
     def begin(self, *, kept: frozenset[int] | None, durable: bool) -> None:
-        """Leaves word of this restore, before anything else is written.
+        """Writes the journal of this restore, before anything else is written.
 
         Args:
-            kept: which entries were there and stay as they are; None if nothing was there.
-            durable: the word outlives a power loss.
+            kept: indices of the entries that were there and stay as they are; None if the target was empty.
+            durable: the journal outlives a power loss.
         """
         if kept is not None:
             self.journal = replace(self.journal, overwrite=self._overwrite, kept=kept)
@@ -91,12 +102,12 @@ class Target:
 
     def _begin(self, root_fd: int, durable: bool) -> JournalFile:
         begun = begin_journal(root_fd, self._names, self.journal, durable=durable)
-        if self._superseded is not None:  # only now: one of them says that something may have been left behind
+        if self._superseded is not None:  # only now: one journal must always say that files may have been left behind
             self._superseded.remove(root_fd)
         return begun
 
     def check_writable(self) -> None:
-        """Raises OSError where the file system, or another user's directory, lets nothing be written."""
+        """Raises OSError if the file system is read-only or the directory is another user's."""
         with self.handles.lease("") as root_fd:
             if os.fstatvfs(root_fd).f_flag & os.ST_RDONLY:
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS), self.path)
@@ -105,13 +116,13 @@ class Target:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self.path)
 
     def remove_journal(self) -> None:
-        """The restore is complete."""
+        """Removes the journal: the restore is complete."""
         self.access.attempt("", self._remove_journals)
         self.complete = True
 
     def _remove_journals(self, root_fd: int) -> None:
         own = self._journal_file
-        if self._superseded is not None:  # there may be more, of runs that were killed while they began
+        if self._superseded is not None:  # runs that were killed while they began may have left more of them
             taken = self._names | ({own.name} if own is not None else set())
             while (other := find_journal(root_fd, taken)) is not None:
                 other.remove(root_fd)
@@ -120,7 +131,10 @@ class Target:
             own.remove(root_fd)
 
     def close(self) -> None:
-        """Gives back the descriptors. What is not complete stays, for the next run."""
+        """Closes the descriptors. An incomplete tree stays for the next run."""
+        if not self.complete:
+            with contextlib.suppress(OSError):  # as far as possible: the error that ended the restore is on its way
+                self.access.put_back()
         for journal in (self._journal_file, self._superseded):
             if journal is not None:
                 journal.close()
@@ -142,10 +156,10 @@ class Target:
         return fresh
 
     def _adopt(self, found: JournalFile) -> bool:
-        """Whether this restore goes on with that journal, rather than in spite of it.
+        """Whether this restore continues the one of the journal; if not, it writes over that restore.
 
         Raises:
-            UsageError: it is another restore's, and nothing says that this one may write over it.
+            UsageError: the journal is another restore's, and nothing allows this restore to write over it.
         """
         old, new = found.journal, self.journal
         same = (old.snapshot_id, old.selection) == (new.snapshot_id, new.selection)
@@ -164,11 +178,11 @@ class Target:
 
 
 def check_creatable(path: str) -> Path:
-    """Returns the innermost directory on the way to `path`, where nothing is, that exists.
+    """Returns the innermost directory that exists on the way to `path`, where nothing stands yet.
 
     Raises:
         UsageError: it is no directory.
-        OSError: this user, or the file system, creates nothing there.
+        OSError: this user cannot create anything there, or the file system is read-only.
     """
     place = Path(path).absolute()
     while not os.path.lexists(place):

@@ -14,10 +14,10 @@ from dumont_gpu import native
 from dumont_gpu.disk.direct_io import write_at
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.tree.handles import CREATE, REREAD, split
-from dumont_gpu.tree.target.existing import ExistingEntries
-from dumont_gpu.tree.target.leftovers import Leftover
-from dumont_gpu.tree.target.link_writer import Leaders
+from dumont_gpu.tree.target.links import Leaders
+from dumont_gpu.tree.target.messages import located
 from dumont_gpu.tree.target.metadata import Metadata
+from dumont_gpu.tree.target.plan import TreePlan
 from dumont_gpu.tree.target.refusals import Refusals, creating, is_refusal, meaning_of_not_found
 from dumont_gpu.tree.target.replacing import Replacing, identity_of
 from dumont_gpu.tree.target.target import Target
@@ -40,12 +40,12 @@ class _OpenFile:
 
 
 class FileWriter:
-    """Used from many threads."""
+    """Writes the files of one plan, whose directories exist. Used from many threads."""
 
     def __init__(
         self,
         target: Target,
-        existing: ExistingEntries,
+        plan: TreePlan,
         replacing: Replacing,
         leaders: Leaders,
         metadata: Metadata,
@@ -53,20 +53,15 @@ class FileWriter:
         *,
         owner: bool,
     ) -> None:
-        self._target, self._existing, self._replacing = target, existing, replacing
-        self._leaders, self._metadata, self._refusals, self._owner = leaders, metadata, refusals, owner
+        self._target, self._replacing, self._leaders = target, replacing, leaders
+        self._metadata, self._refusals, self._owner = metadata, refusals, owner
         self._lock = threading.Lock()
-        self._open_files: dict[str, _OpenFile] = {}
-        self._links: Sequence[FileEntry] = ()
-
-    def expect(self, entries: Sequence[FileEntry]) -> None:
-        """Takes the entries of the restore, among them hard links that may stand in for a file which is refused."""
-        self._links = [entry for entry in entries if entry.type is EntryType.HARDLINK]
-
-    def go_on(self, entry: FileEntry, leftover: Leftover, missing: int) -> None:
-        """Says that a file is there but for `missing` extents."""
-        state = _OpenFile(max(1, missing), entry, identity=leftover.identity, name=leftover.name)
-        self._open_files[entry.path] = state
+        self._links = [entry for entry in plan.todo if entry.type is EntryType.HARDLINK]  # a file may move to one
+        self._open_files = {
+            entry.path: _OpenFile(max(1, len(entry.extents)), entry, identity=begun.identity, name=begun.name)
+            for entry in plan.todo
+            if entry.type is EntryType.FILE and (begun := plan.begun.get(entry.path)) is not None
+        }
 
     def write(self, entry: FileEntry, pieces: Sequence[tuple[int, memoryview]]) -> None:
         """Writes extents of a file, each at its offset; the file is complete once all of them have come."""
@@ -101,7 +96,7 @@ class FileWriter:
                 entry, begin = batch[index]
                 error = OSError(number, os.strerror(number))
                 if number not in _TRY_SINGLY and not is_refusal(error):
-                    raise self._existing.located(error, entry.path)
+                    raise located(error, self._target.path, entry.path)
                 self.write(entry, [(0, content[begin : begin + entry.size])])
 
     def _try_to_write(self, entry: FileEntry, state: _OpenFile, pieces: Sequence[tuple[int, memoryview]]) -> str | None:
@@ -127,7 +122,7 @@ class FileWriter:
             self._target.access.attempt(folder, write)
         except OSError as error:
             if not is_refusal(error) and state.entry is entry:  # else refused meanwhile, by another extent
-                raise self._existing.located(error, entry.path) from error
+                raise located(error, self._target.path, entry.path) from error
             return error.strerror or str(error)
         return None
 

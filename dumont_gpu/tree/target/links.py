@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
 from typing import Final
 
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.tree.handles import CREATE, REREAD, split
 from dumont_gpu.tree.target.copies import copy_file
-from dumont_gpu.tree.target.existing import ExistingEntries
 from dumont_gpu.tree.target.leftovers import fingerprint_of
 from dumont_gpu.tree.target.metadata import Metadata
+from dumont_gpu.tree.target.plan import TreePlan
 from dumont_gpu.tree.target.refusals import Refusals, creating, refusal
 from dumont_gpu.tree.target.replacing import Replacing
 from dumont_gpu.tree.target.target import Target
@@ -23,16 +22,12 @@ _NO_LINK: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, er
 
 
 class Leaders:
-    """The files that hard links will want, by the paths that the snapshot has for them."""
+    """The files that hard links of a plan lead to, by their paths in the snapshot."""
 
-    def __init__(self) -> None:
-        self._fingerprints: dict[str, tuple[int, ...] | None] = {}
-        self._stand_ins: dict[str, str] = {}  # of these, those refused -> the hard link that got the content
-
-    def expect(self, entries: Iterable[FileEntry], complete: dict[str, tuple[int, ...]]) -> None:
-        """Takes the hard links among `entries`; `complete`: files that are there already, with their fingerprints."""
-        links = (entry.target for entry in entries if entry.type is EntryType.HARDLINK)
-        self._fingerprints = {target: complete.get(target) for target in links}
+    def __init__(self, plan: TreePlan) -> None:
+        links = (entry.target for entry in plan.todo if entry.type is EntryType.HARDLINK)
+        self._fingerprints = {target: plan.complete.get(target) for target in links}
+        self._stand_ins: dict[str, str] = {}  # path of a refused file -> the hard link that got its content
 
     def __contains__(self, path: object) -> bool:
         return path in self._fingerprints
@@ -64,13 +59,13 @@ class LinkWriter:
     def __init__(
         self,
         target: Target,
-        existing: ExistingEntries,
+        plan: TreePlan,
         replacing: Replacing,
         leaders: Leaders,
         metadata: Metadata,
         refusals: Refusals,
     ) -> None:
-        self._target, self._existing, self._replacing = target, existing, replacing
+        self._target, self._plan, self._replacing = target, plan, replacing
         self._leaders, self._metadata, self._refusals = leaders, metadata, refusals
         self.copied = 0  # hard links that became files of their own
 
@@ -104,7 +99,7 @@ class LinkWriter:
         fingerprint = self._leaders.fingerprint(entry.target)
         if (
             self._target.resumed
-            and entry.path in self._existing.replaceable
+            and entry.path in self._plan.decision.replaceable
             and self._is_linked(parent, name, fingerprint)
         ):
             return  # renaming one link of a file over another does nothing

@@ -11,7 +11,7 @@ from typing import Final
 from dumont_gpu import native
 from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.tree.handles import split
-from dumont_gpu.tree.target.existing import ExistingEntries
+from dumont_gpu.tree.target.messages import located
 from dumont_gpu.tree.target.metadata import Metadata
 from dumont_gpu.tree.target.refusals import Refusals, creating, is_refusal
 from dumont_gpu.tree.target.replacing import Replacing
@@ -21,18 +21,17 @@ _OWNER_WRITES: Final = 0o300
 _NO_DIRECTORY_SYNC: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-class FolderWriter:
+class DirectoryWriter:
     def __init__(
         self,
         target: Target,
-        existing: ExistingEntries,
         replacing: Replacing,
         metadata: Metadata,
         refusals: Refusals,
         *,
         owner: bool,
     ) -> None:
-        self._target, self._existing, self._replacing = target, existing, replacing
+        self._target, self._replacing = target, replacing
         self._metadata, self._refusals, self._owner = metadata, refusals, owner
 
     def make(self, path: str) -> None:
@@ -45,7 +44,7 @@ class FolderWriter:
                 self._target.access.attempt(path, lambda fd: self._make_private(fd, path))  # fails if it is a symlink
         except OSError as error:
             if not is_refusal(error):
-                raise self._existing.located(error, path) from error
+                raise located(error, self._target.path, path) from error
             reason = error.strerror or str(error)
         if reason is not None:
             self._refusals.refuse_folder(path, reason)
@@ -79,7 +78,7 @@ class FolderWriter:
                 with self._target.handles.lease(folder) as parent:
                     failed = list(native.finish_directories(parent, records))
             except OSError as error:
-                raise self._existing.located(error, folder) from error
+                raise located(error, self._target.path, folder) from error
             for index, _ in failed:
                 self.guarded(children[index], self._finish_directory)  # which says why, or does without
         self._target.access.forget(entry.path for entry in entries)
@@ -94,7 +93,7 @@ class FolderWriter:
             self._target.access.attempt(folder, lambda parent: make(entry, parent, name))
         except OSError as error:
             if not is_refusal(error):
-                raise self._existing.located(error, entry.path) from error
+                raise located(error, self._target.path, entry.path) from error
             self._refusals.refuse(entry.path, error.strerror or str(error))
 
     def finish_target(self, root_fd: int, entry: FileEntry | None, *, sync: bool) -> None:

@@ -1,0 +1,196 @@
+"""The stages of a pack: plan, read, encode, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from dumont_gpu import native
+from dumont_gpu.backends import Backend
+from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
+from dumont_gpu.codecs import Codec, Raw
+from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
+from dumont_gpu.errors import DamagedError, DumontError
+from dumont_gpu.format.digests import digest_function
+from dumont_gpu.format.entries import Extent
+from dumont_gpu.jobs.options import PackOptions
+from dumont_gpu.jobs.packed_files import PackedFiles
+from dumont_gpu.jobs.resources import chunk_pairs, thread_count
+from dumont_gpu.jobs.source_reader import SourceReader
+from dumont_gpu.pipeline import Pipeline, Window, in_turn
+from dumont_gpu.plan.planner import Plan, PlannedChunk, PlannedExtent
+from dumont_gpu.progress import Meter, ProgressCallback
+from dumont_gpu.sizes import align_up
+from dumont_gpu.snapshot.writer import SnapshotWriter
+
+RAW: Final = Raw()
+_READERS: Final = 2  # one opens small files while the other reads a large one
+GAIN: Final = 0.99  # a chunk that does not shrink below this stays raw: decoding it would buy nothing
+
+
+@dataclass(slots=True)
+class _ReadChunk:
+    planned: PlannedChunk
+    buffer: Buffer
+    content: memoryview  # within `buffer`
+    extents: Sequence[PlannedExtent]  # that were read: less than planned where a file could not be read, or ended
+
+
+@dataclass(slots=True)
+class _EncodedChunk:
+    planned: PlannedChunk
+    buffer: Buffer
+    codec: Codec  # RAW where the planned codec gains too little
+    encoded: memoryview  # within `buffer`
+    digest: bytes  # of `encoded`
+    extents: list[Extent]
+    origins: Sequence[PlannedExtent]  # where each of them comes from
+
+
+class PackStages:
+    """Moves chunks from files to a snapshot.
+
+    Args:
+        plan: the chunks.
+        writer: the snapshot.
+        backend: where codecs run.
+        in_order: chunks are written in the order of the plan, so that the same tree gives the same bytes.
+        cancel: wakes up writes that wait for a network.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        writer: SnapshotWriter,
+        backend: Backend,
+        options: PackOptions,
+        *,
+        in_order: bool,
+        cancel: Callable[[], None],
+    ) -> None:
+        self._plan, self._writer, self._backend, self._options = plan, writer, backend, options
+        self._in_order, self._cancel = in_order, cancel
+        self._digest = digest_function(options.digest)
+        self._reader = SourceReader(plan.files)
+        self.files = PackedFiles(plan, self._reader)
+        self._count = 0  # of chunks
+        largest = align_up(max(1, min(options.chunk_size, plan.size)))
+        backend.prepare(largest, encode=True, decode=options.paranoid)
+        threads = thread_count(options.jobs) + backend.extra_jobs
+        buffers = 3 if options.paranoid else 2
+        self._pairs = chunk_pairs(options.memory, largest, threads, others=2 if in_order else 1, buffers=buffers)
+        self._threads = min(threads, self._pairs)
+        self._raw, self._encoded, self._checks = (
+            BufferPool(self._pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest)
+        )
+
+    def run(self, progress: ProgressCallback | None) -> dict[str, float]:
+        """Packs every chunk of the plan; returns busy seconds by stage."""
+        meter = Meter(progress, "pack", self._plan.size, self._plan.max_chunks)
+        seconds = self._move(self._plan.chunks(), meter)
+        bereft = self.files.bereft_copies()
+        if bereft:
+            for name, more in self._move(self._plan.chunks_of_copies(bereft), meter).items():
+                seconds[name] += more
+        return seconds
+
+    def _move(self, chunks: Iterator[PlannedChunk], meter: Meter) -> dict[str, float]:
+        # Chunks that wait for their turn to be written leave a buffer to the chunk whose turn it is.
+        window = Window(self._pairs)
+        pipeline = Pipeline(self._raw, self._encoded, self._checks, window, cancel=self._cancel)
+
+        def numbered() -> Generator[PlannedChunk, None, None]:
+            for turn, chunk in enumerate(chunks):
+                chunk.turn = turn
+                self._count += 1
+                yield chunk
+            meter.expect(self._plan.size, self._count)
+
+        def admitted(planned: Iterable[PlannedChunk]) -> Iterator[PlannedChunk]:
+            for chunk in planned:
+                window.enter()
+                yield chunk
+
+        def write(chunk: _EncodedChunk) -> None:
+            self._write(chunk)
+            window.leave()
+            meter.add(chunk.planned.size)
+
+        planned = pipeline.produce("plan", numbered())
+        if self._in_order:
+            planned = admitted(planned)
+        to_read, readers = with_buffers(planned, self._raw), min(self._threads, _READERS)
+        read = pipeline.stage("read", self._read, to_read, threads=readers)
+        encoded = pipeline.stage("encode", self._encode, with_buffers(read, self._encoded), threads=self._threads)
+        if self._in_order:
+            encoded = in_turn(encoded, lambda chunk: chunk.planned.turn)
+        pipeline.stage("write", write, encoded)
+        pipeline.run()
+        return pipeline.seconds
+
+    def _read(self, item: tuple[PlannedChunk, Buffer]) -> _ReadChunk:
+        chunk, buffer = item
+        content = buffer.view[_shift(chunk) :][: chunk.size]
+        return _ReadChunk(chunk, buffer, content, self._reader.read(chunk, content))
+
+    def _encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
+        read, spare = item
+        planned, raw = read.planned, read.content
+        extents = [
+            Extent(
+                extent.file_offset,
+                planned.number,
+                extent.chunk_offset,
+                extent.length,
+                self._digest(raw[extent.chunk_offset : extent.chunk_offset + extent.length]),
+            )
+            for extent in read.extents
+        ]
+        size = 0
+        if planned.codec.id != RAW.id:
+            size = self._backend.encode(planned.codec, raw, spare.view[: int(planned.size * GAIN)])
+        if not size:
+            spare.release()
+            is_extent = [extent.length for extent in extents] == [planned.size]  # whose digest is known already
+            digest = extents[0].digest if is_extent else self._digest(raw)
+            return _EncodedChunk(planned, read.buffer, RAW, raw, digest, extents, read.extents)
+        read.buffer.release()
+        encoded = spare.view[:size]
+        if self._options.paranoid:
+            self._check(planned, encoded, extents)
+        return _EncodedChunk(planned, spare, planned.codec, encoded, self._digest(encoded), extents, read.extents)
+
+    def _check(self, planned: PlannedChunk, encoded: memoryview, extents: Sequence[Extent]) -> None:
+        """Raises DumontError unless the encoded chunk decodes to the bytes that were read."""
+        codec = planned.codec
+        buffer = self._checks.acquire()
+        raw = buffer.view[: planned.size]
+        native.spoil(raw)  # or the bytes of an earlier chunk could pass for this chunk's
+        with suppress(DamagedError):
+            self._backend.decode(codec.id, encoded, raw)
+            if all(self._digest(raw[e.chunk_offset : e.chunk_offset + e.length]) == e.digest for e in extents):
+                buffer.release()
+                return
+        raise DumontError(
+            f"chunk {planned.number}: {codec.name} on {self._backend.name} does not give back what it got; "
+            "this is a defect of dumont-gpu or of the machine"
+        )
+
+    def _write(self, chunk: _EncodedChunk) -> None:
+        planned = chunk.planned
+        self._writer.write_chunk(planned.number, chunk.encoded, planned.size, chunk.codec, chunk.digest)
+        self.files.add((origin.file, extent) for origin, extent in zip(chunk.origins, chunk.extents, strict=True))
+        chunk.buffer.release()
+
+
+def _shift(chunk: PlannedChunk) -> int:
+    """Returns where in its buffer a chunk's content starts so that its largest extent can be read directly.
+
+    Raw chunks start at 0 instead, so that they can be written directly.
+    """
+    largest = max(chunk.extents, key=lambda extent: extent.length)
+    if chunk.codec.id == RAW.id or largest.length < DIRECT_MINIMUM:
+        return 0
+    return shift_for(largest.file_offset, largest.chunk_offset)

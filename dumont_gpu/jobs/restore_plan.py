@@ -1,0 +1,207 @@
+"""What a restore does in its target: `-n` prints the plan, and a run carries it out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dumont_gpu.errors import DumontError, NoSpaceError
+from dumont_gpu.format.entries import EntryType, FileEntry
+from dumont_gpu.jobs.options import RestoreOptions
+from dumont_gpu.jobs.resources import default_memory, thread_count
+from dumont_gpu.jobs.resume import Checker, altered, remaining
+from dumont_gpu.progress import ProgressCallback
+from dumont_gpu.sizes import align_up
+from dumont_gpu.snapshot.placement import Placement, placement_of
+from dumont_gpu.snapshot.reader import Snapshot
+from dumont_gpu.tree.selection import Selection, select_tree
+from dumont_gpu.tree.target.journal import NAMES, Journal
+from dumont_gpu.tree.target.leftovers import Leftovers
+from dumont_gpu.tree.target.options import TargetOptions
+from dumont_gpu.tree.target.plan import Decision, SelectedEntries, TreePlan
+from dumont_gpu.tree.target.policy import Policy
+from dumont_gpu.tree.target.target import Target, check_creatable
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """Everything that a restore will do. Sizes are bytes."""
+
+    snapshot: Snapshot
+    tree: TreePlan
+    placement: Placement  # the chunks to fetch, and the extents to write from each
+    unmatched: tuple[str, ...]  # patterns that match nothing
+    resumed: bool  # the restore continues an interrupted one
+    altered: int  # files that would have been kept, but have other content (with `verify`)
+    check_seconds: float | None  # busy time of reading what is in the target; None: nothing was read
+
+    @property
+    def entries(self) -> tuple[FileEntry, ...]:
+        """The entries to restore, those that an interrupted run has written included."""
+        return tuple(self.tree.decision.wanted)
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """The regular files among `entries`."""
+        return _files(self.entries)
+
+    @property
+    def needed_chunks(self) -> set[int]:
+        """The chunks that hold bytes of `entries`, those already in the target included."""
+        return {extent.chunk for file in self.files for extent in file.extents}
+
+    @property
+    def changed_files(self) -> tuple[str, ...]:
+        """Paths of the files that changed while they were packed."""
+        return tuple(file.path for file in self.files if file.changed)
+
+    @property
+    def original_size(self) -> int:
+        return sum(entry.size for entry in self.entries)
+
+    @property
+    def compressed_size(self) -> int:
+        """Encoded bytes of the needed chunks."""
+        return sum(self.snapshot.chunks[chunk].size_compressed for chunk in self.needed_chunks)
+
+    @property
+    def num_chunks(self) -> int:
+        return len(self.needed_chunks)
+
+    @property
+    def fetched_size(self) -> int:
+        """Encoded bytes to read."""
+        return sum(self.snapshot.chunks[chunk].size_compressed for chunk in self.placement)
+
+    @property
+    def decoded_size(self) -> int:
+        """Raw bytes of the chunks to read."""
+        return sum(self.snapshot.chunks[chunk].size_original for chunk in self.placement)
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """Paths of the files and links that are written where nothing stands."""
+        replaced = set(self.replaced)
+        return tuple(
+            entry.path for entry in self.tree.todo if entry.type is not EntryType.DIR and entry.path not in replaced
+        )
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Paths of the files and links of the target that are written over."""
+        return tuple(self.tree.decision.replaced)
+
+    @property
+    def kept(self) -> int:
+        """Entries of the target that stay as they are, without directories."""
+        return self.tree.decision.kept
+
+
+def target_options(options: RestoreOptions) -> TargetOptions:
+    return TargetOptions(options.overwrite, options.preserve_special, options.owner, options.sync)
+
+
+def open_target(path: str, snapshot: Snapshot, options: RestoreOptions, *, read_only: bool = False) -> Target:
+    """Opens the target of a restore; raises as `Target` does."""
+    names = {entry.path for entry in snapshot.manifest.entries if entry.path.startswith(NAMES)}
+    return Target(path, _journal(snapshot, options), options.overwrite, names, read_only=read_only)
+
+
+def select_entries(snapshot: Snapshot, options: RestoreOptions, target: str | None) -> Selection:
+    """Returns the entries that include and exclude patterns leave, with the directories they lie in."""
+    selection = select_tree(snapshot.manifest.entries, options.include, options.exclude, target)
+    size = sum(entry.size for entry in selection.entries)
+    if size > options.max_size:
+        raise DumontError(
+            f"{snapshot.source.location}: the files are said to have {size} bytes; --max-size {size} allows it"
+        )
+    return selection
+
+
+def make_plan(
+    snapshot: Snapshot,
+    selection: Selection,
+    target: Target,
+    options: RestoreOptions,
+    progress: ProgressCallback | None = None,
+) -> RestorePlan:
+    """Plans a restore into a directory that exists, and changes nothing there.
+
+    Raises:
+        UsageError, DumontError: something stands in the way; see `Policy`.
+        NoSpaceError: the file system has too little room.
+        OSError: nothing can be written there.
+    """
+    selected = SelectedEntries(selection.entries)
+    policy = Policy(target, selected, options.overwrite)
+    checker = Checker(
+        Leftovers(target, target_options(options)),
+        snapshot.digest,
+        thread_count(options.jobs),
+        options.memory or default_memory(),
+        progress,
+    )
+    decision = policy.decide()
+    wrong: set[str] = set()
+    if options.verify and options.overwrite == "if-changed" and decision.kept_files:
+        wrong = altered(decision.kept_files, checker)
+        if wrong:
+            decision = policy.decide(wrong)
+    tree = TreePlan(selected, decision, decision.wanted)
+    if target.resumed:
+        rest = remaining(_files(decision.wanted), checker, decision.foreign, target.path)
+        todo = [rest.todo.get(entry.path) if entry.type is EntryType.FILE else entry for entry in decision.wanted]
+        tree = replace(
+            tree, todo=[entry for entry in todo if entry is not None], begun=rest.begun, complete=rest.complete
+        )
+    plan = _plan(snapshot, tree, selection, target.resumed, len(wrong), checker.seconds)
+    if tree.todo:
+        target.check_writable()
+    _check_bounds(plan, options, target.statvfs(), target.path)
+    return plan
+
+
+def plan_new_target(
+    snapshot: Snapshot, selection: Selection, target: str | None, options: RestoreOptions
+) -> RestorePlan:
+    """Plans a restore into a directory that does not exist; `target` None: a directory without a name."""
+    tree = TreePlan(SelectedEntries(selection.entries), Decision(selection.entries), selection.entries)
+    plan = _plan(snapshot, tree, selection, resumed=False, altered=0, seconds=None)
+    if target is not None:
+        _check_bounds(plan, options, os.statvfs(check_creatable(target)), target)
+    return plan
+
+
+def _plan(
+    snapshot: Snapshot, tree: TreePlan, selection: Selection, resumed: bool, altered: int, seconds: float | None
+) -> RestorePlan:
+    return RestorePlan(snapshot, tree, placement_of(_files(tree.todo)), selection.unmatched, resumed, altered, seconds)
+
+
+def _check_bounds(plan: RestorePlan, options: RestoreOptions, status: os.statvfs_result, target: str) -> None:
+    """Refuses a plan that would decode without end, or fill the disk; `status` is that of the target's file system."""
+    if plan.decoded_size > options.max_size:
+        raise DumontError(f"the chunks decode to {plan.decoded_size} bytes; --max-size {plan.decoded_size} allows it")
+    needed = sum(align_up(extent.length, status.f_frsize) for file in _files(plan.tree.todo) for extent in file.extents)
+    free = status.f_bavail * status.f_frsize
+    if status.f_blocks and needed > free:
+        raise NoSpaceError(f"{target}: {needed} bytes are needed, {free} are free: {needed - free} are missing")
+
+
+def _journal(snapshot: Snapshot, options: RestoreOptions) -> Journal:
+    """Identifies the restore: the same command continues an interrupted restore, any other command does not."""
+    patterns = [_in_order(options.include), _in_order(options.exclude)]
+    selection = [*patterns, options.owner, options.preserve_special]
+    return Journal(snapshot.id, hashlib.sha256(json.dumps(selection).encode()).hexdigest())
+
+
+def _in_order(patterns: Sequence[str]) -> list[str]:
+    """Sorts patterns unless their order matters: it does where one pattern takes back what another names."""
+    return list(patterns) if any(pattern.startswith("!") for pattern in patterns) else sorted(patterns)
+
+
+def _files(entries: Sequence[FileEntry]) -> list[FileEntry]:
+    return [entry for entry in entries if entry.type is EntryType.FILE]

@@ -1,0 +1,181 @@
+"""The stages of a restore: fetch, decode, write. Each begins as soon as its inputs are known."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dumont_gpu.backends import Backend
+from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
+from dumont_gpu.codecs import Raw
+from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
+from dumont_gpu.errors import DamagedError
+from dumont_gpu.format.entries import Extent, FileEntry
+from dumont_gpu.jobs.options import RestoreOptions
+from dumont_gpu.jobs.resources import chunk_pairs, thread_count
+from dumont_gpu.jobs.restore_plan import RestorePlan
+from dumont_gpu.pipeline import Channel, Pipeline
+from dumont_gpu.progress import Meter, ProgressCallback
+from dumont_gpu.sizes import KiB
+from dumont_gpu.snapshot.placement import FileExtents, check_content
+from dumont_gpu.snapshot.reader import SnapshotIndex, parallel_reads, read_into
+from dumont_gpu.tree.handles import split
+from dumont_gpu.tree.target.files import FileWriter
+
+RAW: Final = Raw()
+_WRITE_THREADS: Final = 2  # one writes while the other waits for the disk
+_COST_OF_FILE: Final = 64 * KiB  # creating a file takes as long as handling so many bytes
+
+
+@dataclass(slots=True)
+class LoadedChunk:
+    number: int
+    buffer: Buffer
+    content: memoryview  # within `buffer`: encoded bytes, then raw bytes
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A chunk to fetch, and where in its buffer the bytes start."""
+
+    number: int
+    shift: int
+
+
+class RestoreStages:
+    """Moves chunks from a source into files. `decode` returns the chunks that `write` takes."""
+
+    def __init__(self, index: SnapshotIndex, backend: Backend, options: RestoreOptions, pipeline: Pipeline) -> None:
+        self._source, self._records = index.source, index.chunks
+        self._backend, self._options, self._pipeline = backend, options, pipeline
+        self._threads = thread_count(options.jobs) + backend.extra_jobs
+        self._wanted: Channel[_Wanted] = pipeline.items(capacity=len(index.chunks))  # in the order of fetching
+        self._ahead: Sequence[int] = ()
+        self._encoded: BufferPool | None = None
+        self._fetched: Iterable[LoadedChunk] = ()
+
+    def fetch_ahead(self) -> None:
+        """Begins to fetch the first chunks, as many as memory holds: for a restore that needs every chunk."""
+        numbers = range(len(self._records))
+        self._encoded = self._begin_fetching(numbers)
+        self._ahead = numbers[: self._encoded.count]
+        for number in self._ahead:
+            self._wanted.put(_Wanted(number, shift=0))
+
+    def decode(self, plan: RestorePlan) -> Iterable[LoadedChunk]:
+        """Begins to fetch the chunks of a plan and to decode them; returns them as they come, decoded."""
+        numbers = sorted(plan.placement, key=lambda number: self._cost(number, plan), reverse=True)
+        encoded = self._encoded or self._begin_fetching(numbers)
+        for number in numbers:
+            if number not in self._ahead:
+                is_raw = self._records[number].compressor_id == RAW.id  # written from the buffer it is fetched into
+                self._wanted.put(_Wanted(number, _shift(plan.placement[number]) if is_raw else 0))
+        self._wanted.finish()
+        raw = BufferPool(encoded.count, encoded.size, self._backend.pin)
+        self._pipeline.add_pools(raw)
+        decoder = _Decoder(plan, self._backend, verify=self._options.verify)
+        chunks = with_buffers(self._fetched, raw)
+        decoded = self._pipeline.stage("decode", decoder.decode, chunks, threads=min(self._threads, raw.count))
+        self._pipeline.start()
+        return decoded
+
+    def write(
+        self,
+        decoded: Iterable[LoadedChunk],
+        plan: RestorePlan,
+        files: FileWriter,
+        progress: ProgressCallback | None,
+    ) -> dict[str, float]:
+        """Writes every chunk of a plan into its files; returns busy seconds by stage."""
+        meter = Meter(progress, "restore", plan.decoded_size, len(plan.placement))
+
+        def write(chunk: LoadedChunk) -> None:
+            _write_chunk(chunk.content, plan.placement[chunk.number], files)
+            chunk.buffer.release()
+            meter.add(self._records[chunk.number].size_original)
+
+        self._pipeline.stage("write", write, decoded, threads=_WRITE_THREADS)
+        self._pipeline.run()
+        return self._pipeline.seconds
+
+    def _begin_fetching(self, numbers: Sequence[int]) -> BufferPool:
+        """Starts the threads that fetch; returns their buffers, each large enough for any of these chunks."""
+        largest = max((self._records[number].size_original for number in numbers), default=1)
+        self._backend.prepare(largest, decode=True)
+        pairs = chunk_pairs(self._options.memory, largest, self._threads, others=2 if self._source.remote else 1)
+        encoded = BufferPool(pairs, largest + ALIGNMENT, self._backend.pin)
+        self._pipeline.add_pools(encoded)
+        wanted = with_buffers(self._wanted, encoded)
+        self._fetched = self._pipeline.stage("fetch", self._fetch, wanted, threads=parallel_reads(self._source))
+        self._pipeline.start()
+        return encoded
+
+    def _fetch(self, item: tuple[_Wanted, Buffer]) -> LoadedChunk:
+        wanted, buffer = item
+        record = self._records[wanted.number]
+        encoded = buffer.view[wanted.shift : wanted.shift + record.size_compressed]
+        read_into(self._source, record.offset, encoded)
+        return LoadedChunk(wanted.number, buffer, encoded)
+
+    def _cost(self, number: int, plan: RestorePlan) -> int:
+        """Slow chunks come first, so that the threads end together, soon after the last byte has come."""
+        return self._records[number].size_original + _COST_OF_FILE * len(plan.placement[number])
+
+
+class _Decoder:
+    """Checks and decodes the chunks of one plan. Used from many threads."""
+
+    def __init__(self, plan: RestorePlan, backend: Backend, *, verify: bool) -> None:
+        self._snapshot, self._placement, self._backend, self._verify = plan.snapshot, plan.placement, backend, verify
+
+    def decode(self, item: tuple[LoadedChunk, Buffer]) -> LoadedChunk | None:
+        """Returns the chunk with its raw bytes; None if it was fetched ahead and no file of the plan is in it."""
+        chunk, spare = item
+        if chunk.number not in self._placement:
+            chunk.buffer.release()
+            spare.release()
+            return None
+        try:
+            return self._check_and_decode(chunk, spare)
+        except DamagedError as error:
+            raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
+
+    def _check_and_decode(self, chunk: LoadedChunk, spare: Buffer) -> LoadedChunk:
+        record, placed = self._snapshot.chunks[chunk.number], self._placement[chunk.number]
+        self._snapshot.check_chunk(chunk.number, chunk.content)
+        if record.compressor_id == RAW.id and len(chunk.content) == record.size_original:
+            spare.release()
+        else:
+            shift = _shift(placed)
+            content = spare.view[shift : shift + record.size_original]
+            self._backend.decode(record.compressor_id, chunk.content, content)
+            chunk.buffer.release()
+            chunk = LoadedChunk(chunk.number, spare, content)
+        if self._verify:
+            check_content(chunk.content, placed, self._snapshot.digest)
+        return chunk
+
+
+def _write_chunk(content: memoryview, placed: FileExtents, files: FileWriter) -> None:
+    """Writes the raw bytes of a chunk into its files: small files a directory at a time."""
+    small: dict[str, list[tuple[FileEntry, int]]] = defaultdict(list)  # directory -> whole files, offsets in the chunk
+    for file, extents in placed:
+        if extents[0].length == file.size < DIRECT_MINIMUM:
+            small[split(file.path)[0]].append((file, extents[0].chunk_offset))
+            continue
+        pieces = [
+            (extent.file_offset, content[extent.chunk_offset : extent.chunk_offset + extent.length])
+            for extent in extents
+        ]
+        files.write(file, pieces)
+    for folder, whole in small.items():
+        files.write_small(folder, whole, content)
+
+
+def _shift(placed: FileExtents) -> int:
+    """Returns where in its buffer a chunk's raw bytes must start so that its largest extent can be written directly."""
+    extents: Iterable[Extent] = (extent for _, extents in placed for extent in extents)
+    largest = max(extents, key=lambda extent: extent.length)
+    return shift_for(largest.file_offset, largest.chunk_offset) if largest.length >= DIRECT_MINIMUM else 0

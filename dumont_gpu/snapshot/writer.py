@@ -1,0 +1,113 @@
+"""Writes a snapshot to a sink: chunks as they come, then manifest, index and header."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+
+from dumont_gpu import __version__
+from dumont_gpu.codecs import Codec, Lz4
+from dumont_gpu.errors import DumontError
+from dumont_gpu.format.entries import FileEntry
+from dumont_gpu.format.header import (
+    CHUNK_ALIGNMENT,
+    CHUNK_ENTRY_SIZE,
+    FLAG_BLAKE3,
+    HEADER_SIZE,
+    ChunkEntry,
+    Header,
+    index_to_bytes,
+)
+from dumont_gpu.format.manifest import Manifest, manifest_limit
+from dumont_gpu.sizes import KiB, align_up
+from dumont_gpu.storage import Sink
+
+
+class SnapshotWriter:
+    """Writes one snapshot. Used by one thread at a time.
+
+    Args:
+        sink: gets the bytes; committed and closed by the caller.
+        max_chunks: the most chunks that can come; the index has room for them.
+        digest: name of the digest that covers chunks and extents.
+        chunk_size: the most raw bytes in one chunk.
+    """
+
+    def __init__(self, sink: Sink, max_chunks: int, digest: str, chunk_size: int) -> None:
+        self._sink, self._max_chunks, self._digest, self._chunk_size = sink, max_chunks, digest, chunk_size
+        self._records: dict[int, ChunkEntry] = {}
+        self._digests: dict[int, bytes] = {}
+        self._codec_bytes: dict[str, tuple[int, int]] = {}
+        self._end = align_up(HEADER_SIZE + CHUNK_ENTRY_SIZE * max_chunks)
+
+    def largest_size(self, raw_size: int) -> int:
+        """Returns the size of a snapshot, without its manifest, of so many raw bytes that do not shrink."""
+        return self._end + raw_size + CHUNK_ALIGNMENT * self._max_chunks
+
+    @property
+    def codec_bytes(self) -> dict[str, tuple[int, int]]:
+        """Name of a codec -> raw and encoded bytes of its chunks."""
+        return self._codec_bytes
+
+    def write_chunk(self, number: int, encoded: memoryview, raw_size: int, codec: Codec, digest: bytes) -> None:
+        """Writes one chunk behind the chunk before it; `digest`: of the encoded bytes."""
+        size = len(encoded)
+        self._sink.write_at(self._end, encoded)
+        self._records[number] = ChunkEntry(self._end, size, raw_size, codec.id, digest[:8])
+        self._digests[number] = digest
+        raw, stored = self._codec_bytes.get(codec.name, (0, 0))
+        self._codec_bytes[codec.name] = raw + raw_size, stored + size
+        self._end = align_up(self._end + size)
+
+    def finish(self, entries: Sequence[FileEntry], root: FileEntry | None, method: str) -> tuple[Header, int]:
+        """Writes manifest, index and header; returns the header and the size of the snapshot.
+
+        Args:
+            entries: the tree, in path order.
+            root: mode, time and owner of the packed directory itself.
+            method: how codecs were chosen, for the record.
+
+        Raises:
+            DumontError: the manifest is larger than a snapshot can hold.
+        """
+        numbers = range(len(self._records))
+        manifest = Manifest(
+            method=method,
+            tool=f"dumont-gpu {__version__}",
+            created_ns=_now_ns(),
+            chunk_digests=tuple(self._digests[number] for number in numbers),
+            digest=self._digest,
+            entries=tuple(entries),
+            root=root,
+        ).to_json()
+        encoded = memoryview(bytearray(len(manifest) + len(manifest) // 128 + 64 * KiB))
+        encoded = encoded[: Lz4().encode(memoryview(manifest), encoded)]
+        records = [self._records[number] for number in numbers]
+        index = index_to_bytes(records)
+        header = Header(
+            num_chunks=len(records),
+            num_files=len(entries),
+            total_size_compressed=sum(record.size_compressed for record in records),
+            total_size_original=sum(entry.size for entry in entries),
+            chunk_size=self._chunk_size,
+            manifest_offset=self._end,
+            manifest_size=len(encoded),
+            index_sha256=hashlib.sha256(index).digest(),
+            manifest_sha256=hashlib.sha256(encoded).digest(),
+            flags=FLAG_BLAKE3 if self._digest == "blake3" else 0,
+        )
+        if len(manifest) > manifest_limit(header):
+            raise DumontError(
+                f"a manifest of {len(manifest)} bytes is more than a snapshot can hold: pack less at once"
+            )
+        self._sink.write_at(self._end, encoded)
+        self._sink.write_at(0, memoryview(header.to_bytes() + index))
+        return header, self._end + len(encoded)
+
+
+def _now_ns() -> int:
+    """Returns the time, or SOURCE_DATE_EPOCH for builds that must be reproducible (with one thread, a snapshot is)."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return int(fixed) * 10**9 if fixed.isascii() and fixed.isdecimal() else time.time_ns()

@@ -1,0 +1,193 @@
+"""Decides what becomes of what stands in the target where entries belong: kept, replaced, or continued."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Container, Iterable, Sequence
+
+from dumont_gpu.errors import DumontError
+from dumont_gpu.format.entries import EntryType, FileEntry, with_new_leaders
+from dumont_gpu.tree.handles import split
+from dumont_gpu.tree.target.messages import changed, located, shown
+from dumont_gpu.tree.target.options import Overwrite
+from dumont_gpu.tree.target.plan import Decision, SelectedEntries
+from dumont_gpu.tree.target.refusals import is_refusal
+from dumont_gpu.tree.target.same_names import SameNames
+from dumont_gpu.tree.target.target import Target
+from dumont_gpu.tree.target.traits import COARSEST_TIME
+from dumont_gpu.tree.unfinished import is_unfinished
+
+
+class Policy:
+    """The overwrite policy of one restore in one target. Looks at the target and changes nothing."""
+
+    def __init__(self, target: Target, selected: SelectedEntries, overwrite: Overwrite) -> None:
+        self._target, self._selected, self._overwrite = target, selected, overwrite
+        self._same_names = SameNames(selected.paths)
+
+    def decide(self, distrusted: Container[str] = ()) -> Decision:
+        """Decides for every selected entry.
+
+        Args:
+            distrusted: paths of files that must not be kept, because their content is wrong.
+
+        Raises:
+            DumontError: something of another kind stands where an entry belongs.
+            UsageError: something was put there after this restore was interrupted, and nothing says to replace it.
+        """
+        entries = self._selected.entries
+        if self._target.resumed:
+            kept = self._target.journal.kept
+            if distrusted:
+                kept = frozenset(index for index in kept if entries[index].path not in distrusted)
+            return self._decide_again(entries, kept)
+        return Decision(entries) if self._target.fresh else self._decide(entries, distrusted)
+
+    def _decide(self, entries: Sequence[FileEntry], distrusted: Container[str]) -> Decision:
+        """Decides for a target that was not empty when the restore began."""
+        wanted: list[FileEntry] = []
+        replaced: list[str] = []
+        kept: list[int] = []
+        kept_files: dict[str, tuple[int, int]] = {}  # path -> device and inode
+        for index, entry in enumerate(entries):
+            status = self._status(entry)
+            if status is None:
+                wanted.append(entry)
+                continue
+            identity = status.st_dev, status.st_ino
+            if entry.path not in distrusted and (
+                self._keeps(entry, status)
+                or (entry.type is EntryType.HARDLINK and kept_files.get(entry.target) == identity)
+            ):
+                kept_files[entry.path] = identity
+                kept.append(index)
+            else:
+                wanted.append(entry)
+                if entry.type is not EntryType.DIR:
+                    replaced.append(entry.path)
+        left = [entries[index] for index in kept]
+        # A hard link can only lead to a file that this restore writes.
+        return Decision(
+            with_new_leaders(wanted, _files(entries)), frozenset(kept), _count(left), _regular(left), replaced
+        )
+
+    def _decide_again(self, entries: Sequence[FileEntry], kept: Container[int]) -> Decision:
+        """Decides after an interruption: what this restore left there itself is no reason to keep it.
+
+        Args:
+            kept: which entries the interrupted run left alone; they stay if they are still there.
+        """
+        replaced: list[str] = []
+        replaceable: set[str] = set()
+        foreign: set[str] = set()
+        files = _files(entries)
+        kept = {index for index in range(len(entries)) if index in kept and self._status(entries[index]) is not None}
+        left = [entries[index] for index in sorted(kept)]
+        newly_kept = 0
+        wanted = []
+        leaders: dict[str, os.stat_result | None] = {}
+        for entry in with_new_leaders((entry for index, entry in enumerate(entries) if index not in kept), files):
+            status = leaders[entry.path] = self._status(entry)
+            if status is not None and entry.type is not EntryType.DIR:
+                if self._is_left_over(entry, status, files.get(entry.target), leaders.get(entry.target)):
+                    replaceable.add(entry.path)
+                elif self._overwrite == "never":
+                    newly_kept += 1
+                    continue
+                elif self._overwrite == "refuse":
+                    if entry.type is not EntryType.FILE:
+                        raise changed(self._target.path, entry.path)
+                    foreign.add(entry.path)
+                    replaceable.add(entry.path)
+                else:
+                    replaced.append(entry.path)
+            wanted.append(entry)
+        return Decision(
+            wanted=with_new_leaders(wanted, files),
+            kept=_count(left) + newly_kept,
+            kept_files=_regular(left),
+            replaced=replaced,
+            replaceable=frozenset(replaceable),
+            foreign=frozenset(foreign),
+        )
+
+    def _is_left_over(
+        self, entry: FileEntry, status: os.stat_result, leader: FileEntry | None, leader_status: os.stat_result | None
+    ) -> bool:
+        """Whether an interrupted run of this restore made it. Files and their hard links show it by mode or time."""
+        if entry.type is EntryType.SYMLINK:
+            return stat.S_ISLNK(status.st_mode) and self._read_link(entry) == entry.target
+        if leader_status is not None and os.path.samestat(status, leader_status):
+            return True
+        if is_unfinished(status):
+            return True
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        difference = abs(status.st_mtime_ns - (leader or entry).mtime_ns)
+        if self._target.traits.modes:
+            return difference == 0
+        return difference < COARSEST_TIME or status.st_size == 0  # nothing is lost with an empty file
+
+    def _keeps(self, entry: FileEntry, status: os.stat_result) -> bool:
+        """Whether the policy keeps what stands there."""
+        if self._overwrite == "never":
+            return True
+        if self._overwrite != "if-changed" or entry.type is EntryType.DIR:
+            return False
+        if entry.type is EntryType.FILE:
+            same = (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
+            return stat.S_ISREG(status.st_mode) and same
+        if entry.type is EntryType.SYMLINK and stat.S_ISLNK(status.st_mode):
+            return self._read_link(entry) == entry.target
+        return False
+
+    def _status(self, entry: FileEntry) -> os.stat_result | None:
+        """Returns the status of what stands under the entry's name, or None if nothing of this entry's can.
+
+        Raises:
+            DumontError: a directory stands where a file belongs, or the reverse.
+        """
+        folder, name = split(entry.path)
+        attempt = self._target.access.attempt
+        try:
+            status = attempt(folder, lambda parent: os.stat(name, dir_fd=parent, follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if is_refusal(error):  # this file system cannot have the name
+                return None
+            raise located(error, self._target.path, entry.path) from error
+        if stat.S_ISDIR(status.st_mode) != (entry.type is EntryType.DIR):
+            if self._is_another(entry):
+                return None
+            found = "a directory" if stat.S_ISDIR(status.st_mode) else "not a directory"
+            raise DumontError(f"{shown(self._target.path, entry.path)}: is {found} there; move it away and run again")
+        return status
+
+    def _is_another(self, entry: FileEntry) -> bool:
+        """Whether another entry of the snapshot stands under this entry's name; the restore then reports a problem."""
+        folder, name = split(entry.path)
+
+        def look(parent: int) -> bool:
+            names = self._same_names
+            return (names.owner(parent, folder, name) or names.alike(parent, folder, name)) is not None
+
+        return self._target.access.attempt(folder, look)
+
+    def _read_link(self, entry: FileEntry) -> str:
+        folder, name = split(entry.path)
+        return self._target.access.attempt(folder, lambda parent: os.readlink(name, dir_fd=parent))
+
+
+def _files(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:
+    return {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
+
+
+def _regular(entries: Iterable[FileEntry]) -> list[FileEntry]:
+    return [entry for entry in entries if entry.type is EntryType.FILE]
+
+
+def _count(entries: Iterable[FileEntry]) -> int:
+    """Counts entries without directories."""
+    return sum(entry.type is not EntryType.DIR for entry in entries)
