@@ -48,7 +48,7 @@ step_install() {
     echo "$now" >"$env/installed"
 }
 
-# Over an interpreter that has CuPy: only what it lacks, in a folder of its own. A virtual environment could not do that
+# Over an interpreter that has CuPy: only missing packages, in a folder of their own. A virtual environment could not do that
 # where the interpreter belongs to one itself.
 install_overlay() {
     local site=$env/site what

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A step of bench/gpu_check.sh, by its name; that script exports the variables used here.
 set -uo pipefail
-trap 'exit 143' TERM  # once what runs has ended: it may have gigabytes to delete
+trap 'exit 143' TERM  # after its program, which may have gigabytes to delete
 source "$here/gpu_install.sh"
 
 measure=dumont_gpu.bench.measure.gpu
@@ -35,7 +35,7 @@ verdicts=
 tested() {  # pytest; its last line joins the verdicts
     local what=$1 code
     shift
-    # Of plugins only what is needed: those around an interpreter with CuPy may be for another pytest.
+    # Only the plugins that are needed: others around an interpreter with CuPy may be for another pytest.
     env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 ${found:+DUMONT_TEST_DEVICE=0} "$run" -m pytest -c "$repo/pyproject.toml" \
         -p pytest_timeout -p no:cacheprovider -o timeout_method=thread -o timeout=40 -o faulthandler_timeout=35 \
         "$@" 2>&1 | tee "$work/pytest.out"
@@ -67,7 +67,7 @@ step_sanitizer() {
             echo "compute-sanitizer does not support this machine's device"
             return "$skipped"
         fi
-        # The beginning says what is wrong, the end how often.
+        # The first lines name the error, the last ones count errors.
         [ "$code" = 0 ] || { failed=1; head -n 60 "$work/$check.out"; tail -n 6 "$work/$check.out"; }
         case $code in
             0) said+="$check ok; " ;;

@@ -20,7 +20,7 @@ except ModuleNotFoundError:  # Python 3.10
 
 PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 CHECK = ("pytest", "pytest-timeout", "hypothesis")  # of the extra `test`
-BESIDE_CUPY = ("numpy", "cupy", "nvidia-cuda-nvrtc")  # what names begin with
+BESIDE_CUPY = ("numpy", "cupy", "nvidia-cuda-nvrtc")  # beginnings of names
 
 
 def name_of(requirement: str) -> str:

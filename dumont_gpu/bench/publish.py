@@ -1,4 +1,4 @@
-"""Shows a record, and keeps it in files: the one place that knows every form of a record."""
+"""Shows a record, and keeps it in files: no other module knows every form of a record."""
 
 from __future__ import annotations
 

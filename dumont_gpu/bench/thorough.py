@@ -88,7 +88,7 @@ def _workspace(options: argparse.Namespace) -> Tree:
 
 
 def _build(module: str, target: Path, *arguments: str) -> Path:
-    """Builds a tree in another process: this one stays small, and without NumPy."""
+    """Builds a tree in another process: the benchmark's own stays small, and without NumPy."""
     _say(f"building {module}")
     command = [sys.executable, "-m", f"dumont_gpu.bench.corpora.{module}", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -43,7 +43,7 @@ def _e4m3_of_half() -> Array:
 
 
 def fp8(tensors: Tensors) -> Tensors:
-    """Matrices as e4m3 with one fp32 scale each, vectors as bf16: what published fp8 checkpoints hold."""
+    """Matrices as e4m3 with an fp32 scale each, vectors as bf16, as in published fp8 checkpoints."""
     table, cast = _e4m3_of_half(), Tensors()
     for name, values in tensors.items():
         if values.ndim < 2:
@@ -93,7 +93,7 @@ def gguf(tensors: Tensors) -> bytes:
 
 
 def zip_of(entries: list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED, align: int = 1) -> bytes:
-    """A zip without a clock in it. `align` pads each header with an extra field, as PyTorch does, to place its data."""
+    """A zip file without times. `align` pads each header with an extra field, as PyTorch does, to place its data."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, data in entries:

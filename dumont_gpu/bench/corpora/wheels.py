@@ -17,7 +17,7 @@ from dumont_gpu.sizes import MiB
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """One pinned wheel; `tag` makes the file name the same on every machine that fetches it."""
+    """A pinned wheel; `tag` makes the file name the same on every machine that fetches it."""
 
     name: str
     version: str

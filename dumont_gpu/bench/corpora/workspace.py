@@ -235,7 +235,7 @@ def build(root: Path, size: Size, cache: Path) -> None:
 
 
 def describe(root: Path) -> Iterator[str]:
-    """One line per top-level entry, then the totals. Sizes are apparent; disk use shows what holes save."""
+    """Yields a line for each top-level entry, then the totals. Sizes are apparent; disk use leaves holes out."""
     totals = [0, 0, 0]
     for top in sorted(root.iterdir()):
         found = [top, *top.rglob("*")] if top.is_dir() else [top]

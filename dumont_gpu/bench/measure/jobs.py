@@ -39,7 +39,7 @@ class Tree:
 
     case: Case
     origin: str
-    build: Callable[[Path], Path]  # given an absent path, makes the tree there, or returns another path that holds one
+    build: Callable[[Path], Path]  # makes the tree at an absent path, or returns another path
 
 
 @dataclass(frozen=True, slots=True)

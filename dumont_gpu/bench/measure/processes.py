@@ -1,4 +1,4 @@
-"""Commands as processes: their output, and what they cost."""
+"""Commands as processes: their output, seconds and memory."""
 
 from __future__ import annotations
 

@@ -11,16 +11,19 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dumont_gpu.bench.corpora.weights import bf16_weights
 from dumont_gpu.bench.measure.clock import seconds_of
+from dumont_gpu.bench.measure.gpu import timer
 from dumont_gpu.bench.measure.gpu.results import StepResults
 from dumont_gpu.bench.measure.gpu.session import add_extent
 from dumont_gpu.bench.report.machine import file_system
-from dumont_gpu.sizes import GiB, MiB
+from dumont_gpu.sizes import GiB, MiB, align_up
 
 SIZES = {"full": 4 * GiB, "short": 2 * GiB, "quick": 256 * MiB}
 REPEATS = {"full": 3, "short": 2, "quick": 1}
@@ -51,6 +54,16 @@ def write_weights(path: Path, size: int) -> None:
             file.write(data[: min(PIECE, size - start)])
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceStages:
+    """An open device, to time stages on."""
+
+    device: Any
+    stream: Any
+    there: int  # address of room for a copy
+    add: Callable[[str, int, Sequence[Callable[[], object]]], None]  # a stage, its original bytes, runs taken in turn
+
+
 class JobSession(StepResults):
     """Jobs of one run.
 
@@ -77,7 +90,28 @@ class JobSession(StepResults):
     def add_stage(self, place: str, stage: str, size: int, run: Callable[[], object]) -> None:
         """Times a stage alone, which moves `size` original bytes."""
         run()
-        seconds = [seconds_of(run) for _ in range(self._repeats)]
+        self._note_stage(place, stage, size, [seconds_of(run) for _ in range(self._repeats)])
+
+    @contextmanager
+    def device_stages(self, place: str, memories: Sequence[memoryview]) -> Iterator[DeviceStages]:
+        """Opens the device, with `memories` pinned, for stages that its own clock times."""
+        from dumont_gpu.backends import open_device
+
+        device: Any = open_device(self._options.device)
+        stream: Any = device.new_stream()
+
+        def add(stage: str, size: int, runs: Sequence[Callable[[], object]]) -> None:
+            self._note_stage(place, stage, size, timer.device_seconds(stream.cupy_stream, runs, 5, 4))
+
+        with ExitStack() as held:
+            there = device.allocate(align_up(max(map(len, memories))))
+            held.callback(device.free, there)
+            for memory in memories:
+                device.pin(memory)
+                held.callback(device.unpin, memory)
+            yield DeviceStages(device, stream, there, add)
+
+    def _note_stage(self, place: str, stage: str, size: int, seconds: list[float]) -> None:
         self.results["stages"].append({"place": place, "stage": stage, "size": size, "seconds": seconds})
 
 

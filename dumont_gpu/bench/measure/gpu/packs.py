@@ -14,8 +14,8 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -194,36 +194,20 @@ class Bench(JobSession):
 
     def _on_device(self, place: str, content: memoryview, encoded: memoryview) -> None:
         """Copies of one chunk and the kernels of several, by the device's clock."""
-        from dumont_gpu.backends import open_device
+        size = len(content)
+        with self.device_stages(place, (encoded, content)) as on, ExitStack() as held:
+            streams: list[Any] = [on.device.new_stream() for _ in range(STREAMS)]
+            chunks = ResidentWeights(on.device, on.stream, content, Dtype.BF16, STREAMS)
+            held.callback(chunks.close)
 
-        device: Any = open_device(self._options.device)
-        stream: Any = device.new_stream()
-        streams: list[Any] = [device.new_stream() for _ in range(STREAMS)]
-        there = device.allocate(align_up(len(content)))
-        chunks = ResidentWeights(device, stream, content, Dtype.BF16, STREAMS)
-        for memory in (encoded, content):
-            device.pin(memory)
+            def encode() -> None:
+                with timer.side_by_side(on.stream.cupy_stream, [each.cupy_stream for each in streams]):
+                    for number, each in enumerate(streams):
+                        chunks.run(each, number, "all")
 
-        def encode() -> None:
-            with timer.side_by_side(stream.cupy_stream, [each.cupy_stream for each in streams]):
-                for number, each in enumerate(streams):
-                    chunks.run(each, number, "all")
-
-        runs: dict[str, tuple[int, Callable[[], object]]] = {
-            "copy in": (1, lambda: stream.copy_in(there, content)),
-            "encode": (STREAMS, encode),
-            "copy out": (1, lambda: stream.copy_out(encoded, there)),
-        }
-        try:
-            for stage, (count, run) in runs.items():
-                seconds = timer.device_seconds(stream.cupy_stream, [run], 5, 4)
-                row = {"place": place, "stage": stage, "size": count * len(content), "seconds": seconds}
-                self.results["stages"].append(row)
-        finally:
-            for memory in (encoded, content):
-                device.unpin(memory)
-            chunks.close()
-            device.free(there)
+            on.add("copy in", size, [lambda: on.stream.copy_in(on.there, content)])
+            on.add("encode", STREAMS * size, [encode])
+            on.add("copy out", size, [lambda: on.stream.copy_out(encoded, on.there)])
 
 
 def size_problems(rows: list[dict[str, Any]]) -> list[str]:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from dumont_gpu.bench.compare_trees import differences
-from dumont_gpu.bench.measure.gpu import timer
 from dumont_gpu.bench.measure.gpu.job_session import (
     PIECE,
     STAGE_CHUNKS,
@@ -37,7 +36,7 @@ from dumont_gpu.bench.measure.processes import CommandError, dumont, execute
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.disk.direct_io import write_at
 from dumont_gpu.jobs.resources import default_jobs
-from dumont_gpu.sizes import MiB, align_up
+from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.reader import Snapshot, read_snapshot
 from dumont_gpu.storage import open_source
 
@@ -154,29 +153,16 @@ class Bench(JobSession):
 
     def _on_device(self, place: str, snapshot: Snapshot, chunks: list[int], encoded: list[memoryview]) -> None:
         """Copies and kernels, by the device's clock, for one chunk."""
-        from dumont_gpu.backends import open_device
-
-        device: Any = open_device(self._options.device)
-        stream: Any = device.new_stream()
         size = snapshot.chunks[chunks[0]].size_original
-        out, there = touched(size), device.allocate(align_up(size))
-        for memory in (encoded[0], out):
-            device.pin(memory)
-        try:
-            with resident(device, stream, encoded[0], size, 4) as copies:
-                batches = [copies.batch(number, 1) for number in range(4)]
-                runs: dict[str, list[Callable[[], object]]] = {
-                    "copy in": [lambda: stream.copy_in(there, encoded[0])],
-                    "decode": [partial(copies.decode, batch) for batch in batches],
-                    "copy out": [lambda: stream.copy_out(out, there)],
-                }
-                for stage, each in runs.items():
-                    seconds = timer.device_seconds(stream.cupy_stream, each, 5, 4)
-                    self.results["stages"].append({"place": place, "stage": stage, "size": size, "seconds": seconds})
-        finally:
-            for memory in (encoded[0], out):
-                device.unpin(memory)
-            device.free(there)
+        source, out = encoded[0], touched(size)
+        with (
+            self.device_stages(place, (source, out)) as on,
+            resident(on.device, on.stream, source, size, 4) as copies,
+        ):
+            batches = [copies.batch(number, 1) for number in range(4)]
+            on.add("copy in", size, [lambda: on.stream.copy_in(on.there, source)])
+            on.add("decode", size, [partial(copies.decode, batch) for batch in batches])
+            on.add("copy out", size, [lambda: on.stream.copy_out(out, on.there)])
 
 
 def _write(path: Path, content: memoryview, total: int, sync: bool) -> None:

@@ -27,7 +27,7 @@ from dumont_gpu.native import Dtype
 from dumont_gpu.sizes import MiB
 
 ROOM = MiB  # the largest chunk here
-OVERREAD = 16  # bytes after the encoded ones that kernels may read, whatever they are: zipnn_blocks.h
+OVERREAD = 16  # bytes after the encoded ones that kernels may read, and ignore: zipnn_blocks.h
 DAMAGES = 6  # of each stream
 LARGEST = 600_000  # bytes; longer streams show nothing more, and a sanitizer is slow
 
