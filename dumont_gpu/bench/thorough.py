@@ -21,18 +21,19 @@ from pathlib import Path
 from typing import Final
 
 from dumont_gpu.bench.corpora.weights import weights
-from dumont_gpu.bench.measure.codecs import SIZE, failures, measure_codecs
+from dumont_gpu.bench.measure.codecs import SIZE, measure_codecs
+from dumont_gpu.bench.measure.codecs import failures as codec_failures
 from dumont_gpu.bench.measure.contenders import SMALL_FILES, WORKSPACE, tools
 from dumont_gpu.bench.measure.jobs import Patience, Tree, measure_jobs
 from dumont_gpu.bench.measure.places import places
 from dumont_gpu.bench.measure.profile import measure_profile
 from dumont_gpu.bench.report.machine import cpu_slug, describe
-from dumont_gpu.bench.report.record import Record, merge, new_record, read_record
+from dumont_gpu.bench.report.record import Json, Record, merge, new_record, read_record
 from dumont_gpu.bench.report.text import markdown
 from dumont_gpu.bench.report.whole_file import write_whole
+from dumont_gpu.errors import DumontError
 from dumont_gpu.sizes import MiB
 
-PARTS: Final = ("jobs", "profile", "codecs")  # jobs first: a small process starts them
 _REPEATS: Final = {"codecs": 5, "jobs": 3, "profile": 5}
 _QUICK_SIZE: Final = 8 * MiB  # of each kind of weights
 _QUICK_SMALL_FILES: Final = ("2000", "20")  # files, directories
@@ -40,39 +41,48 @@ _QUICK_SMALL_FILES: Final = ("2000", "20")  # files, directories
 
 def main(checkout: Path, arguments: Sequence[str] | None = None) -> int:
     options = _parse(checkout, arguments)
-    record = new_record(checkout=checkout) | {"machines": {}}
-    for part in PARTS:
-        if options.part in (part, "all"):
-            record["machines"][part] = describe(tools(WORKSPACE, SMALL_FILES) if part == "jobs" else (), checkout)
-            record |= {part: _MEASURE[part](options, options.repeats or (1 if options.quick else _REPEATS[part]))}
-            record["failures"] += failures(record[part]) if part == "codecs" else record[part].pop("failures", [])
+    try:
+        record = _measure(options, checkout)
+    except DumontError as error:
+        sys.exit(str(error))
     print(_render(record))
     if not options.quick:
         _publish(record, options.results)
     return 1 if record["failures"] else 0
 
 
-def _jobs(options: argparse.Namespace, repeats: int) -> Record:
+def _measure(options: argparse.Namespace, checkout: Path) -> Record:
+    record = new_record(checkout=checkout) | {"machines": {}}
+    for part, measure in _PARTS.items():
+        if options.part in (part, "all"):
+            needed = tools(WORKSPACE, SMALL_FILES) if part == "jobs" else ()
+            record["machines"][part] = describe(needed, checkout)
+            repeats = options.repeats or (1 if options.quick else _REPEATS[part])
+            record[part] = measure(options, repeats, record["failures"])
+    return record
+
+
+def _jobs(options: argparse.Namespace, repeats: int, failures: list[str]) -> Json:
     small = _QUICK_SMALL_FILES if options.quick else ()
     trees = [
         _workspace(options),
         Tree(SMALL_FILES, "bench/small_files.py", lambda target: _build("small_files", target, str(target), *small)),
     ]
-    failed: list[str] = []
-    part = measure_jobs(trees, options.scratch, Patience(repeats, with_minor=not options.quick), failed, _say)
-    return part | {"failures": failed}
+    return measure_jobs(trees, options.scratch, Patience(repeats, with_minor=not options.quick), failures, _say)
 
 
-def _profile(options: argparse.Namespace, repeats: int) -> Record:
+def _profile(options: argparse.Namespace, repeats: int, failures: list[str]) -> Json:
     with places(options.scratch) as room:
         return measure_profile(_workspace(options).build(room.new() / "source"), options.scratch, repeats)
 
 
-def _codecs(options: argparse.Namespace, repeats: int) -> Record:
-    return measure_codecs(weights(_QUICK_SIZE if options.quick else SIZE), repeats, thorough=True, say=_say)
+def _codecs(options: argparse.Namespace, repeats: int, failures: list[str]) -> Json:
+    part = measure_codecs(weights(_QUICK_SIZE if options.quick else SIZE), repeats, thorough=True, say=_say)
+    failures += codec_failures(part)
+    return part
 
 
-_MEASURE: Final = {"jobs": _jobs, "profile": _profile, "codecs": _codecs}
+_PARTS: Final = {"jobs": _jobs, "profile": _profile, "codecs": _codecs}  # jobs first: a small process starts them
 
 
 def _workspace(options: argparse.Namespace) -> Tree:
@@ -115,7 +125,7 @@ def _say(text: str) -> None:
 
 def _parse(checkout: Path, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure codecs and jobs on the CPU, against their peers.")
-    parser.add_argument("part", nargs="?", choices=(*PARTS, "all"), default="all")
+    parser.add_argument("part", nargs="?", choices=(*_PARTS, "all"), default="all")
     parser.add_argument(
         "--workspace", type=Path, metavar="DIR", help="pack DIR; otherwise bench/workspace.py builds a tree"
     )

@@ -153,14 +153,18 @@ def main() -> None:
     snapshot = given.snapshot.resolve()
     if given.what == "link":
         _enter_link(given.rate)
-    record = new_record()
-    part: dict[str, Any] = {"what": given.what, "rate": given.rate if given.what == "link" else ""}
-    part |= {"size": snapshot.stat().st_size, "runs": {}}
+    try:
+        print_tables(new_record() | {"network": _measure(given, snapshot)})
+    except DumontError as error:
+        sys.exit(str(error))
+
+
+def _measure(given: argparse.Namespace, snapshot: Path) -> dict[str, Any]:
+    part: dict[str, Any] = {"rate": given.rate if given.what == "link" else "", "size": snapshot.stat().st_size}
     with places(given.scratch) as room, nginx(snapshot.parent) as log:
         if given.what == "kills":
             part["kills"] = measure_kills(snapshot, log, given.count, room)
         else:
             tar = _aria2(given.tar) if given.tar else {}
             part["runs"] = compare(snapshot, room, tar if given.what == "link" else _local(snapshot), given.repeats)
-    part["peak_rss"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    print_tables(record | {"network": part})
+    return part | {"peak_rss": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}

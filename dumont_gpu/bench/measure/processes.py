@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from dumont_gpu.errors import DumontError
 
-class CommandError(Exception):
+
+class CommandError(DumontError):
     """A command failed; the message has its exit code and its last line."""
 
 
