@@ -15,6 +15,7 @@ LAYERS = [
     ["errors"],
     ["shortages", "sizes"],
     ["limits", "progress", "buffers"],
+    ["channel"],
     ["pipeline"],
     ["native", "format"],
     ["disk", "codecs"],
