@@ -24,7 +24,8 @@ from dumont_gpu.plan.methods import DEFAULT_METHOD
 from dumont_gpu.plan.planner import Plan, PlannedChunk
 from dumont_gpu.sizes import MiB, align_up
 from dumont_gpu.tree.globs import Patterns
-from dumont_gpu.tree.source.scan import SourceFile, scan
+from dumont_gpu.tree.source.files import SourceFile
+from dumont_gpu.tree.source.scan import scan
 
 RAW: Final = Raw()
 ROW_LIMIT: Final = 128 * MiB  # original bytes of one row, at most: the first chunks of its plan

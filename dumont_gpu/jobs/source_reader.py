@@ -18,7 +18,7 @@ from dumont_gpu.plan.planner import PlannedChunk, PlannedExtent
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.problems import Problem
-from dumont_gpu.tree.source.scan import SourceFile
+from dumont_gpu.tree.source.files import SourceFile
 
 _NOT_REGULAR: Final = "is no regular file any more"
 

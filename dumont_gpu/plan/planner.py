@@ -22,7 +22,7 @@ from dumont_gpu.plan.regions import Region, find_regions
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.tree.problems import Problem
-from dumont_gpu.tree.source.scan import SourceFile
+from dumont_gpu.tree.source.files import SourceFile
 
 _SHARE_MINIMUM: Final = 16 * KiB  # equal files below this are not looked for: opening each twice costs more
 _SAMPLES: Final = 4  # checkpoints of one model share size and header, but not these places: few files are read twice

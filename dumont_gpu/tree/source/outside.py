@@ -21,7 +21,8 @@ from dumont_gpu.tree.handles import DirectoryHandles, split
 from dumont_gpu.tree.links_out import leads_out, place_of
 
 if TYPE_CHECKING:
-    from dumont_gpu.tree.source.scan import SourceTree, _Scanner
+    from dumont_gpu.tree.source.files import SourceTree
+    from dumont_gpu.tree.source.scan import _Scanner
 
 _FOLLOW: Final = os.O_PATH | os.O_CLOEXEC
 _LEADS_TO_NOTHING: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -194,7 +195,7 @@ class _Follower:
 
     def _tree(self, root: Path, prefix: str, folder: str) -> SourceTree:
         """A tree of what is outside; `folder`, from `/` on, may be opened by its path."""
-        from dumont_gpu.tree.source.scan import SourceTree
+        from dumont_gpu.tree.source.files import SourceTree
 
         if self._trees is None:
             self._trees = SourceTree(Path("/"), "", DirectoryHandles(os.open("/", _ROOT)))

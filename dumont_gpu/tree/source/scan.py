@@ -1,4 +1,4 @@
-"""Lists what is in the source trees of a snapshot, and reads their files."""
+"""Lists the entries of the source trees of a snapshot."""
 
 from __future__ import annotations
 
@@ -12,118 +12,18 @@ from typing import Final
 
 from dumont_gpu.disk.outputs import Output, identity, kind_of
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
-from dumont_gpu.format.entries import MAX_EXTENTS, MAX_MTIME, MIN_MTIME, EntryType, FileEntry, clamp_mtime
+from dumont_gpu.format.entries import MAX_MTIME, MIN_MTIME, EntryType, FileEntry, clamp_mtime
 from dumont_gpu.format.paths import MAX_PATH
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.handles import DirectoryHandles, split
 from dumont_gpu.tree.problems import Problem
+from dumont_gpu.tree.source.files import SourceFile, SourceTree
 from dumont_gpu.tree.source.outside import OutsideLinks
 from dumont_gpu.tree.source.own_files import is_begun, is_journal, is_own
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE
 
-_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a file may have become a fifo
 _MODE_BITS: Final = 0o7777
 _BEGUN: Final = stat.S_IFREG | UNFINISHED_MODE
-_NO_HOLES_KNOWN: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # this file system does not tell
-_MAX_RANGES: Final = MAX_EXTENTS // 4  # leaves room for the cuts that chunks and element types make
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One regular file of the source, as the scan found it."""
-
-    entry: FileEntry  # without extents
-    tree: SourceTree
-    relative: str  # path within `tree`
-    identity: tuple[int, int]  # device, inode
-    links: int  # names of this inode, inside the source or not
-    allocated: int  # bytes on disk: fewer than the size means holes
-
-    def data_ranges(self) -> list[tuple[int, int]]:
-        """Returns the (start, end) offsets of what is not a hole.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        size = self.entry.size
-        if self.allocated >= size or size == 0:
-            return [(0, size)] if size else []
-        with self.open() as fd:
-            ranges: list[tuple[int, int]] = []
-            end = 0
-            while end < size and (found := _next_data(fd, end, size)):
-                start, end = found
-                if ranges and start == ranges[-1][1]:
-                    start = ranges.pop()[0]
-                ranges.append((start, end))
-                if len(ranges) == _MAX_RANGES:  # endless small holes: the rest is packed as data
-                    ranges[-1] = (start, size)
-                    break
-            return ranges
-
-    def open(self) -> OpenedFile:
-        """Returns a context in which a descriptor for reading is open, reached without following symlinks.
-
-        Raises:
-            OSError: on entry, if the file cannot be opened.
-        """
-        return OpenedFile(self)
-
-    def unchanged(self, status: os.stat_result) -> bool:
-        """Whether `status` shows the file that the scan found."""
-        entry = self.entry
-        return (
-            (status.st_dev, status.st_ino) == self.identity
-            and status.st_size == entry.size
-            and clamp_mtime(status.st_mtime_ns) == entry.mtime_ns
-        )
-
-
-def _next_data(fd: int, offset: int, size: int) -> tuple[int, int] | None:
-    """Returns (start, end) of the data at `offset` or after it, or None if only a hole is left.
-
-    Raises:
-        OSError: the file cannot be read. Only ENXIO means that there is no data.
-    """
-    try:
-        start = os.lseek(fd, offset, os.SEEK_DATA)
-        end = os.lseek(fd, start, os.SEEK_HOLE)
-    except OSError as error:
-        if error.errno in _NO_HOLES_KNOWN:
-            return offset, size
-        if error.errno != errno.ENXIO:
-            raise
-        # A file that has become shorter has no data there either; whoever reads it finds out where it ends.
-        return (offset, size) if os.fstat(fd).st_size < size else None
-    return (start, min(end, size)) if start < min(end, size) else None
-
-
-class OpenedFile:
-    """`with file.open() as fd:` as a class, which costs half of what a generator does, once per file."""
-
-    __slots__ = ("_fd", "_file")
-
-    def __init__(self, file: SourceFile) -> None:
-        self._file = file
-
-    def __enter__(self) -> int:
-        folder, name = split(self._file.relative)
-        with self._file.tree.handles.lease(folder) as parent:
-            self._fd = os.open(name, _READ_FLAGS, dir_fd=parent)
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-
-
-@dataclass(slots=True)
-class SourceTree:
-    """One SOURCE of a snapshot, or what a link leads to; its entries stand under `prefix` there."""
-
-    root: Path
-    prefix: str
-    handles: DirectoryHandles
-    base: str = ""  # path within `handles` at which the tree begins
 
 
 @dataclass(slots=True)
