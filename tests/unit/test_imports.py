@@ -10,7 +10,7 @@ from pathlib import Path
 import dumont_gpu
 
 PACKAGE = Path(dumont_gpu.__file__).parent
-# Each may import those on the lines above it, and its own folder. DESIGN.md draws the same order.
+# Each may import those on the lines above it, and its own folder. DESIGN.md draws the same order, the last line first.
 LAYERS = [
     ["errors"],
     ["shortages", "sizes"],
@@ -48,6 +48,12 @@ def test_imports_point_down() -> None:
         own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         wrong += [f"{own} imports {name}" for name in imported_by(path) if name != own and RANK[name] >= RANK[own]]
     assert wrong == []
+
+
+def test_the_design_document_draws_this_order() -> None:
+    drawing = (PACKAGE / "DESIGN.md").read_text(encoding="utf-8").split("## The layers")[1].split("```")[1]
+    drawn = [line.split("│")[0].split() for line in drawing.splitlines()[1:]]
+    assert [sorted(names) for names in reversed(LAYERS)] == [sorted(names) for names in drawn]
 
 
 def loaded_by(statement: str) -> set[str]:
