@@ -89,3 +89,17 @@ def test_local_snapshots_load_nothing_of_the_network() -> None:
         "import dumont_gpu.cli.main, dumont_gpu.jobs.pack, dumont_gpu.jobs.restore, dumont_gpu.jobs.verify"
     )
     assert not loaded & {"http.client", "ssl", "urllib.request", "obstore", "botocore"}
+
+
+def test_modules_and_classes_stay_small() -> None:
+    """DESIGN.md lists the exceptions and says why."""
+    listed = (PACKAGE / "DESIGN.md").read_text(encoding="utf-8").split("**Exceptions.**")[1]
+    modules, classes = [], []
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > 300:
+            modules.append(str(path.relative_to(PACKAGE)))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef) and sum(isinstance(item, ast.FunctionDef) for item in node.body) > 15:
+                classes.append(node.name)
+    assert [name for name in (*modules, *classes) if f"`{name}`" not in listed] == []
