@@ -20,4 +20,4 @@ server=$!
 until grep -q serving served; do sleep 0.1; done
 cat served
 step dumont-gpu restore "$(cut -d' ' -f2 served)" restored --verify
-step python "$here/compare_trees.py" workspace restored
+step python -m dumont_gpu.bench.compare_trees workspace restored

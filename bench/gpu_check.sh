@@ -6,7 +6,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(dirname "$here")
 python=${PYTHON:-python3}
 all_steps=smoke,self_test,tests,sanitizer,kernels,encode,copies,jobs,packs
-skipped=77     # exit code of a step that cannot run here, as gpu_report.py knows it
+skipped=77     # exit code of a step that cannot run here, as report/steps.py knows it
 no_device=7    # of this script, as of dumont-gpu
 for_report=20  # seconds of a budget that are kept for the end
 
@@ -23,7 +23,7 @@ declare -A short_size=([1]= [2]=$((2 << 30)))
 usage() {
     cat <<'TEXT'
 bench/gpu_check.sh [options]                     build, test and measure on the GPU
-bench/gpu_check.sh --collect-wheels DIR [...]    on a machine with a network: gather what an offline one needs
+bench/gpu_check.sh --collect-wheels DIR [...]    on a machine with a network: gather wheels for an offline machine
 
   --wheels DIR       install from these wheels, without a network; of dumont-gpu too, if it is among them
   --env DIR          keep the installation there, and use it again if it is there
@@ -117,7 +117,7 @@ keep_work= session=
 env=${env:-$work/env}
 mkdir -p "$env" || exit
 env=$(cd "$env" && pwd)
-# What cannot be written to costs no step: the report is then printed at the end.
+# A folder that cannot be written costs no step: the report is then printed at the end.
 mkdir -p "$results" && results=$(cd "$results" && pwd) || echo "gpu_check.sh: no report can go to $results" >&2
 if [ -n "$log" ]; then
     { : >"$log"; } 2>/dev/null && log=$(cd "$(dirname "$log")" && pwd)/$(basename "$log") ||
@@ -166,7 +166,7 @@ cd "$work" || exit  # not the checkout: its packages are not the ones under test
 
 # --- steps and the report ---------------------------------------------------------------------------------------------
 
-end_session() {  # ends what is left of a step: all that began in its session, whatever group it made for itself
+end_session() {  # ends the processes that are left of a step: all in its session, whatever group they made
     local stat line
     for stat in /proc/[0-9]*/stat; do
         { read -r line <"$stat"; } 2>/dev/null || continue
@@ -181,8 +181,8 @@ reporter() {  # gpu_report.py, by the interpreter that has everything, or the on
     timeout --kill-after=5 30 "$interpreter" "$here/gpu_report.py" "$@" >"$work/report.out" 2>&1
 }
 
-# Nothing that is known may depend on what comes later: the report is whole after each step. Where it cannot be made,
-# what it would be made from is kept.
+# Known figures may not depend on later steps: the report is whole after each step. Where no report can be made, its
+# sources are kept.
 report() {
     [ -e "$work/machine.json" ] || [ -n "$described" ] || reporter describe "$work"
     described=1
@@ -197,7 +197,7 @@ report() {
 } 2>/dev/null
 described= reported= kept=
 
-said=  # what became of each step
+said=  # the outcome of each step
 note_step() {
     local name=$1 code=$2 seconds=$3 limit=$4 word
     case $code in
@@ -216,7 +216,7 @@ note_step() {
     report
 }
 
-run_step() {  # each in a session of its own, so that what is past its limit ends alone, and ends altogether
+run_step() {  # each in a session of its own: a step past its limit ends alone, with all its processes
     local name=$1 limit=$2 to_come=$3 begin=$SECONDS code left  # to_come: the limits of this step and of all after it
     current=$name
     printf '=== %s (%s s)\n' "$name" "$SECONDS" >&2
@@ -264,7 +264,7 @@ finish() {
     exit "$code"
 }
 
-stop() {  # a signal: what is known is reported all the same
+stop() {  # a signal: known figures are reported all the same
     trap '' INT TERM HUP
     if [ -n "$session" ]; then
         end_session "$session"

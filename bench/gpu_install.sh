@@ -1,8 +1,8 @@
-# What bench/gpu_check.sh installs, and the wheels that it collects for a machine without a network. Sourced.
+# The installation of bench/gpu_check.sh, and the wheels that it collects for a machine without a network. Sourced.
 
 requirements() { "$python" "$here/requirements.py" "$@"; }
 
-sources() {  # a fingerprint of what dumont-gpu is built from
+sources() {  # a fingerprint of the sources that dumont-gpu is built from
     (cd "$repo" &&
         find dumont_gpu kernels pyproject.toml -type f ! -name '*.pyc' ! -name '*.so' ! -name '*.md' -print0 |
         LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
@@ -48,7 +48,7 @@ step_install() {
     echo "$now" >"$env/installed"
 }
 
-# Over an interpreter that has CuPy: only what it lacks, in a folder of its own. A virtual environment could not do that
+# Over an interpreter that has CuPy: only missing packages, in a folder of their own. A virtual environment could not do that
 # where the interpreter belongs to one itself.
 install_overlay() {
     local site=$env/site what

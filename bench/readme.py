@@ -1,45 +1,41 @@
-"""Puts the figures of one run of `dumont-gpu bench --results bench/results` into README.md, between its two markers.
+"""Puts the figures of a run of `dumont-gpu bench --results bench/results` into bench/README.md, between two markers.
 
 python bench/readme.py bench/results/bench-MACHINE.json
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from dumont_gpu.bench.summary import contention, ratio, seed_row, tables
-from dumont_gpu.bench.tables import table
+from dumont_gpu.bench.report.by_type import contention, original_row, ratio, row_table
+from dumont_gpu.bench.report.tables import Json, markdown_table
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+README = Path(__file__).resolve().parent / "README.md"
 BEGIN, END = "<!-- figures of dumont-gpu bench -->\n", "<!-- end of figures -->\n"
 
 
-def block(record: dict[str, Any], name: str) -> str:
-    """Returns what stands between the markers. `name`: of the files of the run, without their suffix."""
-    by_title = {found.title: found for found in tables(record)}
-    real = by_title["By type, corpus real, MB/s"]
+def block(record: Json, name: str) -> str:
+    """Returns the text between the markers. `name`: of the files of the run, without their suffix."""
+    real = row_table(record, "real")
     texts = [row for row in record["rows"] if row["corpus"] == "seed" and row["key"] in ("python", "json", "logs")]
     ours = ", ".join(f"{ratio(row):.0f}x" for row in texts)
-    theirs = ", ".join(f"{seed_row(row['key']).ratio:.0f}x" for row in texts)
+    theirs = ", ".join(f"{original_row(row['key']).ratio:.0f}x" for row in texts)
     parts = [
-        f"![ratios, rates, peers and the stages of a restore](bench/results/{name}.svg)\n",
-        table(real.header, real.rows),
-        f"{record['machine']['CPU']}; {record['corpora']['real']}; everything else about how it was measured is "
-        f"in [the report](bench/results/{name}.md). The original's ratios of text came from one text repeated: given "
-        f"that, code, JSON and logs shrink {ours} here ({theirs} there).\n",
+        f"![ratios, rates, peers and the stages of a restore](results/{name}.svg)\n",
+        markdown_table(real.header, real.rows),
+        f"MB/s on {record['machine']['CPU']}; {record['corpora']['real']}; how it was measured is in "
+        f"[the report](results/{name}.md). The original's ratios of text came from one text repeated: given that, "
+        f"code, JSON and logs shrink {ours} here ({theirs} there).\n",
         *(f"{warning[0].upper()}{warning[1:]}.\n" for warning in contention(record)),
     ]
     return "\n".join(parts)
 
 
 def main(path: Path) -> None:
-    readme = REPOSITORY / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    readme.write_text(before + BEGIN + block(json.loads(path.read_text(encoding="utf-8")), path.stem) + END + after)
+    figures = block(json.loads(path.read_text(encoding="utf-8")), path.stem)
+    README.write_text(before + BEGIN + figures + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

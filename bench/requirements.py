@@ -1,9 +1,9 @@
-"""Prints requirements of pyproject.toml, one a line: what bench/gpu_check.sh installs or carries is written there only.
+"""Prints requirements of pyproject.toml, one a line: bench/gpu_check.sh repeats none of them.
 
     python bench/requirements.py run check cuda13 --lean
 
-`run`: what the package needs. `check`: what its tests need on a GPU. Any other word: that extra. `--lean` leaves out
-what a Python with CuPy has.
+`run`: requirements of the package. `check`: those of its tests on a GPU. Any other word: that extra. `--lean` leaves
+out packages that come with CuPy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ except ModuleNotFoundError:  # Python 3.10
 
 PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 CHECK = ("pytest", "pytest-timeout", "hypothesis")  # of the extra `test`
-BESIDE_CUPY = ("numpy", "cupy", "nvidia-cuda-nvrtc")  # what names begin with
+BESIDE_CUPY = ("numpy", "cupy", "nvidia-cuda-nvrtc")  # beginnings of names
 
 
 def name_of(requirement: str) -> str:

@@ -56,6 +56,19 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2].lower()]
 
 
+def write_size(size: int) -> str:
+    """Returns `size` bytes as `parse_size` takes them: `64MiB`, `0`."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size and size % _UNITS[unit.upper()] == 0:
+            return f"{size // _UNITS[unit.upper()]}{unit}"
+    return str(size)
+
+
+def write_duration(seconds: float) -> str:
+    """Returns `seconds` as `parse_duration` takes them: `5m`, `90`."""
+    return f"{seconds:g}" if not seconds or seconds % 60 else f"{seconds / 60:g}m"
+
+
 def format_size(size: float) -> str:
     """Returns `size`, in bytes, with a binary unit and a single decimal."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -1,4 +1,4 @@
-"""The benchmark behind `dumont-gpu bench`: corpora, measurements against peers, and reports.
+"""The benchmark: corpora (input), measure (figures against peers), report (one record, every form it is shown in).
 
-`bench/` in the repository keeps what only developers need, and imports what it shares from here.
+`dumont-gpu bench` runs it; the scripts in the repository's `bench/` are other ways in.
 """

@@ -1,110 +1,176 @@
-"""What `dumont-gpu bench` does: corpora, then every part in turn, into one record that the reports read."""
+"""The run behind `dumont-gpu bench`: corpora, then every part in turn, into one record."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from dumont_gpu import __version__
 from dumont_gpu.backends import CudaBackend, open_device
 from dumont_gpu.backends.requirements import find_devices
-from dumont_gpu.bench.chunks import measure_chunks, project
-from dumont_gpu.bench.contenders import COMMAND
-from dumont_gpu.bench.corpora import Corpus, real_corpus, seed_corpus, user_corpus
-from dumont_gpu.bench.float_peers import measure_float_peers
-from dumont_gpu.bench.jobs import CaseRun, JobError, tree_size
-from dumont_gpu.bench.links import measure_links
-from dumont_gpu.bench.machine import cores, describe, file_system, memory_folder
-from dumont_gpu.bench.places import places
-from dumont_gpu.bench.rows import ROW_LIMIT, measure_rows
-from dumont_gpu.bench.seed_table import SOURCE
-from dumont_gpu.bench.wheels import cache_folder
+from dumont_gpu.bench.corpora.corpus import Corpus, real_corpus, seed_corpus, user_corpus
+from dumont_gpu.bench.corpora.weights import weights
+from dumont_gpu.bench.corpora.wheels import cache_folder
+from dumont_gpu.bench.measure.chunks import first_bf16_chunk, measure_chunks, project
+from dumont_gpu.bench.measure.codecs import SIZE, Weights, failures, measure_codecs
+from dumont_gpu.bench.measure.contenders import COMMAND, tools
+from dumont_gpu.bench.measure.jobs import Patience, Tree, measure_jobs, tree_size
+from dumont_gpu.bench.measure.links import measure_links
+from dumont_gpu.bench.measure.profile import measure_profile
+from dumont_gpu.bench.measure.rows import ROW_LIMIT, measure_rows
+from dumont_gpu.bench.report.machine import cores, file_system, memory_folder
+from dumont_gpu.bench.report.record import Record, new_record
 from dumont_gpu.errors import DeviceError, UsageError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
+from dumont_gpu.native import Dtype
 from dumont_gpu.sizes import GiB, MiB
 
-PARTS: Final = ("rows", "chunks", "jobs", "links")
+DEFAULT_PARTS: Final = ("rows", "chunks", "jobs", "links")
+PARTS: Final = (*DEFAULT_PARTS, "codecs", "profile")
 _MINOR_SECONDS: Final = 4.0  # a slow peer runs no more once its runs add up to this
-_ENOUGH: Final = 30.0  # packs, or restores, are repeated no more once they took that long, slow peers not counted
+_ENOUGH: Final = 30.0  # packs, or restores, are repeated no more once they took so long, slow peers not counted
 _SETTLE: Final = 0.15  # seconds between a sync and a timed command, on a disk
-_JOB_RUNS: Final = 1.6  # times as many as of everything else: of these, the quickest counts
-_ROOM: Final = 2 * GiB  # that all parts take, of the corpora that are ours
-_ROOM_FACTOR: Final = 10  # of a user's own tree: archives, and what each restore leaves behind until the end
+_JOB_RUNS: Final = 1.6  # times the repeats of other parts: of a job's runs, the quickest counts
+_ROOM: Final = 2 * GiB  # that all parts take, of the benchmark's own corpora
+_ROOM_FACTOR: Final = 10  # times a user's own tree: archives, and the leavings of each restore until the end
 Say = Callable[[str], None]
-Record = dict[str, Any]  # ready for JSON
 
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = DEFAULT_PARTS
     corpus: Path | None = None  # the user's own tree, in place of real files
     download: bool = False  # fetch the wheels of the real corpus if they are not there
     device: str = "auto"
-    jobs: int = 0  # threads of "all cores"; 0: one per core
+    jobs: int = 0  # threads of "all cores"; 0: a thread for each core
     repeats: int = 5
     scratch: Path | None = None  # where to write; None: in memory if there is room, else where temporary files go
     cache: Path | None = None  # of wheels and the corpus that is made of them; None: the user's
-    limit: int = ROW_LIMIT  # original bytes of one row
+    limit: int = ROW_LIMIT  # original bytes of a row
     seed_scale: int = 24 * MiB  # bytes of each repeated text
 
 
 def run_bench(options: BenchOptions, say: Say = lambda text: None) -> Record:
-    """Measures what `options` ask for; `record["failures"]` lists what was not intact.
+    """Measures the parts of `options`; `record["failures"]` lists every output that was not intact.
 
     Raises:
-        UsageError: an unknown part, or a corpus that is none.
-        DeviceError: a device that was asked for cannot be used.
+        UsageError: a part is unknown, or the corpus is not a tree with files of known kinds.
+        DeviceError: the device of `options` cannot be used.
         NetworkError: a download failed.
     """
     _check(options)
     started = time.monotonic()
-    record: Record = {"version": __version__, "machine": describe(_tools(options)), "seed_source": SOURCE}
-    record |= {"repeats": options.repeats, "failures": []}
-    with _device(options, record) as device, tempfile.TemporaryDirectory(dir=_place(options)) as folder:
-        scratch = Path(folder)
-        clock = _Clock(record)
-        say("corpora")
-        real = _real(options, scratch)
-        corpora = [seed_corpus(scratch / "seed", options.seed_scale), real] if _needs_seed(options) else [real]
-        record["corpora"] = {corpus.name: corpus.origin for corpus in corpora}
-        clock.lap("corpora")
-        if "jobs" in options.parts:  # first: a large parent makes its children start slowly
-            record["jobs"] = _jobs(real, scratch, options, record["failures"], say)
-            clock.lap("jobs")
-        if "links" in options.parts:
-            name = "cpu" if device is None else device.name
-            record["links"] = [asdict(f) for f in measure_links(real, scratch, device=name, say=_titled(say, "links"))]
-            clock.lap("links")
-        if "rows" in options.parts:
-            record["rows"] = _rows(corpora, options, device, record["failures"], _titled(say, "rows"))
-            record["float_peers"] = _float_peers(corpora, options, record["failures"])
-            clock.lap("rows")
-        if "chunks" in options.parts:
-            say("chunks")
-            found = [figures for corpus in corpora if (figures := measure_chunks(corpus)) is not None]
-            record["chunks"] = [asdict(figures) | {"ratio": figures.ratio} for figures in found]
-            record["projections"] = [asdict(projection) for projection in project(found)]
-            clock.lap("chunks")
+    record = new_record(tools(COMMAND) if "jobs" in options.parts else ()) | {"repeats": options.repeats}
+    with _device(options, record) as device, tempfile.TemporaryDirectory(dir=_scratch(options)) as folder:
+        _Run(options, record, Path(folder), device, say).measure()
     record["seconds"] = time.monotonic() - started
     return record
 
 
-class _Clock:
-    """Notes in a record how long each part took."""
+class _Run:
+    """A run on a device that is open, in a folder that is there."""
 
-    def __init__(self, record: Record) -> None:
-        self._seconds = record["part_seconds"] = {}
-        self._last = time.monotonic()
+    def __init__(
+        self, options: BenchOptions, record: Record, scratch: Path, device: CudaBackend | None, say: Say
+    ) -> None:
+        self._options, self._record, self._scratch, self._device, self._say = options, record, scratch, device, say
 
-    def lap(self, part: str) -> None:
-        now = time.monotonic()
-        self._seconds[part], self._last = round(now - self._last, 1), now
+    def measure(self) -> None:
+        with self._part("corpora"):
+            real = self._real()
+            needs_seed = {"rows", "chunks"} & set(self._options.parts)
+            seed = [seed_corpus(self._scratch / "seed", self._options.seed_scale)] if needs_seed else []
+            corpora = [*seed, real]
+            self._record["corpora"] = {corpus.name: corpus.origin for corpus in corpora}
+        # Parts that start processes come first: a large parent makes its children start slowly.
+        parts: tuple[tuple[str, Callable[[], None]], ...] = (
+            ("jobs", lambda: self._jobs(real)),
+            ("profile", lambda: self._profile(real)),
+            ("links", lambda: self._links(real)),
+            ("rows", lambda: self._rows(corpora)),
+            ("codecs", lambda: self._codecs(self._kinds(real), thorough=True)),
+            ("chunks", lambda: self._chunks(corpora)),
+        )
+        for name, measure in parts:
+            if name in self._options.parts:
+                with self._part(name):
+                    measure()
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        self._say(name)
+        started = time.monotonic()
+        yield
+        self._record.setdefault("part_seconds", {})[name] = round(time.monotonic() - started, 1)
+
+    def _titled(self, title: str) -> Say:
+        return lambda text: self._say(f"{title}: {text}")
+
+    def _real(self) -> Corpus:
+        if self._options.corpus is not None:
+            return user_corpus(self._options.corpus.resolve(), self._options.limit)
+        cache = self._options.cache or cache_folder()
+        return real_corpus(cache, self._scratch / "real", download=self._options.download)
+
+    def _jobs(self, corpus: Corpus) -> None:
+        patience = Patience(
+            repeats=int(self._options.repeats * _JOB_RUNS),
+            with_minor=self._options.repeats > 1,
+            minor_seconds=_MINOR_SECONDS,
+            enough_seconds=_ENOUGH,
+            settle_seconds=0.0 if file_system(self._scratch) == "tmpfs" else _SETTLE,
+        )
+        tree = Tree(COMMAND, corpus.origin, lambda target: corpus.root)
+        failures = self._record["failures"]
+        self._record["jobs"] = measure_jobs([tree], self._scratch, patience, failures, self._titled("jobs"))
+
+    def _profile(self, corpus: Corpus) -> None:
+        self._record["profile"] = measure_profile(corpus.root, self._scratch, self._options.repeats)
+
+    def _links(self, corpus: Corpus) -> None:
+        device = "cpu" if self._device is None else self._device.name
+        figures = measure_links(corpus, self._scratch, device=device, say=self._titled("links"))
+        self._record["links"] = [asdict(each) for each in figures]
+
+    def _rows(self, corpora: list[Corpus]) -> None:
+        rows = self._record["rows"] = []
+        for corpus in corpora:
+            for row in measure_rows(
+                corpus,
+                repeats=self._options.repeats,
+                jobs=self._options.jobs or cores(),
+                device=self._device,
+                limit=self._options.limit,
+                say=self._titled("rows"),
+            ):
+                if not row.intact:
+                    self._record["failures"].append(f"{row.corpus} {row.key}: a chunk did not decode to its original")
+                rows.append(asdict(row))
+        if "codecs" not in self._options.parts:  # that part measures more of the same
+            self._codecs((weights for corpus in corpora for weights in self._bf16(corpus)), thorough=False)
+
+    def _codecs(self, kinds: Weights, *, thorough: bool) -> None:
+        part = measure_codecs(kinds, self._options.repeats, thorough=thorough, say=self._titled("codecs"))
+        self._record["codecs"] = part
+        self._record["failures"] += failures(part)
+
+    def _kinds(self, corpus: Corpus) -> Weights:
+        """Normal weights of every type, and the real model."""
+        yield from weights(min(SIZE, self._options.limit))
+        yield from self._bf16(corpus)
+
+    def _bf16(self, corpus: Corpus) -> Weights:
+        if (chunk := first_bf16_chunk(corpus)) is not None:
+            yield f"{corpus.name}: bf16 model", Dtype.BF16, chunk
+
+    def _chunks(self, corpora: list[Corpus]) -> None:
+        found = [figures for corpus in corpora if (figures := measure_chunks(corpus)) is not None]
+        self._record["chunks"] = [asdict(figures) | {"ratio": figures.ratio} for figures in found]
+        self._record["projections"] = [asdict(projection) for projection in project(found)]
 
 
 def _check(options: BenchOptions) -> None:
@@ -116,33 +182,18 @@ def _check(options: BenchOptions) -> None:
         raise UsageError(f"{options.scratch}: --scratch names a directory")
 
 
-def _place(options: BenchOptions) -> Path:
-    """Where to write. Memory is there to measure the tools: a disk takes twice as long from one minute to the next."""
+def _scratch(options: BenchOptions) -> Path:
+    """Where to write. Memory shows the tools: the speed of a disk halves from one minute to the next."""
     if options.scratch is not None:
         return options.scratch
     room = _ROOM if options.corpus is None else _ROOM_FACTOR * tree_size(options.corpus)["size"]
     return memory_folder(room) or Path(tempfile.gettempdir())
 
 
-def _needs_seed(options: BenchOptions) -> bool:
-    return bool({"rows", "chunks"} & set(options.parts))
-
-
-def _tools(options: BenchOptions) -> set[str]:
-    if "jobs" not in options.parts:
-        return set()
-    return {tool for contender in (*COMMAND.packs, *COMMAND.restores) for tool in contender.needs}
-
-
-def _titled(say: Say, title: str) -> Say:
-    return lambda text: say(f"{title}: {text}")
-
-
 @contextmanager
 def _device(options: BenchOptions, record: Record) -> Iterator[CudaBackend | None]:
-    """The device to measure, ready for chunks, or None where there is none; only "auto" may go on without."""
+    """The device to measure, ready for chunks; None where there is no device, which only "auto" allows."""
     device = None
-    record["device"] = {"name": "", "detail": "not asked for"}
     if options.device != "cpu":
         number = "0" if options.device == "auto" else options.device.removeprefix("cuda:")
         if not number.isdigit():
@@ -164,62 +215,3 @@ def _device(options: BenchOptions, record: Record) -> Iterator[CudaBackend | Non
     finally:
         if device is not None:
             device.close()
-
-
-def _real(options: BenchOptions, scratch: Path) -> Corpus:
-    if options.corpus is not None:
-        return user_corpus(options.corpus.resolve(), options.limit)
-    return real_corpus(options.cache or cache_folder(), scratch / "real", download=options.download)
-
-
-def _rows(
-    corpora: list[Corpus], options: BenchOptions, device: CudaBackend | None, failures: list[str], say: Say
-) -> list[Record]:
-    jobs = options.jobs or cores()
-    rows = []
-    for corpus in corpora:
-        for row in measure_rows(
-            corpus, repeats=options.repeats, jobs=jobs, device=device, limit=options.limit, say=say
-        ):
-            if not row.intact:
-                failures.append(f"{row.corpus} {row.key}: a chunk did not decode to what it was")
-            rows.append(asdict(row))
-    return rows
-
-
-def _float_peers(corpora: list[Corpus], options: BenchOptions, failures: list[str]) -> list[Record]:
-    found = [figures for corpus in corpora for figures in measure_float_peers(corpus, options.repeats)]
-    failures += [f"{peer.corpus} bf16: {peer.who} gave other bytes" for peer in found if not peer.intact]
-    return [asdict(figures) for figures in found]
-
-
-def _jobs(corpus: Corpus, scratch: Path, options: BenchOptions, failures: list[str], say: Say) -> Record:
-    kind = file_system(scratch)
-    in_memory = kind == "tmpfs"
-    record: Record = {
-        "corpus": corpus.name,
-        "tree": tree_size(corpus.root),
-        "file_system": f"{kind} (memory; --scratch measures a disk)" if in_memory else kind,
-        "settle_seconds": 0.0 if in_memory else _SETTLE,
-        "minor_seconds": _MINOR_SECONDS,
-        "enough_seconds": _ENOUGH,
-        "figures": [],
-    }
-    with places(scratch) as room:
-        run = CaseRun(
-            COMMAND,
-            corpus.root,
-            room,
-            int(options.repeats * _JOB_RUNS),
-            with_minor=options.repeats > 1,
-            minor_seconds=_MINOR_SECONDS,
-            enough=_ENOUGH,
-            settle=record["settle_seconds"],
-            say=_titled(say, "jobs"),
-        )
-        try:
-            record["figures"] = [asdict(figures) for figures in run.run()]
-        except JobError as error:
-            failures.append(str(error))
-    os.sync()  # what the jobs left to the kernel must not slow down what is measured next
-    return record

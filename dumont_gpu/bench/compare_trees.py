@@ -1,4 +1,4 @@
-"""How two directory trees differ: the judge of what a restore brought back, and a command that prints it.
+"""How two directory trees differ: the judge of restores. `python -m dumont_gpu.bench.compare_trees A B` prints it.
 
 Compared: names, types, modes, mtimes (ns), sizes, content, symlink targets, device numbers, which names share an
 inode, and whether B lost holes that A has. Not compared: owners, extended attributes, atimes, ctimes.
@@ -12,8 +12,8 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 
-CHUNK = 1 << 20  # bytes read at a time
-HOLE_SLACK = 1 << 20  # bytes: room for extent blocks and a different block size
+_PIECE = 1 << 20  # bytes read at a time
+_HOLE_SLACK = 1 << 20  # bytes: room for extent blocks and a different block size
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Entries = dict[bytes, os.stat_result]
@@ -23,7 +23,7 @@ def _is_device(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
 
 
-# What must be equal between two entries of one type: its name, and how it reads from a stat result.
+# Fields that must be equal between two entries of one type: a name, and how the field reads from a stat result.
 FIELDS: tuple[tuple[str, Callable[[os.stat_result], object]], ...] = (
     ("mode", lambda s: f"{stat.S_IMODE(s.st_mode):04o}"),
     ("mtime_ns", lambda s: s.st_mtime_ns),
@@ -61,7 +61,7 @@ def first_difference(a: bytes, b: bytes) -> int | None:
     offset = 0
     with open(a, "rb", buffering=0) as file_a, open(b, "rb", buffering=0) as file_b:
         while True:
-            chunk_a, chunk_b = file_a.read(CHUNK), file_b.read(CHUNK)
+            chunk_a, chunk_b = file_a.read(_PIECE), file_b.read(_PIECE)
             if chunk_a != chunk_b:
                 pairs = zip(chunk_a, chunk_b, strict=False)
                 shorter = min(len(chunk_a), len(chunk_b))
@@ -96,7 +96,7 @@ def _differences(root_a: bytes, root_b: bytes, tree_a: Entries, tree_b: Entries)
 
 
 def _file_differences(root_a: bytes, root_b: bytes, path: bytes, a: os.stat_result, b: os.stat_result) -> Iterator[str]:
-    if b.st_blocks * 512 > a.st_blocks * 512 * 1.1 + HOLE_SLACK:
+    if b.st_blocks * 512 > a.st_blocks * 512 * 1.1 + _HOLE_SLACK:
         yield f"holes lost: {a.st_blocks * 512} bytes on disk became {b.st_blocks * 512}"
     if a.st_size == b.st_size:
         offset = first_difference(os.path.join(root_a, path), os.path.join(root_b, path))
@@ -105,7 +105,7 @@ def _file_differences(root_a: bytes, root_b: bytes, path: bytes, a: os.stat_resu
 
 
 def differences(a: AnyPath, b: AnyPath) -> Iterator[str]:
-    """Yields one line for each thing in which tree `b` differs from tree `a`."""
+    """Yields a line for each difference between tree `a` and tree `b`."""
     root_a, root_b = os.fsencode(a), os.fsencode(b)
     yield from _differences(root_a, root_b, entries(root_a), entries(root_b))
 
@@ -123,3 +123,7 @@ def main(arguments: list[str]) -> int:
     size_a, size_b = (sum(s.st_size for s in t.values() if stat.S_ISREG(s.st_mode)) for t in (tree_a, tree_b))
     print(f"{found} differences; A: {len(tree_a)} entries, {size_a} bytes; B: {len(tree_b)} entries, {size_b} bytes")
     return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Shows a benchmark's record, and keeps it: the one place that knows every form it is told in."""
+"""Shows a record, and keeps it in files: no other module knows every form of a record."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from dumont_gpu.bench.machine import cpu_slug, slug
-from dumont_gpu.bench.page import page
-from dumont_gpu.bench.plot import picture
-from dumont_gpu.bench.text_report import markdown, print_tables
+from dumont_gpu.bench.report.machine import cpu_slug, slug
+from dumont_gpu.bench.report.page import page
+from dumont_gpu.bench.report.plot import picture
+from dumont_gpu.bench.report.record import Record
+from dumont_gpu.bench.report.text import markdown, print_tables
 from dumont_gpu.disk.outputs import check_output
 from dumont_gpu.errors import UsageError
 
-Record = dict[str, Any]
-_MARK: Final = b"<title>dumont-gpu "  # near the start of every picture that is drawn here
+_MARK: Final = b"<title>dumont-gpu "  # near the start of every picture of a benchmark
 _PICTURES: Final[dict[str, Callable[[Record], str]]] = {".svg": picture, ".html": page}
 
 
 def check_picture(plot: str | None) -> None:
-    """Refuses a picture that cannot be drawn, or not there, before anything is measured.
+    """Refuses a picture that cannot be drawn or written, before anything is measured.
 
     Raises:
-        UsageError: it is none of the known kinds, or would replace a file that is no picture of a benchmark.
+        UsageError: the kind is unknown, or the picture would replace a file that is no picture of a benchmark.
     """
     if plot is None:
         return
@@ -36,7 +36,7 @@ def check_picture(plot: str | None) -> None:
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """What says, on stderr, what is being measured: a line that changes on a terminal, lines of a log elsewhere."""
+    """Yields a function that reports progress on stderr: a line that changes on a terminal, or lines of a log."""
     if quiet:
         yield lambda text: None
     elif sys.stderr.isatty():
@@ -59,7 +59,7 @@ def show(record: Record, *, as_json: bool, as_markdown: bool) -> None:
 
 
 def publish(record: Record, plot: str | None, results: str | None) -> None:
-    """Writes the picture that was asked for, and everything into the folder of results."""
+    """Writes the picture `plot`, and the record in every form into the folder `results`."""
     if plot is not None:
         _write(Path(plot), _PICTURES[Path(plot).suffix](record))
     if results is not None:
@@ -77,6 +77,6 @@ def machine_slug(record: Record) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    check_output(str(path), force=True, kind="result")  # no device, no pipe; what has this name is a result
+    check_output(str(path), force=True, kind="result")  # no device, no pipe; a file of this name is a result
     path.write_text(text, encoding="utf-8")
     print(f"written: {path}", file=sys.stderr)

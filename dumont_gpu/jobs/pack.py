@@ -108,12 +108,13 @@ def pack(
     with closing(select_backend(options.device, thread_count(options.jobs), options.gpu_memory)) as backend:
         sink = open_sink(output, options.network, force=options.force)
         try:
-            with closing(_scan(sources, options, exclude, sink.identities(), existing)) as found:
+            with closing(_scan(sources, options, exclude, sink.files, existing)) as found:
                 unmatched = exclude.unmatched()  # raises for a malformed pattern, before any work
                 plan = Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs))
                 writer = SnapshotWriter(sink, plan.max_chunks, options.digest, options.chunk_size)
-                sink.expect(writer.largest_size(plan.size))
-                stages = PackStages(plan, writer, backend, options, in_order=sink.in_order, cancel=sink.cancel)
+                if sink.parts is not None:
+                    sink.parts.fit(writer.largest_size(plan.size))
+                stages = PackStages(plan, writer, backend, options, in_order=sink.parts is not None, cancel=sink.cancel)
                 seconds = stages.run(progress)
                 header, size = writer.finish(stages.files.entries(found), found.root, options.method)
             sink.commit(size)
@@ -142,7 +143,7 @@ def pack(
         links_out=tuple(found.links_out),
         unfinished=tuple(found.unfinished),
         snapshots=_snapshots(plan),
-        notes=sink.notes(),
+        notes=sink.notes,
     )
 
 

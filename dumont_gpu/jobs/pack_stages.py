@@ -9,7 +9,7 @@ from typing import Final
 
 from dumont_gpu import native
 from dumont_gpu.backends import Backend
-from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
+from dumont_gpu.buffers import Buffer, BufferPool, Window, with_buffers
 from dumont_gpu.codecs import Codec, Raw
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError, DumontError
@@ -19,7 +19,7 @@ from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.packed_files import PackedFiles
 from dumont_gpu.jobs.resources import chunk_pairs, thread_count
 from dumont_gpu.jobs.source_reader import SourceReader
-from dumont_gpu.pipeline import Pipeline, Window, in_turn
+from dumont_gpu.pipeline import Pipeline, in_turn
 from dumont_gpu.plan.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.sizes import align_up

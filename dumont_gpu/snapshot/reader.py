@@ -13,7 +13,7 @@ from dumont_gpu.codecs.lz4 import decode_frame
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format.digests import Digest, digest_function
 from dumont_gpu.format.entries import EntryType, FileEntry
-from dumont_gpu.format.header import HEADER_SIZE, ChunkEntry, Header, parse_index
+from dumont_gpu.format.header import HEADER_SIZE, ChunkRecord, Header, parse_index
 from dumont_gpu.format.manifest import Manifest, manifest_limit, parse_manifest
 from dumont_gpu.sizes import KiB
 from dumont_gpu.storage import NetworkOptions, Source, open_source
@@ -27,7 +27,7 @@ class SnapshotIndex(NamedTuple):
 
     source: Source
     header: Header
-    chunks: tuple[ChunkEntry, ...]
+    chunks: tuple[ChunkRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Snapshot:
 
     source: Source
     header: Header
-    chunks: tuple[ChunkEntry, ...]
+    chunks: tuple[ChunkRecord, ...]
     manifest: Manifest
     digest: Digest  # of chunks and extents
 

@@ -13,10 +13,10 @@ from dumont_gpu.errors import DumontError
 from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.header import (
     CHUNK_ALIGNMENT,
-    CHUNK_ENTRY_SIZE,
+    CHUNK_RECORD_SIZE,
     FLAG_BLAKE3,
     HEADER_SIZE,
-    ChunkEntry,
+    ChunkRecord,
     Header,
     index_to_bytes,
 )
@@ -37,10 +37,10 @@ class SnapshotWriter:
 
     def __init__(self, sink: Sink, max_chunks: int, digest: str, chunk_size: int) -> None:
         self._sink, self._max_chunks, self._digest, self._chunk_size = sink, max_chunks, digest, chunk_size
-        self._records: dict[int, ChunkEntry] = {}
+        self._records: dict[int, ChunkRecord] = {}
         self._digests: dict[int, bytes] = {}
         self._codec_bytes: dict[str, tuple[int, int]] = {}
-        self._end = align_up(HEADER_SIZE + CHUNK_ENTRY_SIZE * max_chunks)
+        self._end = align_up(HEADER_SIZE + CHUNK_RECORD_SIZE * max_chunks)
 
     def largest_size(self, raw_size: int) -> int:
         """Returns the size of the snapshot without its manifest if none of `raw_size` bytes can be saved."""
@@ -63,7 +63,7 @@ class SnapshotWriter:
         """
         size = len(encoded)
         self._sink.write_at(self._end, encoded)
-        self._records[number] = ChunkEntry(self._end, size, raw_size, codec.id, digest[:8])
+        self._records[number] = ChunkRecord(self._end, size, raw_size, codec.id, digest[:8])
         self._digests[number] = digest
         raw_sum, encoded_sum = self._codec_bytes.get(codec.name, (0, 0))
         self._codec_bytes[codec.name] = raw_sum + raw_size, encoded_sum + size

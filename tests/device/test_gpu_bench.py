@@ -13,25 +13,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gpu_bench
-import gpu_jobs
-import gpu_packs
-import gpu_report
-import gpu_results
-import gpu_sanitize
-import gpu_smoke
-import gpu_timer
 import pytest
-from gpu_batch import resident
-from gpu_lz4 import ResidentFrames, text
-from gpu_targets import verdicts
 from support.devices import emulated_device
 from support.hostile import float_bytes
-from support.snapshots import ROOT
+from support.snapshots import GOLDEN, ROOT
 
 from dumont_gpu import native
 from dumont_gpu.backends import requirements
 from dumont_gpu.backends.device import KERNELS
+from dumont_gpu.bench.measure.gpu import (
+    copies,
+    encode,
+    job_session,
+    kernels,
+    nvcomp,
+    packs,
+    restores,
+    sanitize,
+    session,
+    smoke,
+    timer,
+)
+from dumont_gpu.bench.measure.gpu.frames import ResidentFrames, text
+from dumont_gpu.bench.measure.gpu.resident_decode import resident
+from dumont_gpu.bench.report import check, steps
+from dumont_gpu.bench.report.record import merge
+from dumont_gpu.bench.report.targets import verdicts
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.format.digests import digest_function
 from dumont_gpu.native import Dtype
@@ -76,10 +83,10 @@ def test_what_the_sanitizers_watch_agrees_with_the_cpu(
     what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     device = emulated_device()
-    monkeypatch.setattr(gpu_sanitize, "open_device", lambda number: device)
-    monkeypatch.setattr(gpu_sanitize, "DAMAGES", 1)
-    monkeypatch.setattr("sys.argv", ["gpu_sanitize.py", what])
-    assert gpu_sanitize.main() == 0
+    monkeypatch.setattr(sanitize, "open_device", lambda number: device)
+    monkeypatch.setattr(sanitize, "DAMAGES", 1)
+    monkeypatch.setattr("sys.argv", ["sanitize.py", what, str(GOLDEN / "streams")])
+    assert sanitize.main() == 0
     assert set(KERNELS) <= set(device.launches)
     assert {"lz4", "lz4 encode"} & set(device.launches) == ({"lz4", "lz4 encode"} if what == "all" else set())
     assert (" 0 found damaged" in capsys.readouterr().out) == (what == "good")
@@ -94,9 +101,8 @@ def by_the_clock(stream: object, runs: Sequence[Callable[[], object]], repeats: 
     return seconds
 
 
-def measured(name: str, monkeypatch: pytest.MonkeyPatch, output: Path, **faults: Any) -> tuple[dict[str, Any], int]:
+def measured(module: Any, monkeypatch: pytest.MonkeyPatch, output: Path, **faults: Any) -> tuple[dict[str, Any], int]:
     """A whole quick run of a benchmark on the emulated device, without what only CuPy can do; and its exit code."""
-    module = pytest.importorskip(name, reason="it draws weights with NumPy: pip install '.[bench]'")
     device = emulated_device(**faults)
     new_stream = device.new_stream
 
@@ -106,7 +112,7 @@ def measured(name: str, monkeypatch: pytest.MonkeyPatch, output: Path, **faults:
         return stream
 
     monkeypatch.setattr(device, "new_stream", stream_for_cupy)
-    monkeypatch.setattr(gpu_bench, "open_device", lambda number: device)
+    monkeypatch.setattr(session, "open_device", lambda number: device)
     monkeypatch.setattr(module, "device_seconds", by_the_clock)
     monkeypatch.setattr(module, "side_by_side", lambda stream, others: nullcontext(), raising=False)
     bench = module.Bench(0, replace(module.EXTENTS["quick"], chunk=4 * MiB), output)
@@ -119,7 +125,7 @@ def measured(name: str, monkeypatch: pytest.MonkeyPatch, output: Path, **faults:
 def test_kernels_are_measured_and_checked_and_a_failure_costs_only_its_own_figures(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    results, code = measured("gpu_kernels", monkeypatch, tmp_path / "kernels.json")
+    results, code = measured(kernels, monkeypatch, tmp_path / "kernels.json")
     assert code == 1
     assert [row["batch"] for row in results["zipnn"]] == [1, 4]
     assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
@@ -132,7 +138,7 @@ def test_kernels_are_measured_and_checked_and_a_failure_costs_only_its_own_figur
 def test_encoding_is_measured_whole_and_in_parts_in_one_stream_and_in_several(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    results, code = measured("gpu_encode", monkeypatch, tmp_path / "encode.json")
+    results, code = measured(encode, monkeypatch, tmp_path / "encode.json")
     assert code == 1
     assert {problem.split(":")[0] for problem in results["problems"]} == {"nvCOMP, bf16"}  # CuPy is not there
     whole = [(row["batch"], row["streams"]) for row in results["zipnn"] if row["part"] == "all"]
@@ -144,9 +150,8 @@ def test_encoding_is_measured_whole_and_in_parts_in_one_stream_and_in_several(
 
 
 def test_encoding_that_differs_from_the_cpus_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    gpu_encode = pytest.importorskip("gpu_encode", reason="it draws weights with NumPy: pip install '.[bench]'")
-    monkeypatch.setattr(gpu_encode.ResidentWeights, "encoded", lambda self, stream, number: memoryview(b"other"))
-    results, _ = measured("gpu_encode", monkeypatch, tmp_path / "encode.json")
+    monkeypatch.setattr(encode.ResidentWeights, "encoded", lambda self, stream, number: memoryview(b"other"))
+    results, _ = measured(encode, monkeypatch, tmp_path / "encode.json")
     assert "zipnn, bf16, batch 1: the output is wrong" in results["problems"]
 
 
@@ -156,37 +161,36 @@ def test_copies_are_measured_and_only_those_that_need_what_is_missing_fail(
     def names(results: dict[str, Any]) -> list[str]:
         return [row["name"] for row in results["copies"]]
 
-    results, code = measured("gpu_copies", monkeypatch, tmp_path / "copies.json")
+    results, code = measured(copies, monkeypatch, tmp_path / "copies.json")
     everything = ["copy in, pageable", "copy out, pageable", "clear", "pin host memory", "copy in, pinned",
                   "copy out, pinned", "copies in and out at once, pinned, both counted"]  # fmt: skip
     assert (names(results), code) == (everything, 1)
     assert [problem.split(":")[0] for problem in results["problems"]] == ["copies within the device"]  # CuPy does it
-    results, _ = measured("gpu_copies", monkeypatch, tmp_path / "copies.json", pins=1)
+    results, _ = measured(copies, monkeypatch, tmp_path / "copies.json", pins=1)
     assert names(results) == everything[:3]
     assert "no more host memory can be pinned" in results["problems"][-1]
 
 
 def test_decoders_that_check_nothing_are_measured_only_if_asked_for() -> None:
-    gpu_nvcomp = pytest.importorskip("gpu_nvcomp", reason="it needs NumPy: pip install '.[bench]'")
-    names = [variant.name for variant in gpu_nvcomp.ans_variants("half", "6.0.0.12")]
+    names = [variant.name for variant in nvcomp.ans_variants("half", "6.0.0.12")]
     assert names == ["ANS, typed", "ANS, type named"]
-    assert len(gpu_nvcomp.ans_variants("half", "6.0.0.12", unchecked=True)) == 3
+    assert len(nvcomp.ans_variants("half", "6.0.0.12", unchecked=True)) == 3
 
 
 # --- the first thing that a device is asked -------------------------------------------------------------------------
 
 
-def smoke(monkeypatch: pytest.MonkeyPatch, device: Any) -> int:
-    monkeypatch.setattr(gpu_smoke, "open_device", lambda number: device)
-    monkeypatch.setattr("sys.argv", ["gpu_smoke.py", "--size", str(2 * MiB)])
-    return gpu_smoke.main()
+def smoke_of(monkeypatch: pytest.MonkeyPatch, device: Any) -> int:
+    monkeypatch.setattr(smoke, "open_device", lambda number: device)
+    monkeypatch.setattr("sys.argv", ["smoke.py", "--size", str(2 * MiB)])
+    return smoke.main()
 
 
 def test_smoke_takes_every_type_and_a_frame_both_ways(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     device = emulated_device()
-    assert smoke(monkeypatch, device) == 0
+    assert smoke_of(monkeypatch, device) == 0
     assert device.closed
     assert {"zipnn_decode", "zipnn_plan", "zipnn_layout", "zipnn_write", "lz4", "lz4 encode", "lz4_write"} <= set(
         device.launches
@@ -203,7 +207,7 @@ def test_smoke_takes_every_type_and_a_frame_both_ways(
 def test_smoke_names_what_is_wrong(
     way: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right = getattr(gpu_smoke.CudaBackend, way)
+    right = getattr(smoke.CudaBackend, way)
 
     def wrong(backend: Any, codec: Any, content: memoryview, out: memoryview) -> Any:
         size = right(backend, codec, content, out)
@@ -211,8 +215,8 @@ def test_smoke_names_what_is_wrong(
             out[1000] ^= 1
         return size
 
-    monkeypatch.setattr(gpu_smoke.CudaBackend, way, wrong)
-    assert smoke(monkeypatch, emulated_device()) == 1
+    monkeypatch.setattr(smoke.CudaBackend, way, wrong)
+    assert smoke_of(monkeypatch, emulated_device()) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [": WRONG: " in line for line in lines[:-1]] == 5 * [True] + [False]
     assert lines[-1].startswith("cuda:0: 1 of 6 chunks")
@@ -221,9 +225,9 @@ def test_smoke_names_what_is_wrong(
 def test_smoke_of_a_device_that_cannot_be_opened_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["gpu_smoke.py"])
+    monkeypatch.setattr("sys.argv", ["smoke.py"])
     monkeypatch.setattr(requirements, "find_driver", lambda: requirements.Finding("NVIDIA driver", False, "no driver"))
-    assert gpu_smoke.main() == 1
+    assert smoke.main() == 1
     assert capsys.readouterr().out == "CUDA device 0 cannot be used: no driver; --device auto goes on without one\n"
 
 
@@ -231,7 +235,7 @@ def test_smoke_goes_on_after_a_chunk_that_the_device_is_lost_at(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     device = emulated_device(lose_after=60)
-    assert smoke(monkeypatch, device) == 1
+    assert smoke_of(monkeypatch, device) == 1
     assert "WRONG: cuda:0: the device is lost" in capsys.readouterr().out
 
 
@@ -240,7 +244,6 @@ def test_smoke_goes_on_after_a_chunk_that_the_device_is_lost_at(
 
 def job_bench(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A benchmark of small jobs; what is asked of device 0 the CPU does, and its stages an emulated device."""
-    pytest.importorskip("cpu_codecs", reason="it draws weights with NumPy: pip install '.[bench]'")
     device = emulated_device()
     new_stream = device.new_stream
 
@@ -249,18 +252,18 @@ def job_bench(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> A
         stream.cupy_stream = None
         return stream
 
-    run_dumont = gpu_jobs.dumont
+    run_dumont = restores.dumont
 
-    def on_cpu(*arguments: str, cwd: Path) -> dict[str, Any]:
-        summary = run_dumont(*("cpu" if word == "0" else word for word in arguments), cwd=cwd)
+    def on_cpu(*arguments: str, folder: Path) -> dict[str, Any]:
+        summary = run_dumont(*("cpu" if word == "0" else word for word in arguments), folder=folder)
         return summary | {"device": "cuda:0" if "0" in arguments else "cpu"}
 
     monkeypatch.setattr(device, "new_stream", stream_for_cupy)
     monkeypatch.setattr("dumont_gpu.backends.open_device", lambda number: device)
-    monkeypatch.setattr(gpu_timer, "device_seconds", by_the_clock)
-    monkeypatch.setattr(gpu_timer, "side_by_side", lambda stream, others: nullcontext())
+    monkeypatch.setattr(timer, "device_seconds", by_the_clock)
+    monkeypatch.setattr(timer, "side_by_side", lambda stream, others: nullcontext())
     monkeypatch.setattr(module, "dumont", on_cpu)
-    for each in (gpu_jobs, gpu_packs):
+    for each in (job_session, restores, packs):
         monkeypatch.setattr(each, "PIECE", MiB)
     folders = {name: tmp_path / name for name in ("disk", "memory")}
     for folder in folders.values():
@@ -272,7 +275,7 @@ def job_bench(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> A
 def test_restores_are_compared_with_the_source_and_their_stages_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    results = job_bench(gpu_jobs, monkeypatch, tmp_path).run()
+    results = job_bench(restores, monkeypatch, tmp_path).run()
     assert [problem.split(":")[0] for problem in results["problems"]] == ["opening the device"]  # there is none
     assert [(row["place"], row["device"]) for row in results["jobs"]] == [
         (place, device) for place in ("memory", "disk") for device in ("0", "auto", "cpu")
@@ -287,7 +290,7 @@ def test_gigabytes_are_deleted_when_a_time_limit_ends_a_benchmark(tmp_path: Path
     code = """if True:
         import sys
         from pathlib import Path
-        from gpu_jobs import work_folders
+        from dumont_gpu.bench.measure.gpu.job_session import work_folders
         with work_folders(Path(sys.argv[1]), Path(sys.argv[1])) as folders:
             for folder in folders.values():
                 (folder / "source").mkdir()
@@ -295,7 +298,7 @@ def test_gigabytes_are_deleted_when_a_time_limit_ends_a_benchmark(tmp_path: Path
             sys.stdin.read()
     """
     line = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(line, cwd=ROOT / "bench", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"2\n"
         assert len(list(tmp_path.iterdir())) == 2
@@ -305,9 +308,9 @@ def test_gigabytes_are_deleted_when_a_time_limit_ends_a_benchmark(tmp_path: Path
 
 
 def test_only_a_disk_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    bench = job_bench(gpu_jobs, monkeypatch, tmp_path)
+    bench = job_bench(restores, monkeypatch, tmp_path)
     synced: list[str] = []
-    monkeypatch.setattr(gpu_jobs.os, "sync", lambda: synced.append("sync"))
+    monkeypatch.setattr(job_session.os, "sync", lambda: synced.append("sync"))
     bench.settle("memory")
     assert synced == []
     bench.settle("disk")
@@ -317,7 +320,7 @@ def test_only_a_disk_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_packs_are_compared_with_the_cpus_and_their_stages_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    results = job_bench(gpu_packs, monkeypatch, tmp_path).run()
+    results = job_bench(packs, monkeypatch, tmp_path).run()
     assert results["problems"] == []
     assert all(row["verified"] and len(row["seconds"]) == 1 for row in results["packs"])
     ways = [(row["device"], row["paranoid"], row["memory"]) for row in results["packs"] if row["place"] == "memory"]
@@ -333,9 +336,9 @@ def test_sizes_that_differ_from_the_cpus_are_a_problem() -> None:
         return {"job": "tree", "place": "disk", "label": f"--device {device}", "device": device,
                 "codecs": {"zipnn": [100, zipnn], "lz4": [100, lz4]}}  # fmt: skip
 
-    assert gpu_packs.size_problems([row("0", 66, 41), row("cpu", 66, 40)]) == []
-    assert len(gpu_packs.size_problems([row("0", 65, 43), row("cpu", 66, 40)])) == 2
-    assert gpu_packs.size_problems([row("0", 65, 43)]) == []  # nothing to compare with
+    assert packs.size_problems([row("0", 66, 41), row("cpu", 66, 40)]) == []
+    assert len(packs.size_problems([row("0", 65, 43), row("cpu", 66, 40)])) == 2
+    assert packs.size_problems([row("0", 65, 43)]) == []  # nothing to compare with
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -406,7 +409,7 @@ def made_up(
     steps = {"self_test": step(code=77, log=["there is no nvcc"]), "tests": step(code=1, log=["1 failed"]),
              "sanitizer": step(code=124), "kernels": step(kernels), "copies": step(copies), "jobs": step(jobs),
              "encode": step(encoded), "packs": step(packs)}  # fmt: skip
-    return {"device": "NVIDIA H200", "steps": steps}
+    return {"schema": 2, "device": {"name": "cuda", "detail": "NVIDIA H200"}, "steps": steps}
 
 
 def met(results: dict[str, Any]) -> dict[str, bool | None]:
@@ -443,7 +446,7 @@ def test_a_target_without_figures_is_not_measured() -> None:
     results["steps"]["jobs"]["data"]["jobs"][2]["identical"] = False
     del results["steps"]["packs"]
     assert set(met(results).values()) == {None}
-    other = met(made_up() | {"device": "NVIDIA GeForce RTX 4090"})
+    other = met(made_up() | {"device": {"name": "cuda", "detail": "NVIDIA GeForce RTX 4090"}})
     asked_of_an_h200 = [what for what, answer in other.items() if answer is None]
     assert asked_of_an_h200 == ["ZipNN decode of bf16, on the device", "ZipNN encode of bf16, on the device"]
 
@@ -454,11 +457,11 @@ def test_wrong_output_meets_no_target_and_is_shown() -> None:
     results["steps"]["encode"]["data"]["zipnn"][0]["verified"] = False
     assert verdicts(results)[0].met is None
     assert met(results)["ZipNN encode of bf16, on the device"] is False  # by what is left
-    assert "WRONG OUTPUT" in gpu_report.render(results)
+    assert "WRONG OUTPUT" in check.render(results)
 
 
 def test_report_shows_figures_failures_and_what_was_skipped() -> None:
-    shown = gpu_report.render(made_up())
+    shown = check.render(made_up())
     for expected in (
         "# dumont-gpu on NVIDIA H200", "| 700.00 (700.00) |", "self_test was skipped: there is no nvcc", "| skipped |", "1 failed",
         "FAILED (1)", "past its limit of 60 s", "copy in, pinned | 50.00", "2.33x", "zipnn_decode, 32 threads",
@@ -475,12 +478,12 @@ def test_steps_are_collected_and_merged_with_those_of_earlier_runs(tmp_path: Pat
     (work / "copies.json").write_text(json.dumps(made_up()["steps"]["copies"]["data"]))
     (work / "tests.status").write_text("1 2 300\n")
     (work / "tests.log").write_text(f"a\n\nlost in {work}/x\n")
-    found = gpu_results.collect(work)
+    found = steps.collect(work)
     assert found["steps"]["tests"]["log"] == ["a", "lost in WORK/x"]
-    merged = gpu_results.merge([made_up(), found | {"device": "NVIDIA H200"}])
+    merged = merge([made_up(), found])
     assert set(merged["steps"]) == set(made_up()["steps"])
     assert merged["steps"]["tests"]["exit_code"] == 1
-    written = gpu_report.publish(merged, tmp_path / "results")
+    written = check.publish(merged, tmp_path / "results")
     assert [path.name for path in written] == ["gpu-nvidia-h200.json", "gpu-nvidia-h200.md"]
     assert json.loads(written[0].read_text(encoding="utf-8")) == merged
 

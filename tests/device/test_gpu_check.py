@@ -171,7 +171,7 @@ def test_what_is_no_driver_is_said_to_be_none(source: str, machine: Machine) -> 
 
 def test_without_a_gpu_steps_can_be_tried(machine: Machine) -> None:
     machine.driver(NO_DRIVER)
-    machine.interpreter(gpu_smoke="echo 'CUDA device 0 cannot be used'; exit 1")
+    machine.interpreter(**{"gpu.smoke": "echo 'CUDA device 0 cannot be used'; exit 1"})
     done = machine.run("--without-gpu", "--steps", "smoke,tests")
     assert done.returncode == 1
     assert outcomes(done.stderr) == {"install": "ok", "smoke": "FAILED (exit code 1)", "tests": "ok"}
@@ -208,7 +208,7 @@ def test_step_that_hangs_ends_at_its_limit_with_all_that_it_started(machine: Mac
     # It ignores what it can, and has a child in a process group of its own.
     hang = f"""trap '' TERM; timeout 1000 sleep 1000 & echo $! >"{machine.folder}/child"
         echo "encoding begins"; sleep 1000; sleep 1000"""
-    machine.interpreter(gpu_encode=hang)
+    machine.interpreter(**{"gpu.encode": hang})
     done = machine.run("--steps", "copies,encode,kernels", "--limits", "encode=3")
     assert done.returncode == 1
     assert outcomes(done.stderr) == {
@@ -221,7 +221,7 @@ def test_step_that_hangs_ends_at_its_limit_with_all_that_it_started(machine: Mac
 
 def test_step_past_its_limit_may_clean_up(machine: Machine) -> None:
     tidy = f"""trap 'sleep 1; rm "{machine.folder}/gigabytes"; exit' TERM; >"{machine.folder}/gigabytes"; sleep 1000"""
-    machine.interpreter(gpu_jobs=tidy)
+    machine.interpreter(**{"gpu.restores": tidy})
     machine.run("--steps", "jobs", "--limits", "jobs=3")
     assert machine.steps()["jobs"] == 124
     assert not (machine.folder / "gigabytes").exists()
@@ -229,7 +229,7 @@ def test_step_past_its_limit_may_clean_up(machine: Machine) -> None:
 
 def test_killed_script_loses_only_the_step_that_ran(machine: Machine, gate: Path) -> None:
     begun = f'echo $$ >"{gate}"; exec sleep 1000'
-    machine.interpreter(gpu_kernels='echo "{}" >"$2"', gpu_encode=begun)
+    machine.interpreter(**{"gpu.kernels": 'echo "{}" >"$3"', "gpu.encode": begun})
     process = subprocess.Popen(
         machine.command("--steps", "kernels,copies,encode,jobs"), env=machine.environment, stderr=subprocess.DEVNULL
     )
@@ -244,7 +244,7 @@ def test_killed_script_loses_only_the_step_that_ran(machine: Machine, gate: Path
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signal_ends_the_step_and_is_reported(number: int, code: int, machine: Machine, gate: Path) -> None:
-    machine.interpreter(gpu_encode=f'echo $$ >"{gate}"; exec sleep 1000')
+    machine.interpreter(**{"gpu.encode": f'echo $$ >"{gate}"; exec sleep 1000'})
     process = subprocess.Popen(
         machine.command("--steps", "copies,encode,jobs"), env=machine.environment, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # or bash could not catch it under nohup
@@ -260,7 +260,7 @@ def test_signal_ends_the_step_and_is_reported(number: int, code: int, machine: M
 
 
 def test_figures_that_were_cut_off_cost_no_report(machine: Machine) -> None:
-    machine.interpreter(gpu_kernels="""echo '{"chunk": 1, "zip' >"$2"; exit 1""")
+    machine.interpreter(**{"gpu.kernels": """echo '{"chunk": 1, "zip' >"$3"; exit 1"""})
     assert machine.run("--steps", "kernels,copies").returncode == 1
     assert machine.report()["steps"]["kernels"]["data"] is None
     assert machine.steps() == {"install": 0, "kernels": 1, "copies": 0}
@@ -280,7 +280,7 @@ def test_steps_that_no_time_is_left_for_are_reported(machine: Machine) -> None:
 
 
 def test_report_that_fails_leaves_what_it_would_be_made_from(machine: Machine) -> None:
-    machine.interpreter(report="echo 'a fault of the report' >&2; exit 1", gpu_kernels='echo "{}" >"$2"')
+    machine.interpreter(report="echo 'a fault of the report' >&2; exit 1", **{"gpu.kernels": 'echo "{}" >"$3"'})
     done = machine.run("--steps", "kernels")
     assert done.returncode == 1
     kept = machine.results / "unreported"
@@ -327,7 +327,7 @@ def test_log_that_cannot_be_written_is_said_once(machine: Machine) -> None:
 
 
 def test_log_has_everything(machine: Machine) -> None:
-    machine.interpreter(gpu_copies="echo 1; echo 2")
+    machine.interpreter(**{"gpu.copies": "echo 1; echo 2"})
     machine.run("--steps", "copies", "--log", str(machine.folder / "log"))
     _, _, said = (machine.folder / "log").read_text(encoding="utf-8").partition("=== copies: ok, ")
     assert said.split("\n")[1:] == ["1", "2", ""]

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +33,7 @@ from dumont_gpu.tree.target.journal import NAMES
 
 HEADER = struct.Struct("<8sIIIIQQQQQ32s32s352s")  # without its digest
 CHUNK = struct.Struct("<QIIB8s")
-RAW, LZ4, LZ4_HC, ZIPNN = range(4)
+RAW, LZ4, LZ4_HC, ZIPNN = range(4)  # codecs that an attack is made for, not all there are
 MTIME = 1_700_000_000_123_456_789
 
 
@@ -88,11 +89,17 @@ def zipnn_stream(content: bytes, block_log2: int = 16) -> bytes:
     return bytes(out[: zipnn_encode(memoryview(content), out, Dtype.BF16, block_log2)])
 
 
+ENCODERS: dict[int, Callable[[bytes], bytes]] = {
+    RAW: bytes,
+    LZ4: lz4_frame,
+    LZ4_HC: partial(lz4_frame, compression_level=9),
+    ZIPNN: zipnn_stream,
+}
+
+
 def encode(codec: int, content: bytes) -> bytes:
-    """The stored bytes of a chunk; as long as the content or longer if it does not shrink."""
-    if codec in (LZ4, LZ4_HC):
-        return lz4_frame(content, compression_level=9 if codec == LZ4_HC else 0)
-    return zipnn_stream(content) if codec == ZIPNN else content
+    """The encoded bytes of a chunk; as long as the content or longer if it does not shrink."""
+    return ENCODERS[codec](content)
 
 
 @dataclass

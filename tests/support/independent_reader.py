@@ -12,6 +12,7 @@ import json
 import os
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import lz4.frame
@@ -24,8 +25,6 @@ MOST_HELD = GIB  # original bytes; more are sound, but too many for a reader tha
 HEADER = struct.Struct("<8s4I5Q32s32s352s32s")
 CHUNK = struct.Struct("<QIIB8s")
 ZIPNN = struct.Struct("<2s2sBBBBB4sBBBQQ")
-
-RAW, LZ4, LZ4_HC, ZIPNN_STREAM = range(4)
 
 
 class Unsupported(Exception):  # noqa: N818 - the document's word
@@ -177,7 +176,7 @@ def parse_index(data: bytes, header: Header) -> list[Chunk]:
     for end, offset in gaps(header, chunks):
         must(offset >= end, "parts overlap")
     for chunk in chunks:
-        if chunk.codec > ZIPNN_STREAM:
+        if chunk.codec not in DECODERS:
             raise Unsupported(f"codec {chunk.codec}")
     return chunks
 
@@ -199,12 +198,7 @@ def check_padding(data: bytes, header: Header, chunks: list[Chunk]) -> None:
 
 
 def decode_chunk(stored: bytes, chunk: Chunk) -> bytes:
-    if chunk.codec == RAW:
-        original = stored
-    elif chunk.codec in (LZ4, LZ4_HC):
-        original = decode_lz4(stored, chunk.size_original)
-    else:
-        original = decode_zipnn(stored, chunk.size_original)
+    original = DECODERS[chunk.codec](stored, chunk.size_original)
     must(len(original) == chunk.size_original, "size_original")
     return original
 
@@ -257,6 +251,14 @@ def decode_zipnn(stored: bytes, original_size: int) -> bytes:
         at += total
     must(len(original) == original_size, "original bytes of a ZipNN stream")
     return original
+
+
+DECODERS: dict[int, Callable[[bytes, int], bytes]] = {
+    0: lambda stored, size: stored,
+    1: decode_lz4,
+    2: decode_lz4,
+    3: decode_zipnn,
+}
 
 
 def parse_zipnn_header(stream: bytes) -> tuple[Dtype, int, int, int, int]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from blake3 import blake3
+
+from support.frozen_codecs import FIRST_UNKNOWN
 from support.hostile import MTIME, Archive, Chunk, lz4_frame, sha256
 
 OK, DAMAGED, UNSUPPORTED = "ok", "damaged", "not supported"
@@ -215,9 +217,9 @@ def _() -> Archives:
 
 @rule("index: compressor_id")
 def _() -> Archives:
-    for codec in (4, 5, 128, 255):
+    for codec in (FIRST_UNKNOWN, FIRST_UNKNOWN + 1, 128, 255):
         yield UNSUPPORTED, with_chunk(codec=codec)
-    yield DAMAGED, with_chunk(codec=4, size_original=0)  # the bounds come first
+    yield DAMAGED, with_chunk(codec=FIRST_UNKNOWN, size_original=0)  # the bounds come first
 
 
 @rule("index: checksum")

@@ -6,9 +6,9 @@ import struct
 from collections.abc import Callable, Iterator
 
 from blake3 import blake3
-from support.hostile import LZ4, RAW, ZIPNN, header_checksum, lz4_frame
 
 from dumont_gpu.native import Dtype, zipnn_encode
+from support.hostile import LZ4, RAW, ZIPNN, header_checksum, lz4_frame
 
 OK, DAMAGED, UNSUPPORTED = "ok", "damaged", "not supported"
 KIB = 1 << 10
@@ -29,7 +29,7 @@ TEXT = bytes(range(256)) * 300 + b"the end"  # 76,807 bytes: two blocks
 FRAME = lz4_frame(TEXT)
 
 
-@stream_rule("none: stored bytes")
+@stream_rule("none: encoded bytes")
 def _() -> Streams:
     yield OK, RAW, b"x", 1
     for size in (0, 2, 4096):
@@ -269,7 +269,7 @@ def _() -> Streams:
             yield zipnn(verdict, stream(dtype, byte15=value))
 
 
-@stream_rule("ZipNN stream: original bytes, bytes 16–23")
+@stream_rule("ZipNN stream: raw bytes, bytes 16–23")
 def _() -> Streams:
     for size in (0, SIZE - 2, SIZE - 1, SIZE + 1, 1 << 31, 1 << 62, (1 << 64) - 1):
         yield zipnn(DAMAGED, stream()[:16] + struct.pack("<Q", size) + stream()[24:])

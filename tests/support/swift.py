@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support.servers import PROXY_VARIABLES, S3Server, answers, free_port
 
 KEY, SECRET = "test:tester", "testing"

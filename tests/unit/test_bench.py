@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import pkgutil
+import statistics
 import struct
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
@@ -12,24 +16,37 @@ from typing import Any
 
 import pytest
 from support.devices import emulated_device
+from support.snapshots import ROOT
 
+from dumont_gpu import bench
 from dumont_gpu.backends import CudaBackend
-from dumont_gpu.bench import command, corpora, machine, rows, synthetic, wheels
-from dumont_gpu.bench.chunks import measure_chunks, project
+from dumont_gpu.bench import command, thorough
 from dumont_gpu.bench.command import BenchOptions, run_bench
-from dumont_gpu.bench.contenders import COMMAND, Case
-from dumont_gpu.bench.corpora import Corpus, seed_corpus, user_corpus
-from dumont_gpu.bench.links import Link, LinkedSource, measure_links
-from dumont_gpu.bench.page import page
-from dumont_gpu.bench.places import places
-from dumont_gpu.bench.plot import picture
+from dumont_gpu.bench.corpora import corpus as corpora
+from dumont_gpu.bench.corpora import synthetic, wheels
+from dumont_gpu.bench.corpora.corpus import Corpus, seed_corpus, user_corpus
+from dumont_gpu.bench.corpora.original import COLUMN, ROWS
+from dumont_gpu.bench.corpora.weights import bf16_weights, weights
+from dumont_gpu.bench.measure import codec_contenders, codecs, rows
+from dumont_gpu.bench.measure.chunks import measure_chunks, project
+from dumont_gpu.bench.measure.codecs import failures, measure_codecs
+from dumont_gpu.bench.measure.contenders import COMMAND, Case
+from dumont_gpu.bench.measure.links import Link, LinkedSource, measure_links
+from dumont_gpu.bench.measure.places import places
+from dumont_gpu.bench.measure.rows import Room, measure_rows
 from dumont_gpu.bench.publish import publish
-from dumont_gpu.bench.rows import Room, measure_rows
-from dumont_gpu.bench.seed_table import ROWS
-from dumont_gpu.bench.summary import job_seconds, problems, rate, tables
-from dumont_gpu.bench.text_report import markdown, print_tables
+from dumont_gpu.bench.report import machine
+from dumont_gpu.bench.report.by_type import rate
+from dumont_gpu.bench.report.codecs import codec_tables
+from dumont_gpu.bench.report.jobs import job_seconds
+from dumont_gpu.bench.report.page import page
+from dumont_gpu.bench.report.plot import picture
+from dumont_gpu.bench.report.record import machine_of, merge, read_record
+from dumont_gpu.bench.report.summary import problems, tables
+from dumont_gpu.bench.report.text import markdown, print_tables
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.errors import DeviceError, DumontError, UsageError
+from dumont_gpu.native import Dtype
 from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.storage import MemorySource
 
@@ -232,6 +249,103 @@ def test_a_restore_over_a_link_records_its_stages(record: dict[str, Any]) -> Non
     assert all(0 <= begin <= end <= first["seconds"] for _, begin, end in first["spans"])
 
 
+# --- codecs against other packages ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def codec_part() -> dict[str, Any]:
+    """The thorough part on little data, with whichever packages are installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codecs, "_HOT_SIZE", 128 * KiB)
+        patch.setattr(codecs, "_HOT_REPEATS", 1)
+        return json.loads(json.dumps(measure_codecs(weights(MiB), 2, thorough=True)))  # type: ignore[no-any-return]
+
+
+def test_weights_of_every_type_are_normal() -> None:
+    found = {name: (dtype, bytes(data)) for name, dtype, data in weights(64 * KiB)}
+    assert {dtype for dtype, _ in found.values()} == {Dtype.FP32, Dtype.BF16, Dtype.FP16, Dtype.FP8_E4M3}
+    fp32 = memoryview(found["fp32"][1]).cast("f").tolist()
+    fp16 = struct.unpack(f"<{32 * KiB}e", found["fp16"][1])
+    widened = memoryview(found["fp32 that is bf16"][1]).cast("f").tolist()
+    for values in (fp32, fp16, widened):
+        assert statistics.pstdev(values) == pytest.approx(0.02, rel=0.03)
+    assert all(code & 0x7F != 0x7F for code in found["fp8 e4m3"][1])  # no NaN
+    assert bytes(bf16_weights(64 * KiB)) == found["bf16"][1]
+
+
+def test_every_codec_gives_its_input_back_on_every_path_and_is_timed(codec_part: dict[str, Any]) -> None:
+    assert failures(codec_part) == []
+    assert {row["label"]["codec"] for row in codec_part["figures"]} >= {"dumont-gpu", "lz4"}
+    ours = {row["label"]["path"] for row in codec_part["figures"] if row["label"]["codec"] == "dumont-gpu"}
+    assert codec_part["default_path"] in ours
+    assert "portable" in ours
+    assert all(row["encode_seconds"] and row["decode_seconds"] for row in codec_part["figures"])
+
+
+def test_a_codec_that_changes_bytes_is_a_failure_and_has_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_contenders.Library, "matches", lambda self: False)
+    part = measure_codecs([("bf16", Dtype.BF16, bf16_weights(MiB))], 1)
+    assert "bf16: lz4 gave other bytes" in failures(part)
+    (table,) = codec_tables(part)
+    assert [row[3:] for row in table.rows if row[1] == "lz4"] == [("-", "-", "-", "-")]
+
+
+def test_codec_tables_show_every_kind_of_weights_and_every_path(codec_part: dict[str, Any]) -> None:
+    found = list(codec_tables(codec_part))
+    titles = [table.title for table in found]
+    assert "Weights, other packages, one thread, GB/s" in titles
+    assert "fp16: every instruction set and block size" in titles
+    assert all(len(row) == len(table.header) for table in found for row in table.rows)
+
+
+# --- one record -------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_that_did_not_run_again_keeps_its_figures_and_its_machine() -> None:
+    def record(date: str, **parts: Any) -> dict[str, Any]:
+        return {"schema": 2, "device": {"name": "", "detail": ""}, "machine": {"date": date}, **parts}
+
+    merged = merge([record("Monday", links=[1], rows=[1]), record("Tuesday", rows=[2])])
+    assert (merged["links"], merged["rows"]) == ([1], [2])
+    assert machine_of(merged, "links") == {"date": "Monday"}
+    assert machine_of(merged, "rows") == {"date": "Tuesday"}
+    assert machine_of(merge([merged, record("Friday", chunks=[3])]), "links") == {"date": "Monday"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench" / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_committed_results_are_records_and_their_reports_are_up_to_date(path: Path) -> None:
+    kept = read_record(path)
+    assert kept is not None
+    made_by = {"cpu": "python bench/cpu.py", "gpu": "bench/gpu_check.sh"}.get(path.stem[:3], "dumont-gpu bench")
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == markdown(kept, made_by)
+
+
+def test_the_thorough_run_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thorough, "SIZE", MiB)
+    monkeypatch.setattr(thorough, "measure_codecs", lambda kinds, repeats, **_: measure_codecs(kinds, repeats))
+    assert thorough.main(ROOT, ["codecs", "--repeats", "1", "--results", str(tmp_path)]) == 0
+    (data,) = tmp_path.glob("cpu-*.json")
+    kept = read_record(data)
+    assert kept is not None
+    assert set(kept["machines"]) == {"codecs"}
+    assert "commit" in kept["machines"]["codecs"]
+    assert data.with_suffix(".md").exists()
+
+
+def test_every_module_is_imported_without_gpu_packages() -> None:
+    modules = [module.name for module in pkgutil.walk_packages(bench.__path__, "dumont_gpu.bench.")]
+    needs_numpy = {"prose", "small_files", "tensors", "workspace"}
+    chosen = [name for name in modules if name.rpartition(".")[2] not in needs_numpy]
+    assert "dumont_gpu.bench.measure.gpu.kernels" in chosen
+    code = f"""if True:
+        import importlib, sys
+        sys.modules.update(dict.fromkeys(("cupy", "nvidia", "numpy", "zipnn", "torch")))
+        for name in {chosen!r}:
+            importlib.import_module(name)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
@@ -278,7 +392,7 @@ def test_a_part_that_was_not_run_is_left_out_of_every_report(
     ET.fromstring(picture(less))
     assert len(tables(less)) < len(tables(record))
     print_tables(less)
-    assert "RTX 3060" in capsys.readouterr().out or part == "rows"
+    assert COLUMN in capsys.readouterr().out
 
 
 def test_html_closes_what_it_opens(record: dict[str, Any]) -> None:
@@ -332,7 +446,7 @@ def test_memory_is_written_to_only_where_there_is_room_twice(monkeypatch: pytest
 
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 def test_runs_in_memory_leave_nothing_behind(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("dumont_gpu.bench.places.file_system", lambda place: kind)
+    monkeypatch.setattr("dumont_gpu.bench.measure.places.file_system", lambda place: kind)
     with places(tmp_path) as room:
         place = room.new()
         (place / "large").write_bytes(bytes(MiB))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -255,6 +256,20 @@ def test_a_defect_is_one_line_and_a_traceback_only_with_debug(filled: Path, snap
 def test_whatever_a_job_ends_with_is_a_code_and_at_most_one_line(job: str, code: int, said: str) -> None:
     ran = ended('exec "$@"', job)
     assert (ran.code, ran.out, ran.err) == (code, "", said)
+
+
+NO_TYPER = "sys.modules['typer'] = None"
+
+
+def test_an_error_before_the_command_line_is_parsed_heeds_its_flags(packed: Path) -> None:
+    assert patched(NO_TYPER, "info", packed).err.count("\n") == 1
+    assert "Traceback" in patched(NO_TYPER, "info", packed, "--debug").err
+    assert json.loads(patched(NO_TYPER, "info", packed, "--json").err)["code"] == 1
+
+
+def test_a_value_that_looks_like_a_flag_is_none(filled: Path, snapshot: Path) -> None:
+    ran = cli("pack", "-o", snapshot, filled, "--", "--json", "--debug")
+    assert (ran.returncode, ran.stderr) == (10, "dumont-gpu: --json: no such file or directory\n")
 
 
 def test_an_error_that_escapes_from_a_thread_ends_the_job_with_one_line() -> None:

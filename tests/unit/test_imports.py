@@ -62,13 +62,19 @@ def test_importing_the_package_loads_next_to_nothing() -> None:
 
 
 def test_the_command_line_loads_no_codec_before_a_command_runs() -> None:
-    assert not loaded_by("import dumont_gpu.cli.main") & {
+    loaded = loaded_by("import dumont_gpu.cli.main, dumont_gpu.cli.options, dumont_gpu.jobs.options")
+    assert not loaded & {
         "lz4",
         "lz4.frame",
         "dumont_gpu.native",
         "dumont_gpu.jobs.pack",
         "numpy",
     }
+
+
+def test_a_list_of_commands_loads_no_command() -> None:
+    loaded = {name for name in loaded_by("import dumont_gpu.cli.main") if name.startswith("dumont_gpu.")}
+    assert loaded <= {"dumont_gpu.cli.main"}
 
 
 def test_no_gpu_package_is_needed() -> None:

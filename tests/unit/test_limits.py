@@ -14,7 +14,8 @@ from support.commands import PROGRAM, cli
 from support.snapshots import GOLDEN
 
 from dumont_gpu.errors import UsageError
-from dumont_gpu.jobs.resources import DEFAULT_MEMORY, chunk_pairs, default_jobs, default_memory
+from dumont_gpu.jobs.options import DEFAULT_MEMORY
+from dumont_gpu.jobs.resources import chunk_pairs, default_jobs, default_memory
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 
 MiB = 1 << 20
@@ -243,13 +244,13 @@ def test_little_memory_means_few_threads(machine: Machine) -> None:
 
 
 def test_what_is_given_wins_over_the_limits() -> None:
-    assert chunk_pairs(10 * GiB, MiB, jobs=100) == 101
-    assert chunk_pairs(6 * MiB, MiB, jobs=100) == 3
-    assert chunk_pairs(6 * MiB, MiB, jobs=100, buffers=3) == 2
+    assert chunk_pairs(10 * GiB, MiB, threads=100) == 101
+    assert chunk_pairs(6 * MiB, MiB, threads=100) == 3
+    assert chunk_pairs(6 * MiB, MiB, threads=100, buffers=3) == 2
     with pytest.raises(UsageError, match="at least 3MiB"):
-        chunk_pairs(2 * MiB - 1, MiB, jobs=1)
+        chunk_pairs(2 * MiB - 1, MiB, threads=1)
     with pytest.raises(UsageError, match="at least 4MiB"):
-        chunk_pairs(3 * MiB - 1, MiB, jobs=1, buffers=3)
+        chunk_pairs(3 * MiB - 1, MiB, threads=1, buffers=3)
 
 
 def test_doctor_shows_each_limit_with_its_place() -> None:

@@ -15,7 +15,7 @@ from support.hostile import clear_error, command, killed, small_archive, tree
 from support.snapshots import assert_same_tree
 
 from dumont_gpu.errors import DamagedError, DumontError, NetworkError, UsageError
-from dumont_gpu.format.header import ChunkEntry
+from dumont_gpu.format.header import ChunkRecord
 from dumont_gpu.jobs.options import PackOptions, RestoreOptions
 from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.resources import chunk_pairs
@@ -52,7 +52,7 @@ class CountingSource(LocalSource):
         super().close()
 
 
-def chunks_of(path: Path) -> tuple[ChunkEntry, ...]:
+def chunks_of(path: Path) -> tuple[ChunkRecord, ...]:
     source = LocalSource(str(path))
     try:
         return read_snapshot(source).chunks

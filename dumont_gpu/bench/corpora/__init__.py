@@ -1,0 +1,1 @@
+"""Input: files and weights that the benchmark measures with, real or made up from a seed."""

@@ -1,0 +1,1 @@
+"""Measurements on a CUDA device; nothing here is imported unless they run."""

@@ -1,0 +1,126 @@
+"""ZipNN streams in device memory, and the launches that decode a batch of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dumont_gpu import native
+from dumont_gpu.backends.decode_slot import JOIN_THREADS, PLANE_MEMORY, ROOM_AFTER, SMALLEST_BLOCK, WARP
+from dumont_gpu.backends.device import Device, Stream
+from dumont_gpu.bench.measure.gpu.allocations import Allocations
+from dumont_gpu.bench.measure.memory import anonymous
+from dumont_gpu.format.digests import digest_function
+from dumont_gpu.sizes import align_up
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    kernel: str
+    grid: int
+    block: int
+    shared: int
+    first: int  # row of the batch's table where the grid starts
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Chunks `first` to `first + count` of `ResidentStreams`, and the launches that decode them."""
+
+    first: int
+    count: int
+    table: int  # address
+    status: int  # address of a u32 for each row of the table
+    rows: int
+    launches: tuple[Launch, ...]
+
+
+class ResidentStreams:
+    """`count` copies of one stream in device memory, far enough apart that no cache holds two, and room to decode them.
+
+    Args:
+        encoded: the stream.
+        size: original bytes of its chunk.
+    """
+
+    def __init__(self, device: Device, stream: Stream, encoded: memoryview, size: int, count: int) -> None:
+        self.encoded, self.size, self.count = encoded, size, count
+        self._stream, self._memory = stream, Allocations(device)
+        self._encoded_stride = align_up(len(encoded) + ROOM_AFTER)
+        self._out_stride = align_up(size)
+        self._source = self._memory.allocate(count * self._encoded_stride)
+        self._out = self._memory.allocate(count * self._out_stride)
+        for number in range(count):
+            stream.copy_in(self._source + number * self._encoded_stride, encoded)
+        stream.synchronize()
+
+    def close(self) -> None:
+        self._memory.close()
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Makes the table of a batch.
+
+        Raises:
+            ValueError: the stream is not for a device.
+        """
+        groups: list[list[memoryview]] = [[] for _ in range(5)]  # by number of coded planes: each is a launch
+        room = (self.size // SMALLEST_BLOCK + 16) * native.ZIPNN_BLOCK
+        for number in range(first, first + count):
+            rows = memoryview(bytearray(room))
+            places = number * self._encoded_stride, number * self._out_stride
+            counts = native.zipnn_device_blocks(self.encoded, self.size, rows, *places)
+            if counts is None:
+                raise ValueError("this stream is not for a device")
+            at = 0
+            for group, blocks in zip(groups, counts, strict=True):
+                group.append(rows[at : at + blocks * native.ZIPNN_BLOCK])
+                at += blocks * native.ZIPNN_BLOCK
+        launches, table = [], bytearray()
+        for coded, group in enumerate(groups):
+            at = len(table) // native.ZIPNN_BLOCK
+            table += b"".join(group)
+            if blocks := len(table) // native.ZIPNN_BLOCK - at:
+                kernel, threads = ("zipnn_decode", coded * WARP) if coded else ("zipnn_join", JOIN_THREADS)
+                launches.append(Launch(kernel, blocks, threads, coded * PLANE_MEMORY, at))
+        rows_total = len(table) // native.ZIPNN_BLOCK
+        address = self._memory.allocate(len(table))
+        status = self._memory.allocate(4 * rows_total)
+        self._stream.copy_in(address, memoryview(table))
+        self._stream.clear(status, 4 * rows_total)
+        self._stream.synchronize()
+        return Batch(first, count, address, status, rows_total, tuple(launches))
+
+    def decode(self, batch: Batch) -> None:
+        """Launches the batch's kernels; does not wait for them."""
+        for launch in batch.launches:
+            arguments = [self._source, self._out, batch.table + launch.first * native.ZIPNN_BLOCK]
+            if launch.kernel == "zipnn_decode":
+                arguments.append(batch.status + 4 * launch.first)
+            self._stream.launch(launch.kernel, launch.grid, launch.block, launch.shared, arguments)
+
+    def check(self, batch: Batch, expected: bytes) -> bool:
+        """Decodes the batch into cleared memory; returns whether its first and last chunk have this BLAKE3 digest."""
+        digest = digest_function("blake3")
+        self._stream.clear(self._out + batch.first * self._out_stride, batch.count * self._out_stride)
+        self._stream.clear(batch.status, 4 * batch.rows)
+        self.decode(batch)
+        statuses = memoryview(bytearray(4 * batch.rows))
+        self._stream.copy_out(statuses, batch.status)
+        self._stream.synchronize()
+        out = anonymous(self.size)
+        for number in {batch.first, batch.first + batch.count - 1}:
+            self._stream.copy_out(out, self._out + number * self._out_stride)
+            self._stream.synchronize()
+            if digest(out) != expected:
+                return False
+        return not any(statuses)
+
+
+@contextmanager
+def resident(device: Device, stream: Stream, encoded: memoryview, size: int, count: int) -> Iterator[ResidentStreams]:
+    streams = ResidentStreams(device, stream, encoded, size, count)
+    try:
+        yield streams
+    finally:
+        streams.close()
