@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from dumont_gpu.buffers import BufferPool, ClosedError, Window
+from dumont_gpu.channel import Channel, SharedIterator
 
 _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wake the main thread
 
@@ -23,48 +23,6 @@ Out = TypeVar("Out")
 Trace = Callable[
     [str, float, float], None
 ]  # a stage, and the seconds of `time.perf_counter` it began and ended an item
-
-
-class Channel(Generic[T]):
-    """A bounded queue that can be closed: for good (`close`), or once it is empty (`finish`)."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._items: deque[T] = deque()
-        self._changed = threading.Condition()
-        self._closed = self._finished = False
-
-    def put(self, item: T) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity)
-            if self._closed:
-                raise ClosedError
-            self._items.append(item)
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._items or self._finished)
-            if self._closed:
-                raise ClosedError
-            if not self._items:
-                raise StopIteration
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def finish(self) -> None:
-        with self._changed:
-            self._finished = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 class Pipeline:
@@ -130,7 +88,7 @@ class Pipeline:
             threads: how many of them work at once.
             enough: threads that must start, where the machine allows no more of them; None: all of them.
         """
-        source = _Shared(items)
+        source = SharedIterator(items)
         results: Channel[Out] = Channel(capacity=2 * threads)
         running = [threads]
         self._channels.append(results)
@@ -278,25 +236,6 @@ def in_turn(items: Iterable[T], turn: Callable[[T], int]) -> Iterator[T]:
         while due in held:
             yield held.pop(due)
             due += 1
-
-
-class _Shared(Generic[T]):
-    """Lets several threads take items from one iterator."""
-
-    def __init__(self, items: Iterable[T]) -> None:
-        self._iterator, self._lock = iter(items), threading.Lock()
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        with self._lock:
-            return next(self._iterator)
-
-    def close(self) -> None:
-        """Ends a generator here and now, not when it is collected: it may hold threads and descriptors."""
-        if isinstance(self._iterator, Generator):
-            self._iterator.close()
 
 
 def _add_note(error: BaseException, note: str) -> None:

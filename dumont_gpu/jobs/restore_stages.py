@@ -9,6 +9,7 @@ from typing import Final
 
 from dumont_gpu.backends import Backend
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
+from dumont_gpu.channel import Channel
 from dumont_gpu.codecs import Raw
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError
@@ -16,7 +17,7 @@ from dumont_gpu.format.entries import Extent, FileEntry
 from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import chunk_pairs, thread_count
 from dumont_gpu.jobs.restore_plan import RestorePlan
-from dumont_gpu.pipeline import Channel, Pipeline
+from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.sizes import KiB
 from dumont_gpu.snapshot.placement import FileExtents, check_content

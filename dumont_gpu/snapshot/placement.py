@@ -17,8 +17,11 @@ Placement = Mapping[int, FileExtents]
 
 def placement_of(files: Sequence[FileEntry]) -> Placement:
     """Returns the chunks that `files` need, with the extents that lie in each."""
-    placement: dict[int, list[tuple[FileEntry, list[Extent]]]] = defaultdict(list)
+    placement: dict[int, list[tuple[FileEntry, Sequence[Extent]]]] = defaultdict(list)
     for file in files:
+        if len(file.extents) == 1:  # nearly every file
+            placement[file.extents[0].chunk].append((file, file.extents))
+            continue
         by_chunk: dict[int, list[Extent]] = {}
         for extent in file.extents:
             by_chunk.setdefault(extent.chunk, []).append(extent)

@@ -7,8 +7,9 @@ import threading
 from typing import Final
 
 from dumont_gpu.buffers import Buffer, BufferPool
+from dumont_gpu.channel import Channel
 from dumont_gpu.errors import DumontError, GaveUpError
-from dumont_gpu.pipeline import Channel, Pipeline
+from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.sizes import MiB
 from dumont_gpu.storage.http_range import RangeConnection
 from dumont_gpu.storage.proxies import PROXY_ERRORS

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, with_buffers
-from dumont_gpu.pipeline import Channel, Pipeline
+from dumont_gpu.channel import Channel
+from dumont_gpu.pipeline import Pipeline
 
 ITEMS = 40
 
