@@ -66,6 +66,7 @@ class RestoreResult:
 
     @property
     def ratio(self) -> float:
+        """Original size over compressed size."""
         return self.original_size / self.compressed_size if self.compressed_size else 1.0
 
 

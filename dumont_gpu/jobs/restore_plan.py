@@ -60,6 +60,7 @@ class RestorePlan:
 
     @property
     def original_size(self) -> int:
+        """Bytes of `files`."""
         return sum(entry.size for entry in self.entries)
 
     @property
@@ -69,6 +70,7 @@ class RestorePlan:
 
     @property
     def num_chunks(self) -> int:
+        """Number of the needed chunks."""
         return len(self.needed_chunks)
 
     @property
@@ -101,6 +103,7 @@ class RestorePlan:
 
 
 def target_options(options: RestoreOptions) -> TargetOptions:
+    """Returns the options that concern the target."""
     return TargetOptions(options.overwrite, options.preserve_special, options.owner, options.sync)
 
 

@@ -95,13 +95,13 @@ class Plan:
             yield from self._cut([index for index in sorted(alike) if index not in self.copies], pool)
         self.size = sum(self.planned.values())
 
-    def chunks_of_copies(self, bereft: Iterable[int]) -> Iterator[PlannedChunk]:
+    def chunks_of_copies(self, orphaned: Iterable[int]) -> Iterator[PlannedChunk]:
         """Yields chunks of files whose original has changed since they were compared, or was lost.
 
         The files are still copies of each other.
         """
         leaders: dict[int, int] = {}  # the former leader -> the new one
-        for index in sorted(bereft):
+        for index in sorted(orphaned):
             leader = leaders.setdefault(self.copies.pop(index), index)
             if leader != index:
                 self.copies[index] = leader

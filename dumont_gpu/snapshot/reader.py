@@ -42,9 +42,11 @@ class Snapshot:
 
     @property
     def id(self) -> str:
+        """`sha256:` and 64 hexadecimal digits."""
         return self.header.snapshot_id
 
     def files(self) -> list[FileEntry]:
+        """Returns the regular files among the tree entries."""
         return [entry for entry in self.manifest.entries if entry.type is EntryType.FILE]
 
     def read_chunk(self, number: int, out: memoryview) -> None:

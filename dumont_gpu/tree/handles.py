@@ -89,10 +89,12 @@ class DirectoryHandles:
             return handle
 
     def release(self, handle: _Handle) -> None:
+        """Ends a lease: the directory may then be closed."""
         with self._lock:
             handle.leases -= 1
 
     def close(self) -> None:
+        """Closes all directories, the root included."""
         DirectoryHandles._trees -= 1
         for handle in self._open.values():
             os.close(handle.descriptor)

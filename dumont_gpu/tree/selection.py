@@ -12,6 +12,8 @@ from dumont_gpu.tree.globs import Patterns, chosen, roots_of
 
 
 class Selection(NamedTuple):
+    """The entries that a command's patterns select."""
+
     entries: list[FileEntry]
     unmatched: tuple[str, ...] = ()  # patterns that match nothing
 

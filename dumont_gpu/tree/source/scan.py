@@ -47,6 +47,7 @@ class Scan:
         return not self.files and len(self.others) == self.named
 
     def close(self) -> None:
+        """Closes the source trees."""
         for tree in self.trees:
             tree.handles.close()
 

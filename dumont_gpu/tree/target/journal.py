@@ -99,6 +99,7 @@ class JournalFile:
             os.unlink(self.name, dir_fd=root_fd)
 
     def close(self) -> None:
+        """Closes the file, which ends the lock."""
         os.close(self.fd)
 
 

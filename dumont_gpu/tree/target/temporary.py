@@ -20,6 +20,7 @@ def temporary_name(name: str) -> str:
 
 
 def is_temporary_name(name: str) -> bool:
+    """Whether `temporary_name` can have made this name."""
     return _PATTERN.fullmatch(name) is not None
 
 
