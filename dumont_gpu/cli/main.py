@@ -113,7 +113,7 @@ def _alone(command: Command, name: str, *, completion: bool = True) -> typer.Typ
     from dumont_gpu.cli.options import with_options
 
     function: Callable[..., None] = getattr(
-        importlib.import_module(f"dumont_gpu.cli.main.{command.module}"), command.function
+        importlib.import_module(f"dumont_gpu.cli.{command.module}"), command.function
     )
     single = typer.Typer(
         name=name, context_settings=_SETTINGS, add_completion=completion, pretty_exceptions_enable=False
