@@ -174,7 +174,7 @@ def test_version_and_help() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_has_the_first_line_of_each(name: str) -> None:
     command = COMMANDS[name]
-    function = getattr(importlib.import_module(f"dumont_gpu.cli.main.{command.module}"), command.function)
+    function = getattr(importlib.import_module(f"dumont_gpu.cli.{command.module}"), command.function)
     assert command.summary == (inspect.getdoc(function) or "").splitlines()[0]
 
 

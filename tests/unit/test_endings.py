@@ -34,9 +34,7 @@ def patched(patch: str, *arguments: str | Path, before: str = "") -> Ran:
 
 def ended(line: str, job: str) -> Ran:
     """Runs `job`, a Python function's body, to its end in a shell line where $@ is the program."""
-    program = (
-        f"import os, resource, sys\nfrom dumont_gpu.cli.main import endings\ndef job():\n    {job}\nendings.run(job)"
-    )
+    program = f"import os, resource, sys\nfrom dumont_gpu.cli import endings\ndef job():\n    {job}\nendings.run(job)"
     return shell(line, sys.executable, "-c", program)
 
 

@@ -126,7 +126,7 @@ def test_dumont_restore_takes_every_option_of_restore(source: Path, snapshot: Pa
 
 @pytest.mark.parametrize("command", [*COMMANDS.values(), DUMONT_RESTORE], ids=lambda command: command.function)
 def test_every_parameter_of_every_command_is_used(command: Command) -> None:
-    function = getattr(importlib.import_module(f"dumont_gpu.cli.main.{command.module}"), command.function)
+    function = getattr(importlib.import_module(f"dumont_gpu.cli.{command.module}"), command.function)
     used = {node.id for node in ast.walk(ast.parse(inspect.getsource(function))) if isinstance(node, ast.Name)}
     assert {*inspect.signature(function).parameters} - used == set()
 
