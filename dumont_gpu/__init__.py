@@ -1,8 +1,8 @@
-"""dumont-gpu: packs an ML workspace into one chunked .dumont file and brings it back fast and verified."""
+"""dumont-gpu: packs an ML workspace into a chunked .dumont file, and restores the workspace fast and verified."""
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # importing `typing` takes longer than all else here: a signal would find no handler yet
+TYPE_CHECKING = False  # importing `typing` takes longest here: a signal would arrive before its handler is set
 
 __version__ = "0.1.0"
 __all__ = ["DumontError", "PackResult", "Progress", "RestoreResult", "SnapshotService", "__version__"]
@@ -26,7 +26,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports public names when they are used: `import dumont_gpu` itself costs next to nothing."""
+    """Imports public names on first use: `import dumont_gpu` itself costs next to nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

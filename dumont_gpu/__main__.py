@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # Or it would end the imports with a traceback; `endings` takes it over.
+    # Python's handler would end the imports with a traceback; `endings` installs its own handler later.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def main() -> None:
     """dumont-gpu"""
-    # Without the 0.2 s that importing typer takes.
+    # --version skips the 0.2 s that importing typer takes.
     _run(_version if sys.argv[1:] in (["--version"], ["-V"]) else _command_line("app"))
 
 
@@ -40,7 +40,7 @@ def _version() -> None:
 
 
 def _command_line(name: str) -> Callable[[], object]:
-    """Imports the command line only when it runs: by then, whatever happens ends as it should."""
+    """Returns a job that imports the command line: the import then fails under the handlers of `endings`."""
 
     def job() -> None:
         from dumont_gpu.cli import main

@@ -1,4 +1,4 @@
-"""Memory for chunks: a fixed number of reusable buffers, so that a job's memory has a bound."""
+"""What bounds a job's memory: a fixed number of reusable buffers, and windows for items on their way."""
 
 from __future__ import annotations
 
@@ -69,6 +69,36 @@ class BufferPool:
         with self._changed:
             self._free.append(buffer)
             self._changed.notify()
+
+
+class Window:
+    """Bounds how many items are on their way between two stages that are far apart."""
+
+    def __init__(self, size: int) -> None:
+        self._left, self._closed = size, False
+        self._changed = threading.Condition()
+
+    def enter(self) -> None:
+        """Waits for a place.
+
+        Raises:
+            ClosedError: the pipeline is over.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._left)
+            if self._closed:
+                raise ClosedError
+            self._left -= 1
+
+    def leave(self) -> None:
+        with self._changed:
+            self._left += 1
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 def with_buffers(items: Iterable[T], pool: BufferPool) -> Iterator[tuple[T, Buffer]]:

@@ -1,12 +1,12 @@
-"""The errors this package raises, each with the exit code of the command line.
+"""The errors that this package raises, each with its exit code on the command line.
 
 DumontError                  1   the job failed
 ├── UsageError               2   the request makes no sense
 ├── DamagedError             4   the snapshot's bytes contradict themselves
 ├── NetworkError             5   the link gave up after every retry
-│   └── GaveUpError          5   in the middle, after all patience; the same command goes on
+│   └── GaveUpError          5   in the middle of a job, after all patience; the same command continues
 ├── NoSpaceError             6   not enough room at the target
-├── DeviceError              7   the device that was asked for cannot be used
+├── DeviceError              7   the requested device cannot be used
 ├── UnsupportedError         8   a valid snapshot that needs a newer dumont-gpu
 └── SnapshotNotFoundError   10   nothing at that path or address
 
@@ -19,31 +19,31 @@ import errno
 from dataclasses import dataclass
 from typing import Final
 
-NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # system calls that fail so mean NoSpaceError
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errnos that mean NoSpaceError
 
 
 class DumontError(Exception):
-    """The job failed; the message is one line that says what, where and what to do."""
+    """The job failed. The message is a single line: the failure, its location and the remedy."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)
 class LeftBehind:
-    """What a job that did not end well has left somewhere else, for people and for programs."""
+    """The remains of a failed job in another place, such as parts of an upload; for people and for programs."""
 
     text: str  # a clause
     facts: dict[str, str | int]
-    goes_on: bool  # the same command uses it
+    goes_on: bool  # the same command continues from these remains
 
 
 def leave_behind(error: BaseException, left: LeftBehind) -> None:
-    """Notes on an error, or on a signal, what is left because of it."""
+    """Attaches a job's remains to the error, or the signal, that ended the job."""
     error.left_behind = left  # type: ignore[attr-defined]
 
 
 def left_behind(error: BaseException) -> LeftBehind | None:
-    """What is left because of an error, or of the one that it tells of in other words."""
+    """Returns the remains attached to an error or to its cause; None without any."""
     found: LeftBehind | None = getattr(error, "left_behind", None)
     return left_behind(error.__cause__) if found is None and error.__cause__ is not None else found
 
@@ -67,7 +67,7 @@ class NetworkError(DumontError):
 
 
 class GaveUpError(NetworkError):
-    """A server that had answered did so no more, for as long as patience allowed: the same command goes on."""
+    """A server that had answered fell silent for longer than patience allows. The same command continues the job."""
 
 
 class NoSpaceError(DumontError):
@@ -77,13 +77,13 @@ class NoSpaceError(DumontError):
 
 
 class DeviceError(DumontError):
-    """The device that was asked for cannot be used."""
+    """The requested device cannot be used."""
 
     exit_code = 7
 
 
 class UnsupportedError(DumontError):
-    """A snapshot that is not damaged but needs something this version does not have."""
+    """The snapshot is valid but needs a feature that this version lacks."""
 
     exit_code = 8
 

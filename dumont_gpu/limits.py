@@ -1,7 +1,7 @@
-"""What this process may use of the machine: memory, cores and descriptors, each limit with the place that sets it.
+"""The memory, cores and descriptors that this process may use, each limit with its source.
 
-A container's limits are those of its control group and of every group above it, in version 1 or 2 of cgroups or both;
-the kernel enforces the tightest. What cannot be read or makes no sense is no limit: a wrong guess must not stop a job.
+A container is limited by its control group and every group above, in version 1 or 2 of cgroups or both; the kernel
+enforces the tightest limit. A limit that cannot be read or makes no sense is ignored: a wrong guess must stop no job.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit: bytes of memory, or cores, or descriptors."""
+    """A limit in bytes of memory, cores or descriptors."""
 
     value: float
-    left: float  # of it, now
-    source: str  # the file or the call that says so
+    left: float  # still available now
+    source: str  # the file or the call that sets the limit
 
 
 def memory_limits(root: Path = _ROOT) -> list[Limit]:
-    """Physical memory, then what control groups and this process's own limits allow of it, the tightest last.
+    """Returns the limits set by physical memory, control groups and this process, in bytes, the tightest last.
 
-    What the page cache holds of a group's memory counts as left: the kernel gives it up.
+    A group's page cache counts as available: the kernel gives up cached pages.
 
     Args:
-        root: where /proc and /sys are; another place is for tests.
+        root: the directory that holds /proc and /sys; tests pass another.
     """
     found = [*_physical(root), *_group_memory(root), *_own_memory()]
     return sorted(found, key=lambda limit: limit.left, reverse=True)
 
 
 def core_limits(root: Path = _ROOT) -> list[Limit]:
-    """The cores that this process may run on, and the share of their time that control groups allow; tightest last."""
+    """Returns the cores of this process's affinity, and the CPU time that control groups allow; the tightest last."""
     cores = len(os.sched_getaffinity(0))
     found = [Limit(cores, cores, "this process's affinity"), *_group_cores(root)]
     return sorted(found, key=lambda limit: limit.value, reverse=True)
 
 
 def open_files() -> Limit:
-    """How many descriptors this process may have."""
+    """Returns the limit on this process's open descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Limit(soft, soft, f"RLIMIT_NOFILE, which may be raised to {hard}" if soft != hard else "RLIMIT_NOFILE")
 
@@ -74,13 +74,13 @@ def _group_memory(root: Path) -> Iterator[Limit]:
                 continue
             used = _number(group / "memory.current") or _number(group / "memory.usage_in_bytes") or 0
             stat = _numbers(group / "memory.stat")
-            # In version 1 the short names leave out the groups below.
+            # In version 1 the names without `total_` leave out the groups below.
             cached = sum(stat.get(f"total_{kind}_file", stat.get(f"{kind}_file", 0)) for kind in ("active", "inactive"))
             yield Limit(limit, max(0, limit - max(0, used - cached)), f"/{(group / name).relative_to(root)}")
 
 
 def _own_memory() -> Iterator[Limit]:
-    """Limits of the address space and of the data in it (`ulimit -v` and `-d`)."""
+    """Yields the limits of the address space and of the data segment (`ulimit -v` and `-d`)."""
     try:
         pages = [int(field) for field in Path("/proc/self/statm").read_text(encoding="ascii").split()]
     except (OSError, ValueError):
@@ -109,7 +109,7 @@ def _group_cores(root: Path) -> Iterator[Limit]:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of this process's control groups that may limit `controller`, from its own up to the topmost."""
+    """Yields the directories of control groups that may limit `controller`, from this process's group upwards."""
     mounts = list(_mounts(root, controller))
     for line in _lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
@@ -123,7 +123,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _mounts(root: Path, controller: str) -> Iterator[tuple[int, str, str]]:
-    """Version, the group at the mount's root, and the mount point of each mounted hierarchy."""
+    """Yields the version, the group at the mount's root, and the mount point of each mounted hierarchy."""
     for line in _lines(root / "proc/self/mountinfo"):
         mount, _, file_system = line.partition(" - ")
         fields, about = mount.split(" "), file_system.split(" ")
@@ -137,7 +137,7 @@ def _mounts(root: Path, controller: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _below(mount_root: str, path: str) -> list[str]:
-    """The way from the root of a mount to a group: none if only a part of the hierarchy is mounted, and not its own."""
+    """Returns the path components from a mount's root to a group; none if the mount does not contain the group."""
     inner = path if mount_root == "/" else path.removeprefix(mount_root) if _within(mount_root, path) else ""
     parts = [part for part in inner.split("/") if part]
     return [] if ".." in parts else parts
@@ -186,7 +186,7 @@ def _pair(path: Path) -> tuple[int | None, int | None]:
 
 
 def _numbers(path: Path) -> Mapping[str, int]:
-    """Lines of a name and a number; others are left out."""
+    """Returns the number of each line that consists of a name and a number; skips other lines."""
     found = {}
     for line in _lines(path):
         fields = line.split()

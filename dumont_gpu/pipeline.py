@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from dumont_gpu.buffers import BufferPool, ClosedError
+from dumont_gpu.buffers import BufferPool, ClosedError, Window
+from dumont_gpu.channel import Channel, SharedIterator
 
 _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wake the main thread
 
@@ -23,48 +23,6 @@ Out = TypeVar("Out")
 Trace = Callable[
     [str, float, float], None
 ]  # a stage, and the seconds of `time.perf_counter` it began and ended an item
-
-
-class Channel(Generic[T]):
-    """A bounded queue that can be closed: for good (`close`), or once it is empty (`finish`)."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._items: deque[T] = deque()
-        self._changed = threading.Condition()
-        self._closed = self._finished = False
-
-    def put(self, item: T) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity)
-            if self._closed:
-                raise ClosedError
-            self._items.append(item)
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._items or self._finished)
-            if self._closed:
-                raise ClosedError
-            if not self._items:
-                raise StopIteration
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def finish(self) -> None:
-        with self._changed:
-            self._finished = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 class Pipeline:
@@ -96,6 +54,7 @@ class Pipeline:
         self._pools, self._cancel, self._trace = pools, cancel, trace
         self._channels: list[Channel[Any]] = []
         self._threads: list[threading.Thread] = []
+        self._spare: dict[threading.Thread, Callable[[], None]] = {}  # thread -> what tells its stage to do without it
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._ending = threading.Condition()
@@ -113,14 +72,35 @@ class Pipeline:
         return channel
 
     def stage(
-        self, name: str, work: Callable[[In], Out | None], items: Iterable[In], threads: int = 1
+        self,
+        name: str,
+        work: Callable[[In], Out | None],
+        items: Iterable[In],
+        threads: int = 1,
+        enough: int | None = None,
     ) -> Iterable[Out]:
-        """Adds a stage that turns each of `items` into one result, or none; returns them, for the next stage."""
-        source = _Shared(items)
+        """Adds a stage that turns each item into one result, or none; returns the results, for the next stage.
+
+        Args:
+            name: of the stage and of its threads.
+            work: what the stage does with an item.
+            items: what the stage works on.
+            threads: how many of them work at once.
+            enough: threads that must start, where the machine allows no more of them; None: all of them.
+        """
+        source = SharedIterator(items)
         results: Channel[Out] = Channel(capacity=2 * threads)
         running = [threads]
         self._channels.append(results)
         self.seconds[name] = 0.0
+
+        def leave() -> None:
+            with self._lock:
+                running[0] -= 1
+                last = not running[0]
+            if last:
+                source.close()
+                results.finish()
 
         def loop() -> None:
             try:
@@ -139,20 +119,18 @@ class Pipeline:
             except ClosedError:
                 pass  # another stage failed, and says why
             except BaseException as error:
-                self._fail(error)
+                self.fail(error)
             finally:
-                with self._lock:
-                    running[0] -= 1
-                    last = not running[0]
-                if last:
-                    source.close()
-                    results.finish()
+                leave()
                 with self._ending:
                     self._ended += 1
                     self._ending.notify()
 
         for number in range(threads):
-            self._threads.append(threading.Thread(target=loop, name=f"dumont-{name}-{number}"))
+            thread = threading.Thread(target=loop, name=f"dumont-{name}-{number}")
+            self._threads.append(thread)
+            if enough is not None and number >= enough:
+                self._spare[thread] = leave
         return results
 
     def produce(self, name: str, items: Generator[Out, None, None]) -> Iterable[Out]:
@@ -173,10 +151,18 @@ class Pipeline:
         return self.stage(name, make, turns())
 
     def start(self) -> None:
-        """Starts the stages that there are; more may be added. Within a `with` block, which ends them if it fails."""
-        for thread in self._threads:
-            if thread.ident is None:
+        """Starts the stages that there are; more may be added.
+
+        Within a `with` block, which ends them if it fails; otherwise `fail` and `join` are up to the caller.
+        """
+        for thread in [thread for thread in self._threads if thread.ident is None]:
+            try:
                 thread.start()
+            except RuntimeError:  # the machine allows no more threads
+                if thread not in self._spare:
+                    raise
+                self._threads.remove(thread)
+                self._spare.pop(thread)()
 
     def run(self) -> None:
         """Runs until the items are used up, or raises the first error of any stage once every thread has ended."""
@@ -189,13 +175,25 @@ class Pipeline:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and error is not self._error:  # the block failed: a signal, a thread that cannot start
-            self._fail(error)
-            self._wait()
+            self.fail(error)
+        self.join()
+        if self._error is not None and self._error is not error:
+            raise self._error from None
+
+    @contextlib.contextmanager
+    def feeding(self) -> Iterator[None]:
+        """Raises the first error of the stages where the caller, who feeds them, meets only a ClosedError."""
+        try:
+            yield
+        except ClosedError:
+            raise self._error or ClosedError from None
+
+    def join(self) -> None:
+        """Waits until every started thread has ended; raises nothing of theirs."""
+        self._wait()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
-        if self._error is not None and self._error is not error:
-            raise self._error from None
 
     def _wait(self) -> None:
         """Waits until every started thread is about to end.
@@ -203,11 +201,11 @@ class Pipeline:
         Not by joining: a signal that interrupts `join` makes Python up to 3.12 take the thread for ended.
         """
         started = sum(thread.ident is not None for thread in self._threads)
-        while self._ended < started:
-            with self._ending:
-                self._ending.wait_for(lambda: self._ended >= started, timeout=_SIGNAL_POLL)
+        with self._ending:
+            wait_until(self._ending, lambda: self._ended >= started)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Ends every stage; of several errors, the first wins."""
         with self._lock:
             if self._error is None:
                 self._error = error
@@ -220,34 +218,10 @@ class Pipeline:
         self._cancel()
 
 
-class Window:
-    """Bounds how many items are on their way between two stages that are far apart."""
-
-    def __init__(self, size: int) -> None:
-        self._left, self._closed = size, False
-        self._changed = threading.Condition()
-
-    def enter(self) -> None:
-        """Waits for a place.
-
-        Raises:
-            ClosedError: the pipeline is over.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._left)
-            if self._closed:
-                raise ClosedError
-            self._left -= 1
-
-    def leave(self) -> None:
-        with self._changed:
-            self._left += 1
-            self._changed.notify()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+def wait_until(changed: threading.Condition, is_over: Callable[[], object]) -> None:
+    """Waits for a condition that the caller holds, in the main thread too: a signal ends the wait."""
+    while not is_over():
+        changed.wait(_SIGNAL_POLL)
 
 
 def in_turn(items: Iterable[T], turn: Callable[[T], int]) -> Iterator[T]:
@@ -262,25 +236,6 @@ def in_turn(items: Iterable[T], turn: Callable[[T], int]) -> Iterator[T]:
         while due in held:
             yield held.pop(due)
             due += 1
-
-
-class _Shared(Generic[T]):
-    """Lets several threads take items from one iterator."""
-
-    def __init__(self, items: Iterable[T]) -> None:
-        self._iterator, self._lock = iter(items), threading.Lock()
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        with self._lock:
-            return next(self._iterator)
-
-    def close(self) -> None:
-        """Ends a generator here and now, not when it is collected: it may hold threads and descriptors."""
-        if isinstance(self._iterator, Generator):
-            self._iterator.close()
 
 
 def _add_note(error: BaseException, note: str) -> None:

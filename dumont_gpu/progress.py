@@ -1,4 +1,4 @@
-"""What a running job reports: one stream of events, whoever shows them."""
+"""The events that a running job reports, independent of any display."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is. Bytes are original (unpacked) ones."""
+    """How far a job has come. Bytes are raw bytes."""
 
     phase: str  # "scan", "pack", "restore", "verify", ...
     done_bytes: int
@@ -27,17 +27,17 @@ class Progress:
 
     @property
     def eta(self) -> float | None:
-        """Seconds left at that rate; None before there is one."""
+        """Seconds left at that rate; None before any bytes are done."""
         return (self.total_bytes - self.done_bytes) / self.rate if self.done_bytes else None
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that whoever waits for a job should know: nothing comes, it goes on, parts are there already."""
+    """News for the user who waits for a job: a stalled transfer, its recovery, parts that are uploaded already."""
 
     location: str
     text: str
-    facts: dict[str, str | float] = field(default_factory=dict)  # the same for programs
+    facts: dict[str, str | float] = field(default_factory=dict)  # the news for programs
 
     def __str__(self) -> str:
         return f"{self.location}: {self.text}"
@@ -45,11 +45,11 @@ class Notice:
 
 ProgressCallback = Callable[[Progress], None]
 NoticeCallback = Callable[[Notice], None]
-_INTERVAL: Final = 0.1  # seconds between events: more often nobody can see
+_INTERVAL: Final = 0.1  # seconds between events: nobody sees more
 
 
 class Meter:
-    """Counts what the threads of a phase finish, and tells the callback now and then, and at the end."""
+    """Counts the chunks that the threads of a phase finish; calls the callback every 0.1 s and at the end."""
 
     def __init__(self, callback: ProgressCallback | None, phase: str, total_bytes: int, total_chunks: int) -> None:
         self._callback = callback
@@ -61,14 +61,14 @@ class Meter:
         self._report()
 
     def expect(self, total_bytes: int, total_chunks: int) -> None:
-        """Corrects the totals, once they are known."""
+        """Corrects the totals, as soon as they are known."""
         with self._lock:
             self._total_bytes, self._total_chunks = total_bytes, total_chunks
             if self._chunks == total_chunks:
                 self._report()
 
     def add(self, size: int) -> None:
-        """Counts one finished chunk of `size` original bytes."""
+        """Counts a finished chunk of `size` raw bytes."""
         with self._lock:
             self._bytes += size
             self._chunks += 1

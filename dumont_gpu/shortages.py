@@ -1,4 +1,4 @@
-"""What a machine or its limits may run short of: memory, threads, descriptors. It is never a file's fault."""
+"""Shortages of memory, threads or descriptors: the fault of the machine or its limits, never of a file."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import Final
 
 from dumont_gpu.errors import DumontError
 
-# 140 MiB: one chunk of the default size, as it is and as it is stored.
+# 140 MiB: the raw and the encoded bytes of a chunk of the default size.
 _MEMORY_HINT: Final = "try --jobs 1 --memory 140MiB, or allow more"
 _HINTS: Final = {
     errno.ENOMEM: _MEMORY_HINT,
     errno.EMFILE: "raise the limit of this process (ulimit -n)",
     errno.ENFILE: "the whole machine has reached its limit (fs.file-max)",
 }
-# What others say of it in words only: the dynamic linker of libraries, liblz4 of its own memory, CPython of threads.
+# Messages of errors without an errno: from the dynamic linker, from liblz4, and from CPython starting a thread.
 _NO_MEMORY: Final = ("failed to map segment", "cannot allocate memory", "ERROR_allocation_failed")
 _NO_FILES: Final = os.strerror(errno.EMFILE)
 _NO_THREAD: Final = "can't start new thread"
 
 
 def is_shortage(number: int | None) -> bool:
-    """Whether an errno says that the process, and no file, is what is wrong."""
+    """Whether an errno blames the process or the machine, and no file."""
     return number in _HINTS
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of a library means that, though its type does not say so."""
+    """Whether a library's error means that memory ran out, though its type does not say so."""
     return isinstance(error, ImportError | RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def shortage(error: BaseException) -> str:
-    """Says what ran short, and which setting helps; empty if `error` is none of these."""
+    """Names the resource that ran short, and the setting that helps; empty if `error` is no shortage."""
     if isinstance(error, MemoryError) or is_out_of_memory(error):
         return f"out of memory: {_MEMORY_HINT}"
     if isinstance(error, OSError) and error.errno in _HINTS:
@@ -47,8 +47,8 @@ def shortage(error: BaseException) -> str:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turns what ran short into an error that says so. Also decorates a function.
+def explain_shortages() -> Iterator[None]:
+    """Turns a shortage into an error that names the resource and the remedy. Also decorates a function.
 
     Raises:
         DumontError: memory, threads or descriptors ran short.

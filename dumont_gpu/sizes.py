@@ -1,4 +1,4 @@
-"""Sizes and counts as people write and read them, and text that is safe to show."""
+"""Sizes and counts in people's notation, and text that is safe to print."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def align_up(offset: int, alignment: int = PAGE) -> int:
 
 
 def parse_size(text: str) -> int:
-    """Returns the bytes in `64MiB`, `1.5GiB`, `100MB` or `4096`; a bare K, M, G or T is a binary unit.
+    """Returns the number of bytes in `64MiB`, `1.5GiB`, `100MB` or `4096`; a bare K, M, G or T is a binary unit.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: `text` is no size, or a size of 8 EiB or more.
     """
     match = _SIZE.fullmatch(text)
     factor = _UNITS.get(match[2].upper()) if match else None
@@ -45,10 +45,10 @@ def parse_size(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Returns the seconds in `90`, `90s`, `5m` or `1h`.
+    """Returns the number of seconds in `90`, `90s`, `5m`, `1h` or `1d`.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: `text` is no duration.
     """
     match = _DURATION.fullmatch(text)
     if match is None:
@@ -56,8 +56,21 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2].lower()]
 
 
+def write_size(size: int) -> str:
+    """Returns `size` bytes as `parse_size` takes them: `64MiB`, `0`."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size and size % _UNITS[unit.upper()] == 0:
+            return f"{size // _UNITS[unit.upper()]}{unit}"
+    return str(size)
+
+
+def write_duration(seconds: float) -> str:
+    """Returns `seconds` as `parse_duration` takes them: `5m`, `90`."""
+    return f"{seconds:g}" if not seconds or seconds % 60 else f"{seconds / 60:g}m"
+
+
 def format_size(size: float) -> str:
-    """Returns `size` bytes with a binary unit and three or four significant digits."""
+    """Returns `size`, in bytes, with a binary unit and a single decimal."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
@@ -66,19 +79,19 @@ def format_size(size: float) -> str:
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """Returns `1 file`, `1,234 files`; `many` where an s does not make the plural."""
+    """Returns `1 file` or `1,234 files`; `many` is the plural where an s is not enough."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def one_line(text: str) -> str:
-    """Returns `text` with everything escaped that is not printable: paths may hold what would move the cursor."""
+    """Returns `text` with unprintable characters escaped: a path may hold characters that move the cursor."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else escaped(char) for char in text)
 
 
 def escaped(char: str) -> str:
-    """Returns `char` as Python writes it in a string; a byte that is no UTF-8 as that byte."""
-    if 0xDC80 <= ord(char) <= 0xDCFF:  # a surrogate, as `os.fsdecode` makes it
+    """Returns the escape sequence of `char` in Python's notation; a byte that is not UTF-8 keeps its value."""
+    if 0xDC80 <= ord(char) <= 0xDCFF:  # `os.fsdecode` turns such a byte into a surrogate
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode("ascii")

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from dumont_gpu.format.digests import DEFAULT_DIGEST, DIGESTS
+from dumont_gpu.format.digests import DEFAULT_DIGEST
 from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.jobs import arguments as take
-from dumont_gpu.jobs.arguments import MAX_CONNECTIONS, MAX_JOBS, Duration, OneOrMore, Size, StrPath
-from dumont_gpu.jobs.options import DEFAULT_MAX_SIZE, PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.arguments import Duration, OneOrMore, Size, StrPath
+from dumont_gpu.jobs.options import (
+    DEFAULT_MAX_SIZE,
+    DEFAULT_METHOD,
+    DEFAULT_PATIENCE,
+    PackOptions,
+    ReadOptions,
+    RestoreOptions,
+    RunOptions,
+    VerifyOptions,
+)
 from dumont_gpu.jobs.pack import PackResult, pack
+from dumont_gpu.jobs.parameters import checked
 from dumont_gpu.jobs.restore import RestoreResult, restore
 from dumont_gpu.jobs.verify import VerifyResult, verify
-from dumont_gpu.plan.methods import DEFAULT_METHOD
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.snapshot.reader import read_snapshot
-from dumont_gpu.storage import NetworkOptions, open_source
-from dumont_gpu.storage.retry import DEFAULT_PATIENCE, RetryPolicy
-from dumont_gpu.tree.target.options import OVERWRITE_CHOICES, Overwrite
+from dumont_gpu.storage import open_source
+from dumont_gpu.tree.target.options import Overwrite
 
 
 class SnapshotService:
@@ -29,18 +35,19 @@ class SnapshotService:
     >>> print(f"{result.original_size} -> {result.compressed_size} ({result.ratio:.2f}x)")
     >>> service.restore_snapshot(snapshot_path="workspace.dumont", target_path="/workspace", verify=True)
 
-    What the command line takes, the methods take: a size is a number of bytes or "64MiB"; a pattern, as in .gitignore
-    (globs.py has the table), or a list of them. Paths are `str` or `os.PathLike`; snapshots may be addresses.
-    Every method takes `progress`, a function that is called with Progress events from the job's threads, and raises
-    a DumontError with one clear line; a value that makes no sense is a UsageError, which is one.
+    The methods take the same values as the command line: a size is a number of bytes or "64MiB"; patterns are those of
+    .gitignore (`dumont_gpu/tree/globs.py` has the table), one or a list. Paths are `str` or `os.PathLike`, and
+    snapshots may be addresses. Every method takes `progress`, a function that the job's threads call with Progress
+    events, and raises a DumontError with a message of one line: a UsageError, which is a DumontError, for a value that
+    makes no sense.
 
     Args:
-        device: "auto", "cpu", or the number of a CUDA device.
-        jobs: threads that encode or decode; 0: one per core, or fewer where the machine's limits ask for it.
+        device: where to encode and decode: "auto", "cpu", or the number of a CUDA device.
+        jobs: threads that encode or decode; 0: one per core, or fewer where the machine's limits ask.
     """
 
     def __init__(self, device: str | int = "auto", jobs: int = 0) -> None:
-        self._device, self._jobs = take.device(device), take.whole("jobs", jobs, MAX_JOBS)
+        self._running = checked(RunOptions, device=device, jobs=jobs)
 
     def create_snapshot(
         self,
@@ -67,20 +74,20 @@ class SnapshotService:
         Args:
             source_path: a directory or a file, or several.
             output_path: where the snapshot appears: a path, or s3://bucket/key.
-            chunk_size: original bytes in a chunk, at most.
-            progress: is told how far the job is.
-            exclude: patterns of what is left out.
-            exclude_from: files with such patterns, one a line.
+            chunk_size: raw bytes in a chunk, at most.
+            progress: called with the progress of the job.
+            exclude: leave out the entries that match; a pattern, or several.
+            exclude_from: files with more such patterns, one a line.
             method: how codecs are chosen: "hybrid_v2", "lz4", "lz4_hc" or "none".
-            digest: what covers chunks and files: "blake3" or "sha256".
+            digest: the digest of chunks and files: "blake3" or "sha256".
             owner: record user and group ids.
-            follow_outside: store what links lead to that leave the source, in place of the links.
-            force: replace a file at `output_path` that is no snapshot, if no source holds it.
-            paranoid: decode every chunk, and compare, before it is written.
-            memory: bytes for chunk buffers; 0: 512 MiB, or less where the machine has less.
-            gpu_memory: bytes of device memory to take at most; None: half of what is free.
-            patience: seconds to try on while nothing comes from a server; also as "5m". 0: the first failure is final.
-            discard: take away what a publish that is stopped has sent, or an earlier one; else the next one goes on.
+            follow_outside: replace links that lead out of the sources by the entries they lead to.
+            force: replace a file at `output_path` that is no snapshot, unless a source holds it.
+            paranoid: decode every chunk, and compare, before the chunk is written.
+            memory: memory for chunk buffers, in bytes; 0: 512 MiB, or less on a small machine.
+            gpu_memory: device memory to take at most, in bytes; None: half of the free device memory.
+            patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
+            discard: leave no parts of a stopped publish at the server; if False, the next publish goes on from them.
 
         Raises:
             SnapshotNotFoundError: a source does not exist.
@@ -89,20 +96,23 @@ class SnapshotService:
             DumontError: anything else that keeps the snapshot from being made. What could not be packed, though the
                 snapshot was made, is in the result's `problems`.
         """
-        options = PackOptions(
-            method=take.text("method", method),
-            chunk_size=take.size("chunk_size", chunk_size),
-            exclude=take.patterns("exclude", exclude, exclude_from),
-            digest=take.choice("digest", digest, tuple(DIGESTS)),
-            owner=take.flag("owner", owner),
-            follow_outside=take.flag("follow_outside", follow_outside),
-            force=take.flag("force", force),
-            device=self._device,
-            gpu_memory=take.optional_size("gpu_memory", gpu_memory),
-            paranoid=take.flag("paranoid", paranoid),
-            jobs=self._jobs,
-            memory=take.size("memory", memory),
-            network=_network(patience, discard=discard),
+        options = checked(
+            PackOptions,
+            device=self._running.device,
+            jobs=self._running.jobs,
+            method=method,
+            chunk_size=chunk_size,
+            exclude=exclude,
+            exclude_from=exclude_from,
+            digest=digest,
+            owner=owner,
+            follow_outside=follow_outside,
+            force=force,
+            paranoid=paranoid,
+            memory=memory,
+            gpu_memory=gpu_memory,
+            patience=patience,
+            discard=discard,
         )
         sources, output = take.paths("source_path", source_path), take.path("output_path", output_path)
         return pack(sources, output, options, take.callback("progress", progress))
@@ -133,20 +143,21 @@ class SnapshotService:
         Args:
             snapshot_path: a path, or an http(s)://, s3://, gs:// or az:// address.
             target_path: the directory to restore into.
-            verify: also check every file's content, before it is written.
-            progress: is told how far the job is.
-            include: patterns of what is restored; none: everything.
-            exclude: patterns of what is left out.
-            overwrite: what becomes of files that are there: "always", "if-changed", "never", or "refuse" the restore.
-            expect: the snapshot id it must have, "sha256:…".
+            verify: also check the content of every file: new files before they are written.
+            progress: called with the progress of the job.
+            include: restore only the entries that match; a pattern, or several; none: everything.
+            exclude: leave out the entries that match; a pattern, or several.
+            overwrite: what to do with files that the target holds already: replace them "always", "if-changed" or
+                "never"; "refuse" to restore.
+            expect: refuse any snapshot but the one with this id, "sha256:…".
             owner: restore user and group ids.
             preserve_special: restore setuid, setgid and sticky bits.
             sync: wait until everything is on disk.
-            max_size: bytes that all files together may declare.
-            memory: bytes for chunk buffers; 0: 512 MiB, or less where the machine has less.
-            gpu_memory: bytes of device memory to take at most; None: half of what is free.
-            patience: seconds to try on while nothing comes from a server; also as "5m". 0: the first failure is final.
-            connections: exactly so many; 0: 16 (4 nearby), and more if that helps.
+            max_size: refuse to restore more bytes than this.
+            memory: memory for chunk buffers, in bytes; 0: 512 MiB, or less on a small machine.
+            gpu_memory: device memory to take at most, in bytes; None: half of the free device memory.
+            patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
+            connections: connections to a server; 0: 16 (4 nearby), and more if that helps.
             limit_rate: bytes per second to download, at most; 0: no limit.
 
         Raises:
@@ -156,21 +167,24 @@ class SnapshotService:
             NoSpaceError: the target has too little room.
             DumontError: anything else that keeps the tree from being complete.
         """
-        options = RestoreOptions(
-            include=take.patterns("include", include),
-            exclude=take.patterns("exclude", exclude),
-            verify=take.flag("verify", verify),
-            expect=_expected(expect),
-            overwrite=cast(Overwrite, take.choice("overwrite", overwrite, (*OVERWRITE_CHOICES, "refuse"))),
-            owner=take.flag("owner", owner),
-            preserve_special=take.flag("preserve_special", preserve_special),
-            sync=take.flag("sync", sync),
-            max_size=take.size("max_size", max_size),
-            device=self._device,
-            gpu_memory=take.optional_size("gpu_memory", gpu_memory),
-            jobs=self._jobs,
-            memory=take.size("memory", memory),
-            network=_network(patience, connections, limit_rate),
+        options = checked(
+            RestoreOptions,
+            device=self._running.device,
+            jobs=self._running.jobs,
+            include=include,
+            exclude=exclude,
+            verify=verify,
+            expect=expect,
+            overwrite=overwrite,
+            owner=owner,
+            preserve_special=preserve_special,
+            sync=sync,
+            max_size=max_size,
+            memory=memory,
+            gpu_memory=gpu_memory,
+            patience=patience,
+            connections=connections,
+            limit_rate=limit_rate,
         )
         snapshot, target = take.path("snapshot_path", snapshot_path), take.path("target_path", target_path)
         return restore(snapshot, target, options, take.callback("progress", progress))
@@ -188,31 +202,34 @@ class SnapshotService:
         connections: int = 0,
         limit_rate: Size = 0,
     ) -> VerifyResult:
-        """Checks every stored byte of a snapshot.
+        """Checks every byte of a snapshot.
 
         Args:
             snapshot_path: a path or an address.
-            content: also decode every chunk, and check every file's content.
-            progress: is told how far the job is.
-            expect: the snapshot id it must have.
-            memory: bytes for chunk buffers; 0: 512 MiB, or less where the machine has less.
-            gpu_memory: bytes of device memory to take at most; None: half of what is free.
-            patience: seconds to try on while nothing comes from a server; also as "5m". 0: the first failure is final.
-            connections: exactly so many; 0: 16 (4 nearby), and more if that helps.
+            content: also decode every chunk and check the content of every file.
+            progress: called with the progress of the job.
+            expect: refuse any snapshot but the one with this id.
+            memory: memory for chunk buffers, in bytes; 0: 512 MiB, or less on a small machine.
+            gpu_memory: device memory to take at most, in bytes; None: half of the free device memory.
+            patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
+            connections: connections to a server; 0: 16 (4 nearby), and more if that helps.
             limit_rate: bytes per second to download, at most; 0: no limit.
 
         Raises:
-            DamagedError: something is wrong; all damaged chunks are named.
+            DamagedError: the snapshot is damaged; the message names the first damaged chunk and counts the others.
             SnapshotNotFoundError, UnsupportedError, DumontError: as for a restore.
         """
-        options = VerifyOptions(
-            content=take.flag("content", content),
-            expect=_expected(expect),
-            device=self._device,
-            gpu_memory=take.optional_size("gpu_memory", gpu_memory),
-            jobs=self._jobs,
-            memory=take.size("memory", memory),
-            network=_network(patience, connections, limit_rate),
+        options = checked(
+            VerifyOptions,
+            device=self._running.device,
+            jobs=self._running.jobs,
+            content=content,
+            expect=expect,
+            memory=memory,
+            gpu_memory=gpu_memory,
+            patience=patience,
+            connections=connections,
+            limit_rate=limit_rate,
         )
         return verify(take.path("snapshot_path", snapshot_path), options, take.callback("progress", progress))
 
@@ -230,36 +247,21 @@ class SnapshotService:
 
         Args:
             snapshot_path: a path or an address.
-            progress: is told when the list is complete; its bytes and chunks are none.
-            expect: the snapshot id it must have.
-            patience: seconds to try on while nothing comes from a server; also as "5m". 0: the first failure is final.
-            connections: exactly so many; 0: 16 (4 nearby), and more if that helps.
+            progress: called when the list is complete, with no bytes and no chunks.
+            expect: refuse any snapshot but the one with this id.
+            patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
+            connections: connections to a server; 0: 16 (4 nearby), and more if that helps.
             limit_rate: bytes per second to download, at most; 0: no limit.
 
         Raises:
             DamagedError, SnapshotNotFoundError, UnsupportedError, DumontError: as for a restore.
         """
         progress, location = take.callback("progress", progress), take.path("snapshot_path", snapshot_path)
-        expect, network = _expected(expect), _network(patience, connections, limit_rate)
-        source = open_source(location, network)
+        options = checked(ReadOptions, expect=expect, patience=patience, connections=connections, limit_rate=limit_rate)
+        source = open_source(location, options.network)
         try:
-            entries = read_snapshot(source, expect).manifest.entries
+            entries = read_snapshot(source, options.expect).manifest.entries
         finally:
             source.close()
         Meter(progress, "list", 0, 0)
         return entries
-
-
-def _expected(value: str | None) -> str | None:
-    return None if value is None else take.text("expect", value)
-
-
-def _network(
-    patience: Duration, connections: int = 0, limit_rate: Size = 0, *, discard: bool = False
-) -> NetworkOptions:
-    return NetworkOptions(
-        connections=take.whole("connections", connections, MAX_CONNECTIONS),
-        limit_rate=take.size("limit_rate", limit_rate),
-        retry=RetryPolicy(patience=take.duration("patience", patience)),
-        discard=take.flag("discard", discard),
-    )

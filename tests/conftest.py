@@ -59,12 +59,12 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "target"
 
 
-# --- servers: started when a test first asks for one, stopped at the end ----------------------------------------------
+# --- servers: started when a test first needs them, stopped at the end ------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
 def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the machine says about proxies, certificates and accounts is not for servers on 127.0.0.1."""
+    """Hides the machine's proxies, certificates and accounts from tests, whose servers run on 127.0.0.1."""
     accounts = [name for name in os.environ if name.startswith("AWS_")]
     for name in (*PROXY_VARIABLES, *(name.upper() for name in PROXY_VARIABLES), *CERTIFICATE_VARIABLES, *accounts):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""Where codecs run, and the choice of place."""
+"""Where codecs run: the CPU or a CUDA device."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from dumont_gpu.backends.driver import ask_driver, begin_asking
 from dumont_gpu.errors import DeviceError, UsageError
 
 
-def select_backend(device: str, jobs: int = 1, gpu_memory: int | None = None) -> Backend:
+def select_backend(device: str, threads: int = 1, gpu_memory: int | None = None) -> Backend:
     """Returns the backend for `device`: "auto", "cpu", or the number of a CUDA device ("0", "cuda:0").
 
     Args:
         device: only "auto" falls back to the CPU.
-        jobs: threads that decode on the CPU; "auto" compares the device with all of them.
-        gpu_memory: bytes of device memory to take at most; None: half of what is free.
+        threads: threads that work on the CPU; "auto" compares the device with all of them together.
+        gpu_memory: bytes of device memory to take at most; None: half of the free memory.
 
     Raises:
-        UsageError: no such kind of device.
-        DeviceError: a CUDA device that cannot be used.
+        UsageError: `device` names no kind of device.
+        DeviceError: the CUDA device cannot be used.
     """
     if device == "cpu":
         return CpuBackend()
     if device == "auto":
         try:
-            return AutoBackend(CudaBackend(open_device(0, needs_lz4=False), gpu_memory), jobs)
+            return AutoBackend(CudaBackend(open_device(0, needs_lz4=False), gpu_memory), threads)
         except NoDeviceError:
             return CpuBackend()
         except DeviceError as error:
@@ -41,18 +41,18 @@ def select_backend(device: str, jobs: int = 1, gpu_memory: int | None = None) ->
 
 
 def open_device(number: int, *, needs_lz4: bool = True) -> Device:
-    """Opens a CUDA device; without nvCOMP only if it need not do LZ4.
+    """Opens a CUDA device; `needs_lz4`: nvCOMP must be there, too.
 
     Raises:
-        NoDeviceError: it is not there; the message says what is missing.
-        DeviceError: it cannot be used.
+        NoDeviceError: the device is not there; the message says what is missing.
+        DeviceError: the device cannot be used.
     """
     from dumont_gpu.backends.requirements import missing_device, missing_packages
 
     sentence = f"CUDA device {number} cannot be used: {{}}; --device auto goes on without one"
     if missing := missing_packages(needs_lz4=needs_lz4):
         raise NoDeviceError(sentence.format(missing))
-    begin_asking()  # it answers while CuPy is imported
+    begin_asking()  # the driver answers while CuPy is imported
     from dumont_gpu.backends.cupy_device import CupyDevice, import_cupy
 
     import_cupy()

@@ -8,16 +8,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dumont_gpu import native
+from dumont_gpu.backends.base import Backend
 from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.codecs import Codec, codec_by_id
 from dumont_gpu.errors import DamagedError, DeviceError, DumontError
 from dumont_gpu.format.digests import digest_function
 
+T = TypeVar("T")
 
-class _Place(enum.Enum):
+
+class _Choice(enum.Enum):
     CPU = enum.auto()
     DEVICE = enum.auto()
     BOTH = enum.auto()
@@ -25,44 +29,55 @@ class _Place(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """One chunk of a codec, through both places."""
+    """The times of one chunk of a codec on the CPU and on the device."""
 
     cpu_seconds: float  # on one core
     device_seconds: float
 
-    def favours_device(self, jobs: int) -> bool:
-        """Whether a chunk's time on the device, where others overlap with it, beats that of all cores together."""
-        return self.device_seconds < self.cpu_seconds / jobs
+    def favours_device(self, threads: int) -> bool:
+        """Whether a chunk's time on the device, where chunks overlap, beats that of all cores together."""
+        return self.device_seconds < self.cpu_seconds / threads
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Encoding or decoding one chunk, on any backend."""
+
+    name: str  # codec and direction: tasks of one name share a trial
+    run: Callable[[Backend], int]  # returns what the backend returns
+    content: Callable[[int], bytes]  # result of `run` -> digest of the raw bytes that the chunk now has
+    out: memoryview
 
 
 class AutoBackend:
-    """Takes the first chunk of each codec through both places, checks the device, and goes on where it was faster.
+    """Works on the first chunk of each codec twice, on CPU and device; checks the device; goes on where it was faster.
 
     Args:
-        device: what may be used; owned from now on.
-        jobs: threads that work on the CPU side by side.
+        device: owned by the backend from now on.
+        threads: how many threads work on the CPU side by side.
     """
 
-    def __init__(self, device: CudaBackend, jobs: int) -> None:
-        self._device, self._jobs = device, jobs
+    def __init__(self, device: CudaBackend, threads: int) -> None:
+        self._device, self._threads = device, threads
         self._cpu = CpuBackend()
         self._lock = threading.Lock()
-        self._trials: dict[str, _Trial | None] = {}  # what was tried -> how it went; None while it runs
+        self._trials: dict[str, _Trial | None] = {}  # by the name of the task; None while the trial runs
         self._failure = ""  # why the device is no longer used
         self._digest = digest_function("blake3")
 
     @property
     def name(self) -> str:
-        """What ran where: "cuda:0", or "cpu (cuda:0: why not)", or both."""
+        """Where chunks were worked on: "cuda:0", or "cpu (cuda:0: why not)", or both."""
         device, remark = self._device.device_name, self._device.remark
         if self._failure:
             return f"cpu ({self._failure})"
-        chosen = {codec: trial.favours_device(self._jobs) for codec, trial in self._trials.items() if trial is not None}
+        trials = {name: trial for name, trial in self._trials.items() if trial is not None}
+        chosen = {name: trial.favours_device(self._threads) for name, trial in trials.items()}
         if not chosen:
             return "cpu"
         if all(chosen.values()):
             return device + remark
-        places = ", ".join(f"{codec} on {device if there else 'cpu'}" for codec, there in sorted(chosen.items()))
+        places = ", ".join(f"{name} on {device if there else 'cpu'}" for name, there in sorted(chosen.items()))
         return f"{device + remark if any(chosen.values()) else 'cpu'} ({places})"
 
     @property
@@ -70,123 +85,89 @@ class AutoBackend:
         return self._device.extra_jobs
 
     def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:
-        self._guarded(lambda: self._device.prepare(chunk_size, encode=encode, decode=decode))
+        self._on_device(lambda device: device.prepare(chunk_size, encode=encode, decode=decode))
 
     def pin(self, memory: memoryview) -> None:
-        self._guarded(lambda: self._device.pin(memory))
+        self._on_device(lambda device: device.pin(memory))
 
     def encode(self, codec: Codec, chunk: memoryview, out: memoryview) -> int:
-        size = 0
-
-        def on_cpu() -> None:
-            nonlocal size
-            size = self._cpu.encode(codec, chunk, out)
-
-        def on_device() -> None:
-            nonlocal size
-            size = self._device.encode(codec, chunk, out)
-
-        def content() -> bytes:
-            if not size:  # it stays as it is
+        def content(size: int) -> bytes:
+            if not size:  # the chunk stays raw
                 return self._digest(chunk)
             decoded = memoryview(bytearray(len(chunk)))
             with suppress(DamagedError):
                 self._cpu.decode(codec.id, out[:size], decoded)
             return self._digest(decoded)
 
-        self._run(f"{codec.name} encoding", self._device.encodes(codec, len(chunk)), on_cpu, on_device, content, out)
-        return size
+        task = _Task(f"{codec.name} encoding", lambda backend: backend.encode(codec, chunk, out), content, out)
+        return self._run(task, possible=self._device.encodes(codec, len(chunk)))
 
-    def decode(self, compressor_id: int, stored: memoryview, out: memoryview) -> None:
-        def on_cpu() -> None:
-            self._cpu.decode(compressor_id, stored, out)
+    def decode(self, compressor_id: int, encoded: memoryview, out: memoryview) -> None:
+        def run(backend: Backend) -> int:
+            backend.decode(compressor_id, encoded, out)
+            return len(out)
 
-        def on_device() -> None:
-            self._device.decode(compressor_id, stored, out)
-
-        def content() -> bytes:
-            return self._digest(out)
-
-        name = codec_by_id(compressor_id).name
-        self._run(f"{name} decoding", self._device.decodes(compressor_id, len(out)), on_cpu, on_device, content, out)
+        task = _Task(f"{codec_by_id(compressor_id).name} decoding", run, lambda _: self._digest(out), out)
+        self._run(task, possible=self._device.decodes(compressor_id, len(out)))
 
     def close(self) -> None:
         self._device.close()
 
-    def _run(
-        self,
-        name: str,
-        possible: bool,
-        on_cpu: Callable[[], None],
-        on_device: Callable[[], None],
-        content: Callable[[], bytes],
-        out: memoryview,
-    ) -> None:
-        """Does one of the two; `content` is the digest of the original bytes that what is in `out` stands for."""
-        place = self._place(name) if possible else _Place.CPU
-        if place is _Place.BOTH:
-            self._try(name, on_cpu, on_device, content, out)
-        elif place is _Place.CPU or not self._guarded(on_device):
-            on_cpu()
+    def _run(self, task: _Task, *, possible: bool) -> int:
+        """Runs the task where it is faster, on the CPU if the device fails; `possible`: the device can run the task."""
+        choice = self._choose(task.name) if possible else _Choice.CPU
+        if choice is _Choice.BOTH:
+            return self._try_both(task)
+        result = self._on_device(task.run) if choice is _Choice.DEVICE else None
+        return task.run(self._cpu) if result is None else result
 
-    def _place(self, name: str) -> _Place:
-        """Where the next chunk goes; BOTH once, and the CPU while that runs."""
+    def _choose(self, name: str) -> _Choice:
+        """Returns where the next chunk goes: BOTH once, and the CPU while that trial runs."""
         with self._lock:
             if self._failure:
-                return _Place.CPU
+                return _Choice.CPU
             if name not in self._trials:
                 self._trials[name] = None
-                return _Place.BOTH
+                return _Choice.BOTH
             trial = self._trials[name]
-        return _Place.DEVICE if trial is not None and trial.favours_device(self._jobs) else _Place.CPU
+        return _Choice.DEVICE if trial is not None and trial.favours_device(self._threads) else _Choice.CPU
 
-    def _try(
-        self,
-        name: str,
-        on_cpu: Callable[[], None],
-        on_device: Callable[[], None],
-        content: Callable[[], bytes],
-        out: memoryview,
-    ) -> None:
-        cpu_seconds = _seconds(on_cpu)
-        expected = content()
-        device_seconds = 0.0
-        for _ in range(2):  # the first time includes what a device does once: loading a kernel
-            native.spoil(out)  # or a device that writes nothing would seem to agree with the CPU
-            started = time.perf_counter()
-            if not self._guarded(on_device):
-                on_cpu()
-                return
-            device_seconds = time.perf_counter() - started
-        if content() == expected:
+    def _try_both(self, task: _Task) -> int:
+        started = time.perf_counter()
+        cpu_result = task.run(self._cpu)
+        cpu_seconds = time.perf_counter() - started
+        expected = task.content(cpu_result)
+        self._time_on_device(task)  # includes the loading of kernels, which happens once
+        result, device_seconds = self._time_on_device(task)
+        if result is None:
+            return task.run(self._cpu)
+        if task.content(result) == expected:
             with self._lock:
-                self._trials[name] = _Trial(cpu_seconds, device_seconds)
-        else:
-            self._fail(f"{self._device.device_name} is not right: {name} gave other bytes")
-            on_cpu()
+                self._trials[task.name] = _Trial(cpu_seconds, device_seconds)
+            return result
+        self._fail(f"{self._device.device_name} is not right: {task.name} gave other bytes")
+        return task.run(self._cpu)
 
-    def _guarded(self, work: Callable[[], None]) -> bool:
-        """Does `work` on the device; returns False if the device failed, now or before."""
+    def _time_on_device(self, task: _Task) -> tuple[int | None, float]:
+        native.spoil(task.out)  # or a device that writes nothing would seem to agree with the CPU
+        started = time.perf_counter()
+        result = self._on_device(task.run)
+        return result, time.perf_counter() - started
+
+    def _on_device(self, work: Callable[[CudaBackend], T]) -> T | None:
+        """Returns the result of `work` on the device; None if the device failed, now or before."""
         if self._failure:
-            return False
+            return None
         try:
-            work()
+            return work(self._device)
         except DeviceError as error:
             self._fail(str(error))
-            return False
         except (DumontError, MemoryError):
-            raise  # the chunk is damaged, or this machine ran short: no fault of the device
-        except Exception as error:  # whatever a driver or its libraries come up with
+            raise  # the chunk is damaged, or this machine ran short of memory: no fault of the device
+        except Exception as error:  # of any type: from the driver, or its libraries
             self._fail(f"{self._device.name}: {type(error).__name__}: {error}")
-            return False
-        return True
+        return None
 
     def _fail(self, reason: str) -> None:
         with self._lock:
             self._failure = self._failure or reason
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

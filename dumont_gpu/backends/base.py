@@ -1,4 +1,4 @@
-"""What a backend is."""
+"""The contract of a backend."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """ "cpu", or "cuda:N", and what is to be said of it."""
+        """ "cpu" or "cuda:N", with a remark if a user should know more."""
 
     @property
     def extra_jobs(self) -> int:
-        """How many more chunks than those of the CPU's threads it can work on at once."""
+        """How many chunks the backend can work on at once, beside those of the CPU's threads."""
 
     def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:
-        """Called once, before any chunk: what will be asked for; none has more than `chunk_size` original bytes."""
+        """Called once, before the first chunk; no chunk will have more than `chunk_size` raw bytes."""
 
     def pin(self, memory: memoryview) -> None:
-        """Called for each buffer that chunks will come and go in; it stays until `close`. Never fails."""
+        """Called for each buffer that will hold chunks; the buffer stays until `close`. Never fails."""
 
     def close(self) -> None:
-        """Gives back what the backend holds; called once, when no other call is running."""
+        """Releases all that the backend holds; called once, while no other call runs."""
 
     def encode(self, codec: Codec, chunk: memoryview, out: memoryview) -> int:
-        """Writes the encoded chunk to `out` and returns its size, or 0 if it does not fit there."""
+        """Writes the encoded chunk to `out` and returns its size, or 0 if the encoded chunk does not fit in `out`."""
 
-    def decode(self, compressor_id: int, stored: memoryview, out: memoryview) -> None:
-        """Fills `out` with the original bytes of a chunk whose stored bytes have been checked.
+    def decode(self, compressor_id: int, encoded: memoryview, out: memoryview) -> None:
+        """Fills `out` with the raw bytes of a chunk whose encoded bytes have been checked.
 
         Raises:
-            DamagedError: the stored bytes are malformed.
+            DamagedError: the encoded bytes are malformed.
         """

@@ -7,7 +7,7 @@ from dumont_gpu.codecs import Codec, codec_by_id
 
 class CpuBackend:
     """Args:
-    remark: why it is not a device, if one is there that should have been used.
+    remark: why no device is used, where a device is there.
     """
 
     extra_jobs = 0
@@ -27,5 +27,5 @@ class CpuBackend:
     def encode(self, codec: Codec, chunk: memoryview, out: memoryview) -> int:
         return codec.encode(chunk, out)
 
-    def decode(self, compressor_id: int, stored: memoryview, out: memoryview) -> None:
-        codec_by_id(compressor_id).decode(stored, out)
+    def decode(self, compressor_id: int, encoded: memoryview, out: memoryview) -> None:
+        codec_by_id(compressor_id).decode(encoded, out)

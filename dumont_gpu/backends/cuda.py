@@ -1,14 +1,15 @@
 """The codecs on one CUDA device: each chunk in a slot of device memory, with a stream of its own.
 
-Copies in, kernels and copies out of different slots run side by side: that hides the copies behind one another, and
-lets the kernels of several chunks share a device that one chunk does not fill. Slots are allocated once; nothing is
-allocated while chunks pass.
+Copies in, kernels and copies out of different slots run side by side: copies hide behind kernels, and the kernels of
+several chunks share a device that one chunk does not fill. Slots are allocated before the first chunk, and none later.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.decode_slot import DecodeSlot
@@ -16,38 +17,58 @@ from dumont_gpu.backends.device import Device
 from dumont_gpu.backends.encode_slot import EncodeSlot
 from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.slots import SlotPool
-from dumont_gpu.codecs import Codec, Lz4, Lz4Hc, ZipNN
+from dumont_gpu.codecs import LZ4, LZ4_HC, Codec, ZipNN
 from dumont_gpu.sizes import KiB
 
-_ZIPNN: Final = ZipNN().id
-_LZ4: Final = Lz4().id
-_LZ4_HC: Final = Lz4Hc().id
-_SLOTS: Final = 4  # one chunk goes up, one is worked on, one comes down, one waits: more only wait
-_WORTH_THE_TRIP: Final = 256 * KiB  # below, launches and copies cost more than the work takes here
-_MEMORY_SHARE: Final = 0.5  # of the free device memory that a job takes unless told otherwise: others may be at work
+_SLOTS: Final = 4  # one chunk is copied in, one decoded, one copied out, and one waits: a fifth would only wait
+_WORTH_THE_TRIP: Final = 256 * KiB  # for smaller chunks, launches and copies take longer than the CPU
+_MEMORY_SHARE: Final = 0.5  # of the free device memory: other processes may need the rest
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCodec:
+    """How a device works on the chunks of one codec.
+
+    Args:
+        decode: a method of DecodeSlot: encoded chunk, raw chunk -> True, False or None as `DecodeSlot.decode_zipnn`.
+        encode: a method of EncodeSlot: codec, raw chunk, room for the encoded chunk -> size. None: the CPU encodes.
+        needs_lz4: whether the device must have nvCOMP's LZ4.
+    """
+
+    decode: Callable[[DecodeSlot, memoryview, memoryview], bool | None]
+    encode: Callable[[EncodeSlot, Any, memoryview, memoryview], int] | None
+    needs_lz4: bool
+
+
+# The codecs that a device runs, by id; the CPU runs all others.
+DEVICE_CODECS: Final = {
+    ZipNN().id: DeviceCodec(DecodeSlot.decode_zipnn, EncodeSlot.encode_zipnn, needs_lz4=False),
+    LZ4.id: DeviceCodec(DecodeSlot.decode_lz4, EncodeSlot.encode_lz4, needs_lz4=True),
+    LZ4_HC.id: DeviceCodec(DecodeSlot.decode_lz4, None, needs_lz4=True),  # nvCOMP compresses fast, not hard
+}
 
 
 class CudaBackend:
-    """Encodes and decodes ZipNN and LZ4 chunks on a device; what is not for it goes to the CPU.
+    """Encodes and decodes the chunks of DEVICE_CODECS on a device, all other chunks on the CPU.
 
-    Whatever the device finds wrong with a chunk, the CPU decodes it again and has the last word: one place decides what
-    is damaged, and what it says.
+    If the device finds a fault in a chunk, the CPU decodes the chunk again: the CPU alone decides which chunks are
+    damaged, and words the error.
 
     Args:
         device: owned by the backend from now on.
-        memory: bytes of device memory to take at most; None: half of what is free.
-        minimum: chunks of fewer original bytes stay on the CPU.
+        memory: bytes of device memory to take at most; None: half of the free memory.
+        minimum: chunks of fewer raw bytes stay on the CPU.
     """
 
     def __init__(self, device: Device, memory: int | None = None, minimum: int = _WORTH_THE_TRIP) -> None:
         self._device, self._memory, self._minimum = device, memory, minimum
         self._cpu = CpuBackend()
-        self._chunk_size = 0  # what a slot holds
+        self._chunk_size = 0  # raw bytes that a slot has room for
         self._decoding: SlotPool[DecodeSlot] | None = None
         self._encoding: SlotPool[EncodeSlot] | None = None
         self._pinning = Pinning(device)
         self._lock = threading.Lock()
-        self.repeated = 0  # chunks that the device did not decode to the end, and the CPU did
+        self.repeated = 0  # chunks in which the device found a fault, so that the CPU decoded them
 
     @property
     def name(self) -> str:
@@ -60,7 +81,7 @@ class CudaBackend:
 
     @property
     def remark(self) -> str:
-        """What a user should know of how the device is used; empty if all is as it should be."""
+        """A limitation of the device that a user should know of; empty if there is none."""
         refusal = self._pinning.refusal
         return f", without pinned host memory ({refusal})" if refusal else ""
 
@@ -72,7 +93,7 @@ class CudaBackend:
         """Allocates slots for chunks of up to `chunk_size` bytes.
 
         Raises:
-            DeviceMemoryError: not even one fits.
+            DeviceMemoryError: not even one slot fits.
         """
         self._chunk_size = chunk_size
         limit = self._memory if self._memory is not None else int(self._device.free_memory() * _MEMORY_SHARE)
@@ -90,35 +111,32 @@ class CudaBackend:
         self._pinning.pin(memory)
 
     def encodes(self, codec: Codec, size: int) -> bool:
-        """Whether chunks of this codec and size are encoded on the device: not those of LZ4's high compression."""
-        known = codec.id == _ZIPNN or (self._device.has_lz4 and codec.id == _LZ4)
-        return known and self._fits(size)
+        """Whether chunks of this codec and size are encoded on the device."""
+        on_device = self._on_device(codec.id, size)
+        return on_device is not None and on_device.encode is not None
 
     def decodes(self, compressor_id: int, size: int) -> bool:
         """Whether chunks of this codec and size are decoded on the device."""
-        known = compressor_id == _ZIPNN or (self._device.has_lz4 and compressor_id in (_LZ4, _LZ4_HC))
-        return known and self._fits(size)
+        return self._on_device(compressor_id, size) is not None
 
     def encode(self, codec: Codec, chunk: memoryview, out: memoryview) -> int:
-        if self._encoding is None or not self.encodes(codec, len(chunk)):
+        on_device = self._on_device(codec.id, len(chunk))
+        if self._encoding is None or on_device is None or on_device.encode is None:
             return self._cpu.encode(codec, chunk, out)
-        if isinstance(codec, ZipNN):
-            dtype = codec.dtype
-            return self._encoding.run(lambda slot: slot.encode_zipnn(chunk, out, dtype))
-        return self._encoding.run(lambda slot: slot.encode_lz4(chunk, out))
+        encode = on_device.encode
+        return self._encoding.run(lambda slot: encode(slot, codec, chunk, out))
 
-    def decode(self, compressor_id: int, stored: memoryview, out: memoryview) -> None:
+    def decode(self, compressor_id: int, encoded: memoryview, out: memoryview) -> None:
         done: bool | None = None
-        if self._decoding is not None and self.decodes(compressor_id, len(out)):
-            if compressor_id == _ZIPNN:
-                done = self._decoding.run(lambda slot: slot.decode_zipnn(stored, out))
-            else:
-                done = self._decoding.run(lambda slot: slot.decode_lz4(stored, out))
+        on_device = self._on_device(compressor_id, len(out))
+        if self._decoding is not None and on_device is not None:
+            decode = on_device.decode
+            done = self._decoding.run(lambda slot: decode(slot, encoded, out))
         if done is False:
             with self._lock:
                 self.repeated += 1
         if not done:
-            self._cpu.decode(compressor_id, stored, out)
+            self._cpu.decode(compressor_id, encoded, out)
 
     def close(self) -> None:
         for pool in (self._decoding, self._encoding):
@@ -127,5 +145,9 @@ class CudaBackend:
         self._pinning.close()
         self._device.close()
 
-    def _fits(self, size: int) -> bool:
-        return self._minimum <= size <= self._chunk_size
+    def _on_device(self, compressor_id: int, size: int) -> DeviceCodec | None:
+        """Returns how the device works on a chunk; None if the chunk is for the CPU."""
+        if not self._minimum <= size <= self._chunk_size:
+            return None
+        on_device = DEVICE_CODECS.get(compressor_id)
+        return None if on_device is None or (on_device.needs_lz4 and not self._device.has_lz4) else on_device

@@ -1,10 +1,8 @@
-"""A CUDA device through CuPy, with nvCOMP for LZ4: the only module that knows either."""
+"""A CUDA device through CuPy: the only module that knows CuPy."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import importlib.metadata
 import os
 import tempfile
 import threading
@@ -16,15 +14,14 @@ from typing import Any, Final
 from dumont_gpu import native
 from dumont_gpu.backends.device import KERNELS, DeviceMemoryError, Lz4Batch
 from dumont_gpu.backends.kernel_sources import KernelSources
-from dumont_gpu.backends.requirements import NVCOMP
+from dumont_gpu.backends.nvcomp import decode_lz4, encode_lz4, load_nvcomp, lz4_encode_scratch
 from dumont_gpu.errors import DeviceError
 
 _HOST_TO_DEVICE: Final = 1  # cudaMemcpyKind
 _DEVICE_TO_HOST: Final = 2
 _OUT_OF_MEMORY: Final = 2  # cudaErrorMemoryAllocation, and CUDA_ERROR_OUT_OF_MEMORY
 _SHARED_MEMORY_OPTIN: Final = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
-_DEFAULT_SHARED: Final = 48 * 1024  # what a kernel may have without asking
-_CUDA_BACKEND: Final = 2  # NVCOMP_DECOMPRESS_BACKEND_CUDA: Blackwell's engine reports success whatever it decodes
+_DEFAULT_SHARED: Final = 48 * 1024  # bytes that a kernel gets without asking for more
 
 
 class CupyDevice:
@@ -50,11 +47,10 @@ class CupyDevice:
     def lz4_encode_scratch(self, blocks: int, block_size: int) -> int:
         if self._lz4 is None:
             return 0
-        size = ctypes.c_size_t()
-        query = _scratch_query(self._lz4)
-        if query(blocks, block_size, _EncodeOptions(), ctypes.byref(size), blocks * block_size, None):
+        size = lz4_encode_scratch(self._lz4, blocks, block_size)
+        if size is None:
             raise DeviceError(f"{self.name}: nvCOMP does not say how much memory LZ4 takes")
-        return size.value
+        return size
 
     def free_memory(self) -> int:
         with self._errors() as runtime:
@@ -74,7 +70,7 @@ class CupyDevice:
         try:
             with self._errors() as runtime:
                 runtime.hostRegister(native.address_of(memory), len(memory), 0)
-        except DeviceMemoryError as error:  # CUDA has one status for its own memory and the host's
+        except DeviceMemoryError as error:  # CUDA has one status for device memory and host memory
             raise DeviceError(f"{self.name}: no more host memory can be pinned") from error
 
     def unpin(self, memory: memoryview) -> None:
@@ -86,17 +82,17 @@ class CupyDevice:
             return CupyStream(self, self._cupy.cuda.Stream(non_blocking=True))
 
     def close(self) -> None:
-        pass  # the context is CuPy's, and may have other users in this process
+        pass  # the context is CuPy's, and other code of this process may use it
 
     def kernel(self, name: str) -> Any:
         self.load_kernels()
         return self._loaded[name]
 
     def load_kernels(self) -> None:
-        """Compiles every kernel, or takes it from CuPy's cache on disk: seconds the first time, then milliseconds."""
+        """Compiles every kernel or takes it from CuPy's cache on disk: seconds the first time, milliseconds later."""
         if self._loaded:
             return
-        with self._loading:  # or each thread with a chunk would compile
+        with self._loading:  # or every thread with a chunk would compile the kernels
             if not self._loaded:
                 self._loaded = self._load_all()
 
@@ -107,7 +103,7 @@ class CupyDevice:
             for name, source in KERNELS.items():
                 kernel = kernels[name] = modules[source].get_function(name)
                 kernel.compile()  # or the first launch would
-                if self.shared_limit > _DEFAULT_SHARED:  # for what it declares itself and what a launch adds
+                if self.shared_limit > _DEFAULT_SHARED:  # what it declares itself counts, too
                     kernel.max_dynamic_shared_size_bytes = self.shared_limit - kernel.shared_size_bytes
         return kernels
 
@@ -128,7 +124,7 @@ class CupyDevice:
             yield cuda.runtime
         except DeviceError:
             raise
-        except Exception as error:  # CUDA's own, and what CuPy finds missing at its first use: NVRTC, a call, a header
+        except Exception as error:  # of CUDA, or of CuPy, which may miss NVRTC, a function or a header at first use
             if getattr(error, "status", None) == _OUT_OF_MEMORY:
                 raise DeviceMemoryError(f"{self.name}: too little free device memory") from error
             raise DeviceError(f"{self.name}: {' '.join(str(error).split())[:300]}") from error
@@ -137,7 +133,7 @@ class CupyDevice:
 class CupyStream:
     def __init__(self, device: CupyDevice, stream: Any) -> None:
         self._device = device
-        self.cupy_stream = stream  # for who measures
+        self.cupy_stream = stream  # public for benchmarks
 
     def copy_in(self, to: int, source: memoryview) -> None:
         self._copy(to, native.address_of(source), len(source), _HOST_TO_DEVICE)
@@ -160,10 +156,7 @@ class CupyStream:
         if library is None:
             raise DeviceError(f"{self._device.name}: there is no nvCOMP")
         with self._device._errors():
-            status = library.nvcompBatchedLZ4DecompressAsync(
-                batch.inputs, batch.input_sizes, batch.output_rooms, batch.output_sizes, batch.count, None, 0,
-                batch.outputs, _DecodeOptions(backend=_CUDA_BACKEND), batch.statuses, self.cupy_stream.ptr,
-            )  # fmt: skip
+            status = decode_lz4(library, batch, self.cupy_stream.ptr)
         self._check(status)
 
     def encode_lz4(self, batch: Lz4Batch, block_size: int, scratch: int) -> None:
@@ -172,10 +165,7 @@ class CupyStream:
             raise DeviceError(f"{self._device.name}: there is no nvCOMP")
         scratch_size = self._device.lz4_encode_scratch(batch.count, block_size)
         with self._device._errors():
-            status = library.nvcompBatchedLZ4CompressAsync(
-                batch.inputs, batch.input_sizes, block_size, batch.count, scratch, scratch_size, batch.outputs,
-                batch.output_sizes, _EncodeOptions(), batch.statuses, self.cupy_stream.ptr,
-            )  # fmt: skip
+            status = encode_lz4(library, batch, block_size, scratch, scratch_size, self.cupy_stream.ptr)
         self._check(status)
 
     def _check(self, status: int) -> None:
@@ -197,23 +187,23 @@ class CupyStream:
 
 
 def import_cupy() -> Any:
-    """Imports CuPy, with a place for its compiled kernels also where the home directory cannot be written to.
+    """Imports CuPy; gives it a cache for compiled kernels where the home directory cannot hold one.
 
     Raises:
-        DeviceError: it is not there, or does not load.
+        DeviceError: CuPy is not installed, or does not load.
     """
     if "CUPY_CACHE_DIR" not in os.environ and not _cache_is_writable():
         os.environ["CUPY_CACHE_DIR"] = _private_cache().name
     try:
         import cupy
-    except Exception as error:  # its own, those of what it imports, and what a broken installation makes of them
+    except Exception as error:  # of CuPy, of a package that it imports, or of a broken installation
         raise DeviceError(f"CuPy does not load: {' '.join(str(error).split())[:300]}") from error
     return cupy
 
 
 @functools.cache
 def _private_cache() -> tempfile.TemporaryDirectory[str]:
-    """A folder that is there until the process ends."""
+    """Returns a folder that is deleted when the process ends."""
     return tempfile.TemporaryDirectory(prefix="dumont-gpu-kernels-", ignore_cleanup_errors=True)
 
 
@@ -221,83 +211,6 @@ def _cache_is_writable() -> bool:
     try:
         folder = Path("~/.cupy/kernel_cache").expanduser()  # CuPy's default, made when it is imported
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # the latter: there is no home
+    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return False
     return os.access(folder, os.W_OK | os.X_OK)
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# nvCOMP's C library. Its Python binding decodes lists of arrays, an object for each block of 64 KiB; the batched call
-# takes the tables that the host has made anyway.
-
-
-class _EncodeOptions(ctypes.Structure):
-    """nvcompBatchedLZ4CompressOpts_t: plain bytes, so all zero."""
-
-    _fields_ = (("data_type", ctypes.c_int), ("bitshuffle_mode", ctypes.c_int), ("reserved", ctypes.c_char * 56))
-
-
-class _DecodeOptions(ctypes.Structure):
-    """nvcompBatchedLZ4DecompressOpts_t of nvCOMP 5.1 to 6; what 5.1 lacks is reserved there and 0 here."""
-
-    _fields_ = (
-        ("backend", ctypes.c_int), ("sort_before_hw_decompress", ctypes.c_int), ("data_type", ctypes.c_int),
-        ("bitshuffle_mode", ctypes.c_int), ("reserved", ctypes.c_char * 48),
-    )  # fmt: skip
-
-
-@functools.cache
-def load_nvcomp() -> ctypes.CDLL | None:
-    """Returns nvCOMP with the calls declared, or None if there is none that decodes LZ4 blocks where they lie."""
-    path = nvcomp_path()
-    if path is None:
-        return None
-    try:
-        library = ctypes.CDLL(str(path))
-        decode, encode = library.nvcompBatchedLZ4DecompressAsync, library.nvcompBatchedLZ4CompressAsync
-        alignments = library.nvcompBatchedLZ4DecompressGetRequiredAlignments
-        scratch = _scratch_query(library)
-    except (OSError, AttributeError):
-        return None
-    pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    decode.argtypes = [
-        pointer,
-        pointer,
-        pointer,
-        pointer,
-        size,
-        pointer,
-        size,
-        pointer,
-        _DecodeOptions,
-        pointer,
-        pointer,
-    ]
-    encode.argtypes = [pointer, pointer, size, size, pointer, size, pointer, pointer, _EncodeOptions, pointer, pointer]
-    scratch.argtypes = [size, size, _EncodeOptions, pointer, size, pointer]
-    alignments.argtypes = [_DecodeOptions, pointer]
-    required = (size * 3)()  # of stored bytes, original bytes and temporary memory, of which LZ4 needs none
-    if alignments(_DecodeOptions(backend=_CUDA_BACKEND), required) or required[0] != 1:
-        return None  # blocks of a frame lie at any address
-    return library
-
-
-def _scratch_query(library: ctypes.CDLL) -> Any:
-    """nvCOMP 6 renamed it and gave it a stream, which 5 ignores: one argument more does no harm there."""
-    try:
-        return library.nvcompBatchedLZ4CompressGetTempSize
-    except AttributeError:
-        return library.nvcompBatchedLZ4CompressGetTempSizeAsync
-
-
-def nvcomp_path() -> Path | None:
-    """Returns nvCOMP's library, as the wheels nvidia-libnvcomp-cu12 and -cu13 install it."""
-    # Not by importing `nvidia`: where one of its many packages has an `__init__.py`, the others' folders are not seen.
-    for name in NVCOMP:
-        try:
-            folder = Path(str(importlib.metadata.distribution(name).locate_file("nvidia/libnvcomp")))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        if found := max(folder.glob("lib*/libnvcomp.so.*"), default=None):
-            return found
-    return None

@@ -12,20 +12,20 @@ from dumont_gpu.codecs.lz4 import frame_content_size
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.sizes import KiB
 
-ROOM_AFTER: Final = 256  # kernels read up to 16 bytes beyond a region's content; the rest keeps alignment
+ROOM_AFTER: Final = 256  # kernels read up to 16 bytes after a region's content; more keeps the alignment
 JOIN_THREADS: Final = 128
-PLANE_MEMORY: Final = 20_624  # shared memory of `zipnn_decode` for each coded plane, asserted in zipnn_decode.cu
+PLANE_MEMORY: Final = 20_624  # shared memory of `zipnn_decode` for each coded plane: kPlaneMemory of zipnn_blocks.h
 WARP: Final = 32
-SMALLEST_BLOCK: Final = 16 * KiB  # of a ZipNN stream on average; chunks of smaller ones are decoded on the CPU
-LZ4_BLOCK: Final = 64 * KiB
+SMALLEST_BLOCK: Final = 16 * KiB  # average of a ZipNN stream; the CPU decodes streams of smaller blocks
+LZ4_BLOCK: Final = 64 * KiB  # kLz4BlockSize of lz4_blocks.h
 
 
 class DecodeSlot(Slot):
-    """Stored bytes, original bytes, the list of a chunk's blocks, and what became of them."""
+    """Device memory for encoded bytes, raw bytes, the list of a chunk's blocks, and the status of each block."""
 
     def __init__(self, device: Device, pinning: Pinning, chunk_size: int) -> None:
         super().__init__(device, pinning, _regions(chunk_size), _regions(chunk_size)[2:])
-        self._stored, self._out, self._table, self._results = self.addresses
+        self._encoded, self._out, self._table, self._results = self.addresses
         self._host_table, self._host_results = self.host
 
     @staticmethod
@@ -33,20 +33,20 @@ class DecodeSlot(Slot):
         """Bytes of device memory."""
         return sum(_regions(chunk_size)) + 4 * 4 * KiB
 
-    def decode_zipnn(self, stored: memoryview, out: memoryview) -> bool | None:
-        """Returns True if `out` holds the chunk, False if the device found a fault, None if the chunk is not for it."""
-        counts = native.zipnn_device_blocks(stored, len(out), self._host_table)
+    def decode_zipnn(self, encoded: memoryview, out: memoryview) -> bool | None:
+        """Returns True if `out` holds the chunk, False if the chunk has a fault, None if the chunk is for the CPU."""
+        counts = native.zipnn_device_blocks(encoded, len(out), self._host_table)
         if counts is None or self._too_many_planes(counts):
             return None
         total = sum(counts)
-        self.stream.copy_in(self._stored, stored)
+        self.stream.copy_in(self._encoded, encoded)
         self.stream.copy_in(self._table, self._host_table[: total * native.ZIPNN_BLOCK])
         self.stream.clear(self._results, 4 * total)
         first = 0
         for coded, count in enumerate(counts):
             if count:
                 blocks = self._table + first * native.ZIPNN_BLOCK
-                arguments = (self._stored, self._out, blocks)
+                arguments = (self._encoded, self._out, blocks)
                 if coded:
                     status = self._results + 4 * first
                     shared = coded * PLANE_MEMORY
@@ -56,25 +56,25 @@ class DecodeSlot(Slot):
             first += count
         return not any(self._finish(out, 4 * total))
 
-    def decode_lz4(self, stored: memoryview, out: memoryview) -> bool | None:
+    def decode_lz4(self, encoded: memoryview, out: memoryview) -> bool | None:
         """Returns as `decode_zipnn` does."""
         try:
-            if frame_content_size(stored) != len(out):
+            if frame_content_size(encoded) != len(out):
                 return None
         except DamagedError:
             return None
-        counts = native.lz4_device_blocks(stored, len(out), self._stored, self._out, self._host_table)
+        counts = native.lz4_device_blocks(encoded, len(out), self._encoded, self._out, self._host_table)
         if counts is None:
             return None
         compressed, copies = counts
         capacity = len(self._host_table) // (native.LZ4_BLOCK + native.STORED_COPY)
-        stored_at, sizes_at, out_at, rooms_at, copies_at = (self._table + 8 * capacity * n for n in range(5))
-        self.stream.copy_in(self._stored, stored)
+        encoded_at, sizes_at, out_at, rooms_at, copies_at = (self._table + 8 * capacity * n for n in range(5))
+        self.stream.copy_in(self._encoded, encoded)
         self.stream.copy_in(self._table, self._host_table)
         self.stream.clear(self._results, 12 * compressed)
         if compressed:
             results = self._results, self._results + 8 * compressed  # sizes, statuses
-            self.stream.decode_lz4(Lz4Batch(compressed, stored_at, sizes_at, out_at, rooms_at, *results))
+            self.stream.decode_lz4(Lz4Batch(compressed, encoded_at, sizes_at, out_at, rooms_at, *results))
         if copies:
             self.stream.launch("copy_stored", copies, JOIN_THREADS, 0, (copies_at,))
         found = self._finish(out, 12 * compressed)
@@ -85,7 +85,7 @@ class DecodeSlot(Slot):
         return any(count and coded * PLANE_MEMORY > self.device.shared_limit for coded, count in enumerate(counts))
 
     def _finish(self, out: memoryview, results: int) -> memoryview:
-        """Waits for the chunk, in `out`; returns `results` bytes of what the kernels said."""
+        """Waits until `out` holds the chunk; returns the first `results` bytes of the kernels' results."""
         self.stream.copy_out(self._host_results[:results], self._results)
         self.stream.copy_out(out, self._out)
         self.stream.synchronize()

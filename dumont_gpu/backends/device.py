@@ -1,6 +1,6 @@
-"""What the CUDA backend needs of a device: little enough that the tests can stand in for it without a GPU.
+"""What the CUDA backend needs of a device: so little that the tests can emulate it without a GPU.
 
-Addresses are plain integers. Everything a stream is told to do happens in order; `synchronize` waits for all of it.
+Addresses are plain integers. A stream does its work in order; `synchronize` waits until all work is done.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dumont_gpu.errors import DeviceError
 
 
 class NoDeviceError(DeviceError):
-    """The machine has no such device, or not what using it takes: nothing is wrong with it."""
+    """The machine lacks the device, or a package for it; nothing is broken."""
 
 
 class DeviceMemoryError(DeviceError):
-    """The device has too little free memory; fewer or smaller slots may do."""
+    """The device has too little free memory; fewer or smaller slots may fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Lz4Batch:
     inputs: int  # void*[]
     input_sizes: int  # u64[]
     outputs: int  # void*[]
-    output_rooms: int  # u64[]: how many bytes each may have; unused by encoders, which get room for the worst case
-    output_sizes: int  # u64[], written: how many it has
-    statuses: int  # i32[], written: 0 is good
+    output_rooms: int  # u64[]: bytes of room at each output; 0 for encoders, whose outputs fit the worst case
+    output_sizes: int  # u64[], written: bytes of each output
+    statuses: int  # i32[], written: 0 for success
 
 
 class Stream(Protocol):
@@ -42,13 +42,16 @@ class Stream(Protocol):
         """Sets bytes to 0."""
 
     def launch(self, kernel: str, grid: int, block: int, shared: int, arguments: Sequence[int]) -> None:
-        """Launches a kernel of KERNELS with `shared` bytes of dynamic shared memory; every argument is an address."""
+        """Launches a kernel of KERNELS: `grid` CTAs of `block` threads, each CTA with `shared` bytes of dynamic memory.
+
+        Every argument is an address.
+        """
 
     def decode_lz4(self, batch: Lz4Batch) -> None:
-        """Decodes raw LZ4 blocks; may only be called where the device `has_lz4`."""
+        """Decodes LZ4 blocks; only for a device that `has_lz4`."""
 
     def encode_lz4(self, batch: Lz4Batch, block_size: int, scratch: int) -> None:
-        """Encodes blocks of up to `block_size` bytes as raw LZ4; `scratch` has the bytes that the device asks for."""
+        """Encodes blocks of up to `block_size` bytes; `scratch` has the bytes that `lz4_encode_scratch` returns."""
 
     def synchronize(self) -> None: ...
 
@@ -65,14 +68,14 @@ class Device(Protocol):
 
     @property
     def has_lz4(self) -> bool:
-        """Whether there is an LZ4 decoder."""
+        """Whether the device can encode and decode LZ4 blocks."""
 
     @property
     def shared_limit(self) -> int:
         """The most dynamic shared memory that a CTA may have, in bytes."""
 
     def lz4_encode_scratch(self, blocks: int, block_size: int) -> int:
-        """Bytes of scratch that encoding a batch of LZ4 blocks takes."""
+        """Returns the bytes of scratch memory that encoding a batch of LZ4 blocks takes."""
 
     def free_memory(self) -> int: ...
     def allocate(self, size: int) -> int:
@@ -80,10 +83,10 @@ class Device(Protocol):
 
     def free(self, address: int) -> None: ...
     def pin(self, memory: memoryview) -> None:
-        """Makes copies from and to this host memory fast and asynchronous, until `unpin`.
+        """Makes copies from and to this host memory fast and asynchronous until `unpin`.
 
         Raises:
-            DeviceError: the machine lets no more memory be pinned.
+            DeviceError: the machine does not allow more pinned memory.
         """
 
     def unpin(self, memory: memoryview) -> None: ...
@@ -94,7 +97,7 @@ class Device(Protocol):
     def close(self) -> None: ...
 
 
-# The entry points, and the source each one is in: all that is said of a kernel outside its file.
+# Every kernel, and its source in kernels/cuda.
 KERNELS = {
     "zipnn_decode": "zipnn_decode.cu",
     "zipnn_join": "zipnn_decode.cu",

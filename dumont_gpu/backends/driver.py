@@ -1,4 +1,4 @@
-"""Asks the NVIDIA driver what it has, in a process of its own: a driver may crash, hang, or lack half of its calls."""
+"""Asks the NVIDIA driver for its devices, in a separate process: a driver may crash, hang, or lack functions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import subprocess
 
 LIBRARY: Final = "libcuda.so.1"
-_PATIENCE: Final = 60.0  # seconds: a machine with many devices, none of them awake, takes 10
+_PATIENCE: Final = 60.0  # seconds; a machine with many sleeping devices takes 10
 _MAX_DEVICES: Final = 64
 _NOT_THERE: Final = "No such file or directory"
 
-# Prints a line for each thing that it finds out, so that what was said before a crash counts.
+# Prints a line for each fact, so that facts from before a crash count.
 _QUESTION: Final = f"""
 import ctypes, resource
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -42,22 +42,22 @@ print("done", flush=True)
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """What the driver says of itself."""
+    """The driver's answer."""
 
-    there: bool  # its library is installed
-    failure: str = ""  # why no device can be used although it is there; empty if it works
-    version: int = 0  # of CUDA: 1000 * major + 10 * minor
+    there: bool  # the driver's library is installed
+    failure: str = ""  # why no device can be used although the driver is there; empty if it works
+    version: int = 0  # CUDA version: 1000 * major + 10 * minor
     devices: tuple[str, ...] = ()  # names, by number
 
 
 def driver_is_there() -> bool:
-    """Whether its library is installed; the driver is not woken up."""
+    """Whether the driver's library is installed; does not wake the driver."""
     return _loading_error() != _NOT_THERE
 
 
 @functools.cache
 def ask_driver() -> Driver:
-    """Asks the driver, once for all jobs of this process."""
+    """Asks the driver, once in this process."""
     error = _loading_error()
     if error == _NOT_THERE:
         return Driver(there=False)
@@ -76,14 +76,14 @@ def _loading_error() -> str:
 
 
 def begin_asking() -> None:
-    """Has the driver wake up while the caller does something else; `ask_driver` then waits for less."""
+    """Wakes the driver while the caller goes on; a later `ask_driver` then waits for less time."""
     if not _loading_error():
         _asked()
 
 
 @functools.cache
 def _asked() -> subprocess.Popen[bytes] | OSError:
-    import subprocess  # 10 ms, for machines with a driver only
+    import subprocess  # takes 10 ms, which only machines with a driver pay
 
     try:
         return subprocess.Popen(
@@ -97,7 +97,7 @@ def _asked() -> subprocess.Popen[bytes] | OSError:
 
 
 def _answer() -> tuple[str, str]:
-    """Returns what the question printed, and how its process failed; empty if it did not."""
+    """Returns the output of the question, and how its process failed; empty if it succeeded."""
     asked = _asked()
     if isinstance(asked, OSError):
         return "", f"cannot be asked: {asked.strerror}"

@@ -1,4 +1,4 @@
-"""The CUDA sources: where they lie, and how a compiler is told of their headers."""
+"""The CUDA sources: where they are, and the compiler options for their headers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dumont_gpu.errors import DeviceError
 
 @dataclass(frozen=True, slots=True)
 class KernelSources:
-    """`cuda` has the kernels (`.cu`) and `device.h`; `shared` has the headers that CPU and GPU have in common."""
+    """Two folders: `cuda` has the kernels (`.cu`) and `device.h`; `shared` has the headers that CPU and GPU share."""
 
     cuda: Path
     shared: Path
 
     @classmethod
     def find(cls) -> KernelSources:
-        """Returns the sources inside the installed package, or those of the checkout.
+        """Returns the sources in the installed package, or else in the checkout.
 
         Raises:
-            DeviceError: they are in neither.
+            DeviceError: neither has them.
         """
         import dumont_gpu
 
@@ -37,11 +37,11 @@ class KernelSources:
         return (self.cuda / name).read_text(encoding="utf-8")
 
     def include_options(self) -> tuple[str, ...]:
-        """Returns the compiler options that make both folders' headers found."""
+        """Returns the compiler options for both folders' headers."""
         return f"-I{self.cuda}", f"-I{self.shared}"
 
     def digest_of_headers(self) -> str:
-        """Returns a number that changes whenever a header changes: compiler caches know the source alone."""
+        """Returns a number that changes whenever a header changes, because compiler caches ignore headers."""
         digest = hashlib.sha256()
         for header in sorted([*self.cuda.glob("*.h"), *self.shared.glob("*.h")], key=lambda path: path.name):
             digest.update(header.read_bytes())

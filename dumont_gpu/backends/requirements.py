@@ -1,4 +1,4 @@
-"""What a CUDA backend needs of this machine, looked for without loading any of it."""
+"""What a CUDA backend needs of this machine; nothing of it is loaded here."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def find_nvcomp() -> Finding:
 
 
 def missing_for_cuda(device: int, *, needs_lz4: bool = True) -> str:
-    """Says what this machine lacks of a CUDA device number `device`; empty if all is there, working or not."""
+    """Says what this machine lacks for CUDA device number `device`; empty if all is there, working or not."""
     return missing_packages(needs_lz4=needs_lz4) or missing_device(device)
 
 
 def missing_packages(*, needs_lz4: bool = True) -> str:
-    """Says what is not installed; the driver is not woken up."""
+    """Says which package is not installed; does not wake the driver."""
     if not driver_is_there():
         return find_driver().detail
     for package in (find_cupy(), find_nvcomp()) if needs_lz4 else (find_cupy(),):
@@ -56,7 +56,7 @@ def missing_packages(*, needs_lz4: bool = True) -> str:
 
 
 def missing_device(device: int) -> str:
-    """Says that a driver that works has no such device."""
+    """Says if the driver works but has no device of this number."""
     driver = ask_driver()
     if not driver.failure and device >= len(driver.devices):
         return f"this machine has {len(driver.devices)} CUDA device(s)"
@@ -64,7 +64,7 @@ def missing_device(device: int) -> str:
 
 
 def _package(what: str, names: tuple[str, ...]) -> Finding:
-    import importlib.metadata  # 6 ms, for machines with a driver only
+    import importlib.metadata  # takes 6 ms, which only machines with a driver pay
 
     for name in names:
         try:

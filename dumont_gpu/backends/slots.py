@@ -1,4 +1,4 @@
-"""Device memory for one chunk at a time, and the pool of it."""
+"""Slots: device memory for one chunk at a time, and the pool of slots."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Slot:
     """Regions of device memory with a stream of their own, and host memory, pinned if possible, for tables and results.
 
     Args:
-        device: where.
+        device: owns the memory.
         pinning: pins the host memory.
-        regions: bytes of each region.
+        regions: bytes of each region of device memory.
         host: bytes of each piece of host memory.
     """
 
@@ -51,16 +51,16 @@ T = TypeVar("T")
 
 
 class SlotPool(Generic[S]):
-    """Slots that threads lease; nothing is allocated after the pool is made.
+    """Slots that threads lease; the pool allocates all slots at once.
 
     Args:
         make: allocates one slot.
-        slot_size: bytes of device memory that it takes.
-        most: how many there may be.
-        limit: bytes of device memory that all may take.
+        slot_size: bytes of device memory of one slot.
+        most: how many slots there may be.
+        limit: bytes of device memory that all slots together may take.
 
     Raises:
-        DeviceMemoryError: not even one fits.
+        DeviceMemoryError: not even one slot fits.
     """
 
     def __init__(self, make: Callable[[], S], slot_size: int, most: int, limit: int) -> None:
@@ -70,7 +70,7 @@ class SlotPool(Generic[S]):
             while len(self._free) < most and (len(self._free) + 1) * slot_size <= limit:
                 self._free.append(make())
         except DeviceMemoryError:
-            pass  # as many as there are
+            pass  # the pool has as many slots as fit
         except DeviceError:
             self.close()
             raise
@@ -80,10 +80,10 @@ class SlotPool(Generic[S]):
             raise DeviceMemoryError(f"a chunk needs {needed} MiB of device memory; {allowed} MiB may be used, or less")
 
     def run(self, work: Callable[[S], T]) -> T:
-        """Does `work` in a free slot, in another one if memory runs short there: others use the device, too.
+        """Does `work` in a free slot; in another slot if device memory runs short, which other processes use, too.
 
         Raises:
-            DeviceMemoryError: it ran short in the last slot.
+            DeviceMemoryError: device memory ran short in the last slot.
             DeviceError: the device is lost.
         """
         while True:
@@ -95,7 +95,7 @@ class SlotPool(Generic[S]):
 
     def close(self) -> None:
         for slot in self._free:
-            with suppress(DeviceError):  # a lost device has nothing left to give back
+            with suppress(DeviceError):  # a lost device has nothing to give back
                 slot.close()
         self._free.clear()
 

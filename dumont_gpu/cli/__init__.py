@@ -1,1 +1,1 @@
-"""The command line: options to jobs, results to text or JSON."""
+"""The command line: options become jobs, results become text or JSON."""

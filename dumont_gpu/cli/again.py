@@ -1,23 +1,43 @@
-"""The command line that was given, as it can be given to a shell once more."""
+"""The user's command line, quoted so that a shell can run it again."""
 
 from __future__ import annotations
 
+import contextlib
 import os.path
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from dumont_gpu.cli.endings import Stopped
+from dumont_gpu.errors import DumontError, GaveUpError, left_behind
+
 _SECRET: Final = re.compile(r"(https?://)(?:[^/?#@]*@)?([^?#]*)(\?[^#]*)?(#.*)?", re.IGNORECASE | re.DOTALL)
+
+
+@contextlib.contextmanager
+def goes_on() -> Iterator[None]:
+    """Adds the command line to an error after which the same command goes on.
+
+    These are errors of a network that was there before, and errors that leave something behind to go on from.
+    """
+    try:
+        yield
+    except (DumontError, Stopped) as error:
+        left = left_behind(error)
+        if isinstance(error, GaveUpError) or (left is not None and left.goes_on):
+            error.command = again(sys.argv)  # type: ignore[union-attr]
+        raise
 
 
 def again(arguments: Sequence[str]) -> str:
     """Returns the command of `arguments`, as `sys.argv` has them, quoted for a shell.
 
-    Passwords in addresses and their queries, which may be signatures, are left out: such a command is complete only
-    in the shell's own history.
+    Passwords in addresses, and queries, which may be signatures, are left out: the shell's history alone has the
+    complete command.
     """
     return shlex.join([*_program(arguments[0]), *map(_without_secrets, arguments[1:])])
 

@@ -1,6 +1,6 @@
-"""How a job ends: its streams, its signals and its exit code, whatever is closed, missing, full or sent.
+"""How a job ends: its streams, its signals and its exit code, whether streams are closed or full, or a signal comes.
 
-Comes before everything that takes time to import, so that a signal always finds its handler; imports little itself.
+This module is imported first, so that a signal always finds its handler, and imports little itself.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dumont_gpu.errors import DumontError, left_behind
 from dumont_gpu.shortages import shortage
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_SIGNAL_EXIT: Final = 128  # and the number of the signal
-_GC_THRESHOLD: Final = 1_000_000  # entries are many and hold no cycles: looking through them again and again is in vain
+_SIGNAL_EXIT: Final = 128  # plus the number of the signal
+_GC_THRESHOLD: Final = 1_000_000  # entries are many and hold no cycles: collections would find nothing
 _SOON: Final = 0.01  # seconds
 _M_ARENA_MAX: Final = -8  # of mallopt
 
@@ -36,23 +36,24 @@ class Stopped(BaseException):
 
 
 def run(job: Callable[[], object]) -> NoReturn:
-    """Runs `job` and exits with its code; an error is one line on stderr, never a traceback without --debug."""
+    """Runs `job` and exits with its code; an error becomes a line on stderr, and a traceback only with --debug."""
+    _asked.clear()
     _catch_signals()
     _open_missing_streams()
     sys.stdout, sys.stderr = _outlet(sys.stdout, 1), _outlet(sys.stderr, 2)
     _raise_open_files()
     _spare_address_space()
-    _tell_what_nobody_catches()
+    _tell_uncaught_errors()
     gc.set_threshold(_GC_THRESHOLD)
     code = _exit_code(job)
     _set_signals(signal.SIG_DFL)  # nothing is left to clean up
-    if code < _SIGNAL_EXIT:  # or the end might wait for ever for a pipe that nobody reads
+    if code < _SIGNAL_EXIT:  # after a signal, a pipe that nobody reads might block for ever
         sys.stdout.flush()
     lost = _lost(sys.stdout)
     if lost is not None and not code:
         code = _tell(DumontError(f"cannot write what there is to say: {lost.strerror}"))
     sys.stderr.flush()
-    os._exit(code)  # at once: to take apart what thousands of entries left in memory would be in vain
+    os._exit(code)  # at once: freeing thousands of entries would take time and gain nothing
 
 
 def _exit_code(job: Callable[[], object]) -> int:
@@ -61,8 +62,8 @@ def _exit_code(job: Callable[[], object]) -> int:
             job()
             sys.stdout.flush()
         finally:
-            _set_signals(signal.SIG_IGN)  # it is over: nothing is left to stop
-    except SystemExit as ended:  # which is how every command ends
+            _set_signals(signal.SIG_IGN)  # the job is over: nothing is left to stop
+    except SystemExit as ended:  # as every command ends
         if ended.code is None or isinstance(ended.code, int):
             return ended.code or 0
         return _tell(DumontError(str(ended.code)))
@@ -71,19 +72,31 @@ def _exit_code(job: Callable[[], object]) -> int:
     return 0
 
 
-# --- what is said of an error -----------------------------------------------------------------------------------------
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+_asked: Final[dict[str, bool]] = {}  # for --json and --debug, once the command line is parsed
+
+
+def asked(*, as_json: bool, debug: bool) -> None:
+    """Tells how the user wants to see errors, once the command line is parsed."""
+    _asked.update({"--json": as_json, "--debug": debug})
+
+
+def _wants(flag: str) -> bool:
+    """Returns whether the user gave a flag; before the command line is parsed, any equal argument counts."""
+    return _asked.get(flag, flag in sys.argv)
 
 
 def _tell(error: BaseException) -> int:
-    """Says on stderr what went wrong; returns the exit code that goes with it."""
+    """Prints an error on stderr; returns its exit code."""
     code = _code(error)
     try:
-        if "--debug" in sys.argv:
+        if _wants("--debug"):
             import traceback
 
             traceback.print_exception(type(error), error, error.__traceback__)
         print(_line(error, code), file=sys.stderr)
-    except Exception:  # no memory even for that
+    except Exception:  # no memory even for a message
         os.write(2, f"dumont-gpu: {shortage(MemoryError())}\n".encode())
     return code
 
@@ -110,9 +123,9 @@ def _message(error: BaseException) -> str:
 
 
 def _line(error: BaseException, code: int) -> str:
-    """The error, what is left because of it, and the command that goes on, as far as there are such."""
+    """Returns the message: the error, then the files that it leaves behind and the command that goes on, if any."""
     message, left, command = _message(error), left_behind(error), getattr(error, "command", "")
-    if "--json" in sys.argv:
+    if _wants("--json"):
         import json
 
         record: dict[str, Any] = {"type": "error", "code": code, "message": message}
@@ -130,7 +143,7 @@ _caught: Final[list[signal.Signals]] = []
 
 
 def _catch_signals() -> None:
-    """Has each signal raise Stopped in the main thread, but those that whoever started us wants ignored (nohup)."""
+    """Makes each signal raise Stopped in the main thread, unless our parent has the signal ignored (nohup)."""
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             _caught.append(number)
@@ -138,7 +151,7 @@ def _catch_signals() -> None:
 
 
 def _stop(number: int, frame: FrameType | None = None) -> None:
-    _set_signals(signal.SIG_IGN)  # cleaning up must not be interrupted; SIGQUIT still ends everything
+    _set_signals(signal.SIG_IGN)  # nothing may interrupt the clean-up; SIGQUIT still ends everything
     raise Stopped(number)
 
 
@@ -151,9 +164,9 @@ def _set_signals(action: signal.Handlers) -> None:
 
 
 class _Outlet(io.FileIO):
-    """A stream that nobody need read: what cannot be written is dropped, and the first error is kept.
+    """A stream that nobody need read: text that cannot be written is dropped, and the first error is kept.
 
-    Whoever listened may have gone, a disk may be full, a terminal hung up: none of it is the job's business.
+    The reader may have left, a disk may be full, a terminal hung up: no job fails for that.
     """
 
     lost: OSError | None = None
@@ -169,12 +182,12 @@ class _Outlet(io.FileIO):
                 return written
             import select
 
-            select.select((), (self.fileno(),), ())  # another program made it non-blocking
+            select.select((), (self.fileno(),), ())  # another program made the stream non-blocking
         return len(data)
 
 
 def _open_missing_streams() -> None:
-    """Opens what takes the place of a closed stdin, stdout or stderr, or the next file would get its number."""
+    """Opens /dev/null in place of a closed stdin, stdout or stderr: the next file would get its number."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -189,7 +202,7 @@ def _open_missing_streams() -> None:
 
 
 def _outlet(stream: Any, number: int) -> Any:
-    """The same stream, without its errors."""
+    """Returns a stream to the same descriptor that raises no errors."""
     if stream is not None and type(stream) is not io.TextIOWrapper:
         return stream  # a test or a debugger has put it there
     return io.TextIOWrapper(
@@ -202,25 +215,25 @@ def _outlet(stream: Any, number: int) -> Any:
 
 
 def _lost(stream: Any) -> OSError | None:
-    """Why what was said on it is lost; nothing is if whoever listened has gone."""
+    """Returns the error that lost text of a stream; None too if the reader has left, who needs no text."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     lost = raw.lost if isinstance(raw, _Outlet) else None
     return None if isinstance(lost, BrokenPipeError) else lost
 
 
-# --- limits, and what escapes -----------------------------------------------------------------------------------------
+# --- limits, and errors that nobody catches ---------------------------------------------------------------------------
 
 
 def _raise_open_files() -> None:
-    """Takes as many descriptors as may be had: the soft limit is for programs that use select()."""
+    """Raises the soft limit of descriptors to the hard limit: the soft limit is for programs that use select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with contextlib.suppress(OSError, ValueError):  # a kernel that gives less than it says
+        with contextlib.suppress(OSError, ValueError):  # the kernel may refuse its own hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _spare_address_space() -> None:
-    """Where `ulimit -v` bounds it, has all threads share one arena: glibc sets 64 MiB aside for each of theirs."""
+    """Under `ulimit -v`, makes all threads share an arena: glibc sets 64 MiB of addresses aside for each arena."""
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         import ctypes
 
@@ -228,19 +241,19 @@ def _spare_address_space() -> None:
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
-def _tell_what_nobody_catches() -> None:
-    """What escapes from a thread or a destructor is no traceback either, and a signal is not lost there."""
+def _tell_uncaught_errors() -> None:
+    """Makes an error of a thread or a destructor a line, not a traceback, and keeps a signal that comes there."""
 
     def escaped_from_thread(escaped: threading.ExceptHookArgs) -> None:
         if escaped.exc_value is not None:
-            os._exit(_tell(escaped.exc_value))  # whoever waits for that thread would wait for ever
+            os._exit(_tell(escaped.exc_value))  # waiting for that thread would never end
 
     def escaped_from_destructor(escaped: Any) -> None:
         if isinstance(escaped.exc_value, Stopped):
             number = escaped.exc_value.number
             signal.signal(signal.SIGALRM, lambda *_: _stop(number))
             signal.setitimer(signal.ITIMER_REAL, _SOON)
-        elif "--debug" in sys.argv:
+        elif _wants("--debug"):
             sys.__unraisablehook__(escaped)
 
     threading.excepthook = escaped_from_thread

@@ -53,7 +53,7 @@ class Silent:
 
 
 class Lines(Silent):
-    """A line on stderr every 10 seconds: enough for a log, nothing for a job that is over before."""
+    """A line on stderr every 10 seconds: enough for a log; a shorter job prints none."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + _LINE_INTERVAL

@@ -1,16 +1,21 @@
-"""How bytes change: one module per codec, and the registry by the id on disk."""
+"""How bytes are encoded: one module per codec, and the registry of codecs by their id on disk."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from dumont_gpu.codecs.base import Codec
-from dumont_gpu.codecs.lz4 import Lz4, Lz4Hc
+from dumont_gpu.codecs.lz4 import LZ4, LZ4_HC, Lz4
 from dumont_gpu.codecs.raw import Raw
 from dumont_gpu.codecs.zipnn import ZipNN
 from dumont_gpu.errors import UnsupportedError
 
-CODECS: Final[tuple[Codec, ...]] = (Raw(), Lz4(), Lz4Hc(), ZipNN())
+CODECS: Final[tuple[Codec, ...]] = (
+    Raw(),
+    LZ4,
+    LZ4_HC,
+    ZipNN(),
+)
 _BY_ID: Final = {codec.id: codec for codec in CODECS}
 
 
@@ -26,4 +31,4 @@ def codec_by_id(compressor_id: int) -> Codec:
     return codec
 
 
-__all__ = ["CODECS", "Codec", "Lz4", "Lz4Hc", "Raw", "ZipNN", "codec_by_id"]
+__all__ = ["CODECS", "LZ4", "LZ4_HC", "Codec", "Lz4", "Raw", "ZipNN", "codec_by_id"]

@@ -1,4 +1,4 @@
-"""What a codec is."""
+"""The contract of a codec."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ from typing import Protocol
 
 
 class Codec(Protocol):
-    """Turns one chunk into fewer bytes, and back.
+    """Encodes one chunk into fewer bytes, and decodes it again.
 
-    Codecs hold no state and are called from many threads at once; inputs are never modified. On the CPU they are the
-    oracle for the device kernels.
+    Codecs hold no state and are called from many threads at once; they never modify their input. `decode` on the CPU is
+    the oracle for the device kernels. Equal codecs share
+    chunks: the planner collects the ends of files for one codec in one chunk.
     """
 
     @property
     def id(self) -> int:
-        """The compressor_id on disk: never reused for anything else."""
+        """The compressor_id on disk: an id is never reused for another codec."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name in reports and, for a codec of plain bytes, the value of `--method`."""
+
+    @property
+    def element_size(self) -> int:
+        """Raw bytes of which every chunk holds a multiple; 1 for a codec of plain bytes."""
+
+    @property
+    def encode_rate(self) -> float:
+        """About how many raw bytes one core encodes in a second. Only the order of chunks depends on the rate."""
 
     def encode(self, chunk: memoryview, out: memoryview) -> int:
-        """Writes the encoded chunk to `out` and returns its size, or 0 if it does not fit there."""
+        """Writes the encoded chunk to `out` and returns its size, or 0 if the encoded chunk does not fit in `out`."""
 
-    def decode(self, stored: memoryview, out: memoryview) -> None:
-        """Fills `out`, whose size is the chunk's original size, exactly.
+    def decode(self, encoded: memoryview, out: memoryview) -> None:
+        """Fills `out`, whose size is the chunk's raw size, exactly.
 
         Raises:
-            DamagedError: the stored bytes are malformed or stand for another number of bytes.
+            DamagedError: the encoded bytes are malformed, or decode to another number of bytes.
         """

@@ -1,8 +1,8 @@
-"""Codec 0: the bytes as they are, for what would not shrink."""
+"""Codec 0: raw bytes, for chunks that do not shrink."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dumont_gpu.errors import DamagedError
 
@@ -11,6 +11,8 @@ from dumont_gpu.errors import DamagedError
 class Raw:
     id: int = 0
     name: str = "none"
+    element_size: int = field(default=1, compare=False)
+    encode_rate: float = field(default=10e9, compare=False)  # a copy
 
     def encode(self, chunk: memoryview, out: memoryview) -> int:
         if len(chunk) > len(out):
@@ -18,7 +20,7 @@ class Raw:
         out[: len(chunk)] = chunk
         return len(chunk)
 
-    def decode(self, stored: memoryview, out: memoryview) -> None:
-        if len(stored) != len(out):
-            raise DamagedError(f"a stored chunk has {len(stored)} bytes instead of {len(out)}")
-        out[:] = stored
+    def decode(self, encoded: memoryview, out: memoryview) -> None:
+        if len(encoded) != len(out):
+            raise DamagedError(f"a stored chunk has {len(encoded)} bytes instead of {len(out)}")
+        out[:] = encoded

@@ -1,1 +1,1 @@
-"""This machine's files: direct reads and writes, and the rule of what an output may replace."""
+"""Files of this machine: direct reads and writes, and the rule for what an output may replace."""

@@ -1,7 +1,7 @@
-"""Large reads and writes past the page cache, where they can be.
+"""Large reads and writes that bypass the page cache, where the file system allows it.
 
-Filling fresh page cache is what bounds a job: 0.3 to 0.7 GB/s to write and 0.5 to 2.7 to read, against 3 GB/s with
-O_DIRECT, measured on ext4 in a virtual machine. Preallocation gained nothing beside it.
+Filling the page cache limits a job: 0.3 to 0.7 GB/s for writes and 0.5 to 2.7 for reads, against 3 GB/s with O_DIRECT,
+measured on ext4 in a virtual machine. Preallocation gained nothing on top of that.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dumont_gpu import native
 from dumont_gpu.sizes import MiB
 
 ALIGNMENT: Final = 4096  # of file offsets, lengths and memory: the strictest block size in use
-DIRECT_MINIMUM: Final = 1 * MiB  # below, two more system calls cost more than the copy
-_BOUNCE_SIZE: Final = 1 * MiB  # stays in the cache between the copy and the disk
+DIRECT_MINIMUM: Final = 1 * MiB  # for less data, two more system calls cost more than the copy
+_BOUNCE_SIZE: Final = 1 * MiB  # fits the CPU's cache between the copy and the write
 _NOT_CACHED: Final = (errno.EAGAIN, errno.EOPNOTSUPP)
 
 
 def write_at(fd: int, offset: int, data: memoryview) -> None:
-    """Writes all of `data` at `offset` of a file that nobody else writes through `fd` meanwhile.
+    """Writes all of `data` at `offset` of a file, while no other thread writes through `fd`.
 
-    Large data goes to the disk directly: from where it is, if it lies at the same place in its page as `offset` in its
-    block, else through a small aligned buffer.
+    Large data goes to the disk directly: from its own memory if that is aligned as `offset` is, or else through a small
+    aligned buffer.
 
     Raises:
         OSError: as for a write.
@@ -41,10 +41,10 @@ def write_at(fd: int, offset: int, data: memoryview) -> None:
 
 
 def read_at(fd: int, offset: int, out: memoryview) -> int:
-    """Fills `out`: from the page cache as far as it goes, the rest directly if memory and offset are aligned alike.
+    """Fills `out`: first from the page cache, then directly from the disk if memory and offset are aligned alike.
 
     Returns:
-        How much was read: less than asked for at the end of the file.
+        How many bytes were read; fewer than asked for at the end of the file.
 
     Raises:
         OSError: as for a read.
@@ -62,7 +62,7 @@ def read_at(fd: int, offset: int, out: memoryview) -> int:
 
 
 def shift_for(file_offset: int, memory_offset: int) -> int:
-    """Returns how far to shift page-aligned memory so that its byte `memory_offset` can be written at `file_offset`."""
+    """Returns how far to shift page-aligned memory so that its byte `memory_offset` is aligned as `file_offset` is."""
     return (file_offset - memory_offset) % ALIGNMENT
 
 
@@ -80,7 +80,7 @@ def _read(fd: int, offset: int, out: memoryview) -> int:
 
 
 def _read_cached(fd: int, offset: int, out: memoryview) -> int:
-    """Reads what needs no disk: a system call that would have to wait for one says so instead."""
+    """Reads bytes that are in the page cache: RWF_NOWAIT fails where a read would wait for the disk."""
     done = 0
     try:
         while done < len(out) and (count := os.preadv(fd, [out[done:]], offset + done, os.RWF_NOWAIT)):
@@ -92,9 +92,9 @@ def _read_cached(fd: int, offset: int, out: memoryview) -> int:
 
 
 def _read_directly(fd: int, offset: int, out: memoryview) -> int:
-    """Returns how much was read: all, or less where the file system refuses or the file ends."""
+    """Returns how many bytes were read: all, or fewer if the file system refuses or the file ends."""
     try:
-        # A descriptor of its own: other threads may be reading through this one, unaligned.
+        # Opened again, because other threads may be reading unaligned through `fd`.
         direct = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:
         return 0
@@ -111,7 +111,7 @@ def _read_directly(fd: int, offset: int, out: memoryview) -> int:
 
 
 def _write_directly(fd: int, offset: int, data: memoryview) -> int:
-    """Returns how much was written: all, or less where the file system refuses or stops at odd lengths."""
+    """Returns how many bytes were written: all, or fewer if the file system refuses or stops at an odd length."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     aligned = native.address_of(data) % ALIGNMENT == 0
     done = 0

@@ -1,8 +1,8 @@
-"""What may stand where a file is to be written: the rule that an output never eats what somebody wants to keep.
+"""Which file an output may replace: never one that somebody wants to keep.
 
-What is replaced is a snapshot, or empty: nothing is lost with either (`mktemp` makes an empty file). Everything else
-stays, unless the user says otherwise; devices, pipes and the sources of a pack stay whatever the user says. A symlink
-is followed, as compressors do: what it points to is replaced, by the same rule, and the link stays.
+An output replaces a snapshot or an empty file: nothing is lost with either (`mktemp` makes an empty file). Every other
+file stays unless the user says otherwise; devices, pipes and the sources of a pack stay whatever the user says. As
+compressors do, an output follows a symlink: the same rule holds for the link's target, and the link stays.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.format.header import MAGIC
 from dumont_gpu.shortages import is_shortage
 
-UNFINISHED: Final = b"dumont-gpu: an unfinished snapshot\n"  # at 0 of one, until its header is written there
-HEAD_SIZE: Final = 512  # bytes that tell what a file is
-_MAX_NAME: Final = 200  # characters of the output's name in that of its unfinished file
+UNFINISHED: Final = b"dumont-gpu: an unfinished snapshot\n"  # its first bytes until the header is written
+HEAD_SIZE: Final = 512  # bytes at the start of a file that tell its kind
+_MAX_NAME: Final = 200  # characters of the output's name in the name of its unfinished file
 _OPEN: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-_STREAMS: Final = ("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # other names of open files
+_STREAMS: Final = ("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # names of open files
 _KINDS: Final = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -36,19 +36,19 @@ Identity = tuple[int, int]  # device and inode
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A place where a file may be written."""
+    """A path at which a file may be written."""
 
     path: Path  # with symlinks followed
-    replaced: os.stat_result | None = None  # of the file that stands there
-    expendable: bool = True  # that file is what the program may replace unasked
+    replaced: os.stat_result | None = None  # of the file that is there now
+    expendable: bool = True  # whether the program may replace that file unasked
 
     @property
     def identities(self) -> frozenset[Identity]:
-        """Of the file that will be replaced, if there is one."""
+        """The identity of the file that will be replaced; empty if there is none."""
         return frozenset() if self.replaced is None else frozenset([identity(self.replaced)])
 
     def stands_at(self, parent: int, name: str, status: os.stat_result) -> bool:
-        """Whether the file `name` in the directory `parent` is the one that will be replaced, not its hard link."""
+        """Whether `name` in the directory `parent` is the file that will be replaced, and not a hard link to it."""
         if self.replaced is None or identity(status) != identity(self.replaced):
             return False
         if status.st_nlink == 1:
@@ -65,19 +65,19 @@ def check_output(
     kind: str = "snapshot",
     way_out: str = ", or say --force",
 ) -> Output:
-    """Says where a file may be written, and what it will replace there.
+    """Returns the path at which a file may be written, and the file that it will replace.
 
     Args:
         location: the path that the user named.
         force: replace any regular file.
-        sources: what is being packed; none of them is ever replaced.
-        expendable: says by its first bytes whether a file is of the kind that is replaced unasked; snapshots if None.
-        kind: what such a file is called.
-        way_out: what a message adds to the advice to name another file.
+        sources: the paths that are being packed; no output ever replaces one of them.
+        expendable: tells by a file's first bytes whether the file may be replaced unasked; snapshots if None.
+        kind: the name of such files in messages.
+        way_out: text that messages add to the advice to name another file.
 
     Raises:
-        UsageError: nothing may be written there, and why.
-        DumontError: the place cannot be looked at.
+        UsageError: no file may be written there; the message says why.
+        DumontError: the path cannot be looked at.
     """
     if not location:
         raise UsageError("an output without a name: name a file, such as workspace.dumont")
@@ -104,7 +104,7 @@ def check_output(
         raise UsageError(f"{location}: is what is to be packed, and would be replaced: name another output")
     try:
         known = _is_expendable(path, status, expendable)
-    except OSError as error:  # what cannot be read cannot be known
+    except OSError as error:  # a file that cannot be read may be of any kind
         if is_shortage(error.errno):
             raise
         if not force:
@@ -117,45 +117,45 @@ def check_output(
 
 
 def in_the_way(kind: str = "snapshot", way_out: str = ", or say --force") -> str:
-    """Says that something which is not replaced unasked stands where a file is to be written."""
+    """Says that a file is in the way which is not replaced unasked."""
     return f"is there already, and is no {kind}: name another file{way_out}"
 
 
 def identity(status: os.stat_result) -> Identity:
-    """Device and inode: what two names of one file have in common."""
+    """Returns device and inode, which all names of one file share."""
     return status.st_dev, status.st_ino
 
 
 def kind_of(status: os.stat_result) -> str:
-    """What to call something that is neither a regular file nor a directory."""
+    """Returns the noun for an entry that is neither a regular file nor a directory."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
 
 
 def is_expendable(head: bytes, known: Callable[[bytes], bool] | None = None) -> bool:
-    """Whether what begins like this is replaced unasked: it is empty, or `known` says so; snapshots if None."""
+    """Whether a file with these first bytes is replaced unasked: if empty, or if `known` says so; snapshots if None."""
     return not head or (known or is_snapshot)(head)
 
 
 def is_snapshot(head: bytes) -> bool:
-    """Whether a file that begins like this is a snapshot, of any version."""
+    """Whether a file with these first bytes is a snapshot, of any version."""
     return head[:6] == MAGIC[:6] and head[6:8].isdigit()
 
 
 def is_unfinished(head: bytes) -> bool:
-    """Whether the file at an unfinished snapshot's name is one: begun by a pack, or complete but not renamed yet."""
+    """Whether a file with these first bytes is an unfinished snapshot: begun by a pack, or complete but not renamed."""
     return head.startswith(UNFINISHED) or is_snapshot(head)
 
 
 def unfinished_name(name: str) -> str:
-    """Under which name, beside its own, a snapshot is written.
+    """Returns the name under which a snapshot is written before it gets its own.
 
-    One fixed name, locked: what a killed run left behind is replaced, and a run in progress is not disturbed.
+    The name is fixed and the file locked: a run replaces what a killed run left behind, and never disturbs another run.
     """
     return f".{name[:_MAX_NAME]}.partial"
 
 
 def read_head(name: str | Path, parent: int | None = None) -> bytes:
-    """Returns a file's first bytes: enough to tell what it is. Links are not followed.
+    """Returns a file's first bytes, enough to tell its kind. Does not follow links.
 
     Raises:
         OSError: the file cannot be read.
@@ -168,9 +168,9 @@ def read_head(name: str | Path, parent: int | None = None) -> bytes:
 
 
 def _check_link(path: Path) -> None:
-    """Raises UsageError for a link that somebody else may have put into a folder for all, such as /tmp.
+    """Raises UsageError for a link that another user may have put into a shared folder such as /tmp.
 
-    The kernel follows none of these either, where fs.protected_symlinks is set.
+    With fs.protected_symlinks, Linux does not follow such links either.
     """
     link, folder = path.lstat(), os.stat(path.parent)
     for_all = stat.S_ISVTX | stat.S_IWOTH
@@ -190,7 +190,7 @@ def _status(path: Path) -> os.stat_result | None:
 def _is_same(source: str, status: os.stat_result) -> bool:
     try:
         return os.path.samestat(os.stat(source), status)
-    except OSError:  # the scan says what is wrong with the source
+    except OSError:  # the scan reports the source
         return False
 
 

@@ -1,4 +1,4 @@
-"""Tree entries and extents: the records of a manifest."""
+"""Tree entries and extents: what a manifest consists of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 MAX_FILE_SIZE: Final = (1 << 63) - 1
-MAX_EXTENTS: Final = 100_000  # of one file; keeps its entry below the limit of a line
+MAX_EXTENTS: Final = 100_000  # of one file; keeps its tree entry below the limit of a line
 _MTIME_LIMIT: Final = 1 << 63
 MIN_MTIME: Final = -_MTIME_LIMIT  # in September 1677
 MAX_MTIME: Final = _MTIME_LIMIT - 1  # in April 2262
@@ -21,7 +21,7 @@ class EntryType(str, enum.Enum):
     HARDLINK = "hardlink"
 
 
-class Extent(NamedTuple):  # a tuple, like FileEntry, is made in half the time of a frozen dataclass: once per file
+class Extent(NamedTuple):  # like FileEntry: a tuple is made in half the time of a frozen dataclass
     """A run of a file's bytes inside one chunk. Offsets and length are bytes."""
 
     file_offset: int
@@ -36,7 +36,7 @@ class Extent(NamedTuple):  # a tuple, like FileEntry, is made in half the time o
 
 
 class FileEntry(NamedTuple):
-    """One entry of the tree. Bytes of a file that no extent covers are zero: holes."""
+    """One tree entry. Bytes of a file that no extent covers are zero: holes."""
 
     path: str
     type: EntryType
@@ -44,9 +44,9 @@ class FileEntry(NamedTuple):
     mtime_ns: int = 0
     size: int = 0
     extents: tuple[Extent, ...] = ()
-    target: str = ""  # of a symlink, as it is; of a hard link, the path of a file entry
+    target: str = ""  # of a symlink: its text; of a hard link: the path of a file entry
     owner: tuple[int, int] | None = None  # uid, gid
-    changed: bool = False  # the file was written to while it was packed: its bytes may be of two moments
+    changed: bool = False  # the file changed while it was packed: its bytes may be of two moments
 
     @property
     def sort_key(self) -> bytes:
@@ -54,13 +54,13 @@ class FileEntry(NamedTuple):
 
 
 def with_new_leaders(entries: Iterable[FileEntry], files: Mapping[str, FileEntry]) -> list[FileEntry]:
-    """Gives hard links whose file is not among `entries` a new one: the first of them becomes a file of its own.
+    """Gives hard links whose file is not among `entries` a new file: the first of the links becomes that file.
 
     Args:
         entries: a selection, in path order.
         files: every file entry of the snapshot, by path.
     """
-    leaders: dict[str, str] = {}  # path of the snapshot's file -> path of the selection's
+    leaders: dict[str, str] = {}  # path of the snapshot's file -> path of the selection's file
     result = []
     for entry in entries:
         if entry.type is EntryType.FILE:
@@ -75,5 +75,5 @@ def with_new_leaders(entries: Iterable[FileEntry], files: Mapping[str, FileEntry
 
 
 def clamp_mtime(mtime_ns: int) -> int:
-    """Returns the nearest time that the format can hold: a signed 64-bit number of nanoseconds."""
+    """Returns the nearest time that the format can express: a signed 64-bit number of nanoseconds."""
     return max(MIN_MTIME, min(mtime_ns, MAX_MTIME))

@@ -1,6 +1,6 @@
 """Header and chunk index of a .dumont file: bytes to records and back, validated, no I/O.
 
-FORMAT.md, sections 3 and 4, is the specification; the names below are its field names.
+FORMAT.md, sections 3 and 4, is the specification; the fields below have its names.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ CHUNK_ALIGNMENT: Final = PAGE  # direct I/O, reflinks and GPU-direct reads stay 
 DEFAULT_CHUNK_SIZE: Final = 64 * MiB  # double buffering fits the memory of small GPUs
 MAX_CHUNK_SIZE: Final = 1 * GiB
 MIN_CHUNK_SIZE: Final = 4 * KiB
-MAX_CHUNKS: Final = 1 << 22  # 256 TiB of 64 MiB chunks; bounds the memory that a hostile header can ask for
-REQUIRED_FLAGS: Final = 0xFFFF  # bits a reader must understand; the upper half may be ignored
-FLAG_BLAKE3: Final = 0x0001  # chunks and extents have BLAKE3 digests instead of SHA-256 ones
+MAX_CHUNKS: Final = 1 << 22  # 256 TiB of 64 MiB chunks; limits the memory that a hostile header can demand
+REQUIRED_FLAGS: Final = 0xFFFF  # bits that a reader must understand; it may ignore the upper half
+FLAG_BLAKE3: Final = 0x0001  # the digests of chunks and extents are BLAKE3, not SHA-256
 _KNOWN_FLAGS: Final = FLAG_BLAKE3
 
 _HEADER = struct.Struct("<8sIIIIQQQQQ32s32s352s32s")
 _CHUNK = struct.Struct("<QIIB8s")
-CHUNK_ENTRY_SIZE: Final = _CHUNK.size
+CHUNK_RECORD_SIZE: Final = _CHUNK.size
 _DIGEST_AT = HEADER_SIZE - DIGEST_SIZE
 
 assert _HEADER.size == HEADER_SIZE
-assert CHUNK_ENTRY_SIZE == 25
+assert CHUNK_RECORD_SIZE == 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Header:
     @property
     def index_size(self) -> int:
         """Bytes of the chunk index, which starts at 512."""
-        return self.num_chunks * CHUNK_ENTRY_SIZE
+        return self.num_chunks * CHUNK_RECORD_SIZE
 
     @property
     def data_offset(self) -> int:
@@ -68,7 +68,7 @@ class Header:
 
     @property
     def snapshot_id(self) -> str:
-        """`sha256:` and the digest of the header, which covers index, manifest and so every chunk."""
+        """`sha256:` and the digest of the header, which covers index and manifest, and through them every chunk."""
         return "sha256:" + self.to_bytes()[_DIGEST_AT:].hex()
 
     def to_bytes(self) -> bytes:
@@ -88,8 +88,8 @@ class Header:
             file_size: bytes in the whole file, which every offset must respect.
 
         Raises:
-            UnsupportedError: another version, or a required flag this version does not know.
-            DamagedError: anything else that contradicts FORMAT.md.
+            UnsupportedError: the file has another version, or a required flag that this version does not know.
+            DamagedError: the header contradicts FORMAT.md in any other way.
         """
         if data[:6] != MAGIC[:6] or not data[6:8].isdigit():
             raise DamagedError("not a .dumont file (it does not start with DUMONT02)")
@@ -134,14 +134,14 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkEntry:
-    """One entry of the chunk index. Sizes and offsets are bytes."""
+class ChunkRecord:
+    """One record of the chunk index. Sizes and offsets are bytes."""
 
     offset: int
     size_compressed: int
     size_original: int
     compressor_id: int
-    checksum: bytes  # the first 8 bytes of the digest of the stored bytes
+    checksum: bytes  # the first 8 bytes of the digest of the encoded bytes
 
     @property
     def end(self) -> int:
@@ -151,11 +151,11 @@ class ChunkEntry:
         return _CHUNK.pack(self.offset, self.size_compressed, self.size_original, self.compressor_id, self.checksum)
 
 
-def index_to_bytes(chunks: Sequence[ChunkEntry]) -> bytes:
+def index_to_bytes(chunks: Sequence[ChunkRecord]) -> bytes:
     return b"".join(chunk.to_bytes() for chunk in chunks)
 
 
-def parse_index(data: bytes | bytearray, header: Header) -> tuple[ChunkEntry, ...]:
+def parse_index(data: bytes | bytearray, header: Header) -> tuple[ChunkRecord, ...]:
     """Reads the chunk index and checks it against its digest, the header and FORMAT.md.
 
     Raises:
@@ -163,9 +163,9 @@ def parse_index(data: bytes | bytearray, header: Header) -> tuple[ChunkEntry, ..
     """
     if hashlib.sha256(data).digest() != header.index_sha256:
         raise DamagedError("the chunk index does not match its SHA-256")
-    chunks: list[ChunkEntry] = []
-    for number, fields in enumerate(_CHUNK.iter_unpack(data)):  # checked one by one: a bad entry is the last one kept
-        chunk = ChunkEntry(*fields)
+    chunks: list[ChunkRecord] = []
+    for number, fields in enumerate(_CHUNK.iter_unpack(data)):  # memory stops growing at the first bad record
+        chunk = ChunkRecord(*fields)
         if not 0 < chunk.size_original <= header.chunk_size:
             raise DamagedError(f"chunk {number} has {chunk.size_original} bytes, the limit is {header.chunk_size}")
         if not 0 < chunk.size_compressed <= chunk.size_original:

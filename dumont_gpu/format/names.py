@@ -1,6 +1,6 @@
 """Names of files: bytes on disk, `str` as from `os.fsdecode` in memory, UTF-8 in a manifest and in JSON.
 
-`os.fsdecode` follows the locale, a snapshot must not: "café" packed where the locale is Latin-1 is "café" everywhere.
+`os.fsdecode` follows the locale, but a snapshot must not: "café" packed under Latin-1 is "café" everywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MEMORY_IS_UTF8: Final = sys.getfilesystemencoding() == "utf-8"
 
 
 def to_utf8(name: str) -> str:
-    """Returns `name` as a UTF-8 locale would have it in memory: bytes that are not UTF-8 are surrogates."""
+    """Returns `name` as it would be in memory under a UTF-8 locale: bytes that are not UTF-8 are surrogates."""
     return name if _MEMORY_IS_UTF8 or name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
@@ -42,16 +42,16 @@ def from_json(data: Mapping[str, object], key: str) -> str:
     """Returns the name in the field that `to_json` made for `key`.
 
     Raises:
-        ValueError: both fields or neither are there, or the one is malformed.
+        ValueError: both fields are present, or neither, or the field is malformed.
     """
     text, encoded = data.get(key), data.get(f"{key}_b64")
     if isinstance(text, str) and f"{key}_b64" not in data:
         if not text.isascii():
-            text.encode()  # JSON can smuggle lone surrogates in
+            text.encode()  # JSON can contain lone surrogates
             return from_utf8(text)
         return text
     if isinstance(encoded, str) and key not in data:
         name = base64.b64decode(encoded, validate=True)
-        if base64.b64encode(name).decode() == encoded:  # b64decode takes other spellings, in some versions more of them
+        if base64.b64encode(name).decode() == encoded:  # b64decode accepts other spellings, more in some versions
             return os.fsdecode(name)
     raise ValueError("not exactly one name")

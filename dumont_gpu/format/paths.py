@@ -1,4 +1,4 @@
-"""Which paths a snapshot may hold, and how they are shown."""
+"""Which paths a snapshot may hold, and how messages show them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.sizes import KiB, escaped
 
-MAX_NAME: Final = 255  # bytes in one path component, as Linux file systems have it
-MAX_PATH: Final = 32 * KiB  # bytes; trees deeper than PATH_MAX exist, and are reached through directory handles
+MAX_NAME: Final = 255  # bytes in one path component: the limit of Linux file systems
+MAX_PATH: Final = 32 * KiB  # bytes; directory handles reach trees deeper than PATH_MAX
 _SHOWN: Final = 200  # characters of a hostile value that a message repeats
 _COMPONENT: Final = rb"(?!\.{1,2}(?:/|\Z))[^/\0]{1,255}"
 _PLAIN_PATH: Final = re.compile(_COMPONENT + rb"(?:/" + _COMPONENT + rb")*")
@@ -37,13 +37,13 @@ def check_path(path: bytes) -> None:
 
 
 def printable(path: str) -> str:
-    """Returns `path` with control and undecodable characters escaped, fit for a terminal."""
+    """Returns `path` for a terminal: control characters and undecodable bytes are escaped."""
     if path.isprintable() and "\\" not in path:
         return path
     return "".join(char if char.isprintable() and char != "\\" else escaped(char) for char in path)
 
 
 def shown(value: object) -> str:
-    """Returns a hostile value as a message may repeat it: printable, and not at length."""
+    """Returns a hostile value as a message may repeat it: printable, and cut to a few words."""
     text = printable(str(value)[: _SHOWN + 1])
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

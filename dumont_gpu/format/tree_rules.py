@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.entries import EntryType, FileEntry
-from dumont_gpu.format.header import ChunkEntry
+from dumont_gpu.format.header import ChunkRecord
 from dumont_gpu.format.paths import MAX_PATH, check_path, shown
 
 
 class TreeRules:
-    """Checks entries one after another against what came before them."""
+    """Checks each tree entry against the entries before it."""
 
-    def __init__(self, chunks: Sequence[ChunkEntry]) -> None:
+    def __init__(self, chunks: Sequence[ChunkRecord]) -> None:
         self._chunks = chunks
         self._previous = b""
         self._directories = {""}

@@ -1,6 +1,7 @@
-"""What a caller passes, as the value that a job takes: the Python API accepts what the command line does.
+"""Checks the arguments of a Python caller: the API takes the same values as the command line.
 
-Every function raises UsageError, with one line, for a value that it cannot take.
+Every function takes the name of an argument, for messages, and its value; returns the value as a job takes values; and
+raises UsageError, with a message of one line, for any other value.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def path(name: str, value: object, what: str = "a path") -> str:
 
 
 def paths(name: str, value: object, what: str = "a path") -> tuple[str, ...]:
-    """Returns one path, or several, as several: a string is one; `what` they are called in a message."""
+    """Returns paths as a tuple; a string is a single path. Messages call a path `what`."""
     if isinstance(value, (str, bytes, os.PathLike)):
         return (path(name, value, what),)
     if not isinstance(value, Iterable):
@@ -52,14 +53,18 @@ def paths(name: str, value: object, what: str = "a path") -> tuple[str, ...]:
     return tuple(path(name, item, what) for item in value)
 
 
-def patterns(name: str, value: object, files: object = ()) -> tuple[str, ...]:
-    """Returns one pattern, or several, and those in files of them."""
-    lines = [line for file in paths(f"{name}_from", files) for line in pattern_file(file)]
-    return (*paths(name, value, "a pattern"), *lines)
+def patterns(name: str, value: object) -> tuple[str, ...]:
+    """Returns patterns as a tuple; a string is a single pattern."""
+    return paths(name, value, "a pattern")
+
+
+def pattern_files(name: str, files: object) -> list[str]:
+    """Returns the patterns in files of patterns; a string names a single file."""
+    return [line for file in paths(name, files) for line in pattern_file(file)]
 
 
 def pattern_file(file: str) -> list[str]:
-    """Returns the patterns in a file of them."""
+    """Returns the patterns in a file of patterns."""
     try:
         return pattern_lines(Path(file).read_bytes())
     except OSError as error:

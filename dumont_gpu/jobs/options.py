@@ -1,61 +1,130 @@
-"""What a caller decides about a pack, a restore and a verification."""
+"""The options of jobs, each declared once: for the command line, for the Python API and for the job."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from dumont_gpu.format.digests import DEFAULT_DIGEST
+from dumont_gpu.format.digests import DEFAULT_DIGEST, DIGESTS
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
-from dumont_gpu.plan.methods import DEFAULT_METHOD
-from dumont_gpu.storage import NetworkOptions
-from dumont_gpu.tree.target.options import Overwrite
+from dumont_gpu.jobs.arguments import MAX_CONNECTIONS, MAX_JOBS
+from dumont_gpu.jobs.parameters import (
+    DEVICE,
+    DURATION,
+    FLAG,
+    PATTERNS,
+    SIZE,
+    TEXT,
+    choice,
+    group,
+    option,
+    whole,
+)
+from dumont_gpu.sizes import MiB, write_size
 
+if TYPE_CHECKING:  # the command line reads this module at every start
+    from dumont_gpu.storage import NetworkOptions
+    from dumont_gpu.tree.target.options import Overwrite
+
+DEFAULT_METHOD: Final = "hybrid_v2"
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
+DEFAULT_MEMORY: Final = 512 * MiB  # four raw and four encoded chunks of the default size
+DEFAULT_PATIENCE: Final = 300.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class PackOptions:
-    method: str = DEFAULT_METHOD
-    chunk_size: int = DEFAULT_CHUNK_SIZE  # bytes
-    exclude: Sequence[str] = ()  # patterns as in globs.py
-    digest: str = DEFAULT_DIGEST  # of chunks and files: "sha256" or "blake3"
-    owner: bool = False  # record user and group ids
-    device: str = "auto"
-    gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
-    paranoid: bool = False  # decode every chunk, and compare, before it is written
-    jobs: int = 0  # threads that encode; 0: one per core, or fewer where the machine's limits ask for it
-    memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
-    force: bool = False  # replace what is at the output, though it is no snapshot
-    follow_outside: bool = False  # store what links lead to that is not packed otherwise
-    network: NetworkOptions = field(default_factory=NetworkOptions)
+class Network:
+    """How a job may use the network, as far as a user decides that."""
+
+    connections: int = option(
+        0, whole(MAX_CONNECTIONS, "N"), "Connections to a server; 0: 16 (4 nearby), and more if that helps."
+    )
+    limit_rate: int = option(0, SIZE, "Bytes per second to download, at most; 0: no limit.")
+    patience: float = option(
+        DEFAULT_PATIENCE, DURATION, "How long to keep trying while a server sends nothing: 90, 90s, 5m."
+    )
+    discard: bool = option(
+        False, FLAG, "Leave no parts of a stopped publish at the server: of this publish, or of an earlier one."
+    )
+
+    def made(self) -> NetworkOptions:
+        """Returns the options that the storage takes; only here is the storage imported."""
+        from dumont_gpu.storage import NetworkOptions
+        from dumont_gpu.storage.retry import RetryPolicy
+
+        return NetworkOptions(
+            connections=self.connections,
+            limit_rate=self.limit_rate,
+            retry=RetryPolicy(patience=self.patience),
+            discard=self.discard,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreOptions:
-    include: Sequence[str] = ()  # patterns as in globs.py; empty: everything
-    exclude: Sequence[str] = ()
-    verify: bool = False  # also check the content of every file against its own digest
-    expect: str | None = None  # the snapshot id it must have
-    overwrite: Overwrite = "refuse"
-    owner: bool = False
-    preserve_special: bool = False
-    sync: bool = True
-    max_size: int = DEFAULT_MAX_SIZE  # bytes that all files together may declare
-    device: str = "auto"
-    gpu_memory: int | None = None  # bytes of device memory to take at most; None: half of what is free
-    jobs: int = 0  # threads that check and decode; 0: as for a pack
-    memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
-    network: NetworkOptions = field(default_factory=NetworkOptions)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Where a job runs, and how much of the machine the job takes."""
+
+    device: str = option("auto", DEVICE, "Where to encode and decode; N: a GPU.", envvar="DUMONT_DEVICE")
+    gpu_memory: int | None = option(
+        None, SIZE, "Device memory to take at most; half of what is free if not given.", shown=""
+    )
+    jobs: int = option(
+        0,
+        whole(MAX_JOBS),
+        "Threads that encode or decode; 0: one per core, fewer where limits ask.",
+        envvar="DUMONT_JOBS",
+    )
+    memory: int = option(
+        0, SIZE, f"Memory for chunk buffers; {write_size(DEFAULT_MEMORY)} if not given, or less on a small machine.",
+        shown="",
+    )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyOptions:
-    content: bool = False  # also decode every chunk and check every file's content
-    expect: str | None = None
-    device: str = "auto"
-    gpu_memory: int | None = None
-    jobs: int = 0
-    memory: int = 0  # bytes for chunk buffers; 0: 512 MiB, or less where the machine's limits leave less
-    network: NetworkOptions = field(default_factory=NetworkOptions)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackOptions(RunOptions):
+    # The methods of plan/methods.py, which loads the codecs; a test compares both.
+    method: str = option(DEFAULT_METHOD, TEXT, "How codecs are chosen.", metavar="hybrid_v2|lz4|lz4_hc|none")
+    chunk_size: int = option(DEFAULT_CHUNK_SIZE, SIZE, "Raw bytes in a chunk, at most.")
+    exclude: Sequence[str] = option(
+        (), PATTERNS, "Leave out the entries that match; may be repeated.",
+        files="Files with more such patterns, one a line.",
+    )  # fmt: skip
+    digest: str = option(DEFAULT_DIGEST, choice(*DIGESTS, default=DEFAULT_DIGEST), "The digest of chunks and files.")
+    owner: bool = option(False, FLAG, "Record user and group ids.")
+    follow_outside: bool = option(
+        False, FLAG, "Replace links that lead out of the sources by the entries they lead to."
+    )
+    force: bool = option(False, FLAG, "Replace a file at OUT that is no snapshot, unless a SOURCE holds it.")
+    paranoid: bool = option(False, FLAG, "Decode every chunk, and compare, before the chunk is written.")
+    network: NetworkOptions = group(Network, "patience", "discard")  # noqa: RUF009
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions(RunOptions):
+    """The options of every job that reads a snapshot."""
+
+    expect: str | None = option(None, TEXT, "Refuse any snapshot but the one with this id.", metavar="sha256:…")
+    network: NetworkOptions = group(Network, "connections", "limit_rate", "patience")  # noqa: RUF009
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOptions(ReadOptions):
+    verify: bool = option(False, FLAG, "Also check the content of every file: new files before they are written.")
+    include: Sequence[str] = option((), PATTERNS, "Restore only the entries that match; may be repeated.")
+    exclude: Sequence[str] = option((), PATTERNS, "Leave out the entries that match; may be repeated.")
+    # The choices of tree/target/options.py, which loads the entries; a test compares both.
+    overwrite: Overwrite = option(  # noqa: RUF009
+        "refuse",
+        choice("always", "if-changed", "never", default="refuse"),
+        "What to do with files that the target holds already.",
+    )
+    owner: bool = option(False, FLAG, "Restore user and group ids.")
+    preserve_special: bool = option(False, FLAG, "Restore setuid, setgid and sticky bits.")
+    sync: bool = option(True, FLAG, "Do not wait until everything is on disk.", flags=("--no-sync",), negative=True)
+    max_size: int = option(DEFAULT_MAX_SIZE, SIZE, "Refuse to restore more bytes than this.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions(ReadOptions):
+    content: bool = option(False, FLAG, "Also decode every chunk and check the content of every file.")

@@ -1,4 +1,4 @@
-"""Packs source trees into one snapshot."""
+"""Packs source trees into a snapshot."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from dumont_gpu.jobs.resources import thread_count
 from dumont_gpu.plan.methods import check_method
 from dumont_gpu.plan.planner import Plan
 from dumont_gpu.progress import ProgressCallback
-from dumont_gpu.shortages import is_shortage, told
+from dumont_gpu.shortages import explain_shortages, is_shortage
 from dumont_gpu.sizes import counted
 from dumont_gpu.snapshot.writer import SnapshotWriter
 from dumont_gpu.storage import check_place, open_sink
-from dumont_gpu.tree.globs import Patterns, places_of
+from dumont_gpu.tree.globs import Patterns, roots_of
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.source.scan import Scan, scan
 
 
 @dataclass(frozen=True, slots=True)
 class PackResult:
-    """What a pack made. Sizes are bytes."""
+    """The outcome of a pack. Sizes are bytes."""
 
     snapshot_path: str
     snapshot_id: str
@@ -45,16 +45,16 @@ class PackResult:
     device: str
     seconds: float
     stage_seconds: dict[str, float] = field(default_factory=dict)  # busy time, summed over threads
-    codec_bytes: dict[str, tuple[int, int]] = field(default_factory=dict)  # codec -> original and stored bytes
-    shared_bytes: int = 0  # bytes of files stored once more than needed
-    problems: tuple[Problem, ...] = ()  # what could not be packed, or changed meanwhile
-    excluded: int = 0
+    codec_bytes: dict[str, tuple[int, int]] = field(default_factory=dict)  # codec -> (raw bytes, encoded bytes)
+    shared_bytes: int = 0  # raw bytes of files that share the extents of a file with the same content
+    problems: tuple[Problem, ...] = ()  # entries that could not be packed, or changed during the pack
+    excluded: int = 0  # entries left out by patterns
     special: int = 0  # sockets, fifos and devices, which are not packed
     unmatched: tuple[str, ...] = ()  # patterns that match nothing
-    links_out: tuple[FileEntry, ...] = ()  # symlinks that lead to something which is not packed
-    unfinished: tuple[FileEntry, ...] = ()  # files that this program had not finished, left out
-    snapshots: tuple[FileEntry, ...] = ()  # files that were packed and are snapshots themselves
-    notes: tuple[str, ...] = ()  # what else its user should know
+    links_out: tuple[FileEntry, ...] = ()  # symlinks whose target is not packed
+    unfinished: tuple[FileEntry, ...] = ()  # unfinished files of this program, which are not packed
+    snapshots: tuple[FileEntry, ...] = ()  # packed files that are snapshots themselves
+    notes: tuple[str, ...] = ()  # the sink's messages for the user
 
     @property
     def ratio(self) -> float:
@@ -63,12 +63,12 @@ class PackResult:
 
 @dataclass(frozen=True, slots=True)
 class PackPlan:
-    """What a pack would do, for `-n`."""
+    """The forecast of a pack, for `-n`; fields as in `PackResult`. Sizes are bytes."""
 
     original_size: int
     num_files: int
     num_chunks: int
-    codec_bytes: dict[str, int]
+    codec_bytes: dict[str, int]  # codec -> raw bytes
     shared_bytes: int
     problems: tuple[Problem, ...]
     excluded: int
@@ -79,37 +79,46 @@ class PackPlan:
     snapshots: tuple[FileEntry, ...] = ()
 
 
-@told()
+@explain_shortages()
 def pack(
     sources: Sequence[str], output: str, options: PackOptions | None = None, progress: ProgressCallback | None = None
 ) -> PackResult:
     """Packs `sources` into a snapshot at `output`, which appears there complete or not at all.
 
+    Files that cannot be read do not end the pack: the result's `problems` list them. An empty selection is such a
+    problem, too.
+
+    Args:
+        sources: a directory, whose entries stand at the snapshot's root; or files and directories under their names.
+        output: path or address of the snapshot.
+        progress: called as chunks are written.
+
     Raises:
         SnapshotNotFoundError: a source does not exist.
-        UsageError: `output` may not be replaced: a source, a file of one, or (without `force`) no snapshot.
+        UsageError: the options make no sense, or `output` must not be replaced: a source, a file of a source, or
+            (without `force`) a file that is no snapshot.
         NoSpaceError: the disk of `output` is full.
-        DumontError: any other reason why there is no snapshot now. Files that could not be read are no such reason:
-            they are listed in the result's `problems`, and so is that nothing was left to pack.
+        DumontError: the snapshot cannot be completed for another reason.
     """
     options = _checked(options or PackOptions(), sources)
     started = time.monotonic()
     exclude = _patterns(options, sources)
-    place = check_place(output, sources, force=options.force)
+    existing = check_place(output, sources, force=options.force)
     with closing(select_backend(options.device, thread_count(options.jobs), options.gpu_memory)) as backend:
         sink = open_sink(output, options.network, force=options.force)
         try:
-            with closing(_scan(sources, options, exclude, sink.identities(), place)) as found:
-                unmatched = exclude.unmatched()  # fails on a malformed pattern, before any work
+            with closing(_scan(sources, options, exclude, sink.files, existing)) as found:
+                unmatched = exclude.unmatched()  # raises for a malformed pattern, before any work
                 plan = Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs))
                 writer = SnapshotWriter(sink, plan.max_chunks, options.digest, options.chunk_size)
-                sink.expect(writer.largest_size(plan.size))
-                stages = PackStages(plan, writer, backend, options, in_order=sink.in_order, cancel=sink.cancel)
+                if sink.parts is not None:
+                    sink.parts.fit(writer.largest_size(plan.size))
+                stages = PackStages(plan, writer, backend, options, in_order=sink.parts is not None, cancel=sink.cancel)
                 seconds = stages.run(progress)
                 header, size = writer.finish(stages.files.entries(found), found.root, options.method)
             sink.commit(size)
         except OSError as error:
-            if is_shortage(error.errno):  # of this machine: no fault of the output
+            if is_shortage(error.errno):  # the machine's fault, not the output's
                 raise
             raise _failure(error, output) from error
         finally:
@@ -133,18 +142,19 @@ def pack(
         links_out=tuple(found.links_out),
         unfinished=tuple(found.unfinished),
         snapshots=_snapshots(plan),
-        notes=sink.notes(),
+        notes=sink.notes,
     )
 
 
-@told()
+@explain_shortages()
 def plan_pack(sources: Sequence[str], options: PackOptions | None = None, output: str | None = None) -> PackPlan:
-    """Scans and plans without writing anything. Raises as `pack` does; of `output`, if the caller names it, too."""
+    """Scans and plans without writing anything. Raises as `pack` does; checks `output` only if the caller names it."""
     options = _checked(options or PackOptions(), sources)
-    place = None if output is None else check_place(output, sources, force=options.force, network=options.network)
+    existing = None if output is None else check_place(output, sources, force=options.force, network=options.network)
     select_backend(options.device).close()
     exclude = _patterns(options, sources)
-    with closing(_scan(sources, options, exclude, place.identities if place else frozenset(), place)) as found:
+    replaced = existing.identities if existing else frozenset()
+    with closing(_scan(sources, options, exclude, replaced, existing)) as found:
         unmatched = exclude.unmatched()
         plan = Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs))
         chunks = list(plan.chunks())
@@ -172,7 +182,7 @@ def _patterns(options: PackOptions, sources: Sequence[str]) -> Patterns:
         return Patterns(())
     alone = len(sources) == 1 and Path(sources[0]).is_dir()
     names = {source: "" if alone else Path(os.path.abspath(source)).name for source in sources}
-    return Patterns(options.exclude, places_of(names, lambda source, name: os.path.lexists(os.path.join(source, name))))
+    return Patterns(options.exclude, roots_of(names, lambda source, name: os.path.lexists(os.path.join(source, name))))
 
 
 def _scan(
@@ -180,13 +190,13 @@ def _scan(
     options: PackOptions,
     exclude: Patterns,
     leave_out: frozenset[Identity],
-    place: Output | None,
+    existing: Output | None,
 ) -> Scan:
     found = scan(
         sources,
         exclude.excludes,
         leave_out=leave_out,
-        output=place,
+        output=existing,
         follow_outside=options.follow_outside,
         with_owner=options.owner,
     )
@@ -221,7 +231,7 @@ def _failure(error: OSError, output: str) -> DumontError:
 
 
 def _snapshots(plan: Plan) -> tuple[FileEntry, ...]:
-    """The files that are snapshots themselves: often yesterday's, which nobody wanted to pack."""
+    """Returns the packed files that are snapshots themselves: often older snapshots that nobody wanted to pack."""
     alike = plan.snapshots | {index for index, leader in plan.copies.items() if leader in plan.snapshots}
     return tuple(plan.files[index].entry for index in sorted(alike))
 

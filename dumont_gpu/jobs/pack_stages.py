@@ -9,7 +9,7 @@ from typing import Final
 
 from dumont_gpu import native
 from dumont_gpu.backends import Backend
-from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
+from dumont_gpu.buffers import Buffer, BufferPool, Window, with_buffers
 from dumont_gpu.codecs import Codec, Raw
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError, DumontError
@@ -19,15 +19,15 @@ from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.packed_files import PackedFiles
 from dumont_gpu.jobs.resources import chunk_pairs, thread_count
 from dumont_gpu.jobs.source_reader import SourceReader
-from dumont_gpu.pipeline import Pipeline, Window, in_turn
+from dumont_gpu.pipeline import Pipeline, in_turn
 from dumont_gpu.plan.planner import Plan, PlannedChunk, PlannedExtent
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.sizes import align_up
 from dumont_gpu.snapshot.writer import SnapshotWriter
 
 RAW: Final = Raw()
-_READERS: Final = 2  # one opens small files while the other reads a large one
-GAIN: Final = 0.99  # a chunk that does not shrink below this stays raw: decoding it would buy nothing
+_READERS: Final = 2  # threads: one opens small files while the other reads a large file
+GAIN: Final = 0.99  # a chunk whose encoded bytes exceed this share of its raw bytes stays raw: not worth decoding
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class _ReadChunk:
     planned: PlannedChunk
     buffer: Buffer
     content: memoryview  # within `buffer`
-    extents: Sequence[PlannedExtent]  # that were read: less than planned where a file could not be read, or ended
+    extents: Sequence[PlannedExtent]  # as read: shorter than planned or absent where a file ended or was unreadable
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class _EncodedChunk:
     encoded: memoryview  # within `buffer`
     digest: bytes  # of `encoded`
     extents: list[Extent]
-    origins: Sequence[PlannedExtent]  # where each of them comes from
+    origins: Sequence[PlannedExtent]  # of `extents`, in the same order
 
 
 class PackStages:
@@ -54,9 +54,9 @@ class PackStages:
 
     Args:
         plan: the chunks.
-        writer: the snapshot.
-        backend: where codecs run.
-        in_order: chunks are written in the order of the plan, so that the same tree gives the same bytes.
+        writer: gets the encoded chunks.
+        backend: runs the codecs.
+        in_order: whether chunks are written in the order of the plan: the same tree then gives the same bytes.
         cancel: wakes up writes that wait for a network.
     """
 
@@ -75,7 +75,7 @@ class PackStages:
         self._digest = digest_function(options.digest)
         self._reader = SourceReader(plan.files)
         self.files = PackedFiles(plan, self._reader)
-        self._count = 0  # of chunks
+        self._count = 0  # chunks so far
         largest = align_up(max(1, min(options.chunk_size, plan.size)))
         backend.prepare(largest, encode=True, decode=options.paranoid)
         threads = thread_count(options.jobs) + backend.extra_jobs
@@ -90,14 +90,14 @@ class PackStages:
         """Packs every chunk of the plan; returns busy seconds by stage."""
         meter = Meter(progress, "pack", self._plan.size, self._plan.max_chunks)
         seconds = self._move(self._plan.chunks(), meter)
-        bereft = self.files.bereft_copies()
-        if bereft:
-            for name, more in self._move(self._plan.chunks_of_copies(bereft), meter).items():
+        orphaned = self.files.orphaned_copies()
+        if orphaned:
+            for name, more in self._move(self._plan.chunks_of_copies(orphaned), meter).items():
                 seconds[name] += more
         return seconds
 
     def _move(self, chunks: Iterator[PlannedChunk], meter: Meter) -> dict[str, float]:
-        # Chunks that wait for their turn to be written leave a buffer to the chunk whose turn it is.
+        # The window keeps chunks that wait for their turn from taking the buffer of the chunk whose turn has come.
         window = Window(self._pairs)
         pipeline = Pipeline(self._raw, self._encoded, self._checks, window, cancel=self._cancel)
 
@@ -153,8 +153,8 @@ class PackStages:
             size = self._backend.encode(planned.codec, raw, spare.view[: int(planned.size * GAIN)])
         if not size:
             spare.release()
-            is_extent = [extent.length for extent in extents] == [planned.size]  # whose digest is known already
-            digest = extents[0].digest if is_extent else self._digest(raw)
+            single_extent = [extent.length for extent in extents] == [planned.size]  # its digest covers the chunk
+            digest = extents[0].digest if single_extent else self._digest(raw)
             return _EncodedChunk(planned, read.buffer, RAW, raw, digest, extents, read.extents)
         read.buffer.release()
         encoded = spare.view[:size]
@@ -167,7 +167,7 @@ class PackStages:
         codec = planned.codec
         buffer = self._checks.acquire()
         raw = buffer.view[: planned.size]
-        native.spoil(raw)  # or the bytes of an earlier chunk could pass for this chunk's
+        native.spoil(raw)  # an earlier chunk's bytes must not pass for this chunk's
         with suppress(DamagedError):
             self._backend.decode(codec.id, encoded, raw)
             if all(self._digest(raw[e.chunk_offset : e.chunk_offset + e.length]) == e.digest for e in extents):
@@ -186,9 +186,9 @@ class PackStages:
 
 
 def _shift(chunk: PlannedChunk) -> int:
-    """Returns where in its buffer a chunk's content starts so that its largest extent can be read directly.
+    """Returns the offset of a chunk's raw bytes in their buffer that lets the largest extent be read directly.
 
-    Raw chunks start at 0 instead, so that they can be written directly.
+    A chunk that stays raw starts at 0 instead, so that the sink can write its bytes directly.
     """
     largest = max(chunk.extents, key=lambda extent: extent.length)
     if chunk.codec.id == RAW.id or largest.length < DIRECT_MINIMUM:

@@ -1,4 +1,4 @@
-"""What has become of every file of a plan: the extents that were packed, and the tree entries that follow from them."""
+"""The packed extents of each file of a plan, and the tree entries made from them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class PackedFiles:
 
     def __init__(self, plan: Plan, reader: SourceReader) -> None:
         self._plan, self._reader = plan, reader
-        self._extents: dict[int, list[Extent]] = defaultdict(list)  # index of a file -> its extents
+        self._extents: dict[int, list[Extent]] = defaultdict(list)  # file index -> the file's extents
 
     def add(self, extents: Iterable[tuple[int, Extent]]) -> None:
-        """Takes extents that are in the snapshot, each with the index of its file."""
+        """Takes extents that are in the snapshot, each with its file's index."""
         for file, extent in extents:
             self._extents[file].append(extent)
 
-    def bereft_copies(self) -> list[int]:
-        """Returns the files that were to share the extents of another file, which was lost or changed."""
+    def orphaned_copies(self) -> list[int]:
+        """Returns the indices of files that were to share the extents of a file that was lost or changed."""
         return [
             index
             for index, leader in self._plan.copies.items()
@@ -35,7 +35,11 @@ class PackedFiles:
         ]
 
     def entries(self, found: Scan) -> list[FileEntry]:
-        """Returns the tree entries in path order; adds the files that could not be packed to the scan's problems."""
+        """Returns the tree entries in path order; adds files that could not be packed to the scan's problems.
+
+        Raises:
+            DumontError: extents are missing; a defect of this program.
+        """
         entries = self._file_entries(found) + found.others
         return _without_orphans(sorted(entries, key=lambda entry: entry.sort_key), found)
 

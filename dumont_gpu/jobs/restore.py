@@ -1,4 +1,4 @@
-"""Brings a snapshot back as a tree."""
+"""Restores a snapshot, or a part of it, as a file tree."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dumont_gpu.jobs.restore_plan import (
 from dumont_gpu.jobs.restore_stages import RestoreStages
 from dumont_gpu.pipeline import Pipeline, Trace
 from dumont_gpu.progress import ProgressCallback
-from dumont_gpu.shortages import shortage, told
+from dumont_gpu.shortages import explain_shortages, shortage
 from dumont_gpu.snapshot.reader import open_snapshot, opened_source, read_index, read_manifest, read_snapshot
 from dumont_gpu.storage import Source
 from dumont_gpu.tree.problems import Problem
@@ -32,32 +32,32 @@ from dumont_gpu.tree.target.options import OVERWRITE_CHOICES
 from dumont_gpu.tree.target.target import Target, is_empty
 from dumont_gpu.tree.target.writer import filling
 
-_TO_BE_MENDED: Final = (
+_USER_CAN_FIX: Final = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What a restore did. Sizes are bytes."""
+    """The outcome of a restore. Sizes are bytes."""
 
     snapshot_path: str
     snapshot_id: str
     target_path: str
     original_size: int  # of the restored files
-    compressed_size: int  # encoded bytes of the chunks they need
+    compressed_size: int  # encoded bytes of the chunks that hold them
     num_files: int  # entries restored, directories and links included
     num_chunks: int
     resumed: bool  # the restore continued an interrupted one
-    resumed_chunks: int  # chunks that were in their files already
-    fetched_size: int  # encoded bytes of the other chunks, which this run read
+    resumed_chunks: int  # chunks whose bytes an interrupted run had written
+    fetched_size: int  # encoded bytes of the other chunks, which this run fetched
     kept: int  # entries of the target left as they were
     unmatched: tuple[str, ...]  # patterns that match nothing
-    altered: int  # files that looked as if they could be kept, but had other content: restored anew (with `verify`)
-    copied_links: int  # hard links that became files of their own, as the target has no hard links
+    altered: int  # files of the right size and time but other content: restored anew (with `verify`)
+    copied_links: int  # hard links restored as copies, because the target's file system has no hard links
     ignored: tuple[str, ...]  # "modes", "times": metadata that the target's file system does not keep
-    problems: tuple[Problem, ...]  # entries that are not in the target, or not as they were in the snapshot
-    verified: bool  # the content of every file was checked, beyond the encoded bytes; kept files included
+    problems: tuple[Problem, ...]  # entries that are not in the target, or differ from the snapshot
+    verified: bool  # the content of every file, kept files included, was checked against the file's own digests
     verified_size: int  # bytes of files whose content was checked
     changed_files: tuple[str, ...]  # files that changed while they were packed: they may mix bytes of two moments
     device: str
@@ -69,7 +69,7 @@ class RestoreResult:
         return self.original_size / self.compressed_size if self.compressed_size else 1.0
 
 
-@told()
+@explain_shortages()
 def restore(
     source: str | Source,
     target: str,
@@ -79,19 +79,24 @@ def restore(
 ) -> RestoreResult:
     """Restores a snapshot, or the part of it that `options` select, under `target`.
 
-    After an interruption, the same call continues from the files that are there. An entry that cannot be restored as it
-    was (a name, a link, an owner) is in the result's `problems`; all other entries are restored.
+    After an interruption, the same call continues from the files that are there. If the file system cannot hold an
+    entry as the snapshot has it (a name, a link, an owner), the result's `problems` list the entry; all other entries
+    are restored.
 
     Args:
-        trace: told when which stage worked on a chunk.
+        source: path or address of a snapshot, or an open source, which stays open.
+        target: path of a directory; created if it does not exist.
+        progress: called as chunks are written.
+        trace: called with the begin and end of each stage's work on a chunk.
 
     Raises:
         SnapshotNotFoundError: nothing is at `source`.
-        DamagedError, UnsupportedError: the snapshot cannot be used; nothing wrong was written as right.
-        UsageError: the target is not empty, and `options.overwrite` does not say what to do; or it holds an unfinished
-            restore of something else.
+        DamagedError: the snapshot contradicts itself. No damaged byte is in a file that looks complete.
+        UnsupportedError: the snapshot needs a newer dumont-gpu.
+        UsageError: the target is not empty and `options.overwrite` is "refuse", or the target holds an unfinished
+            restore of another snapshot or selection.
         NoSpaceError: the target has too little room.
-        DumontError: any other reason why the tree is not complete.
+        DumontError: the tree is incomplete for another reason.
     """
     options = _checked(options or RestoreOptions(), target)
     started = time.monotonic()
@@ -103,7 +108,7 @@ def restore(
     ):
         index = read_index(opened, options.expect)
         stages = RestoreStages(index, backend, options, pipeline)
-        manifest = read_manifest(index)  # before the chunks: over a slow link they come for a long time
+        manifest = read_manifest(index)  # before the chunks: over a slow link, they would delay the manifest
         if _needs_every_chunk(target, options):
             stages.fetch_ahead()
         snapshot = open_snapshot(index, manifest)
@@ -149,12 +154,13 @@ def restore(
 
 
 def plan_restore(source: str | Source, options: RestoreOptions | None = None, target: str | None = None) -> RestorePlan:
-    """Reads the table of contents, looks at the target, and returns what a restore would do; writes nothing.
-
-    Args:
-        target: None: a directory that does not exist.
+    """Reads the table of contents, looks at the target, and returns the plan of a restore; writes nothing.
 
     Raises as `restore` does.
+
+    Args:
+        source: as for `restore`.
+        target: as for `restore`; None plans for a directory that does not exist.
     """
     options = _checked(options or RestoreOptions(), target)
     select_backend(options.device).close()
@@ -168,7 +174,7 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None, ta
 
 
 class _Failures:
-    """Turns an OSError into a message that says what failed, how far the restore came, and what to do."""
+    """Turns an OSError into an error whose message names the path, the state of the restore and the remedy."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -189,7 +195,7 @@ class _Failures:
         if self.target is not None and self.target.complete:
             return "; every entry is restored, but the time of the target itself or its last sync may be missing"
         if self.target is not None and self.target.begun:
-            when = ": once that is mended" if error.errno in _TO_BE_MENDED else ""
+            when = ": once that is mended" if error.errno in _USER_CAN_FIX else ""
             return f"; the restore is incomplete{when}, the same command goes on"
         return ""
 
@@ -203,7 +209,7 @@ def _checked(options: RestoreOptions, target: str | None) -> RestoreOptions:
 
 
 def _needs_every_chunk(target: str, options: RestoreOptions) -> bool:
-    """Whether that is certain before the manifest is read: nothing is left out, and nothing can be there already."""
+    """Whether, before the manifest is read, every chunk is known to be needed: no patterns, and an empty target."""
     if options.include or options.exclude:
         return False
     try:

@@ -1,4 +1,4 @@
-"""What a restore does in its target: `-n` prints the plan, and a run carries it out."""
+"""Plans a restore into a target: `-n` prints the plan, and a run carries it out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dumont_gpu.tree.target.target import Target, check_creatable
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """Everything that a restore will do. Sizes are bytes."""
+    """Everything that a restore will do to its target. Sizes are bytes."""
 
     snapshot: Snapshot
     tree: TreePlan
@@ -36,11 +36,11 @@ class RestorePlan:
     unmatched: tuple[str, ...]  # patterns that match nothing
     resumed: bool  # the restore continues an interrupted one
     altered: int  # files that would have been kept, but have other content (with `verify`)
-    check_seconds: float | None  # busy time of reading what is in the target; None: nothing was read
+    check_seconds: float | None  # busy time of reading the target's files; None: no file was read
 
     @property
     def entries(self) -> tuple[FileEntry, ...]:
-        """The entries to restore, those that an interrupted run has written included."""
+        """The entries to restore, including entries that an interrupted run has written."""
         return tuple(self.tree.decision.wanted)
 
     @property
@@ -50,7 +50,7 @@ class RestorePlan:
 
     @property
     def needed_chunks(self) -> set[int]:
-        """The chunks that hold bytes of `entries`, those already in the target included."""
+        """The chunks that hold bytes of `entries`, including bytes that are in the target already."""
         return {extent.chunk for file in self.files for extent in file.extents}
 
     @property
@@ -111,7 +111,12 @@ def open_target(path: str, snapshot: Snapshot, options: RestoreOptions, *, read_
 
 
 def select_entries(snapshot: Snapshot, options: RestoreOptions, target: str | None) -> Selection:
-    """Returns the entries that include and exclude patterns leave, with the directories they lie in."""
+    """Returns the entries that the include and exclude patterns select, with their parent directories.
+
+    Raises:
+        UsageError: a pattern is malformed, or no entry matches `include`.
+        DumontError: the entries declare more than `options.max_size` bytes.
+    """
     selection = select_tree(snapshot.manifest.entries, options.include, options.exclude, target)
     size = sum(entry.size for entry in selection.entries)
     if size > options.max_size:
@@ -131,9 +136,9 @@ def make_plan(
     """Plans a restore into a directory that exists, and changes nothing there.
 
     Raises:
-        UsageError, DumontError: something stands in the way; see `Policy`.
+        UsageError, DumontError: a file stands in the way (see `Policy`), or a bound is exceeded.
         NoSpaceError: the file system has too little room.
-        OSError: nothing can be written there.
+        OSError: the target cannot be written to.
     """
     selected = SelectedEntries(selection.entries)
     policy = Policy(target, selected, options.overwrite)
@@ -167,7 +172,11 @@ def make_plan(
 def plan_new_target(
     snapshot: Snapshot, selection: Selection, target: str | None, options: RestoreOptions
 ) -> RestorePlan:
-    """Plans a restore into a directory that does not exist; `target` None: a directory without a name."""
+    """Plans a restore into a directory that does not exist. Raises as `make_plan`.
+
+    Args:
+        target: path of the directory; None plans without a file system to check.
+    """
     tree = TreePlan(SelectedEntries(selection.entries), Decision(selection.entries), selection.entries)
     plan = _plan(snapshot, tree, selection, resumed=False, altered=0, seconds=None)
     if target is not None:
@@ -182,7 +191,7 @@ def _plan(
 
 
 def _check_bounds(plan: RestorePlan, options: RestoreOptions, status: os.statvfs_result, target: str) -> None:
-    """Refuses a plan that would decode without end, or fill the disk; `status` is that of the target's file system."""
+    """Refuses a plan that decodes more than allowed or fills the disk; `status`: of the target's file system."""
     if plan.decoded_size > options.max_size:
         raise DumontError(f"the chunks decode to {plan.decoded_size} bytes; --max-size {plan.decoded_size} allows it")
     needed = sum(align_up(extent.length, status.f_frsize) for file in _files(plan.tree.todo) for extent in file.extents)
@@ -192,14 +201,14 @@ def _check_bounds(plan: RestorePlan, options: RestoreOptions, status: os.statvfs
 
 
 def _journal(snapshot: Snapshot, options: RestoreOptions) -> Journal:
-    """Identifies the restore: the same command continues an interrupted restore, any other command does not."""
+    """Returns the identity of a restore: only a command with the same identity continues an interrupted run."""
     patterns = [_in_order(options.include), _in_order(options.exclude)]
     selection = [*patterns, options.owner, options.preserve_special]
     return Journal(snapshot.id, hashlib.sha256(json.dumps(selection).encode()).hexdigest())
 
 
 def _in_order(patterns: Sequence[str]) -> list[str]:
-    """Sorts patterns unless their order matters: it does where one pattern takes back what another names."""
+    """Sorts patterns unless their order matters, as it does with a pattern that takes entries back (`!`)."""
     return list(patterns) if any(pattern.startswith("!") for pattern in patterns) else sorted(patterns)
 
 

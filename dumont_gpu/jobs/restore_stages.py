@@ -9,6 +9,7 @@ from typing import Final
 
 from dumont_gpu.backends import Backend
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
+from dumont_gpu.channel import Channel
 from dumont_gpu.codecs import Raw
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError
@@ -16,7 +17,7 @@ from dumont_gpu.format.entries import Extent, FileEntry
 from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import chunk_pairs, thread_count
 from dumont_gpu.jobs.restore_plan import RestorePlan
-from dumont_gpu.pipeline import Channel, Pipeline
+from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.sizes import KiB
 from dumont_gpu.snapshot.placement import FileExtents, check_content
@@ -25,12 +26,14 @@ from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.target.files import FileWriter
 
 RAW: Final = Raw()
-_WRITE_THREADS: Final = 2  # one writes while the other waits for the disk
-_COST_OF_FILE: Final = 64 * KiB  # creating a file takes as long as handling so many bytes
+_WRITE_THREADS: Final = 2  # one thread writes while the other waits for the disk
+_COST_OF_FILE: Final = 64 * KiB  # decoding and writing that many bytes takes as long as creating a file
 
 
 @dataclass(slots=True)
 class LoadedChunk:
+    """A chunk in memory, fetched or decoded."""
+
     number: int
     buffer: Buffer
     content: memoryview  # within `buffer`: encoded bytes, then raw bytes
@@ -38,10 +41,10 @@ class LoadedChunk:
 
 @dataclass(slots=True)
 class _Wanted:
-    """A chunk to fetch, and where in its buffer the bytes start."""
+    """A chunk to fetch."""
 
     number: int
-    shift: int
+    shift: int  # offset of the encoded bytes in their buffer
 
 
 class RestoreStages:
@@ -57,7 +60,7 @@ class RestoreStages:
         self._fetched: Iterable[LoadedChunk] = ()
 
     def fetch_ahead(self) -> None:
-        """Begins to fetch the first chunks, as many as memory holds: for a restore that needs every chunk."""
+        """Begins to fetch as many chunks as memory holds, before there is a plan: for a restore of every chunk."""
         numbers = range(len(self._records))
         self._encoded = self._begin_fetching(numbers)
         self._ahead = numbers[: self._encoded.count]
@@ -65,12 +68,12 @@ class RestoreStages:
             self._wanted.put(_Wanted(number, shift=0))
 
     def decode(self, plan: RestorePlan) -> Iterable[LoadedChunk]:
-        """Begins to fetch the chunks of a plan and to decode them; returns them as they come, decoded."""
+        """Begins to fetch and to decode the chunks of a plan; returns an iterable of decoded chunks."""
         numbers = sorted(plan.placement, key=lambda number: self._cost(number, plan), reverse=True)
         encoded = self._encoded or self._begin_fetching(numbers)
         for number in numbers:
             if number not in self._ahead:
-                is_raw = self._records[number].compressor_id == RAW.id  # written from the buffer it is fetched into
+                is_raw = self._records[number].compressor_id == RAW.id  # written from the buffer of the fetch
                 self._wanted.put(_Wanted(number, _shift(plan.placement[number]) if is_raw else 0))
         self._wanted.finish()
         raw = BufferPool(encoded.count, encoded.size, self._backend.pin)
@@ -101,7 +104,7 @@ class RestoreStages:
         return self._pipeline.seconds
 
     def _begin_fetching(self, numbers: Sequence[int]) -> BufferPool:
-        """Starts the threads that fetch; returns their buffers, each large enough for any of these chunks."""
+        """Starts the fetch threads; returns their buffers, each large enough for any of the chunks `numbers`."""
         largest = max((self._records[number].size_original for number in numbers), default=1)
         self._backend.prepare(largest, decode=True)
         pairs = chunk_pairs(self._options.memory, largest, self._threads, others=2 if self._source.remote else 1)
@@ -120,18 +123,18 @@ class RestoreStages:
         return LoadedChunk(wanted.number, buffer, encoded)
 
     def _cost(self, number: int, plan: RestorePlan) -> int:
-        """Slow chunks come first, so that the threads end together, soon after the last byte has come."""
+        """Returns a chunk's cost in bytes. Slow chunks come first, so that all threads end soon after the last byte."""
         return self._records[number].size_original + _COST_OF_FILE * len(plan.placement[number])
 
 
 class _Decoder:
-    """Checks and decodes the chunks of one plan. Used from many threads."""
+    """Checks and decodes the chunks of a plan. Used from many threads."""
 
     def __init__(self, plan: RestorePlan, backend: Backend, *, verify: bool) -> None:
         self._snapshot, self._placement, self._backend, self._verify = plan.snapshot, plan.placement, backend, verify
 
     def decode(self, item: tuple[LoadedChunk, Buffer]) -> LoadedChunk | None:
-        """Returns the chunk with its raw bytes; None if it was fetched ahead and no file of the plan is in it."""
+        """Returns the chunk with its raw bytes; None for a chunk fetched ahead that the plan does not need."""
         chunk, spare = item
         if chunk.number not in self._placement:
             chunk.buffer.release()
@@ -159,7 +162,7 @@ class _Decoder:
 
 
 def _write_chunk(content: memoryview, placed: FileExtents, files: FileWriter) -> None:
-    """Writes the raw bytes of a chunk into its files: small files a directory at a time."""
+    """Writes the raw bytes of a chunk into its files; small files together, directory by directory."""
     small: dict[str, list[tuple[FileEntry, int]]] = defaultdict(list)  # directory -> whole files, offsets in the chunk
     for file, extents in placed:
         if extents[0].length == file.size < DIRECT_MINIMUM:
@@ -175,7 +178,7 @@ def _write_chunk(content: memoryview, placed: FileExtents, files: FileWriter) ->
 
 
 def _shift(placed: FileExtents) -> int:
-    """Returns where in its buffer a chunk's raw bytes must start so that its largest extent can be written directly."""
+    """Returns the offset of a chunk's raw bytes in their buffer that lets the largest extent be written directly."""
     extents: Iterable[Extent] = (extent for _, extents in placed for extent in extents)
     largest = max(extents, key=lambda extent: extent.length)
     return shift_for(largest.file_offset, largest.chunk_offset) if largest.length >= DIRECT_MINIMUM else 0

@@ -1,8 +1,8 @@
-"""Finds out what of a snapshot is in a target already: every extent is read back and checked against its digest.
+"""Finds the extents that are in a target already: each extent is read back and checked against its digest.
 
-So a chunk counts as done exactly if all its bytes are in their files, whatever happened since: a kill, a power loss, a
-file that was changed or deleted. Nothing that is there is fetched again, and nothing that is wrong is kept. An extent
-that was never written costs next to nothing: it is a hole.
+A chunk counts as done exactly if all its bytes are in their files, whatever happened in the meantime: a kill, a power
+loss, a file changed or deleted. No byte that is there is fetched again, and no wrong byte is kept. An extent that was
+never written costs next to nothing, because a hole need not be read.
 """
 
 from __future__ import annotations
@@ -23,38 +23,39 @@ from dumont_gpu.sizes import MiB
 from dumont_gpu.tree.target.leftovers import Fingerprint, Kind, Leftover, Leftovers
 from dumont_gpu.tree.target.messages import changed
 
-_BATCH: Final = 16 * MiB  # of extents that a thread takes at a time: many small ones, or one
-_MAX_BATCH: Final = 1000  # extents
+_BATCH_SIZE: Final = 16 * MiB  # bytes of extents that a thread takes at a time
+_BATCH_EXTENTS: Final = 1000
 
 
 @dataclass(slots=True)
 class Remaining:
-    """How a restore continues the files of an interrupted one."""
+    """How a restore continues the files of an interrupted run."""
 
     todo: dict[str, FileEntry] = field(default_factory=dict)  # path -> the file, with the extents still to be written
     begun: dict[str, Leftover] = field(default_factory=dict)  # path -> the unfinished file that gets these extents
-    complete: dict[str, Fingerprint] = field(default_factory=dict)  # files that are complete
+    complete: dict[str, Fingerprint] = field(default_factory=dict)  # path of a complete file -> its fingerprint
 
 
 class _Claim(NamedTuple):
-    """An extent that may have been written."""
+    """An extent that an earlier run may have written."""
 
     entry: FileEntry
     leftover: Leftover
     extent: Extent
-    found: set[Extent]  # of this file, so far
+    found: set[Extent]  # the file's extents that are there, so far
 
 
 def remaining(files: Sequence[FileEntry], checker: Checker, foreign: Container[str], target: str) -> Remaining:
-    """Returns what is still to be written of `files`, which an interrupted run of this restore may have begun.
+    """Returns the extents still to be written of `files`, which an interrupted run of this restore may have begun.
 
     Args:
         files: the files that this restore wants in the target.
+        checker: reads the target's files.
         foreign: paths of files that another program may have changed.
-        target: its path, for messages.
+        target: the target's path, for messages.
 
     Raises:
-        UsageError: a file was changed after the interruption, and the restore was not told to replace it.
+        UsageError: a file was changed after the interruption, and the overwrite policy does not replace it.
         DumontError: the target cannot be read.
     """
     leftovers = {entry.path: checker.leftovers.find(entry) for entry in files}
@@ -69,7 +70,8 @@ def remaining(files: Sequence[FileEntry], checker: Checker, foreign: Container[s
         if leftover is not None and leftover.kind is Kind.COMPLETE and not missing:
             rest.complete[path] = leftover.fingerprint
         elif leftover is not None and leftover.kind is Kind.UNFINISHED and leftover.identity not in identities:
-            identities.add(leftover.identity)  # two names may be one file here; only the first of them is continued
+            # On a file system that ignores case, two names may lead to the same file: only the first is continued.
+            identities.add(leftover.identity)
             rest.begun[path] = leftover
             rest.todo[path] = entry._replace(extents=missing)
         else:
@@ -78,10 +80,14 @@ def remaining(files: Sequence[FileEntry], checker: Checker, foreign: Container[s
 
 
 def altered(files: Sequence[FileEntry], checker: Checker) -> set[str]:
-    """Returns the paths of those `files` whose content in the target is not the snapshot's.
+    """Returns the paths of the files whose content in the target differs from the snapshot's.
 
     Args:
-        files: files that stand in the target under these names, with the right size and time.
+        files: files that stand in the target with the right size and time.
+        checker: reads the target's files.
+
+    Raises:
+        DumontError, OSError: the target cannot be read.
     """
     standing = {entry.path: checker.leftovers.standing(entry) for entry in files}
     found = checker.find(files, standing)
@@ -98,10 +104,10 @@ class Checker:
 
     Args:
         leftovers: the files of the target.
-        digest: of extents.
-        threads: how many read and check.
-        memory: bytes for the extents being read; one extent is always in memory.
-        progress: told of the phase "check".
+        digest: the digest function of extents.
+        threads: number of threads that read and check.
+        memory: bytes for the extents being read; at least a single extent is always in memory.
+        progress: called during the phase "check".
     """
 
     def __init__(
@@ -117,7 +123,7 @@ class Checker:
         self._digest, self._threads, self._memory, self._progress = digest, threads, memory, progress
 
     def find(self, files: Sequence[FileEntry], leftovers: Mapping[str, Leftover | None]) -> dict[str, set[Extent]]:
-        """Returns which extents of each file are in its leftover, by path."""
+        """Returns, by path, the extents of each file that its leftover holds."""
         found: dict[str, set[Extent]] = {entry.path: set() for entry in files}
         claims = [
             _Claim(entry, leftover, extent, found[entry.path])
@@ -150,7 +156,7 @@ def _batches(claims: Iterable[_Claim]) -> Iterator[list[_Claim]]:
     for claim in claims:
         batch.append(claim)
         size += claim.extent.length
-        if size >= _BATCH or len(batch) == _MAX_BATCH:
+        if size >= _BATCH_SIZE or len(batch) == _BATCH_EXTENTS:
             yield batch
             batch, size = [], 0
     if batch:
@@ -158,14 +164,14 @@ def _batches(claims: Iterable[_Claim]) -> Iterator[list[_Claim]]:
 
 
 def _check(batch: Sequence[_Claim], leftovers: Leftovers, digest: Digest, buffer: memoryview) -> None:
-    """Adds the extents that are in their files to `found`."""
+    """Adds the extents that are in their files to each claim's `found`."""
     opened: FileEntry | None = None
     fd: int | None = None
     try:
         for entry, leftover, extent, found in batch:
             if entry is not opened:
                 if fd is not None:
-                    done, fd = fd, None  # never closed twice: the number might be another thread's by then
+                    done, fd = fd, None  # a second close could hit another thread's descriptor of that number
                     os.close(done)
                 fd, opened = leftovers.open(entry, leftover), entry
             if fd is None or (leftover.kind is Kind.UNFINISHED and _is_hole(fd, extent.file_offset)):
@@ -179,7 +185,7 @@ def _check(batch: Sequence[_Claim], leftovers: Leftovers, digest: Digest, buffer
 
 
 def _is_hole(fd: int, offset: int) -> bool:
-    """Whether nothing was ever written there."""
+    """Whether nothing was ever written at `offset`."""
     try:
         return os.lseek(fd, offset, os.SEEK_DATA) > offset
     except OSError as error:
@@ -187,7 +193,7 @@ def _is_hole(fd: int, offset: int) -> bool:
 
 
 def _holes_are_empty(entry: FileEntry, standing: Leftover | None, leftovers: Leftovers) -> bool:
-    """Whether the bytes that no extent covers are zeros."""
+    """Whether the file exists, with zeros wherever no extent covers its bytes."""
     ends = [0, *(extent.file_end for extent in entry.extents)]
     holes = zip(ends, (*(extent.file_offset for extent in entry.extents), entry.size), strict=True)
     gaps = [(begin, end) for begin, end in holes if begin < end]

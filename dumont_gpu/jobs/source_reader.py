@@ -1,4 +1,4 @@
-"""Reads the files of a plan, chunk by chunk, and knows which of them are no longer what the scan found."""
+"""Reads the files of a plan, chunk by chunk, and notes the files that changed after the scan."""
 
 from __future__ import annotations
 
@@ -24,42 +24,45 @@ _NOT_REGULAR: Final = "is no regular file any more"
 
 
 class SourceReader:
-    """Fills chunks from several threads. `files` are those that the plan counts by."""
+    """Fills chunks; used from many threads. `files` are indexed as in the plan."""
 
     def __init__(self, files: Sequence[SourceFile]) -> None:
         self._files = files
-        self.lost: dict[int, Problem] = {}  # file index -> why it cannot be in the snapshot
-        self.changed: set[int] = set()  # file index: it changed since the scan
-        self.missing: dict[int, int] = {}  # file index -> planned bytes that were not there
-        self._ends: dict[int, int] = {}  # file index -> where the first of its reads that found an end did
-        self._shrunk: dict[int, int] = {}  # file index -> the smallest size seen, below the scanned one
+        self.lost: dict[int, Problem] = {}  # file index -> why the file cannot be in the snapshot
+        self.changed: set[int] = set()  # indices of files that changed after the scan
+        self.missing: dict[int, int] = {}  # file index -> planned bytes that the file no longer has
+        self._ends: dict[int, int] = {}  # file index -> the lowest offset at which a read found the file's end
+        self._shrunk: dict[int, int] = {}  # file index -> the smallest size seen below the scanned size
         self._lock = threading.Lock()
 
     def read(self, chunk: PlannedChunk, content: memoryview) -> Sequence[PlannedExtent]:
-        """Fills `content` with the bytes of a chunk; returns the extents that there are.
+        """Fills `content` with the raw bytes of a chunk; returns the extents that were read.
 
-        They are less than planned where a file could not be read, or ended early: zeros stand for what is missing.
+        An extent is shorter than planned, or absent, where a file ended early or was unreadable: zeros fill the rest.
+
+        Raises:
+            OSError: the machine is short of memory or descriptors.
         """
         small: dict[tuple[int, str], list[PlannedExtent]] = defaultdict(list)  # tree and directory -> whole files
-        partly: dict[PlannedExtent, int] = {}  # those that were not read to their end -> the bytes that there are
+        incomplete: dict[PlannedExtent, int] = {}  # extents that were not read to their end -> bytes read
         for extent in chunk.extents:
             file = self._files[extent.file]
             if extent.length == file.entry.size < DIRECT_MINIMUM:
                 small[id(file.tree), split(file.relative)[0]].append(extent)
             else:
-                self._read_large(file, extent, content, partly)
+                self._read_large(file, extent, content, incomplete)
         for extents in small.values():
-            self._read_small(extents, content, partly)
-        return _there_are(chunk.extents, partly)
+            self._read_small(extents, content, incomplete)
+        return _read_extents(chunk.extents, incomplete)
 
     def size_of(self, index: int, extents: Sequence[Extent]) -> int:
-        """Returns where a file that changed ends in the snapshot: where the reads that found its end left it.
+        """Returns the size that a changed file gets in the snapshot: the lowest end that a read found.
 
-        Everything before that is there, or was when it was read; what lies behind is of another moment.
+        Bytes before that end were there when they were read; bytes after it are from another moment.
 
         Args:
-            index: of the file.
-            extents: what was read of it, in file order.
+            index: the file's index in the plan.
+            extents: the extents that were read, in file order.
         """
         size = self._files[index].entry.size
         end = self._ends.get(index, size)
@@ -67,18 +70,18 @@ class SourceReader:
         return max(last, min(end, self._shrunk.get(index, size)))
 
     def _read_large(
-        self, file: SourceFile, extent: PlannedExtent, content: memoryview, partly: dict[PlannedExtent, int]
+        self, file: SourceFile, extent: PlannedExtent, content: memoryview, incomplete: dict[PlannedExtent, int]
     ) -> None:
         out = content[extent.chunk_offset : extent.chunk_offset + extent.length]
         try:
             with file.open() as fd:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    self._lose(extent, content, partly, _NOT_REGULAR)
+                    self._lose(extent, content, incomplete, _NOT_REGULAR)
                     return
                 done = read_at(fd, extent.file_offset, out)
                 status = os.fstat(fd)
                 if done < extent.length:
-                    self._cut(extent, content, partly, done)
+                    self._cut(extent, content, incomplete, done)
                 elif not file.unchanged(status):
                     self.changed.add(extent.file)
                 if status.st_size < file.entry.size:
@@ -86,12 +89,12 @@ class SourceReader:
         except OSError as error:
             if is_shortage(error.errno):
                 raise
-            self._lose(extent, content, partly, error.strerror or str(error))
+            self._lose(extent, content, incomplete, error.strerror or str(error))
 
     def _read_small(
-        self, extents: Sequence[PlannedExtent], content: memoryview, partly: dict[PlannedExtent, int]
+        self, extents: Sequence[PlannedExtent], content: memoryview, incomplete: dict[PlannedExtent, int]
     ) -> None:
-        """Reads whole files of one directory."""
+        """Reads whole files of a single directory."""
         files = [self._files[extent.file] for extent in extents]
         folder = split(files[0].relative)[0]
         wanted = []
@@ -109,16 +112,16 @@ class SourceReader:
                 raise OSError(result, os.strerror(result))
             if result == native.CHANGED:
                 self.changed.add(extent.file)
-            elif result == native.SHORT:  # how much there is, a second look tells
-                self._read_large(file, extent, content, partly)
+            elif result == native.SHORT:  # read again to learn where the file ends
+                self._read_large(file, extent, content, incomplete)
             elif result:
                 reason = _NOT_REGULAR if result == native.NOT_REGULAR else os.strerror(result)
-                self._lose(extent, content, partly, reason)
+                self._lose(extent, content, incomplete, reason)
 
-    def _cut(self, extent: PlannedExtent, content: memoryview, partly: dict[PlannedExtent, int], done: int) -> None:
-        """The file ends within the extent: what there is of it is kept."""
+    def _cut(self, extent: PlannedExtent, content: memoryview, incomplete: dict[PlannedExtent, int], done: int) -> None:
+        """Keeps the bytes read of an extent in which the file ends."""
         _clear(content[extent.chunk_offset + done : extent.chunk_offset + extent.length])
-        partly[extent] = done
+        incomplete[extent] = done
         with self._lock:
             self.missing[extent.file] = self.missing.get(extent.file, 0) + extent.length - done
         self._note_end(self._ends, extent, extent.file_offset + done)
@@ -128,20 +131,22 @@ class SourceReader:
         with self._lock:
             ends[extent.file] = min(end, ends.get(extent.file, end))
 
-    def _lose(self, extent: PlannedExtent, content: memoryview, partly: dict[PlannedExtent, int], reason: str) -> None:
+    def _lose(
+        self, extent: PlannedExtent, content: memoryview, incomplete: dict[PlannedExtent, int], reason: str
+    ) -> None:
         _clear(content[extent.chunk_offset : extent.chunk_offset + extent.length])
-        partly[extent] = 0
+        incomplete[extent] = 0
         self.lost.setdefault(extent.file, Problem(self._files[extent.file].entry.path, reason))
 
 
-def _there_are(extents: list[PlannedExtent], partly: dict[PlannedExtent, int]) -> list[PlannedExtent]:
-    """The extents, with those cut that were not read to their end, and without those of which nothing was read."""
-    if not partly:
+def _read_extents(extents: list[PlannedExtent], incomplete: dict[PlannedExtent, int]) -> list[PlannedExtent]:
+    """Returns the extents cut to the bytes that were read, without empty extents."""
+    if not incomplete:
         return extents
-    cut = (replace(extent, length=partly.get(extent, extent.length)) for extent in extents)
+    cut = (replace(extent, length=incomplete.get(extent, extent.length)) for extent in extents)
     return [extent for extent in cut if extent.length]
 
 
 def _clear(content: memoryview) -> None:
-    """Another chunk's bytes may be in the buffer."""
+    """Zeroes `content`: the buffer may hold another chunk's bytes."""
     content[:] = bytes(len(content))

@@ -1,7 +1,7 @@
 """Which codec for which bytes: the named policies of `--method`.
 
-`hybrid_v2` is the hybrid method of the original Dumont snapshot module: an extension map gives the first hint. Here a
-probe of the bytes decides wherever a file is large enough to pay for one.
+`hybrid_v2` is the hybrid method of the original Dumont snapshot module, where a map of extensions chooses the codec.
+Here the map decides for small files only: for a file that is large enough, a probe of its bytes costs little.
 """
 
 from __future__ import annotations
@@ -12,54 +12,30 @@ from typing import Final
 import lz4.block
 
 from dumont_gpu import native
-from dumont_gpu.codecs import Codec, Lz4, Lz4Hc, Raw, ZipNN
+from dumont_gpu.codecs import CODECS, LZ4, Codec, Raw, ZipNN
 from dumont_gpu.errors import UsageError
 from dumont_gpu.native import PROBE_CANDIDATES, Dtype
 from dumont_gpu.sizes import KiB
 
-DEFAULT_METHOD: Final = "hybrid_v2"
 RAW: Final = Raw()
-LZ4: Final = Lz4()
-UNIFORM_METHODS: Final[dict[str, Codec]] = {"lz4": LZ4, "lz4_hc": Lz4Hc(), "none": RAW}
-METHODS: Final = (DEFAULT_METHOD, *UNIFORM_METHODS)
 
-PROBE_MINIMUM: Final = (
-    64 * KiB
-)  # smaller files follow their extension: opening each once more would cost more than it saves
+DEFAULT_METHOD: Final = "hybrid_v2"
+# Every codec of plain bytes is a method of its own, which encodes all files.
+UNIFORM_METHODS: Final[dict[str, Codec]] = {codec.name: codec for codec in CODECS if codec.element_size == 1}
+METHODS: Final = (DEFAULT_METHOD, *sorted(UNIFORM_METHODS))
+
+PROBE_MINIMUM: Final = 64 * KiB  # smaller files follow their extension: another open costs more than it saves
 SAMPLE_SIZE: Final = 64 * KiB  # one LZ4 block
 _PROBED: Final = 16 * KiB  # of a sample: 4,096 fp32 elements give stable byte statistics
 
-# The extension map of hybrid_v2, for files too small to probe. Anything else is LZ4.
-_STORED_EXTENSIONS: Final = frozenset(
-    [
-        "gguf",
-        "ggml",
-        "q4_k_m",
-        "q5_k_m",
-        "jpg",
-        "jpeg",
-        "png",
-        "gif",
-        "webp",
-        "mp4",
-        "mp3",
-        "wav",
-        "zip",
-        "gz",
-        "7z",
-        "rar",
-        "bz2",
-        "xz",
-        "zst",
-        "lz4",
-        "whl",
-        "jar",
-        "npz",
-        "dumont",
-    ]
+# The extensions that hybrid_v2 keeps raw, for files too small to probe. All other files are LZ4.
+_RAW_EXTENSIONS: Final = frozenset(
+    {"gguf", "ggml", "q4_k_m", "q5_k_m"}
+    | {"jpg", "jpeg", "png", "gif", "webp", "mp4", "mp3", "wav"}
+    | {"zip", "gz", "7z", "rar", "bz2", "xz", "zst", "lz4", "whl", "jar", "npz", "dumont"}
 )
-_WORTH_DECODING: Final = 0.97  # a codec must save 3 %: stored bytes cost nothing to bring back
-_CHANGE_MARGIN: Final = 0.01  # a different codec must be this much better than the one before: fewer, longer runs
+_WORTH_DECODING: Final = 0.97  # a codec must save 3 %: raw bytes need no decoding
+_CHANGE_MARGIN: Final = 0.01  # gain that justifies another codec than for the bytes before: fewer, longer runs
 
 
 def check_method(name: str) -> str:
@@ -74,19 +50,19 @@ def check_method(name: str) -> str:
 
 
 def codec_for_small_file(path: str) -> Codec:
-    """Returns what the extension map says of a file that is not probed."""
-    return RAW if path.rpartition(".")[2].lower() in _STORED_EXTENSIONS else LZ4
+    """Returns the codec for a file that is not probed, by its extension."""
+    return RAW if path.rpartition(".")[2].lower() in _RAW_EXTENSIONS else LZ4
 
 
 def codec_for_sample(
     sample: memoryview, sample_offset: int, previous: tuple[Codec, int] | None = None
 ) -> tuple[Codec, int]:
-    """Decides from a sample of a file's bytes.
+    """Chooses a codec from a sample of a file's bytes.
 
     Args:
         sample: consecutive bytes, up to SAMPLE_SIZE.
-        sample_offset: where in the file they stand.
-        previous: the decision for the bytes before, kept unless another one is clearly better.
+        sample_offset: where in the file the sample starts.
+        previous: the choice for the bytes before, kept unless another codec is clearly better.
 
     Returns:
         The codec, and the file offset modulo the element size at which elements start (0 for byte codecs).
@@ -102,14 +78,9 @@ def codec_for_sample(
 
 
 def codec_for_dtype(name: str) -> ZipNN | None:
-    """Returns the codec for elements that a safetensors header calls `name`; None for what is no float it knows."""
+    """Returns the codec for elements of the safetensors dtype `name`; None if no codec is for such elements."""
     dtype = _SAFETENSORS_DTYPES.get(name)
     return None if dtype is None else ZipNN(dtype)
-
-
-def element_size(codec: Codec) -> int:
-    """Bytes of which a chunk of this codec must hold a multiple."""
-    return codec.dtype.size if isinstance(codec, ZipNN) else 1
 
 
 _SAFETENSORS_DTYPES: Final = {

@@ -1,4 +1,4 @@
-"""Cuts files into chunks: files, then regions of one codec, then extents, then chunks that decode alone."""
+"""Cuts files into regions of one codec, and regions into the extents of chunks."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from typing import Final, TypeVar
 
 from blake3 import blake3
 
-from dumont_gpu.codecs import Codec
+from dumont_gpu.codecs import CODECS, LZ4, Codec
 from dumont_gpu.disk.outputs import is_snapshot
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import MAX_EXTENTS
 from dumont_gpu.format.header import MAGIC, MAX_CHUNKS
-from dumont_gpu.plan.methods import LZ4, PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
+from dumont_gpu.native import Dtype
+from dumont_gpu.plan.methods import PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
 from dumont_gpu.plan.regions import Region, find_regions
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.source.files import SourceFile
 
-_SHARE_MINIMUM: Final = 16 * KiB  # equal files below this are not looked for: opening each twice costs more
-_SAMPLES: Final = 4  # checkpoints of one model share size and header, but not these places: few files are read twice
+_SHARE_MINIMUM: Final = 16 * KiB  # smaller files are not compared: opening each file twice costs more
+_SAMPLES: Final = 4  # checkpoints of one model have the same size and header, but differ in their samples
 _SAMPLE_SIZE: Final = 4 * KiB
 _LARGE: Final = 16 * MiB  # worth a thread of its own
 _HASH_PIECE: Final = 1 * MiB
-_PARTIAL_CHUNKS: Final = 6 * 8  # at most one per flush and codec, with its element type
-_ENCODE_RATE: Final = {"lz4": 0.6e9, "lz4_hc": 0.1e9, "zipnn": 2.5e9}  # bytes per second, measured on a Zen 4 core
-_FASTEST: Final = 10e9
+_PARTIAL_CHUNKS: Final = 6 * (len(CODECS) + len(Dtype) - 1)  # at most one per flush and codec, or element type
 _SECONDS_PER_EXTENT: Final = 20e-6
 
 T = TypeVar("T")
@@ -55,20 +54,20 @@ class PlannedChunk:
     codec: Codec
     size: int = 0
     extents: list[PlannedExtent] = field(default_factory=list)
-    turn: int = 0  # how many were cut before it: the numbers are given when a chunk is begun
+    turn: int = 0  # how many chunks were cut before this chunk; `number` is given when a chunk is begun
 
 
 class Plan:
-    """How the files of a scan become chunks. The chunks are cut one by one, while the first of them are packed.
+    """How the files of a scan become chunks. Chunks are cut one by one: the first are packed while others are cut.
 
     Args:
         files: what to pack, in path order.
         method: a name from METHODS.
-        chunk_size: the most original bytes in one chunk; a multiple of 4 KiB, so of every element size.
-        threads: how many large files are looked at at once.
+        chunk_size: the most raw bytes in one chunk; a multiple of 4 KiB, and so of every element size.
+        threads: how many large files are sampled and hashed at once.
 
     Raises:
-        UsageError: more chunks than a snapshot may have.
+        UsageError: the files need more chunks than a snapshot may have.
     """
 
     def __init__(self, files: Sequence[SourceFile], method: str, chunk_size: int, threads: int) -> None:
@@ -76,7 +75,7 @@ class Plan:
         self.copies: dict[int, int] = {}  # file index -> index of the file with the same content
         self.problems: dict[int, Problem] = {}  # file index -> why it cannot be packed
         self.snapshots: set[int] = set()  # file index: the file is a snapshot itself
-        self.planned: dict[int, int] = defaultdict(int)  # file index -> bytes of it in chunks
+        self.planned: dict[int, int] = defaultdict(int)  # file index -> bytes of the file in chunks
         self._method, self._chunk_size, self._threads = method, chunk_size, threads
         self._cutter = _Cutter(chunk_size, self.planned)
         self.size = sum(file.entry.size for file in files)  # an upper bound until all chunks are cut
@@ -87,7 +86,7 @@ class Plan:
             )
 
     def chunks(self) -> Iterator[PlannedChunk]:
-        """Yields the chunks, once. Reads samples of large files, and all of those that look like copies."""
+        """Yields the chunks, once. Reads samples of large files, and the whole of files that look like copies."""
         sizes = _equal((file.entry.size, i) for i, file in enumerate(self.files) if file.entry.size >= _SHARE_MINIMUM)
         alike = {index for group in sizes for index in group}
         with ThreadPoolExecutor(self._threads) as pool:
@@ -97,9 +96,9 @@ class Plan:
         self.size = sum(self.planned.values())
 
     def chunks_of_copies(self, bereft: Iterable[int]) -> Iterator[PlannedChunk]:
-        """Yields chunks of files that were copies of one which changed since they were compared, or was lost.
+        """Yields chunks of files whose original has changed since they were compared, or was lost.
 
-        They are still copies of each other.
+        The files are still copies of each other.
         """
         leaders: dict[int, int] = {}  # the former leader -> the new one
         for index in sorted(bereft):
@@ -111,7 +110,7 @@ class Plan:
         self.size = sum(self.planned.values())
 
     def _cut(self, indices: Sequence[int], pool: ThreadPoolExecutor) -> Iterator[PlannedChunk]:
-        """Cuts files into chunks: first small ones, which take longest per byte, while a look is taken at others."""
+        """Cuts files into chunks: small files first, which take longest per byte, while the pool samples the others."""
         indices = [index for index in indices if index not in self.problems]
         sampled = self._map_files(self._look, filter(self._is_sampled, indices), pool)
         for index in indices:
@@ -125,7 +124,7 @@ class Plan:
         yield from self._cutter.flush()
 
     def _is_sampled(self, index: int) -> bool:
-        """Whether cutting the file into regions takes a look at it: a large one's bytes, or a sparse one's holes."""
+        """Whether cutting the file opens it: for the bytes of a large file, or the holes of a sparse file."""
         file = self.files[index]
         return file.entry.size >= PROBE_MINIMUM or file.allocated < file.entry.size
 
@@ -134,7 +133,7 @@ class Plan:
         return Region(0, entry.size, UNIFORM_METHODS.get(self._method) or codec_for_small_file(entry.path))
 
     def _look(self, file: SourceFile) -> tuple[list[Region], bool]:
-        """Cuts a file into regions; says whether it is a snapshot, too."""
+        """Returns the regions of a file, and whether the file is a snapshot."""
         ranges = file.data_ranges()
         codec = UNIFORM_METHODS.get(self._method)
         if file.entry.size < PROBE_MINIMUM:
@@ -147,7 +146,7 @@ class Plan:
         return regions, found
 
     def _find_copies(self, groups: list[list[int]], pool: ThreadPoolExecutor) -> dict[int, int]:
-        """Maps files to an earlier file of the same content: same size, then same samples, then same digest."""
+        """Maps files to an earlier file of the same content, by equal size, then equal samples, then equal digest."""
         for digest in (_sample_digest, _content_digest):
             candidates = (index for group in groups for index in group)
             digests = dict(self._map_files(digest, candidates, pool))
@@ -163,7 +162,7 @@ class Plan:
     ) -> Iterator[tuple[int, T]]:
         """Yields (index, result), large files first; a file that cannot be read becomes a problem instead.
 
-        Only large files go through the pool, all at once: for small ones, handing over costs three times the work.
+        Only large files go through the pool, all at once: for small files, the pool costs three times the work itself.
         """
 
         def guarded(index: int) -> T | OSError:
@@ -190,7 +189,7 @@ class Plan:
 
 
 class _Cutter:
-    """Cuts regions into chunks: full ones hold one extent; what is left shares chunks with others of the codec."""
+    """Cuts regions into chunks: a full chunk holds one extent; the ends of regions share chunks of their codec."""
 
     def __init__(self, chunk_size: int, planned: dict[int, int]) -> None:
         self._chunk_size, self._planned = chunk_size, planned
@@ -198,7 +197,7 @@ class _Cutter:
         self._count = 0
 
     def add(self, index: int, regions: Iterable[Region]) -> Iterator[PlannedChunk]:
-        """Puts the regions of file number `index` into chunks; yields those that are full."""
+        """Puts the regions of file number `index` into chunks; yields the chunks that are full."""
         for region in regions:
             start = region.start
             while region.end - start >= self._chunk_size:
@@ -218,7 +217,7 @@ class _Cutter:
                     yield chunk
 
     def flush(self) -> Iterator[PlannedChunk]:
-        """Yields the chunks that are not full, those that take longest first."""
+        """Yields the chunks that are not full, the slowest first."""
         chunks = sorted(self._shared.values(), key=_expected_seconds, reverse=True)
         self._shared.clear()
         yield from chunks
@@ -234,13 +233,12 @@ class _Cutter:
 
 
 def _expected_seconds(chunk: PlannedChunk) -> float:
-    """About how long one core takes to read and encode the chunk: only the order matters."""
-    rate = _ENCODE_RATE.get(chunk.codec.name, _FASTEST)
-    return chunk.size / rate + len(chunk.extents) * _SECONDS_PER_EXTENT
+    """Returns about how long one core takes to read and encode the chunk; only the order of chunks depends on this."""
+    return chunk.size / chunk.codec.encode_rate + len(chunk.extents) * _SECONDS_PER_EXTENT
 
 
 def _equal(keyed: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
-    """The groups of two or more indices that have a key in common."""
+    """Returns the groups of two or more indices that have the same key."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for key, index in keyed:
         groups[key].append(index)

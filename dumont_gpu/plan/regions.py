@@ -1,4 +1,4 @@
-"""Where in a file elements of which type lie: from its own table of contents if it has one, else from samples.
+"""Finds where in a file elements of each type lie: from the file's own table of contents, or else from samples.
 
 Nothing is unpickled or executed. A wrong answer costs size, never correctness.
 """
@@ -15,14 +15,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from dumont_gpu.codecs import Codec
-from dumont_gpu.plan.methods import LZ4, PROBE_MINIMUM, SAMPLE_SIZE, codec_for_dtype, codec_for_sample, element_size
+from dumont_gpu.codecs import LZ4, Codec
+from dumont_gpu.plan.methods import SAMPLE_SIZE, codec_for_dtype, codec_for_sample
 from dumont_gpu.sizes import KiB, MiB
 
-_SMALL_REGION: Final = 64 * KiB  # shorter ones join a neighbour: an extent and its digest cost more than they save
+_SMALL_REGION: Final = 64 * KiB  # shorter regions join a neighbour: an extent and its digest cost more than they save
 _MAX_WINDOWS: Final = 4096  # samples of one file: 256 MiB read at most
 _WINDOW: Final = 1 * MiB
-_MAX_SAFETENSORS_HEADER: Final = 100_000_000  # as the safetensors library has it
+_MAX_SAFETENSORS_HEADER: Final = 100_000_000  # the limit of the safetensors library
 _MAX_ZIP_MEMBERS: Final = 100_000
 
 
@@ -37,7 +37,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A region before its ends are moved to element boundaries: elements start at `phase` modulo their size."""
+    """A region whose ends are not yet on element boundaries: elements start at `phase` modulo their size."""
 
     start: int
     end: int
@@ -46,7 +46,7 @@ class _Run:
 
 
 def find_regions(fd: int, ranges: Sequence[tuple[int, int]]) -> list[Region]:
-    """Cuts a file's (start, end) ranges, all that is not holes, into regions that cover them.
+    """Cuts a file's (start, end) ranges of data, all but its holes, into regions that cover the ranges.
 
     Raises:
         OSError: the file cannot be read.
@@ -63,7 +63,7 @@ def find_regions(fd: int, ranges: Sequence[tuple[int, int]]) -> list[Region]:
 
 
 def _safetensors_runs(fd: int, magic: bytes, size: int) -> list[_Run]:
-    """The tensors of a safetensors file, or nothing if it is not a sound one."""
+    """Returns a run for each tensor of a safetensors file; an empty list if the file is not sound."""
     if len(magic) < 9 or magic[8:] != b"{":
         return []
     (header_size,) = struct.unpack("<Q", magic[:8])
@@ -86,7 +86,7 @@ def _safetensors_runs(fd: int, magic: bytes, size: int) -> list[_Run]:
             return []
         codec = codec_for_dtype(dtype)
         if codec is not None:
-            runs.append(_Run(start, end, codec, start % element_size(codec)))
+            runs.append(_Run(start, end, codec, start % codec.element_size))
         else:
             runs.extend(_sampled(fd, start, end) if end - start >= _SMALL_REGION else [_Run(start, end, LZ4, 0)])
     if runs[-1].end < size:
@@ -95,7 +95,7 @@ def _safetensors_runs(fd: int, magic: bytes, size: int) -> list[_Run]:
 
 
 def _zip_members(fd: int, size: int) -> list[tuple[int, int]]:
-    """The data ranges of the larger members of a zip (a .pt, .npz, .whl, ...), or nothing if it is not a sound one."""
+    """Returns the data ranges of a zip file's larger members (.pt, .npz, .whl); an empty list if it is not sound."""
     try:
         with zipfile.ZipFile(cast(Any, _Reader(fd, size))) as archive:
             members = [info for info in archive.infolist() if info.compress_size >= _SMALL_REGION]
@@ -114,7 +114,7 @@ def _zip_members(fd: int, size: int) -> list[tuple[int, int]]:
 
 
 def _between(fd: int, members: list[tuple[int, int]], start: int, end: int) -> Iterator[_Run]:
-    """Samples each member by itself, so that every storage gets its own element type and phase."""
+    """Samples each member by itself: every tensor storage has its own element type and phase."""
     if not members:
         yield from _sampled(fd, start, end)
         return
@@ -132,7 +132,7 @@ def _between(fd: int, members: list[tuple[int, int]], start: int, end: int) -> I
 
 
 def _sampled(fd: int, start: int, end: int) -> Iterator[_Run]:
-    """One decision per window, from the sample in its middle."""
+    """Chooses a codec for each window, from a sample in the middle of the window."""
     window = max(_WINDOW, -(-(end - start) // _MAX_WINDOWS))
     decision = None
     for at in range(start, end, window):
@@ -151,7 +151,7 @@ def _clip(runs: Iterable[_Run], start: int, end: int) -> Iterator[_Run]:
 
 
 def _merge(runs: Iterable[_Run]) -> list[_Run]:
-    """Joins neighbours of one kind, and short runs with what comes before them."""
+    """Joins neighbouring runs of one codec and phase, and short runs with the run before them."""
     merged: list[_Run] = []
     for run in runs:
         before = merged[-1] if merged else None
@@ -164,10 +164,10 @@ def _merge(runs: Iterable[_Run]) -> list[_Run]:
 
 
 def _align(runs: list[_Run]) -> list[Region]:
-    """Moves ends to element boundaries; the few bytes left over in between become LZ4 regions."""
+    """Moves the ends of runs to element boundaries; the few bytes between two runs become LZ4 regions."""
     regions: list[Region] = []
     for run in runs:
-        size = element_size(run.codec)
+        size = run.codec.element_size
         start = run.start + (run.phase - run.start) % size
         end = start + (run.end - start) // size * size
         if start >= end:
@@ -179,7 +179,7 @@ def _align(runs: list[_Run]) -> list[Region]:
 
 
 class _Reader:
-    """The little of a file object that zipfile needs, over pread: the descriptor's own position is left alone."""
+    """The methods of a file object that zipfile needs, through pread: the descriptor's own position does not move."""
 
     def __init__(self, fd: int, size: int) -> None:
         self._fd, self._size, self._at = fd, size, 0
@@ -202,6 +202,3 @@ class _Reader:
 
     def seekable(self) -> bool:
         return True
-
-
-__all__ = ["PROBE_MINIMUM", "Region", "find_regions"]

@@ -1,1 +1,1 @@
-"""Opens a snapshot from a source; every byte is verified before it is used."""
+"""Snapshots: read from a source with every byte verified, and written to a sink."""

@@ -1,4 +1,4 @@
-"""Which files lie in which chunk, and whether their bytes there are right."""
+"""Maps chunks to the files that they hold, and checks the files' bytes in a chunk."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ Placement = Mapping[int, FileExtents]
 
 def placement_of(files: Sequence[FileEntry]) -> Placement:
     """Returns the chunks that `files` need, with the extents that lie in each."""
-    placement: dict[int, list[tuple[FileEntry, list[Extent]]]] = defaultdict(list)
+    placement: dict[int, list[tuple[FileEntry, Sequence[Extent]]]] = defaultdict(list)
     for file in files:
+        if len(file.extents) == 1:  # nearly every file
+            placement[file.extents[0].chunk].append((file, file.extents))
+            continue
         by_chunk: dict[int, list[Extent]] = {}
         for extent in file.extents:
             by_chunk.setdefault(extent.chunk, []).append(extent)
@@ -28,7 +31,12 @@ def placement_of(files: Sequence[FileEntry]) -> Placement:
 
 
 def check_content(content: memoryview, placed: FileExtents, digest: Digest) -> None:
-    """Checks every extent in one decoded chunk; bytes that several files share are hashed once.
+    """Checks every extent in a decoded chunk; bytes that several files share are hashed once.
+
+    Args:
+        content: the raw bytes of the chunk.
+        placed: the files in the chunk, with their extents.
+        digest: the digest function of extents.
 
     Raises:
         DamagedError: a file's bytes are not the bytes that were packed.

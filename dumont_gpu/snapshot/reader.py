@@ -1,4 +1,4 @@
-"""Opens a snapshot: header, index and manifest, every byte of them verified before it is used."""
+"""Opens a snapshot: header, chunk index and manifest, every byte verified before use."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from dumont_gpu.codecs.lz4 import decode_frame
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format.digests import Digest, digest_function
 from dumont_gpu.format.entries import EntryType, FileEntry
-from dumont_gpu.format.header import HEADER_SIZE, ChunkEntry, Header, parse_index
+from dumont_gpu.format.header import HEADER_SIZE, ChunkRecord, Header, parse_index
 from dumont_gpu.format.manifest import Manifest, manifest_limit, parse_manifest
 from dumont_gpu.sizes import KiB
 from dumont_gpu.storage import NetworkOptions, Source, open_source
 
 ID_PREFIX = "sha256:"
-_REMOTE_READS: Final = 4  # chunks on their way at once: the tail of one overlaps the head of the next
+_REMOTE_READS: Final = 4  # chunks in transfer at once: the end of a transfer overlaps the start of the next
 
 
 class SnapshotIndex(NamedTuple):
-    """A verified header and chunk index, and the source they come from."""
+    """A verified header and chunk index, and their source."""
 
     source: Source
     header: Header
-    chunks: tuple[ChunkEntry, ...]
+    chunks: tuple[ChunkRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A verified table of contents, and the source its chunks come from."""
+    """A verified table of contents, and the source of its chunks."""
 
     source: Source
     header: Header
-    chunks: tuple[ChunkEntry, ...]
+    chunks: tuple[ChunkRecord, ...]
     manifest: Manifest
     digest: Digest  # of chunks and extents
 
@@ -48,30 +48,35 @@ class Snapshot:
         return [entry for entry in self.manifest.entries if entry.type is EntryType.FILE]
 
     def read_chunk(self, number: int, out: memoryview) -> None:
-        """Fills `out` with the stored bytes of a chunk, or more from there on, unchecked. Raises as `read_into`."""
+        """Fills `out` from the start of an encoded chunk, unchecked; `out` may be longer. Raises as `read_into`."""
         read_into(self.source, self.chunks[number].offset, out)
 
-    def check_chunk(self, number: int, stored: memoryview) -> None:
-        """Raises DamagedError unless `stored` are the stored bytes of chunk `number`.
+    def check_chunk(self, number: int, encoded: memoryview) -> None:
+        """Checks the encoded bytes of chunk `number` against their digest.
 
-        What came over a network is fetched again before, once: it may have been damaged on its way.
+        A chunk from a network that fails the check is fetched once more into `encoded`: the transfer may have
+        damaged the bytes.
+
+        Raises:
+            DamagedError: the bytes do not match the digest.
+            NetworkError, DumontError: the second fetch fails.
         """
-        if self._is_chunk(number, stored):
+        if self._is_chunk(number, encoded):
             return
         if self.source.remote:
-            self.read_chunk(number, stored)
-            if self._is_chunk(number, stored):
+            self.read_chunk(number, encoded)
+            if self._is_chunk(number, encoded):
                 return
         chunk = self.chunks[number]
         raise DamagedError(f"its {chunk.size_compressed} bytes at {chunk.offset} do not match their digest")
 
-    def _is_chunk(self, number: int, stored: memoryview) -> bool:
-        return self.digest(stored) == self.manifest.chunk_digests[number]
+    def _is_chunk(self, number: int, encoded: memoryview) -> bool:
+        return self.digest(encoded) == self.manifest.chunk_digests[number]
 
 
 @contextmanager
 def opened_source(source: str | Source, network: NetworkOptions | None = None) -> Iterator[Source]:
-    """Opens a source by its location, and closes it at the end of the block; a source that is open stays open."""
+    """Opens the source at a location and closes it at the end of the block; an open `Source` stays open."""
     if not isinstance(source, str):
         yield source
         return
@@ -89,23 +94,23 @@ def read_snapshot(source: Source, expect: str | None = None) -> Snapshot:
 
 
 def read_index(source: Source, expect: str | None = None) -> SnapshotIndex:
-    """Reads and verifies header and index: where the chunks are, but not what is in them.
+    """Reads and verifies the header and the chunk index, which locate the chunks.
 
     Args:
         source: the snapshot's bytes.
-        expect: the snapshot id it must have, `sha256:` and 64 digits, if the caller knows it.
+        expect: the required snapshot id, `sha256:` and 64 hexadecimal digits; None accepts any.
 
     Raises:
-        DamagedError: something contradicts its digest or FORMAT.md, or the id is another one.
-        UnsupportedError: a newer version, a required flag or a codec this version does not have.
+        DamagedError: bytes contradict their digest or FORMAT.md, or the snapshot has another id.
+        UnsupportedError: the snapshot needs a version, a flag or a codec that this version lacks.
         UsageError: `expect` is no snapshot id.
+        DumontError: the source cannot be read.
     """
     with _naming(source):
         header = Header.parse(_read(source, 0, min(HEADER_SIZE, source.size)), source.size)
         limit = manifest_limit(header)
-        if (
-            header.manifest_size > limit + limit // 128 + 64 * KiB
-        ):  # what LZ4 adds to bytes that do not shrink, and more
+        # LZ4 adds less than 1/128 and 64 KiB to bytes that do not shrink.
+        if header.manifest_size > limit + limit // 128 + 64 * KiB:
             raise DamagedError(f"a stored manifest of {header.manifest_size} bytes")
         if expect is not None:
             _check_id(header, expect)
@@ -116,40 +121,42 @@ def read_index(source: Source, expect: str | None = None) -> SnapshotIndex:
 
 
 def read_manifest(index: SnapshotIndex) -> bytearray:
-    """Reads the manifest as it is stored.
+    """Reads the encoded manifest and checks its digest.
 
     Raises:
-        DamagedError: it does not match its digest.
+        DamagedError: the manifest does not match its digest.
+        DumontError: the source cannot be read.
     """
     with _naming(index.source):
-        stored = _read(index.source, index.header.manifest_offset, index.header.manifest_size)
-        if hashlib.sha256(stored).digest() != index.header.manifest_sha256:
+        encoded = _read(index.source, index.header.manifest_offset, index.header.manifest_size)
+        if hashlib.sha256(encoded).digest() != index.header.manifest_sha256:
             raise DamagedError("the manifest does not match its SHA-256")
-        return stored
+        return encoded
 
 
-def open_snapshot(index: SnapshotIndex, stored_manifest: bytes | bytearray) -> Snapshot:
-    """Decodes and verifies the rest of the table of contents.
+def open_snapshot(index: SnapshotIndex, encoded_manifest: bytes | bytearray) -> Snapshot:
+    """Decodes and verifies the manifest, which completes the table of contents.
 
     Raises:
         DamagedError: the manifest contradicts the index or FORMAT.md.
     """
     source, header, chunks = index
     with _naming(source):
-        data = decode_frame(memoryview(stored_manifest), manifest_limit(header))
+        data = decode_frame(memoryview(encoded_manifest), manifest_limit(header))
         return Snapshot(source, header, chunks, parse_manifest(data, header, chunks), digest_function(header.digest))
 
 
 def parallel_reads(source: Source) -> int:
-    """How many threads should read chunks from `source`."""
+    """Returns the number of threads that should read chunks from `source`."""
     return _REMOTE_READS if source.remote else 1
 
 
 def read_into(source: Source, offset: int, out: memoryview) -> None:
-    """Fills `out` from a snapshot.
+    """Fills `out` with the snapshot's bytes from `offset` on.
 
     Raises:
-        DumontError: the source cannot be read, or (DamagedError) ends too early; the message names it.
+        DamagedError: the source ends too early.
+        DumontError: the source cannot be read. Both messages name the source.
     """
     with _naming(source):
         source.read_into(offset, out)
@@ -157,7 +164,7 @@ def read_into(source: Source, offset: int, out: memoryview) -> None:
 
 @contextmanager
 def _naming(source: Source) -> Iterator[None]:
-    """Puts the source's name before what is found wrong with it."""
+    """Puts the source's location before the message of an error."""
     try:
         yield
     except DamagedError as error:

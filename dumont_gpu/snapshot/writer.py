@@ -1,4 +1,4 @@
-"""Writes a snapshot to a sink: chunks as they come, then manifest, index and header."""
+"""Writes a snapshot to a sink: chunks as they come, then the manifest, the chunk index and the header."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dumont_gpu.errors import DumontError
 from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.header import (
     CHUNK_ALIGNMENT,
-    CHUNK_ENTRY_SIZE,
+    CHUNK_RECORD_SIZE,
     FLAG_BLAKE3,
     HEADER_SIZE,
-    ChunkEntry,
+    ChunkRecord,
     Header,
     index_to_bytes,
 )
@@ -26,48 +26,56 @@ from dumont_gpu.storage import Sink
 
 
 class SnapshotWriter:
-    """Writes one snapshot. Used by one thread at a time.
+    """Writes a snapshot. Used by a single thread at a time.
 
     Args:
         sink: gets the bytes; committed and closed by the caller.
-        max_chunks: the most chunks that can come; the index has room for them.
+        max_chunks: the most chunks that can come; the chunk index has room for that many.
         digest: name of the digest that covers chunks and extents.
-        chunk_size: the most raw bytes in one chunk.
+        chunk_size: the most raw bytes of a chunk.
     """
 
     def __init__(self, sink: Sink, max_chunks: int, digest: str, chunk_size: int) -> None:
         self._sink, self._max_chunks, self._digest, self._chunk_size = sink, max_chunks, digest, chunk_size
-        self._records: dict[int, ChunkEntry] = {}
+        self._records: dict[int, ChunkRecord] = {}
         self._digests: dict[int, bytes] = {}
         self._codec_bytes: dict[str, tuple[int, int]] = {}
-        self._end = align_up(HEADER_SIZE + CHUNK_ENTRY_SIZE * max_chunks)
+        self._end = align_up(HEADER_SIZE + CHUNK_RECORD_SIZE * max_chunks)
 
     def largest_size(self, raw_size: int) -> int:
-        """Returns the size of a snapshot, without its manifest, of so many raw bytes that do not shrink."""
+        """Returns the size of the snapshot without its manifest if none of `raw_size` bytes can be saved."""
         return self._end + raw_size + CHUNK_ALIGNMENT * self._max_chunks
 
     @property
     def codec_bytes(self) -> dict[str, tuple[int, int]]:
-        """Name of a codec -> raw and encoded bytes of its chunks."""
+        """Codec name -> (raw bytes, encoded bytes) of the chunks."""
         return self._codec_bytes
 
     def write_chunk(self, number: int, encoded: memoryview, raw_size: int, codec: Codec, digest: bytes) -> None:
-        """Writes one chunk behind the chunk before it; `digest`: of the encoded bytes."""
+        """Appends a chunk.
+
+        Args:
+            number: the chunk's row in the chunk index.
+            encoded: the chunk's bytes in the snapshot.
+            raw_size: bytes before encoding.
+            codec: encoded the chunk.
+            digest: of the encoded bytes.
+        """
         size = len(encoded)
         self._sink.write_at(self._end, encoded)
-        self._records[number] = ChunkEntry(self._end, size, raw_size, codec.id, digest[:8])
+        self._records[number] = ChunkRecord(self._end, size, raw_size, codec.id, digest[:8])
         self._digests[number] = digest
-        raw, stored = self._codec_bytes.get(codec.name, (0, 0))
-        self._codec_bytes[codec.name] = raw + raw_size, stored + size
+        raw_sum, encoded_sum = self._codec_bytes.get(codec.name, (0, 0))
+        self._codec_bytes[codec.name] = raw_sum + raw_size, encoded_sum + size
         self._end = align_up(self._end + size)
 
     def finish(self, entries: Sequence[FileEntry], root: FileEntry | None, method: str) -> tuple[Header, int]:
-        """Writes manifest, index and header; returns the header and the size of the snapshot.
+        """Writes the manifest, the chunk index and the header; returns the header and the snapshot's size in bytes.
 
         Args:
-            entries: the tree, in path order.
+            entries: the tree entries, in path order.
             root: mode, time and owner of the packed directory itself.
-            method: how codecs were chosen, for the record.
+            method: how codecs were chosen; recorded in the manifest.
 
         Raises:
             DumontError: the manifest is larger than a snapshot can hold.
@@ -108,6 +116,6 @@ class SnapshotWriter:
 
 
 def _now_ns() -> int:
-    """Returns the time, or SOURCE_DATE_EPOCH for builds that must be reproducible (with one thread, a snapshot is)."""
+    """Returns the time; SOURCE_DATE_EPOCH instead, if set: with a single thread, a snapshot is then reproducible."""
     fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
     return int(fixed) * 10**9 if fixed.isascii() and fixed.isdecimal() else time.time_ns()

@@ -1,58 +1,70 @@
-"""Where bytes come from and go to: one module per kind of place, and the table of schemes."""
+"""The table of schemes: which module reads a snapshot at a location, and which module writes a snapshot there.
+
+Importing this package loads no other module of it: the command line takes its help texts from the table.
+"""
 
 from __future__ import annotations
 
-import os
+import importlib
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from dumont_gpu.disk.outputs import Output, check_output
-from dumont_gpu.errors import DumontError, UnsupportedError
-from dumont_gpu.storage.base import Sink, Source
-from dumont_gpu.storage.local import LocalSink, LocalSource
-from dumont_gpu.storage.memory import MemorySink, MemorySource
-from dumont_gpu.storage.network import NetworkOptions
+from dumont_gpu.errors import UnsupportedError
+from dumont_gpu.shortages import shortage
 
-_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-
-
-def _local_source(location: str, _: NetworkOptions) -> Source:
-    return LocalSource(location)
+if TYPE_CHECKING:
+    from dumont_gpu.disk.outputs import Output
+    from dumont_gpu.storage.base import Sink, Source
+    from dumont_gpu.storage.local import LocalSink, LocalSource
+    from dumont_gpu.storage.memory import MemorySink, MemorySource
+    from dumont_gpu.storage.network import NetworkOptions
 
 
-def _http_source(location: str, options: NetworkOptions) -> Source:
-    from dumont_gpu.storage.http import open_http
+class Scheme(NamedTuple):
+    """One kind of location.
 
-    return open_http(location, options)
+    `source` names a module of this folder, with
+
+        open_source(location: str, options: NetworkOptions) -> Source
+
+    and `sink` names a module with
+
+        open_sink(location: str, options: NetworkOptions, *, force: bool) -> Sink
+        check_place(location: str, sources: Sequence[str], options: NetworkOptions | None, *, force: bool) -> Output
+
+    which `dumont_gpu.storage.open_source`, `open_sink` and `check_place` describe.
+    """
+
+    names: tuple[str, ...]  # the part before "://", in lower case; "" is a path
+    shown: str  # in messages and help texts
+    source: str
+    sink: str = ""  # empty: snapshots are only read there
+    example: str = ""  # a location that a snapshot may be written to, as messages and help texts show it
+    extra: str = ""  # of pyproject.toml, with the packages that the modules need
 
 
-def _object_source(location: str, options: NetworkOptions) -> Source:
-    from dumont_gpu.storage.object_store import open_object
+SCHEMES: Final = (
+    Scheme(("",), "a path", source="local", sink="local", example="a path"),
+    Scheme(("http", "https"), "http(s)://", source="http"),
+    Scheme(("s3",), "s3://", source="object_store", sink="s3_sink", example="s3://bucket/key", extra="s3"),
+    Scheme(("gs",), "gs://", source="object_store", extra="s3"),
+    Scheme(("az",), "az://", source="object_store", extra="s3"),
+)
 
-    return open_object(location, options)
-
-
-def _local_sink(location: str, _: NetworkOptions, force: bool) -> Sink:
-    return LocalSink(location, force=force)
-
-
-def _s3_sink(location: str, options: NetworkOptions, force: bool) -> Sink:
-    from dumont_gpu.storage.s3_sink import S3Sink
-
-    return S3Sink(location, options, force=force)
+_SCHEME: Final = r"([a-z][a-z0-9+.-]*)://"  # compiled at the first use: that takes a third of a millisecond
+_BY_NAME: Final = {name: scheme for scheme in SCHEMES for name in scheme.names}
+_ADDRESSES: Final = [scheme.shown for scheme in SCHEMES[1:]]
+_EXAMPLES: Final = [scheme.example for scheme in SCHEMES if scheme.sink]
 
 
-SOURCES: Final[dict[str, Callable[[str, NetworkOptions], Source]]] = {
-    "": _local_source,
-    "http": _http_source,
-    "https": _http_source,
-    "s3": _object_source,
-    "gs": _object_source,
-    "az": _object_source,
-}
-SINKS: Final[dict[str, Callable[[str, NetworkOptions, bool], Sink]]] = {"": _local_sink, "s3": _s3_sink}
+def _listed(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+# For help texts: where a snapshot is read from, and where a snapshot is written to.
+READ_FROM: Final = f"{SCHEMES[0].shown}, or an {_listed(_ADDRESSES)} address"
+WRITTEN_TO: Final = f"{_EXAMPLES[0]}, or {_listed(_EXAMPLES[1:])}"
 
 
 def open_source(location: str, options: NetworkOptions | None = None) -> Source:
@@ -61,14 +73,15 @@ def open_source(location: str, options: NetworkOptions | None = None) -> Source:
     Raises:
         SnapshotNotFoundError: nothing is there.
         NetworkError: the server does not answer, or not as it must.
-        UnsupportedError: a scheme this version does not have, or a package it needs for it is not installed.
+        UnsupportedError: this version does not know the scheme, or a package that the scheme needs is not installed.
     """
-    scheme = _scheme(location)
-    if scheme not in SOURCES:
+    name = scheme_name(location)
+    if name not in _BY_NAME:
         raise UnsupportedError(
-            f"{scheme}:// addresses are not supported: use a path, http(s)://, s3://, gs:// or az://"
+            f"{name}:// addresses are not supported: use {_listed([scheme.shown for scheme in SCHEMES])}"
         )
-    return SOURCES[scheme](location, options or NetworkOptions())
+    source: Source = _module(_BY_NAME[name].source).open_source(location, options or _network_options())
+    return source
 
 
 def open_sink(location: str, options: NetworkOptions | None = None, *, force: bool = False) -> Sink:
@@ -77,9 +90,10 @@ def open_sink(location: str, options: NetworkOptions | None = None, *, force: bo
     Raises:
         UsageError: nothing may be written there (`dumont_gpu.disk.outputs`).
         NetworkError: the server does not answer, or not as it must.
-        UnsupportedError: a scheme that this version cannot write to.
+        UnsupportedError: this version cannot write to the scheme, or a package that it needs is not installed.
     """
-    return SINKS[_sink_scheme(location)](location, options or NetworkOptions(), force)
+    sink: Sink = _sink_module(location).open_sink(location, options or _network_options(), force=force)
+    return sink
 
 
 def check_place(
@@ -88,47 +102,92 @@ def check_place(
     """Says what a pack of `sources` will replace at `location`, without touching anything there.
 
     Args:
-        network: how to ask a server what is there; None: it is not asked, as `open_sink` will do that.
+        location: where the snapshot is to be written.
+        sources: trees and files to be packed.
+        force: allow something there that is no snapshot.
+        network: how to ask a server what is there; None: no server is asked, as `open_sink` will do that.
 
     Raises:
         UsageError: nothing may be written there, or it is one of the sources.
         DumontError: nothing can be written there.
         NetworkError: the server does not answer, or not as it must.
-        UnsupportedError: a scheme that this version cannot write to.
+        UnsupportedError: this version cannot write to the scheme, or a package that it needs is not installed.
     """
-    if _sink_scheme(location):
-        if network is not None:
-            from dumont_gpu.storage.s3_place import check_key
-
-            check_key(location, network, force=force)
-        return Output(Path(location))
-    output = check_output(location, force=force, sources=sources)
-    if not os.access(output.path.parent, os.W_OK | os.X_OK):
-        raise DumontError(f"{location}: cannot be written: its folder is not writable")
+    output: Output = _sink_module(location).check_place(location, sources, network, force=force)
     return output
 
 
-def _sink_scheme(location: str) -> str:
-    scheme = _scheme(location)
-    if scheme not in SINKS:
-        raise UnsupportedError(f"{scheme}:// addresses cannot be written to: name a path or s3://bucket/key")
-    return scheme
-
-
-def _scheme(location: str) -> str:
-    match = _SCHEME.match(location)
+def scheme_name(location: str) -> str:
+    """Returns the name of a location's scheme, in lower case; "" for a path."""
+    match = re.match(_SCHEME, location, re.IGNORECASE)
     return match[1].lower() if match else ""
 
 
+def needed_package(package: str, location: str) -> Any:
+    """Imports a package of the extra that a location's scheme names.
+
+    Raises:
+        UnsupportedError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        if shortage(error):
+            raise
+        name = scheme_name(location)
+        install = f'pip install "dumont-gpu[{_BY_NAME[name].extra}]"'
+        raise UnsupportedError(f"{location}: {name}:// addresses need a package: {install}") from None
+
+
+def _sink_module(location: str) -> Any:
+    name = scheme_name(location)
+    if name not in _BY_NAME or not _BY_NAME[name].sink:
+        raise UnsupportedError(f"{name}:// addresses cannot be written to: name {_listed(_EXAMPLES)}")
+    return _module(_BY_NAME[name].sink)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def _network_options() -> NetworkOptions:
+    options: NetworkOptions = _module("network").NetworkOptions()
+    return options
+
+
+_HOMES: Final = {
+    "LocalSink": "local",
+    "LocalSource": "local",
+    "MemorySink": "memory",
+    "MemorySource": "memory",
+    "NetworkOptions": "network",
+    "Sink": "base",
+    "Source": "base",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the names of other modules when they are used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_module(_HOMES[name]), name)
+
+
 __all__ = [
+    "READ_FROM",
+    "SCHEMES",
+    "WRITTEN_TO",
     "LocalSink",
     "LocalSource",
     "MemorySink",
     "MemorySource",
     "NetworkOptions",
+    "Scheme",
     "Sink",
     "Source",
     "check_place",
+    "needed_package",
     "open_sink",
     "open_source",
+    "scheme_name",
 ]

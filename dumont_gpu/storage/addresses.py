@@ -23,7 +23,7 @@ class Address:
     host: str
     port: int
     path: str  # percent-encoded
-    query: str  # percent-encoded; of a signed address, it is the signature
+    query: str  # percent-encoded; in a signed address, the signature
     authorization: str = ""  # the header of that name
 
     @property
@@ -32,7 +32,7 @@ class Address:
 
     @property
     def target(self) -> str:
-        """What a request asks the server for."""
+        """The target in the first line of a request."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
     @property
@@ -46,12 +46,12 @@ class Address:
 
     @property
     def absolute(self) -> str:
-        """What a proxy is asked for."""
+        """The target of a request to a proxy."""
         return f"{self.scheme}://{self.authority}{self.target}"
 
     @property
     def shown(self) -> str:
-        """The address for messages and records: no password, and of the query only that there is one."""
+        """The address for messages and records: no password, and of the query only a mark that there is one."""
         return f"{self.scheme}://{self.authority}{self.path}{'?…' if self.query else ''}"
 
     def __repr__(self) -> str:
@@ -62,7 +62,7 @@ def parse_address(text: str) -> Address:
     """Takes `https://user:password@host:port/path?query` apart.
 
     Raises:
-        UsageError: it is none; the message does not repeat it, as it may hold a secret.
+        UsageError: `text` is no such address; the message does not repeat `text`, which may hold a secret.
     """
     try:
         parts = urlsplit(text)
@@ -81,9 +81,9 @@ def parse_address(text: str) -> Address:
 
 
 def key_problem(key: str) -> str:
-    """Returns why an object's key cannot be said in an address so that every client and server reads it alike; or "".
+    """Returns why no address can name this key so that every client and server reads the same key; "" if one can.
 
-    Clients mend such keys silently, each in its own way: another object would be read, or replaced.
+    Clients repair such keys silently, each in its own way: another object would be read, or replaced.
     """
     parts = key.split("/")
     if not all(parts):
@@ -96,10 +96,10 @@ def key_problem(key: str) -> str:
 
 
 def redirected(address: Address, location: str) -> Address:
-    """Returns where a Location of the server at `address` sends us, without credentials where that is another server.
+    """Returns where a Location header of the server at `address` leads to, without credentials if to another server.
 
     Raises:
-        DumontError: to something that is not http, or from https to http, where anybody could listen.
+        DumontError: the redirect leads to no http address, or from https to http, where anybody could listen.
     """
     try:
         found = parse_address(urljoin(address.absolute, location))

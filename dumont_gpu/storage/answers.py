@@ -1,4 +1,4 @@
-"""What an answer that is no success means: which error to raise, in the server's own words, with a hint.
+"""Turns the answer of a server that failed into an error, with the server's own words and a hint.
 
 S3, Google Cloud Storage and Azure put a code and a message into small XML documents; others send JSON, or a page for
 people.
@@ -21,9 +21,11 @@ from dumont_gpu.format.header import MAGIC
 from dumont_gpu.sizes import one_line
 from dumont_gpu.storage.retry import BUSY_STATUSES, RETRIED_STATUSES, TransientError, parse_retry_after
 
-MOST_READ: Final = 4096  # bytes of an answer's body that are looked at
+MOST_READ: Final = 4096  # bytes of an answer's body that are read
 _LONGEST_MESSAGE: Final = 300  # characters of the server's message that are shown
-_CLOCK_TOLERANCE: Final = timedelta(minutes=5)  # S3 takes 15, Azure too; servers' own clocks are not right either
+_CLOCK_TOLERANCE: Final = timedelta(
+    minutes=5
+)  # S3 and Azure tolerate 15 minutes; servers' own clocks are not exact either
 _SECRETS: Final = re.compile(r"(?<=://)[^/@\s]*@|\?\S*")  # in an address that a message repeats
 _EXPIRED: Final = re.compile(r"\bexpired\b|not valid in the specified time frame", re.IGNORECASE)
 _EXPECTED_REGION: Final = re.compile(r"expecting '([a-z0-9-]{1,40})'")
@@ -39,7 +41,7 @@ _NAME: Final = "check the bucket's name"
 NO_BUCKET: Final = "no such bucket"
 NO_SNAPSHOT: Final = "no such snapshot"
 
-# What a code calls for. Codes of S3 first, then those that Google Cloud Storage and Azure have of their own.
+# The hint for each code: first the codes of S3, then those of Google Cloud Storage and of Azure.
 _HINTS: Final[dict[str, str]] = {
     "InvalidAccessKeyId": _KEYS,
     "SignatureDoesNotMatch": _KEYS,
@@ -74,7 +76,7 @@ _STATUS_HINTS: Final = {
     403: "check the address and the credentials",
 }
 
-# What comes in a snapshot's place: its name, its types, and what it begins with (in lower case).
+# Documents that come in place of a snapshot: name, media types, and first bytes (in lower case).
 _DOCUMENTS: Final[tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...]] = (
     ("a web page", ("text/html", "application/xhtml+xml"), (b"<!doctype html", b"<html", b"<head")),
     ("an XML document", ("text/xml", "application/xml"), (b"<?xml", b"<error")),
@@ -83,11 +85,11 @@ _DOCUMENTS: Final[tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...]] = 
 
 
 class DeniedError(DumontError):
-    """Whoever asks is known, and may not do that here."""
+    """The server knows these credentials, and does not let them do that here."""
 
 
 class ExpiredError(DumontError):
-    """The signature holds no more, or the keys that made it: with new ones, another attempt may be right."""
+    """The signature has expired, or the keys that made it have: an attempt with new keys may succeed."""
 
 
 _MEANT: Final[dict[str, type[DumontError]]] = {
@@ -112,15 +114,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What the server itself says is wrong; empty where it says nothing."""
+    """The server's own words about a failure; empty where it has none."""
 
     code: str = ""
     message: str = ""
-    region: str = ""  # the one that the bucket is in, where the server tells
+    region: str = ""  # of the bucket, where the server names it
 
 
 def words(answer: Answer) -> Words:
-    """Finds code, message and region in the body of an answer, in its headers otherwise."""
+    """Finds code, message and region in the body of an answer, or else in its headers."""
     text = answer.body.lstrip()[:MOST_READ].decode("utf-8", "replace")  # S3 keeps a connection alive with blanks
     found = _json_words(text) if text.lstrip()[:1] == "{" else _xml_words(text)
     code = found.code or _plain(answer.header("x-ms-error-code"), 64)
@@ -129,16 +131,16 @@ def words(answer: Answer) -> Words:
 
 
 def failure(answer: Answer, now: datetime | None = None, what: str = "") -> Exception:
-    """Returns what an answer that is no success means: an error to raise, whose message does not name the snapshot.
+    """Returns the error to raise for an answer that is no success; its message does not name the snapshot.
 
     Args:
-        now: by this machine's clock, which may be what is wrong.
-        what: is said in place of the status, where that says success.
+        now: by this machine's clock, which may be wrong itself.
+        what: stands in the message for a status that says success.
 
     TransientError          RETRIED_STATUSES, and codes that say so
     SnapshotNotFoundError   404 and 410
-    ExpiredError            what says that keys or a signature have expired
-    DeniedError             what says that these keys, which are right, may not do that
+    ExpiredError            keys or a signature have expired
+    DeniedError             the keys are right, but may not do that
     DumontError             everything else: asking again brings the same answer
     """
     said, status = words(answer), answer.status
@@ -154,7 +156,7 @@ def failure(answer: Answer, now: datetime | None = None, what: str = "") -> Exce
 
 
 def document(answer: Answer) -> str:
-    """Returns what a body plainly is, if it is no snapshot, such as `a web page`; empty: that cannot be told."""
+    """Names the kind of document that a body is, such as `a web page`; empty: a snapshot, or an unknown kind."""
     kind = answer.header("Content-Type").split(";")[0].strip().lower()
     start = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
     if answer.body.startswith(MAGIC[:6]):
@@ -163,7 +165,7 @@ def document(answer: Answer) -> str:
 
 
 def whole_file(answer: Answer) -> DumontError:
-    """Returns what a 200 for a range means: the server sends whole files only, or something else than the snapshot."""
+    """Returns the error for a 200 to a range: the server sends whole files only, or something that is no snapshot."""
     if answer.body.startswith(MAGIC[:6]):
         return UnsupportedError("the server sends whole files only: download the snapshot, and restore from there")
     if found := document(answer):
@@ -175,7 +177,7 @@ def whole_file(answer: Answer) -> DumontError:
 
 
 def _hint(answer: Answer, said: Words, now: datetime) -> str:
-    """What to do; the clock first, as every signature depends on it."""
+    """Says what to do. The clock comes first, as every signature depends on it."""
     if answer.status in (400, 401, 403) and (clock := _clock(answer, said, now)):
         return clock
     if said.region and (said.code in _OR_ANOTHER_REGION or answer.status in (301, 307, 400)):
@@ -188,7 +190,7 @@ def _hint(answer: Answer, said: Words, now: datetime) -> str:
 
 
 def _clock(answer: Answer, said: Words, now: datetime) -> str:
-    """Says how wrong the clock is, if that may be what is wrong."""
+    """Says how wrong the clock is, if a wrong clock may be the reason."""
     ahead = _difference(answer.header("Date"), now)
     if ahead is not None and abs(ahead) >= _CLOCK_TOLERANCE:
         side = "ahead of" if ahead > timedelta() else "behind"
@@ -217,7 +219,7 @@ def _quoted(said: Words) -> str:
 
 
 def _xml_words(text: str) -> Words:
-    """Not parsed as XML: three elements are all that is wanted, and nothing hostile can then be meant by the rest."""
+    """Finds three elements without parsing XML: so nothing hostile in the rest of the document has any effect."""
     if "<Error" not in text:
         return Words()
     message, region = _element(text, "Message"), _element(text, "Region")
@@ -243,7 +245,7 @@ def _json_words(text: str) -> Words:
 
 
 def _plain(text: str, longest: int = _LONGEST_MESSAGE) -> str:
-    """The first line of what a server says, bounded, without what could be a secret or move a cursor."""
+    """The first line of a server's text, bounded, without secrets and without characters that move a cursor."""
     line = next((line for line in text[: 4 * MOST_READ].splitlines() if line.strip()), "").strip().rstrip(".")
     line = _SECRETS.sub(lambda found: "?…" if found[0][0] == "?" else "", line)
     return one_line(line if len(line) <= longest else f"{line[: longest - 1]}…")

@@ -1,8 +1,10 @@
-"""What a snapshot is read from, and what it is written to."""
+"""The protocols of storage: a source, which a snapshot is read from, and a sink, which a snapshot is written to."""
 
 from __future__ import annotations
 
 from typing import Protocol
+
+from dumont_gpu.disk.outputs import Identity
 
 
 class Source(Protocol):
@@ -10,70 +12,76 @@ class Source(Protocol):
 
     @property
     def location(self) -> str:
-        """What people call it: a path or an address, without secrets."""
+        """The path or address of the snapshot, as messages show it: without secrets."""
 
     @property
     def size(self) -> int:
         """Bytes in the whole snapshot."""
 
     @property
-    def identity(self) -> str:
-        """Another one as soon as the bytes may be others; the same for every opening until then."""
-
-    @property
     def remote(self) -> bool:
-        """Whether a network lies between: several reads at once then pay, and a second one may bring other bytes."""
+        """Whether a network lies between: then several reads at once pay, and a second read may bring other bytes."""
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fills `out` with the bytes at `offset`.
 
         Raises:
-            DamagedError: the snapshot ends before that.
-            NetworkError: it cannot be reached any more.
+            DamagedError: the snapshot ends before `out` is full.
+            NetworkError: the snapshot cannot be reached any more.
         """
 
     def cancel(self) -> None:
-        """Makes reads that wait for a network fail soon, now and later: nobody wants them any more."""
+        """Makes reads that wait for a network fail soon, now and later: nobody wants their bytes any more."""
 
     def close(self) -> None:
-        """Gives back what the source holds open."""
+        """Closes files and connections, and ends threads."""
+
+
+class Parts(Protocol):
+    """The parts that a sink cuts the snapshot into."""
+
+    def fit(self, size: int) -> None:
+        """Chooses the size of the parts for a snapshot of `size` bytes at most, or nearly; before the first write."""
 
 
 class Sink(Protocol):
     """Where a snapshot is written, piece by piece, and appears at once or not at all.
 
-    Pieces come in the order of their offsets, but for those that lie before the first one, which may come at any time.
+    After `commit`, `abort` or `cancel`, further writes and commits raise DumontError.
     """
 
     @property
     def location(self) -> str:
-        """What people call it."""
+        """The path or address of the snapshot, as messages show it."""
 
     @property
-    def in_order(self) -> bool:
-        """Whether pieces must come in an order that the same job repeats, so that it can go on where it was stopped."""
+    def files(self) -> frozenset[Identity]:
+        """The files on this machine that hold the snapshot, old or new, and so are never packed."""
 
-    def identities(self) -> frozenset[tuple[int, int]]:
-        """Device and inode of files on this machine that are no part of what is packed: this snapshot, old and new."""
-
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever writes here should know, though nothing failed."""
+        """What the user should know about this place, though nothing failed."""
 
-    def expect(self, size: int) -> None:
-        """Says, before anything is written, how many bytes the snapshot will have at most, or nearly."""
+    @property
+    def parts(self) -> Parts | None:
+        """The parts that the snapshot is cut into; None: writes may come in any order.
+
+        With parts, writes come in the order of their offsets, and the same job repeats that order, so that it can go
+        on where it was stopped. Only bytes before the first write may come at any time.
+        """
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        """Writes all of `data` at `offset`; what is never written reads as zeros."""
+        """Writes all of `data` at `offset`; bytes behind the header that are never written read as zeros."""
 
     def commit(self, size: int) -> None:
         """Makes the snapshot of `size` bytes durable and visible under its name."""
 
     def cancel(self) -> None:
-        """Makes writes that wait for a network fail soon, now and later; `abort` is still to come."""
+        """Makes writes fail soon, also those that wait in another thread; `abort` is still to come."""
 
     def abort(self, error: BaseException | None = None) -> None:
-        """Leaves no trace of what was written; does nothing after `commit`.
+        """Leaves no trace of the written bytes; does nothing after `commit`.
 
-        After an `error` that the same job, started again, may survive, what it can go on from may stay. `left_behind`
-        of the error then says so.
+        After an `error` that the same job, started again, may survive, the sink may keep bytes for that job to go on
+        from. Then `left_behind` of the error says so.
         """

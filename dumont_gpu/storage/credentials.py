@@ -1,9 +1,9 @@
-"""Who asks S3, and where: the environment, profiles and roles, read by botocore as every S3 tool reads them.
+"""The account and the endpoint for S3: from the environment, profiles and roles, read as every S3 tool reads them.
 
-What a variable says goes first: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_REGION (or AWS_DEFAULT_REGION),
-AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL). Then come ~/.aws/credentials and ~/.aws/config: the profile that AWS_PROFILE
-names, with its keys, region, `endpoint_url` and `services`, a role to assume, a web identity, single sign-on or a
-`credential_process`; at last, what containers and machines in the cloud are given.
+Variables go first: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_REGION (or AWS_DEFAULT_REGION),
+AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL). Then botocore reads ~/.aws/credentials and ~/.aws/config: the profile that
+AWS_PROFILE names, with its keys, region, `endpoint_url` and `services`, a role to assume, a web identity, single
+sign-on or a `credential_process`. Credentials that containers and machines in the cloud are given come last.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REGION: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _ENDPOINT: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _FILES: Final = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
 _RENEWAL_INTERVAL: Final = 60.0  # seconds
-_LONGEST_REASON: Final = 300  # characters of what botocore says
+_LONGEST_REASON: Final = 300  # characters of botocore's message
 _INSTALL: Final = 'needs a package: pip install "dumont-gpu[s3]"'
 _LOOKED_AT: Final = (
     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, {files} ({profile}), AWS_WEB_IDENTITY_TOKEN_FILE, "
@@ -40,7 +40,7 @@ _LOOKED_AT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What requests are signed with, and for where; empty: obstore's own choice."""
+    """Keys that requests are signed with, and the place they are signed for; empty: obstore's own choice."""
 
     region: str = ""
     endpoint: str = ""
@@ -53,13 +53,13 @@ class Access:
 
     @property
     def store_settings(self) -> dict[str, Any]:
-        """The same as arguments of obstore's S3Store."""
+        """The access as arguments of obstore's S3Store."""
         settings: dict[str, Any] = {}
         if self.region:
             settings["region"] = self.region
-        if self.endpoint:  # both names: what the environment says under the second would win over the first
+        if self.endpoint:  # both names: a variable of the second name would win over the first
             settings |= {"endpoint": self.endpoint, "aws_endpoint_url_s3": self.endpoint}
-        if self.key:  # as a provider: a session token of the environment would be taken for a profile's keys
+        if self.key:  # as a provider: or obstore would add the environment's session token to a profile's keys
             found = {"access_key_id": self.key, "secret_access_key": self.secret, "token": self.token or None}
             settings["credential_provider"] = lambda: found | {"expires_at": None}
         return settings
@@ -69,13 +69,13 @@ class Account:
     """The account that signs; `access` is asked before each request, as keys expire and are replaced.
 
     Args:
-        public: nobody signs; region and endpoint are looked for all the same.
+        public: requests are not signed; region and endpoint are looked for all the same.
         clock: seconds, as of `time.monotonic`.
 
     Raises:
-        UsageError: an endpoint that is no address, a profile that does not exist, a file that cannot be read.
-        UnsupportedError: profiles are wanted, and botocore is not installed.
-        DumontError: there are no credentials, or whoever should hand them out does not.
+        UsageError: an endpoint is no address, a profile does not exist, or a file cannot be read.
+        UnsupportedError: a profile is named, and botocore is not installed.
+        DumontError: there are no credentials, or the service that should hand them out does not.
     """
 
     def __init__(self, public: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
@@ -90,10 +90,10 @@ class Account:
         self._credentials = self._found_credentials()
 
     def access(self) -> Access:
-        """Returns what to sign the next request with. Keys that expire soon are renewed first, which may take seconds.
+        """Returns the access for the next request. Keys that expire soon are renewed first, which may take seconds.
 
         Raises:
-            DumontError: they could not be.
+            DumontError: the keys could not be renewed.
         """
         region, endpoint = self._place
         with self._lock:
@@ -105,14 +105,14 @@ class Account:
             return Access(region, endpoint, keys.access_key, keys.secret_key, keys.token or "")
 
     def renew(self) -> bool:
-        """Looks for other keys, as a server calls the present ones expired; returns whether there are some.
+        """Looks for other keys, as a server calls the present keys expired; returns whether there are some.
 
-        Roles and sign-on say how long their keys are good for; a `credential_process` need not.
+        Roles and sign-on say how long their keys are valid; a `credential_process` need not.
         """
         with self._lock:
             if self._session is None or self._credentials is None:
                 return False
-            if self._clock() - self._renewed < _RENEWAL_INTERVAL:  # other connections have sent the old ones too
+            if self._clock() - self._renewed < _RENEWAL_INTERVAL:  # other connections have sent the old keys too
                 return True
             before = self._session, self._credentials
             try:
@@ -122,14 +122,14 @@ class Account:
                 if self._credentials.get_frozen_credentials() != old:
                     self._renewed = self._clock()
                     return True
-            except Exception:  # the server's own words say more than why there are no others
+            except Exception:  # the server's own words say more than the reason why there are no other keys
                 self._session, self._credentials = before
             return False
 
-    # --- what is found --------------------------------------------------------------------------------------------
+    # --- finding --------------------------------------------------------------------------------------------
 
     def _opened(self) -> Session | None:
-        """A session of botocore; None where the variables say all there is to say, or obstore must find the rest."""
+        """A session of botocore; None if the variables say everything, or obstore must find the rest."""
         keys = self._public or (self._variable("AWS_ACCESS_KEY_ID") and self._variable("AWS_SECRET_ACCESS_KEY"))
         profile = self._variable(*_PROFILE)
         files = [path for path, stamp in zip(self._files, self._stamps, strict=True) if stamp is not None]
@@ -145,7 +145,7 @@ class Account:
             return None
         session = botocore.session.Session()
         with _explained():
-            session.get_scoped_config()  # reads the files, and complains about a profile that is not there
+            session.get_scoped_config()  # reads the files, and fails if the profile is missing
         if region := self._variable(*_REGION):
             session.set_config_variable("region", region)
         if bundle := certificate_bundle("s3:", self._environment)[1]:
@@ -174,7 +174,7 @@ class Account:
         return str(own or profile.get("endpoint_url", ""))
 
     def _found_credentials(self) -> Any:
-        """Credentials of botocore, which renew themselves; None: nobody signs, or obstore finds its own."""
+        """Credentials of botocore, which renew themselves; None: nothing is signed, or obstore finds its own."""
         if self._public or self._session is None:
             return None
         with _explained():
@@ -190,10 +190,10 @@ class Account:
             raise DumontError(f"no credentials for S3; looked at {places}")
         return found
 
-    # --- what changes ---------------------------------------------------------------------------------------------
+    # --- changes ---------------------------------------------------------------------------------------------
 
     def _look_again(self) -> None:
-        """Reads the files once more where somebody has written new keys into them."""
+        """Reads the files again after somebody has written new keys into them."""
         stamps = self._stamped()
         if self._session is None or stamps == self._stamps:
             return
@@ -202,7 +202,7 @@ class Account:
         try:
             self._session = self._opened()
             self._credentials = self._found_credentials()
-        except DumontError:  # half written, perhaps: what was there is good until a server says otherwise
+        except DumontError:  # half written, perhaps: the former keys are good until a server says otherwise
             self._session, self._credentials = before
 
     def _stamped(self) -> list[tuple[int, int, int] | None]:
@@ -221,7 +221,7 @@ class Account:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Turns what botocore raises into one line."""
+    """Turns the errors of botocore into one line."""
     import botocore.exceptions as raised
 
     settings = (raised.ProfileNotFound, raised.ConfigNotFound, raised.ConfigParseError, raised.InvalidConfigError)
@@ -229,7 +229,7 @@ def _explained() -> Iterator[None]:
         yield
     except settings as error:
         raise UsageError(f"the settings for S3 cannot be used: {_reason(error)}") from None
-    except Exception as error:  # botocore's two bases, and what a credential_process that prints no JSON leads to
+    except Exception as error:  # botocore's two bases, and the error of a credential_process that prints no JSON
         raise DumontError(f"no credentials for S3: {_reason(error)}") from None
 
 
@@ -239,7 +239,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_endpoint(name: str, endpoint: str) -> None:
-    """Says what is wrong with an endpoint; obstore would sign for it all the same."""
+    """Raises UsageError for an endpoint that cannot be right; obstore would sign for it all the same."""
     shown = f"{name}={one_line(endpoint.rpartition('@')[2])}"
     try:
         parts = urlsplit(endpoint)

@@ -35,7 +35,7 @@ _CHANGED: Final = "the snapshot changed on the server while it was read: start a
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Which bytes a server speaks of: as long as that stays, so do the bytes."""
+    """A version of the object: as long as the revision stays, so do the bytes."""
 
     size: int
     etag: str
@@ -48,22 +48,22 @@ class Revision:
     @property
     def conditions(self) -> dict[str, str]:
         """The headers by which the server itself refuses once the object has changed."""
-        if self.etag and not self.etag.startswith("W/"):  # a weak one never matches: RFC 9110, section 13.1.1
+        if self.etag and not self.etag.startswith("W/"):  # a weak ETag never matches: RFC 9110, section 13.1.1
             return {"If-Match": self.etag}
         return {"If-Unmodified-Since": self.modified} if self.modified else {}
 
 
 class ChangedError(DumontError):
-    """The object behind an address is not the one that the first answer was about."""
+    """The object behind an address is not the object of the first answer."""
 
 
 class Body:
-    """The bytes of one range; `revision` is what the server says about the whole object."""
+    """The bytes of one range; `revision` is about the whole object."""
 
     def __init__(self, response: http.client.HTTPResponse, start: int, end: int, revision: Revision) -> None:
         self._response = response
         self.start, self.end, self.revision = start, end, revision
-        # One recv at most, straight into the caller's memory. A body in pieces needs the slower way.
+        # One recv at most, straight into the caller's memory. A chunked body needs the slower way.
         self._receive = response.readinto if response.chunked else response.fp.readinto1
 
     def readinto(self, out: memoryview) -> int:
@@ -87,31 +87,31 @@ class Body:
 
 
 class RangeConnection:
-    """A connection that is opened when needed, and kept as long as requests go to one server."""
+    """A connection that opens at the first request, and stays open as long as requests go to one server."""
 
     def __init__(self, options: NetworkOptions, tls: TlsContext) -> None:
         self._options, self._tls = options, tls
         self._connection: http.client.HTTPConnection | None = None
         self._origin: tuple[str, str, int] | None = None
-        self._socket: socket.socket | None = None  # http.client forgets it when the server announces the end
+        self._socket: socket.socket | None = None  # http.client forgets the socket when the server announces the end
         self._shut = False
         self.answered = False  # ever, whatever the status
-        self._proxy: Proxy | None = None  # the one that requests are sent to; a tunnel is none
+        self._proxy: Proxy | None = None  # that requests are sent to; None also behind a tunnel
 
     @property
     def read_timeout(self) -> float:
-        """Seconds in which not one byte comes, after which an attempt fails."""
+        """Seconds without any byte after which an attempt fails."""
         return self._options.read_timeout
 
     def get(self, address: Address, start: int, end: int, revision: Revision | None) -> Body | Address:
-        """Asks for the bytes from `start` to before `end`; with no `revision` yet, for as many of them as there are.
+        """Asks for the bytes from `start` to before `end`; without a `revision`, for as many as there are.
 
         Returns:
             The body, or the address of another server to ask.
 
         Raises:
             TransientError: trying again may help.
-            SnapshotNotFoundError, UnsupportedError, ChangedError, DumontError: it does not.
+            SnapshotNotFoundError, UnsupportedError, ChangedError, DumontError: trying again does not help.
         """
         headers = {"Range": f"bytes={start}-{end - 1}"} | (revision.conditions if revision else {})
         response = self.request("GET", address, headers)
@@ -143,7 +143,7 @@ class RangeConnection:
         return self._exchange(method, address, headers, content)
 
     def shut(self) -> None:
-        """Makes whoever uses the connection, in another thread, fail soon; it works again after `close`."""
+        """Makes another thread that uses the connection fail soon; the connection works again after `close`."""
         self._shut = True
         opened = self._socket
         if opened is not None:
@@ -176,7 +176,7 @@ class RangeConnection:
                 self._connection.request(method, target, body=_pieces(content), headers=headers)
             except (BrokenPipeError, ConnectionResetError):
                 if not content:
-                    raise  # and else: a server that refuses need not read all of it; its reason may be there
+                    raise  # with content: a server that refuses need not read all of it, and may have answered already
             response = self._connection.getresponse()
         if self._proxy is not None and response.status == 407:
             raise self._proxy.refusal(response.status, response.reason)
@@ -185,8 +185,10 @@ class RangeConnection:
 
     def _connect(self, address: Address) -> None:
         self._connection = http.client.HTTPConnection(address.host, address.port)
-        self._connection.auto_open = 0  # it would go past proxy and TLS
-        self._connection.default_port = address.default_port  # what a Host header leaves out: a signature covers it
+        self._connection.auto_open = 0  # http.client itself would connect past proxy and TLS
+        self._connection.default_port = (
+            address.default_port
+        )  # a Host header leaves this port out, as the signature expects
         self._origin = address.origin
         wire = connect(address, self._options.connect_timeout, self._tls)
         wire.lowest.settimeout(self._options.read_timeout)
@@ -203,7 +205,7 @@ class RangeConnection:
         if status == 206:
             return _ranged(response, start, end, revision)
         if revision is None and (status == 416 or (status == 200 and response.getheader("Content-Length") == "0")):
-            return Body(response, 0, 0, _revision(response, 0))  # only of nothing there is no first byte
+            return Body(response, 0, 0, _revision(response, 0))  # only an empty object has no first byte
         if status in (412, 416) and revision is not None:
             raise ChangedError(_CHANGED)
         if status == 200:
@@ -223,17 +225,17 @@ def received(response: http.client.HTTPResponse, limit: int) -> bytes:
 
 
 def failure(response: http.client.HTTPResponse, body: bytes | None = None, what: str = "") -> Exception:
-    """Returns what an answer that is no success means: an error to raise.
+    """Returns the error to raise for an answer that is no success.
 
     Args:
-        body: the answer's, if it was received before.
-        what: is said in place of a status that says success.
+        body: of the answer, if it has been received.
+        what: stands in the message for a status that says success.
     """
     return answers.failure(_answer(response, body), what=what)
 
 
 def _answer(response: http.client.HTTPResponse, body: bytes | None = None) -> Answer:
-    """An answer with the beginning of its body, as far as that comes."""
+    """An answer with the beginning of its body, as much of it as arrives."""
     if body is None:
         body = b""
         with contextlib.suppress(TransientError):
@@ -243,7 +245,7 @@ def _answer(response: http.client.HTTPResponse, body: bytes | None = None) -> An
 
 
 def _pieces(content: memoryview | bytes | None) -> Iterator[memoryview] | None:
-    """What is sent at once: the timeout of a socket is for each, and a slow link takes longer for a whole part."""
+    """Cuts content into pieces: a socket's timeout is for one piece, and a slow link takes longer for a whole part."""
     if content is None:
         return None
     view = memoryview(content)

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import stat
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dumont_gpu.disk.direct_io import read_at, write_at
-from dumont_gpu.disk.outputs import UNFINISHED, Identity, check_output, identity, is_unfinished, unfinished_name
+from dumont_gpu.disk.outputs import Identity, Output, check_output
 from dumont_gpu.errors import NO_ROOM, DamagedError, DumontError, NoSpaceError, SnapshotNotFoundError, UsageError
 from dumont_gpu.format.header import HEADER_SIZE
 from dumont_gpu.shortages import is_shortage
+from dumont_gpu.storage.partial_file import PartialFile
 
-_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
+if TYPE_CHECKING:
+    from dumont_gpu.storage.base import Sink, Source
+    from dumont_gpu.storage.network import NetworkOptions
+
+
+def open_source(location: str, _: NetworkOptions) -> Source:
+    return LocalSource(location)
+
+
+def open_sink(location: str, _: NetworkOptions, *, force: bool) -> Sink:
+    return LocalSink(location, force=force)
+
+
+def check_place(location: str, sources: Sequence[str], _: NetworkOptions | None, *, force: bool) -> Output:
+    output = check_output(location, force=force, sources=sources)
+    if not os.access(output.path.parent, os.W_OK | os.X_OK):
+        raise DumontError(f"{location}: cannot be written: its folder is not writable")
+    return output
 
 
 class LocalSource:
+    """A snapshot in a regular file."""
+
     remote = False
 
     def __init__(self, path: str) -> None:
@@ -31,7 +50,6 @@ class LocalSource:
             raise DumontError(f"{path}: {error.strerror}") from None
         status = os.fstat(self._fd)
         self.size = status.st_size
-        self.identity = f"{status.st_dev:x}-{status.st_ino:x}-{status.st_mtime_ns:x} {status.st_size}"
         if not stat.S_ISREG(status.st_mode):
             os.close(self._fd)
             raise UsageError(f"{path}: not a regular file")
@@ -45,12 +63,12 @@ class LocalSource:
         pass
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # all that was wanted of it has been read
+        with contextlib.suppress(OSError):  # every byte that was wanted has been read
             os.close(self._fd)
 
 
 class LocalSink:
-    """Writes beside the final path and renames: an existing snapshot stays whole until the new one is durable.
+    """Writes beside the final path and renames: an existing snapshot stays whole until the new snapshot is durable.
 
     Args:
         path: where the snapshot will stand.
@@ -61,113 +79,46 @@ class LocalSink:
         DumontError: nothing can be written there.
     """
 
-    in_order = False
+    parts = None
 
     def __init__(self, path: str, *, force: bool = False) -> None:
         self.location = path
         self._force = force
         self._output = check_output(path, force=force)
         self._final = self._output.path
-        self._partial = self._final.with_name(unfinished_name(self._final.name))
         self._head = b""  # the header, as it was written
-        self._locked = True
         try:
-            self._fd = self._create()
+            self._partial = PartialFile(self._final, path)
         except OSError as error:
             if is_shortage(error.errno):
                 raise
             failure = NoSpaceError if error.errno in NO_ROOM else DumontError
             raise failure(f"{path}: cannot be written: {error.strerror}") from None
-        self._open = True
+        self._open, self._cancelled = True, False
 
-    def _create(self) -> int:
-        while True:
-            try:
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                fd = os.open(self._partial, flags, 0o666)
-            except FileExistsError:
-                self._remove_stale()
-                continue
-            try:
-                # Looked at once: a descriptor that fails later must not keep what failed from being taken away.
-                self._identity = identity(os.fstat(fd))
-                # Between its creation and the lock another process may have taken the file for a stale one.
-                if self._lock(fd) and self._is_partial(self._identity):
-                    write_at(fd, 0, memoryview(UNFINISHED))
-                    return fd
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    self._partial.unlink()
-                os.close(fd)
-                raise
-            os.close(fd)
+    @property
+    def files(self) -> frozenset[Identity]:
+        """The file that is being written, and the file that it will replace."""
+        return self._output.identities | {self._partial.identity}
 
-    def _remove_stale(self) -> None:
-        """Removes what a killed run left under the partial name; it is never opened for writing, nor cut."""
-        try:
-            fd = os.open(self._partial, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise DumontError(f"{self._partial}: is in the way, and no file of ours; move it away")
-            if not self._lock(fd):
-                raise DumontError(f"{self.location}: another dumont-gpu is writing it")
-            if not self._is_partial(identity(status)):  # renamed, or given up, before it was locked
-                return
-            if status.st_size and not is_unfinished(os.pread(fd, HEADER_SIZE, 0)):
-                raise DumontError(f"{self._partial}: is in the way, and no file of ours; move it away")
-            self._partial.unlink()
-        finally:
-            os.close(fd)
-
-    def _lock(self, fd: int) -> bool:
-        """Whether nobody else has the file locked. Where there are no locks, `notes` says so."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            self._locked = False
-        return True
-
-    def _is_partial(self, file: Identity) -> bool:
-        """Whether that file is what stands under the partial name."""
-        try:
-            return identity(self._partial.lstat()) == file
-        except FileNotFoundError:
-            return False
-
-    def _unlink_partial(self) -> None:
-        with contextlib.suppress(OSError):
-            if self._is_partial(self._identity):
-                self._partial.unlink()
-
-    def identities(self) -> frozenset[Identity]:
-        """Of the file being written and of the one it will replace."""
-        return self._output.identities | {self._identity}
-
+    @property
     def notes(self) -> tuple[str, ...]:
-        if self._locked:
+        if self._partial.locked:
             return ()
         return (f"the file system of {self.location} has no locks: two packs to it at once would not notice",)
 
-    def expect(self, size: int) -> None:
-        pass
-
     def write_at(self, offset: int, data: memoryview) -> None:
+        self._check_writing()
         if offset == 0:
             self._head = bytes(data[:HEADER_SIZE])
-        write_at(self._fd, offset, data)
+        write_at(self._partial.fd, offset, data)
 
     def commit(self, size: int) -> None:
-        os.ftruncate(self._fd, size)
-        os.fsync(self._fd)
-        self._check_place()
-        self._partial.rename(self._final)
+        self._check_writing()
+        os.ftruncate(self._partial.fd, size)
+        os.fsync(self._partial.fd)
+        self._check_names()
+        self._partial.path.rename(self._final)
         try:
             self._close()
             folder = os.open(self._final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -180,17 +131,29 @@ class LocalSink:
             raise DumontError(f"{self.location}: was written, but may not outlive a power loss: {why}") from None
         self._read_back(size)
 
-    def _check_place(self) -> None:
-        """Raises DumontError if somebody else has touched either name meanwhile: both must be what they were."""
-        if not self._is_partial(self._identity):
-            raise DumontError(f"{self.location}: another program took {self._partial.name} away")
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def abort(self, error: BaseException | None = None) -> None:
+        if self._open:
+            self._partial.unlink()
+            self._close()
+
+    def _check_writing(self) -> None:
+        if self._cancelled or not self._open:
+            raise DumontError(f"{self.location}: nothing more is written there")
+
+    def _check_names(self) -> None:
+        """Raises DumontError if another program has touched either name: both must lead to the same files as before."""
+        if not self._partial.stands():
+            raise DumontError(f"{self.location}: another program took {self._partial.path.name} away")
         try:
             check_output(str(self._final), force=self._force)
         except UsageError as error:
             raise DumontError(f"{error}; it was put there while the snapshot was made") from None
 
     def _read_back(self, size: int) -> None:
-        """Raises DumontError unless the name leads to what was written: some mounts copy where others rename."""
+        """Raises DumontError unless the name leads to the bytes written: some mounts copy where others rename."""
         try:
             fd = os.open(self._final, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -202,14 +165,6 @@ class LocalSink:
         if (found, head[: len(self._head)]) != (size, self._head):
             raise DumontError(f"{self.location}: was written, but is another file when read back: do not rely on it")
 
-    def cancel(self) -> None:
-        pass
-
-    def abort(self, error: BaseException | None = None) -> None:
-        if self._open:
-            self._unlink_partial()
-            self._close()
-
     def _close(self) -> None:
         self._open = False  # whatever close says
-        os.close(self._fd)
+        os.close(self._partial.fd)

@@ -1,4 +1,4 @@
-"""Which proxy an address is reached through: the variables and rules of curl, and what others add to them.
+"""Chooses the proxy for an address: by the variables and rules of curl, and by what other programs add to them.
 
 https_proxy, http_proxy     the proxy for addresses of that scheme; http:// is meant where it has none
 all_proxy                   where there is no such variable
@@ -7,7 +7,7 @@ no_proxy                    addresses that need none, separated by commas or bla
                             `10.1.2.3`, `10.0.0.0/8`, `fd00::/8`, `[::1]`   addresses and networks
                             `example.com:8443`                 only that port
                             `*`                                all
-The names count in capital letters too; small ones win.
+The names in capital letters count, too; names in small letters win.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _WAY_OUT: Final = "put the server's name into no_proxy"
 
 
 class ProxySettingError(UsageError):
-    """A variable names no proxy that could be used."""
+    """A variable names no usable proxy."""
 
 
 class ProxyRefusedError(DumontError):
-    """The proxy does not pass this on."""
+    """The proxy does not pass the request on."""
 
 
 class ProxyNeverThereError(NetworkError):
@@ -47,13 +47,13 @@ class ProxyGoneError(GaveUpError):
     """The proxy could not be reached any more."""
 
 
-# About the proxy, and not about a snapshot, whose address their messages leave out.
+# Errors about the proxy: their messages leave the snapshot's address out.
 PROXY_ERRORS: Final = (ProxySettingError, ProxyRefusedError, ProxyNeverThereError, ProxyGoneError)
 
 
 @contextlib.contextmanager
 def naming(location: str) -> Iterator[None]:
-    """Puts the address before what is wrong with it, but for a proxy's faults; who reads a damaged one names it."""
+    """Puts the address before the message of an error, but for a proxy's faults."""
     try:
         yield
     except PROXY_ERRORS:
@@ -63,7 +63,7 @@ def naming(location: str) -> Iterator[None]:
 
 
 class ProxyFailedError(TransientError):
-    """One attempt failed at the proxy; the message is a clause about it."""
+    """One attempt failed at the proxy; the message is a clause about the proxy."""
 
     never_there = ProxyNeverThereError
     gone = ProxyGoneError
@@ -85,7 +85,7 @@ class Proxy:
         return {"Proxy-Authorization": self.address.authorization} if self.address.authorization else {}
 
     def refusal(self, status: int, reason: str) -> Exception:
-        """Returns what it means that the proxy does not pass something on: an error to raise."""
+        """Returns the error to raise for a proxy that does not pass a request on."""
         said = f"{self.shown} answers {status} {one_line(reason[:60])}".rstrip()
         if status == 407:
             verb = "does not accept the" if self.address.authorization else "wants a"
@@ -94,10 +94,10 @@ class Proxy:
 
 
 def proxy_for(address: Address, environment: Mapping[str, str] | None = None) -> Proxy | None:
-    """Returns the proxy through which an address is reached; None: directly.
+    """Returns the proxy through which an address is reached; None: the address is reached directly.
 
     Raises:
-        ProxySettingError: the variable holds no address of a proxy, or of a kind that this package does not speak to.
+        ProxySettingError: the variable holds no address of a proxy, or a kind of proxy that is not supported.
     """
     environment = os.environ if environment is None else environment
     variable, value = _setting(environment, f"{address.scheme}_proxy", "all_proxy")
@@ -162,9 +162,9 @@ def _setting(environment: Mapping[str, str], *names: str) -> tuple[str, str]:
     for name in names:
         for spelling in (name, name.upper()):
             if spelling == "HTTP_PROXY" and "REQUEST_METHOD" in environment:
-                continue  # under CGI, whoever sends a header `Proxy` sets this one
+                continue  # under CGI, a client that sends a header `Proxy` sets this variable
             if spelling in environment:
                 if value := environment[spelling].strip():
                     return spelling, value
-                break  # an empty one takes the other spelling's effect away
+                break  # an empty variable also switches the other spelling off
     return "", ""

@@ -1,4 +1,4 @@
-"""How long a transfer bears that nothing comes, and how long to wait before a request is tried again."""
+"""How long a transfer bears silence, and how long it waits before it tries a request again."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ DEFAULT_PATIENCE: Final = 300.0  # seconds
 
 RETRIED_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529})  # 52x: of CDNs
 BUSY_STATUSES: Final = frozenset({429, 503})  # the server wants fewer requests
-_PROGRESS: Final = 64 * KiB  # a connection that brought less was as good as none
-_NOTICE_FIRST: Final = 3.0  # seconds of silence that nobody needs to hear of
+_PROGRESS: Final = 64 * KiB  # a connection that brought fewer bytes made no progress
+_NOTICE_FIRST: Final = 3.0  # seconds of silence before the first notice
 _NOTICE_INTERVAL: Final = 10.0
 
 
 class TransientError(Exception):
     """One attempt failed; the next may not. The message is a clause about the server."""
 
-    never_there: ClassVar[type[NetworkError]] = NetworkError  # what it becomes when patience has run out
-    gone: ClassVar[type[GaveUpError]] = GaveUpError  # the same, of a server that had answered
+    # Raised in its place when patience has run out: for a server that never answered, and for a server that did.
+    never_there: ClassVar[type[NetworkError]] = NetworkError
+    gone: ClassVar[type[GaveUpError]] = GaveUpError
 
     def __init__(
         self,
@@ -42,33 +43,33 @@ class TransientError(Exception):
         super().__init__(reason)
         self.retry_after = retry_after  # seconds the server asked for
         self.busy = busy
-        self.unknown_host = unknown_host  # a typo, unless the same name was known before
-        self.timed_out = timed_out  # it failed by waiting for bytes
+        self.unknown_host = unknown_host  # a typo, unless the name was known before
+        self.timed_out = timed_out  # the attempt waited for bytes in vain
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Seconds."""
+    """How long to try; all figures are seconds."""
 
-    # In which nothing came, over all connections of a transfer; 0: the first failure is final.
+    # Of silence over all connections of a transfer; 0: the first failure is final.
     patience: float = DEFAULT_PATIENCE
-    first_contact: float = 30.0  # at most, for a host that never answered: a wrong address should not take minutes
+    first_contact: float = 30.0  # the most for a host that never answered: a wrong address should not take minutes
     first_delay: float = 0.2
     longest_delay: float = 10.0
 
 
 class Patience:
-    """How long one transfer bears that nothing comes, over all its connections.
+    """How long one transfer bears silence, over all its connections.
 
-    Silence begins when an attempt fails, or when one that times out began to wait, and ends when anything comes: a
-    byte of any range, the word that a part has arrived. Answers such as 503 are no end of it, but they show that
-    somebody is there.
+    Silence begins when an attempt fails; if the attempt timed out, when it began to wait. Silence ends with a byte of
+    any range, or with the answer that a part has arrived. Answers such as 503 do not end it, but they show that a
+    server is there.
 
     Args:
-        policy: the seconds.
-        location: of what is transferred, for the events.
+        policy: how long.
+        location: of the snapshot, for the notices.
         clock: seconds, as of `time.monotonic`.
-        notice: told every few seconds while nothing comes, and when something comes again; from any thread.
+        notice: called every few seconds of silence, and at the end of the silence; from any thread.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Patience:
         self.contacted = False  # the server has answered at least once, however badly
 
     def heard(self) -> None:
-        """Something came."""
+        """Ends a silence: bytes came, or the answer that bytes have arrived."""
         self.contacted = True
         self._heard_at = self._clock()
         if self._silent_since is None:  # nearly always: no lock
@@ -101,15 +102,15 @@ class Patience:
             self._notice(Notice(self._location, f"goes on after {seconds:.0f} s", {"answered_after": seconds}))
 
     def attempts(self, timeout: float = 0.0) -> Attempts:
-        """For one request, or one range, over a connection whose attempts time out after so many seconds."""
+        """Returns the attempts of one request or range, each of which times out after `timeout` seconds."""
         return Attempts(self, random.uniform, timeout)
 
     def left_after(self, error: TransientError, timeout: float = 0.0) -> float:
-        """Takes note of a failed attempt, which may have waited for `timeout`; returns how many more seconds to bear.
+        """Takes note of a failed attempt, which may have waited for `timeout`; returns the seconds of patience left.
 
         Raises:
-            GaveUpError: none.
-            NetworkError: none, and the server was never there.
+            GaveUpError: no patience is left.
+            NetworkError: no patience is left, and the server never answered.
         """
         with self._lock:
             now = self._clock()
@@ -132,11 +133,11 @@ class Patience:
         return left
 
     def once_known(self, work: Callable[[], T]) -> T:
-        """Does what needs credentials from somewhere else: once there were some, there will be again.
+        """Does `work`, which needs credentials from another service: once there were some, there will be again.
 
         Raises:
-            TransientError: there are none for now.
-            DumontError: there never were any.
+            TransientError: there are no credentials for now.
+            DumontError: there never were any credentials.
         """
         try:
             return work()
@@ -158,7 +159,7 @@ class Patience:
 
 
 class Attempts:
-    """When to try one request or range again: soon at first, then ever more rarely until bytes come."""
+    """The attempts of one request or range: soon at first, then ever more rarely until bytes come."""
 
     def __init__(self, patience: Patience, chance: Callable[[float, float], float], timeout: float = 0.0) -> None:
         self._patience, self._chance, self._timeout = patience, chance, timeout
@@ -167,12 +168,12 @@ class Attempts:
     def after(self, error: TransientError, received: int = 0) -> float:
         """Returns how many seconds to wait before the next attempt.
 
-        Decorrelated jitter: each delay is random between the first one and three times the one before, so that many
+        Decorrelated jitter: each delay is random, between the first delay and three times the last delay. So many
         connections, and many machines, that fail together do not come back together.
 
         Args:
-            error: why the attempt failed.
-            received: bytes that it brought.
+            error: the failure of the attempt.
+            received: bytes that the attempt brought.
 
         Raises:
             GaveUpError, NetworkError: patience has run out; see `Patience.left_after`.
@@ -182,11 +183,13 @@ class Attempts:
             self._delay = policy.first_delay
         left = self._patience.left_after(error, self._timeout)
         self._delay = min(policy.longest_delay, self._chance(policy.first_delay, self._delay * 3))
-        return min(left, max(error.retry_after or 0.0, self._delay))  # the last attempt is at the end, not before
+        return min(
+            left, max(error.retry_after or 0.0, self._delay)
+        )  # the last attempt comes at the very end of patience
 
 
 def parse_retry_after(value: str | None, now: Callable[[], datetime] | None = None) -> float | None:
-    """Returns the seconds in a Retry-After header, which holds them or a date; None: there is none that makes sense."""
+    """Returns the seconds that a Retry-After header asks for, as a number or a date; None: it holds neither."""
     if not value:
         return None
     value = value.strip()

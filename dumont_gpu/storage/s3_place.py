@@ -1,4 +1,4 @@
-"""What a publish to S3 may replace: the rule of `outputs`, for the object at a key."""
+"""The object that a publish to S3 may replace: the rule of `outputs`, for a key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dumont_gpu.storage.tls import tls_context
 
 
 def signer_for(location: str) -> ObjectSigner:
-    """Returns what signs a publish to s3://bucket/key.
+    """Returns the signer of a publish to s3://bucket/key.
 
     Raises:
         UsageError: the location names no object.
@@ -28,13 +28,13 @@ def signer_for(location: str) -> ObjectSigner:
     signer = ObjectSigner(location)
     if signer.scheme != "s3":
         raise UnsupportedError(f"{location}: snapshots can be published to s3:// only; pack to a file and copy it")
-    if os.environ.get("AWS_SERVER_SIDE_ENCRYPTION"):  # its headers would have to be signed: obstore signs none
+    if os.environ.get("AWS_SERVER_SIDE_ENCRYPTION"):  # needs signed headers: obstore signs none
         raise UnsupportedError(f"{location}: AWS_SERVER_SIDE_ENCRYPTION is not supported: set it for the bucket")
     return signer
 
 
 def check_key(location: str, options: NetworkOptions, *, force: bool) -> None:
-    """Says whether a snapshot may be written at a key, in one request, and without writing anything.
+    """Checks with one request whether a snapshot may be written at a key, without writing anything.
 
     Raises:
         As `S3Sink`.
@@ -52,10 +52,10 @@ def check_key(location: str, options: NetworkOptions, *, force: bool) -> None:
 
 
 def check_object(requests: S3Requests) -> tuple[str, ...]:
-    """Looks at what is at the key, in one request; returns what should be said. The errors do not name it.
+    """Looks at the object at the key, with one request; returns notes for the user. The errors do not name the key.
 
     Raises:
-        UsageError: it is not replaced unasked.
+        UsageError: the object is not replaced unasked.
         SnapshotNotFoundError: there is no such bucket.
         NetworkError, DumontError: the server does not answer, or not as it must.
     """
@@ -65,7 +65,7 @@ def check_object(requests: S3Requests) -> tuple[str, ...]:
         if str(error) == NO_BUCKET:
             raise
         return ()
-    except DeniedError as error:  # whoever may write need not be allowed to read
+    except DeniedError as error:  # credentials that may write need not be allowed to read
         return (f"what is at the key is replaced, whatever it is, as it could not be looked at: {error}",)
     if not is_expendable(head):
         raise UsageError(in_the_way())
@@ -74,7 +74,7 @@ def check_object(requests: S3Requests) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def naming_key(location: str) -> Iterator[None]:
-    """Puts the address before what is wrong with it; where something is to be written, only a bucket can be missing."""
+    """Puts the address before the message of an error; a publish can miss only a bucket."""
     with naming(location):
         try:
             yield

@@ -1,4 +1,4 @@
-"""The requests of one multipart upload to S3: signed by obstore, sent from here, tried again as far as that helps.
+"""The requests of one multipart upload to S3: signed by obstore, sent from here, tried again while that may help.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateMultipartUpload.html and its siblings.
 """
@@ -31,7 +31,7 @@ from dumont_gpu.storage.tls import TlsContext
 T = TypeVar("T")
 
 _ANSWER: Final = 4 * MiB  # bytes of an answer that are read, at most: 1,000 parts take 0.3
-_PAGES: Final = 11  # of a list of parts: there are 10,000 at most
+_PAGES: Final = 11  # of a list of parts: an upload has 10,000 at most
 _COPY_RATE: Final = 32 * MiB  # bytes per second: some servers copy all parts before they answer a completion
 _UPLOAD_ID: Final = re.compile(rb"<UploadId>\s*([^<]{1,2048}?)\s*</UploadId>")
 _ERROR: Final = re.compile(rb"<Error>.*?<Code>[A-Za-z0-9]{1,64}</Code>", re.DOTALL)
@@ -46,7 +46,7 @@ class Part:
 
     number: int
     size: int  # bytes
-    etag: str  # as the server spells it, quotes and all
+    etag: str  # as the server spells it, with its quotes
     modified: float = 0.0  # seconds since 1970, by the server's clock
 
 
@@ -59,10 +59,14 @@ class Upload:
 
 
 class S3Requests:
-    """What can be asked about one object. The errors do not name it.
+    """Requests about one object. The errors do not name the object.
 
     Args:
-        over: once it is set, nothing is tried again.
+        signer: of the object.
+        options: how the network may be used.
+        patience: of the whole transfer.
+        tls: shared by all connections.
+        over: once it is set, no request is tried again.
     """
 
     def __init__(
@@ -100,10 +104,10 @@ class S3Requests:
         return Part(number, len(data), response.getheader("ETag", ""))
 
     def parts(self, upload_id: str) -> dict[int, Part]:
-        """Returns what the server has of an upload, by number.
+        """Returns the parts of an upload that the server has, by number.
 
         Raises:
-            SnapshotNotFoundError: there is no such upload (any more).
+            SnapshotNotFoundError: there is no such upload, or no longer.
         """
         found: dict[int, Part] = {}
         marker = 0
@@ -118,7 +122,7 @@ class S3Requests:
         return found
 
     def uploads(self) -> list[Upload]:
-        """Returns the uploads of this object that are unfinished, the first 1,000; asks once only."""
+        """Returns the first 1,000 unfinished uploads of this object; asks only once."""
         query = f"prefix={quote(self._signer.key, safe='')}&uploads="
         response = self._connection.request("GET", self._signer.bucket_address(query), {})
         self._check(response, self._connection)
@@ -130,9 +134,9 @@ class S3Requests:
         """Makes the object appear.
 
         Args:
-            upload_id: whose.
-            parts: all of them.
-            head: the first bytes of the object, by which it is known if an answer was lost on its way.
+            upload_id: of the upload.
+            parts: all parts.
+            head: the first bytes of the object, which show whether it is there after an answer was lost.
         """
         listed = "".join(
             f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag></Part>"
@@ -146,15 +150,15 @@ class S3Requests:
         try:
             self._request("POST", f"uploadId={upload_id}", document, connection)
         except SnapshotNotFoundError:
-            if not self._is_there(head):  # completed before, by a request whose answer was lost
+            if not self._is_there(head):  # not completed by an earlier request whose answer was lost
                 _gone()
         finally:
             connection.close()
 
     def abort(self, upload_id: str) -> bool:
-        """Takes an upload away; returns whether the server then says that it has it no more.
+        """Takes an upload away; returns whether the server then says that the upload is gone.
 
-        Parts on their way may arrive after an abort: then it takes another one.
+        Parts on their way may arrive after an abort: then another abort is needed.
         """
         for _ in range(3):
             try:
@@ -165,18 +169,18 @@ class S3Requests:
         return False
 
     def first_bytes(self, count: int) -> bytes:
-        """Returns the beginning of the object, `count` bytes at most: less where it ends before.
+        """Returns the beginning of the object: `count` bytes, or all of a smaller object.
 
-        A server that knows no ranges begins to send all of it, and is stopped.
+        A server without ranges begins to send the whole object, and is stopped.
 
         Raises:
             SnapshotNotFoundError: there is no such object.
-            DeniedError: whoever may write it need not be allowed to read it.
+            DeniedError: these credentials may not read the object, though they may be allowed to write it.
         """
 
         def attempt(connection: RangeConnection) -> bytes:
             response = connection.request("GET", self._signed("GET", ""), {"Range": f"bytes=0-{count - 1}"})
-            if response.status == 416:  # of nothing there is no first byte
+            if response.status == 416:  # an empty object has no first byte
                 connection.close()
                 return b""
             self._check(response, connection)
@@ -206,7 +210,7 @@ class S3Requests:
         content: memoryview | bytes | None = None,
         connection: RangeConnection | None = None,
     ) -> tuple[bytes, http.client.HTTPResponse]:
-        """Sends a signed request, again if that may help; returns the answer."""
+        """Sends a signed request, and sends it again while that may help; returns the answer."""
         if content is None and method == "POST":
             content = b""
         return self._repeated(
@@ -232,14 +236,14 @@ class S3Requests:
         response = connection.request(method, self._signed(method, query), {}, content)
         self._check(response, connection)
         answer = received(response, _ANSWER)
-        if _ERROR.search(answer):  # status 200 is sent before the server has done it
+        if _ERROR.search(answer):  # a server may send status 200 before it has done the work
             connection.close()
             raise failure(response, answer, "the server does not complete the upload")
         self._patience.heard()
         return answer, response
 
     def _check(self, response: http.client.HTTPResponse, connection: RangeConnection) -> None:
-        """Raises what an answer means that is no success."""
+        """Raises the error of an answer that is no success."""
         if response.status // 100 == 2:
             return
         error = failure(response)
@@ -277,7 +281,7 @@ def _field(element: bytes, name: bytes) -> str:
 
 
 def _seconds(text: str) -> float:
-    """Seconds since 1970 of such as 2026-11-28T17:00:00.000Z; in doubt, far in the future: nothing that is old."""
+    """Seconds since 1970 of a time such as 2026-11-28T17:00:00.000Z; in doubt, the far future, which is never old."""
     try:
         return datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
     except ValueError:

@@ -19,17 +19,17 @@ from dumont_gpu import __version__
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
 
 DEFAULT_PORT: Final = 8700
-_IDLE: Final = 60.0  # seconds after which a connection without requests, or that takes nothing, is closed
+_IDLE: Final = 60.0  # seconds after which a connection that neither asks nor takes anything is closed
 _RANGE: Final = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
 
 
 class SnapshotServer(ThreadingHTTPServer):
-    """Serves the file at `path` under its own name, as it is at each request, until `close`.
+    """Serves the file at `path` under its own name until `close`; each request reads the file as it is then.
 
     Raises:
         SnapshotNotFoundError: nothing is there.
-        UsageError: it is no regular file.
-        DumontError: it cannot be read, or the address cannot be listened on.
+        UsageError: `path` is no regular file.
+        DumontError: the file cannot be read, or the address cannot be listened on.
     """
 
     daemon_threads = False
@@ -64,7 +64,7 @@ class SnapshotServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is none of our business."""
+        """Ignores a client that goes away."""
 
     def close(self) -> None:
         """Stops `serve_forever` and ends every connection."""
@@ -77,7 +77,7 @@ class SnapshotServer(ThreadingHTTPServer):
 
 
 def open_snapshot(path: Path) -> int:
-    """Returns a descriptor. Raises as SnapshotServer does."""
+    """Returns a descriptor of the snapshot. Raises as SnapshotServer does."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -92,7 +92,7 @@ def open_snapshot(path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What a Range header asks for."""
+    """The bytes that a Range header asks for."""
 
     status: int  # 200, 206 or 416
     start: int
@@ -100,11 +100,11 @@ class Selected:
 
 
 def select(header: str | None, size: int) -> Selected:
-    """Reads a Range header for an object of `size` bytes; what is no single range means everything, says HTTP."""
+    """Reads a Range header for an object of `size` bytes; by HTTP, anything but a single range means all bytes."""
     found = _RANGE.fullmatch(header.strip()) if header else None
     if found is None or not (found[1] or found[2]):
         return Selected(200, 0, size)
-    if not found[1]:  # the last so many bytes
+    if not found[1]:  # a number of last bytes
         start, end = max(0, size - int(found[2])), size
     else:
         start, end = int(found[1]), min(size, int(found[2]) + 1) if found[2] else size
@@ -171,4 +171,4 @@ class _Answers(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, http.server calls it so
-        """Says nothing: there is one client, and it says what goes wrong."""
+        """Says nothing: the client says what goes wrong."""

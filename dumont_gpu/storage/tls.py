@@ -1,6 +1,6 @@
-"""Which authorities vouch for a server: the system's, or those that a variable names.
+"""The authorities that vouch for a server: the system's, or those that a variable names.
 
-The first of these variables that is set decides, as it does in the tools that they come from:
+The first of these variables that is set decides, as in the tools that the variables come from:
 
 AWS_CA_BUNDLE                   for s3:// only
 REQUESTS_CA_BUNDLE              a file, or a directory whose files are named by their hash
@@ -29,19 +29,19 @@ _HASHED: Final = re.compile(r"[0-9a-f]{8}\.\d+")  # how OpenSSL finds a certific
 
 
 def tls_context(location: str = "") -> TlsContext:
-    """Returns what the connections to one server share: it is loaded once, which takes 20 ms, and only for https.
+    """Returns the context that the connections to one server share: loaded once, in 20 ms, and only for https.
 
     Args:
-        location: where the snapshot is; s3:// has a variable of its own.
+        location: of the snapshot; s3:// has a variable of its own.
     """
     return functools.cache(lambda: _context(location, os.environ))
 
 
 def certificate_bundle(location: str, environment: Mapping[str, str]) -> tuple[str, str]:
-    """Returns the variable that names a bundle for these addresses, and its path; `SSL_CERT_*` are none.
+    """Returns the variable that names a bundle for these addresses, and the bundle's path; not of `SSL_CERT_*`.
 
     Raises:
-        UsageError: nothing is there, or no certificate.
+        UsageError: the path does not exist, or holds no certificate.
     """
     names = ("AWS_CA_BUNDLE", *_BUNDLES) if location.lower().startswith("s3:") else _BUNDLES
     for name in names:
@@ -67,7 +67,7 @@ def _context(location: str, environment: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _check(name: str, path: str) -> None:
-    """A typo must not look like a server with a bad certificate."""
+    """Raises UsageError for a wrong path: a typo must not look like a server with a bad certificate."""
     shown, place = f"{name}={one_line(path)}", Path(path)
     try:
         if place.is_dir():

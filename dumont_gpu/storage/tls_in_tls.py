@@ -1,4 +1,4 @@
-"""TLS to a server through a tunnel that is TLS to a proxy itself: `ssl` wraps no connection twice."""
+"""TLS to a server inside the TLS to a proxy: `ssl` wraps no connection twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RECEIVED: Final = 64 * 1024  # bytes at a time
 
 
 class TlsInTls:
-    """As much of a socket as http.client needs, over one that is encrypted already.
+    """As much of a socket as http.client needs, over an encrypted socket.
 
     Raises:
         ssl.SSLCertVerificationError: the certificate does not hold.
@@ -30,7 +30,7 @@ class TlsInTls:
         try:
             return int(self._carried(lambda: self._tls.read(len(out), out)))
         except ssl.SSLEOFError:
-            return 0  # as SSLSocket does: http knows how many bytes it expects
+            return 0  # as SSLSocket does: the HTTP layer knows how many bytes it expects
 
     def sendall(self, data: bytes | memoryview) -> None:
         rest = memoryview(data).cast("B")
@@ -45,18 +45,18 @@ class TlsInTls:
         return io.BufferedReader(socket.SocketIO(self, "r"))  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Ends the connection once nothing that `makefile` returned is open any more."""
+        """Ends the connection once every file of `makefile` is closed."""
         self._closed = True
         if not self._files:
             self._outer.close()
 
-    def _decref_socketios(self) -> None:  # what SocketIO calls when it is closed
+    def _decref_socketios(self) -> None:  # SocketIO calls this when it is closed
         self._files -= 1
         if self._closed:
             self.close()
 
     def _carried(self, step: Callable[[], T]) -> T:
-        """Does a step of the inner protocol, and carries what it wants to send and receive."""
+        """Does a step of the inner protocol, and carries the bytes that the step sends and receives."""
         while True:
             try:
                 done = step()

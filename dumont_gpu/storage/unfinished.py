@@ -1,10 +1,11 @@
-"""Which upload a publish goes on with: whose it is, whether anybody is at it, what the server has of it.
+"""Chooses the upload that a publish goes on with:
 
-- The one that this user's own record names (`upload_state`), unless another process holds the record.
-- An empty one that began when this user's own record says that one was about to: a kill came before its name was known.
-- One of the same object that this user knows nothing of, from another machine or a lost record: when no part of it
-  came for a day, by the server's own clock. Younger ones are left alone, and named: somebody may be at them.
-- Otherwise a new one.
+- The upload that this user's own record names (`upload_state`), unless another process holds the record.
+- An empty upload that began when, by this user's own record, an upload was about to begin: a kill came before its id
+  was known.
+- An upload of the same object that this user has no record of, from another machine or with a lost record: if no part
+  of it came for a day, by the server's own clock. Younger uploads are left alone, and named: somebody may be at them.
+- Otherwise a new upload.
 
 Parts are compared before they are used, so a mistake here costs time, and never a wrong object.
 """
@@ -21,7 +22,7 @@ from dumont_gpu.storage.retry import TransientError
 from dumont_gpu.storage.s3_requests import Part, S3Requests
 from dumont_gpu.storage.upload_state import UploadState, hold
 
-_BEGINNING: Final = 60.0  # seconds that the answer to a beginning takes, at most, or nearly always
+_BEGINNING: Final = 60.0  # seconds in which a server answers that an upload has begun, or nearly always
 _DEAD_SECONDS: Final = 24 * 3600.0  # a part of the largest size, 5 GiB, takes less on a link of 1 Mbit/s
 
 
@@ -29,31 +30,31 @@ class UnfinishedUpload:
     """The upload of one object: found or begun by `find`, remembered until `forget`.
 
     Args:
-        requests: of the object.
-        place: its address, without secrets.
+        requests: about the object.
+        place: address of the object, without secrets.
     """
 
     def __init__(self, requests: S3Requests, place: str) -> None:
         self._requests, self._place = requests, place
         self._state: UploadState | None = hold(place)
         self.id = ""  # percent-encoded
-        self.parts: dict[int, Part] = {}  # what the server had of it
+        self.parts: dict[int, Part] = {}  # that the server had when the upload was found
 
     @property
     def plain_id(self) -> str:
-        """The id as other tools take it."""
+        """The id without percent-encoding, as other tools take it."""
         return unquote(self.id)
 
     @property
     def remembered(self) -> bool:
-        """Whether the same job, started again by the same user, will find it."""
+        """Whether the same job, started again by the same user, will find this upload."""
         return self._state is not None and self._state.upload_id == self.id
 
     def find(self, *, discard: bool) -> list[str]:
-        """Finds an upload or begins one; returns what should be said about others.
+        """Finds an upload or begins a new upload; returns notes for the user.
 
         Args:
-            discard: take away what there is of our own, and begin anew.
+            discard: take this user's unfinished upload away, and begin anew.
         """
         said: list[str] = []
         own = self._state.upload_id if self._state is not None else ""
@@ -68,12 +69,12 @@ class UnfinishedUpload:
         return said
 
     def forget(self) -> None:
-        """It is completed, or aborted."""
+        """Forgets the upload: it is completed, or aborted."""
         if self._state is not None:
             self._state.forget()
 
     def release(self) -> None:
-        """Lets other processes go on with it."""
+        """Lets other processes go on with the upload."""
         if self._state is not None:
             if self._state.upload_id:
                 self._state.close()
@@ -92,7 +93,7 @@ class UnfinishedUpload:
     def _go_on(self, upload_id: str) -> list[str]:
         try:
             self.parts = self._requests.parts(upload_id)
-        except SnapshotNotFoundError:  # completed, or aborted, or there is no such bucket, as `begin` will find out
+        except SnapshotNotFoundError:  # completed, aborted, or no such bucket, as `begin` will find out
             return []
         self.id = upload_id
         if not self.parts:
@@ -101,7 +102,7 @@ class UnfinishedUpload:
         return [f"goes on with an upload that was not finished: {size} are at the server"]
 
     def _was_intended(self, begun: float) -> bool:
-        """Whether our own record says that an upload was about to begin then; the server's Date has whole seconds."""
+        """Whether this user's record says that an upload was about to begin then; a server's Date has whole seconds."""
         intended = self._state.intended if self._state is not None else 0.0
         return bool(intended) and -1 <= begun - intended <= _BEGINNING
 
@@ -111,7 +112,7 @@ class UnfinishedUpload:
         return [f"an upload that was not finished could not be taken away: upload id {unquote(upload_id)}"]
 
     def _look_for_others(self, own: str) -> list[str]:
-        """Uploads that this user has no record of. Whoever may publish need not be allowed to ask."""
+        """Looks for uploads without a record. Credentials that may publish need not be allowed to list uploads."""
         said: list[str] = []
         try:
             for upload in self._requests.uploads():

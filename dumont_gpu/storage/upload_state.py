@@ -1,6 +1,6 @@
-"""Which unfinished upload of an object is this user's own: a small file, locked while a process is at it.
+"""The record of this user's own unfinished upload of an object: a small file, locked while a process is at the upload.
 
-The lock, not the file, says that an upload is active: it goes with its process, however that ends.
+The lock, not the file, says that an upload is active: the lock ends with its process, however the process ends.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class UploadState:
         """Remembers that an upload is about to begin; `now` in seconds since 1970, by the server's clock.
 
         Raises:
-            OSError: it cannot be remembered.
+            OSError: the record cannot be written.
         """
         self._write({"place": place, "intended": now})
 
     def write(self, place: str, upload_id: str) -> None:
-        """Remembers an upload.
+        """Remembers an upload that has begun.
 
         Raises:
-            OSError: it cannot be remembered.
+            OSError: the record cannot be written.
         """
         self._write({"place": place, "upload_id": upload_id})
         self.upload_id = upload_id
@@ -45,19 +45,19 @@ class UploadState:
         os.fsync(self._fd)
 
     def forget(self) -> None:
-        """The upload is no more."""
+        """Removes the record: the upload is gone."""
         if self._fd >= 0:
             self._path.unlink(missing_ok=True)
             self.close()
 
     def close(self) -> None:
         if self._fd >= 0:
-            fd, self._fd = self._fd, -1  # never closed twice, whatever close says
+            fd, self._fd = self._fd, -1  # never closed twice, whatever the result of close
             os.close(fd)
 
 
 def folder() -> Path:
-    """Where the records are: XDG_STATE_HOME, as its specification says."""
+    """The folder of the records: below XDG_STATE_HOME, as its specification says."""
     home = os.environ.get("XDG_STATE_HOME", "")
     base = Path(home) if home.startswith("/") else Path("~/.local/state").expanduser()
     return base / "dumont-gpu" / "uploads"
@@ -66,8 +66,8 @@ def folder() -> Path:
 def hold(place: str) -> UploadState | None:
     """Returns the record for the object at `place`, an address without secrets.
 
-    None: another process is at it, or nothing can be remembered (no home, a disk that is full, a file system without
-    locks): an upload then does not outlive its process.
+    None: another process holds it, or there can be no record (no home, a full disk, a file system without locks): then
+    an upload does not outlive its process.
     """
     try:
         path = folder() / f"{hashlib.sha256(place.encode()).hexdigest()[:40]}.json"
@@ -77,7 +77,7 @@ def hold(place: str) -> UploadState | None:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(fd), path.lstat()):  # not one that was forgotten meanwhile
+        if os.path.samestat(os.fstat(fd), path.lstat()):  # not a record that was removed meanwhile
             return UploadState(path, fd)
     except OSError:
         pass
@@ -86,7 +86,7 @@ def hold(place: str) -> UploadState | None:
 
 
 def _parse(record: bytes) -> tuple[str, float]:
-    """Returns the upload's id, "" if none is known, and when one was about to begin, 0.0 if none was."""
+    """Returns the id of the upload ("": unknown), and the time when an upload was about to begin (0.0: none was)."""
     try:
         found = json.loads(record)
     except (ValueError, RecursionError):

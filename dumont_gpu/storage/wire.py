@@ -1,4 +1,4 @@
-"""Connections: TCP, through a proxy where there is one, and TLS where the address wants it; whoever fails is named."""
+"""Opens connections: TCP, through a proxy if there is one, with TLS for https. Errors name the end that failed."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ class Wire:
     """An open connection."""
 
     stream: socket.socket | TlsInTls  # for requests and answers
-    lowest: socket.socket  # the same, or what it runs over: the one to shut
-    proxy: Proxy | None  # who must be asked for the whole address; behind a tunnel, nobody
+    lowest: socket.socket  # `stream`, or the socket below it: this socket is shut to end the connection
+    proxy: Proxy | None  # that takes requests for the whole address; None also behind a tunnel
 
 
 def connect(address: Address, timeout: float, tls: TlsContext) -> Wire:
-    """Opens a connection to where requests for an address are to be sent.
+    """Opens a connection to the server, or the proxy, that takes the requests for an address.
 
     Args:
         timeout: seconds for each step.
 
     Raises:
         TransientError: trying again may help; `ProxyFailedError` where that is about the proxy.
-        DumontError: it does not.
+        DumontError: trying again does not help.
     """
     proxy = proxy_for(address)
     first = proxy.address if proxy else address
-    # First of all: certificates that cannot be read are no failure of a server, and must not look like one.
+    # First of all: certificates that cannot be read must not look like a failure of the server.
     context = tls() if "https" in (first.scheme, address.scheme) else None
     with contextlib.ExitStack() as opened:
         with transient("cannot be reached", proxy):
@@ -70,7 +70,7 @@ def connect(address: Address, timeout: float, tls: TlsContext) -> Wire:
 
 
 def _tunnel(connection: socket.socket, address: Address, proxy: Proxy) -> None:
-    """Has a proxy connect us to a server: RFC 9110, section 9.3.6."""
+    """Asks a proxy for a tunnel to a server: RFC 9110, section 9.3.6."""
     host = f"[{address.host}]" if ":" in address.host else address.host
     head = [f"CONNECT {host}:{address.port} HTTP/1.1", f"Host: {host}:{address.port}"]
     head += [f"{name}: {value}" for name, value in proxy.headers.items()]
@@ -86,11 +86,11 @@ def _tunnel(connection: socket.socket, address: Address, proxy: Proxy) -> None:
 
 @contextlib.contextmanager
 def transient(otherwise: str = "the connection broke", proxy: Proxy | None = None) -> Iterator[None]:
-    """Turns what goes wrong on the wire into TransientError; a certificate that does not hold stays final.
+    """Turns errors of the connection into TransientError; a certificate that does not hold is final.
 
     Args:
-        otherwise: what is said of an error that has no words of its own here.
-        proxy: who is spoken with, if that is not the server.
+        otherwise: the message for an error that has no words of its own here.
+        proxy: the other end of the connection, if it is not the server.
     """
     blamed = f"{proxy.shown} " if proxy else ""
     failed, who = (ProxyFailedError, proxy.shown) if proxy else (TransientError, _SERVER)
@@ -108,9 +108,13 @@ def transient(otherwise: str = "the connection broke", proxy: Proxy | None = Non
         unknown = error.errno == socket.EAI_NONAME
         raise failed(f"{blamed}{otherwise}: {error.strerror}", unknown_host=unknown) from None
     except OSError as error:
-        if is_shortage(error.errno):  # here, of descriptors: fewer connections are what helps, as if the server said so
+        if is_shortage(
+            error.errno
+        ):  # of descriptors, here: fewer connections help, as if the server had asked for fewer
             raise TransientError(f"{otherwise}: {error.strerror}", busy=True) from None
-        reason = getattr(error, "reason", None) or error.strerror or type(error).__name__  # ssl has a `reason`
+        reason = (
+            getattr(error, "reason", None) or error.strerror or type(error).__name__
+        )  # errors of ssl have a `reason`
         raise failed(f"{blamed}{otherwise}: {reason}") from None
     except (http.client.HTTPException, ValueError) as error:
         raise failed(f"the answer of {who} is no http ({type(error).__name__})") from None

@@ -1,4 +1,4 @@
-"""Translates patterns of gitignore's language (`globs`) to regular expressions."""
+"""Translates patterns in gitignore's language (see `globs`) to regular expressions."""
 
 from __future__ import annotations
 
@@ -16,73 +16,85 @@ _POSIX_CLASSES: Final = {
 
 
 class CompiledPattern(NamedTuple):
+    """A pattern as a regular expression."""
+
     negative: bool
-    looks_at_names: bool  # not at paths
-    expression: str  # of a whole name or path, with a slash at its end if it is a directory's
-    malformed: str  # why it is no pattern, so that only an entry of that very name can be meant
+    matches_names: bool  # instead of paths
+    expression: str  # matches a whole name or path; the path of a directory ends with a slash
+    malformed: str  # why the pattern is malformed: it then matches only an entry with that very name; "" otherwise
 
 
+# Whether the patterns name entries (or take entries back), and the expressions that match names and paths.
 Run: TypeAlias = tuple[bool, re.Pattern[str] | None, re.Pattern[str] | None]
 
 
 def joined_run(names: bool, patterns: Sequence[tuple[int, CompiledPattern]]) -> Run:
-    """Joins patterns that stand together and all name, or all take back: those of names, and those of paths."""
-    of_names = [item for item in patterns if item[1].looks_at_names]
-    of_paths = [item for item in patterns if not item[1].looks_at_names]
+    """Joins consecutive patterns that all name entries (`names`), or all take entries back."""
+    of_names = [item for item in patterns if item[1].matches_names]
+    of_paths = [item for item in patterns if not item[1].matches_names]
     return names, _joined(of_names), _joined(of_paths)
 
 
 def _joined(patterns: Sequence[tuple[int, CompiledPattern]]) -> re.Pattern[str] | None:
-    """One expression for several patterns; its groups say which of them matched."""
+    """Returns a single expression; the name of the group that matched holds the pattern's number."""
     groups = [f"(?P<_{number}>{compiled.expression})" for number, compiled in patterns]
     return re.compile("|".join(groups), re.DOTALL) if groups else None
 
 
-def compiled(pattern: str, places: Mapping[str, str]) -> CompiledPattern:
+def compiled(pattern: str, roots: Mapping[str, str]) -> CompiledPattern:
+    """Compiles a pattern; a malformed pattern, too, as an entry may have such a name.
+
+    Args:
+        roots: path of a directory on disk -> its path in the snapshot; see `globs.roots_of`.
+
+    Raises:
+        UsageError: the pattern is empty or holds a NUL byte.
+    """
     negative = pattern.startswith("!")
     body = pattern[negative:]
     if not body or "\0" in body:
         raise UsageError(f"{pattern!r} is no pattern: {'it is empty' if not body else 'it holds a NUL byte'}")
-    body = _normal(_in_snapshot(body, places))
+    body = _normal(_in_snapshot(body, roots))
     expressions, malformed = [], ""
     try:
         expressions.append(_expression(body))
     except ValueError as error:
         malformed = str(error)
-    if "[" in body or "\\" in body:  # the name of an entry, as a shell completes it?
+    if "[" in body or "\\" in body:  # perhaps an entry's name, completed by a shell
         expressions.append(_expression(body, as_it_is=True))
     return CompiledPattern(negative, "/" not in body[:-1], "|".join(expressions), malformed)
 
 
-def _in_snapshot(body: str, places: Mapping[str, str]) -> str:
-    """Returns a pattern that begins with a place on disk as one that begins at the root of the snapshot."""
-    for place in sorted(places, key=len, reverse=True):
-        rest = body.removeprefix("./").removeprefix(place)
-        if rest.startswith("/") and len(rest) > 1 and body.startswith((place, f"./{place}")):
-            return f"/{places[place]}{rest}"
-        if place.startswith("/") and body.rstrip("/") == place:
-            return f"/{places[place]}"
+def _in_snapshot(body: str, roots: Mapping[str, str]) -> str:
+    """Replaces a directory on disk at the start of a pattern by that directory's path in the snapshot."""
+    for root in sorted(roots, key=len, reverse=True):
+        rest = body.removeprefix("./").removeprefix(root)
+        if rest.startswith("/") and len(rest) > 1 and body.startswith((root, f"./{root}")):
+            return f"/{roots[root]}{rest}"
+        if root.startswith("/") and body.rstrip("/") == root:
+            return f"/{roots[root]}"
     return body
 
 
 def _normal(body: str) -> str:
-    """Returns a pattern without what only a shell or a path has: `./`, `//`, `/./`."""
+    """Removes the empty components of a pattern: `./`, `//`, `/./`."""
     parts = [part for part in body.split("/") if part not in ("", ".")]
     if not parts:
-        return "*"  # the root itself, and so everything
+        return "*"  # the pattern names the root, and so everything
     anchor = "/" if body.startswith(("/", "./")) else ""
     return anchor + "/".join(parts) + "/" * body.endswith(("/", "/."))
 
 
 def _expression(body: str, *, as_it_is: bool = False) -> str:
-    """Translates one pattern; `as_it_is`: of its characters only the slash is special.
+    """Translates a pattern; `as_it_is`: only the slash is special.
 
-    pathspec does, but for characters and brackets, which it would hand to `re` unescaped: they wait elsewhere.
+    pathspec translates the wildcards. It would hand all other characters and brackets to `re` unescaped, so
+    placeholders stand for them in the text that pathspec gets.
 
     Raises:
-        ValueError: it is malformed.
+        ValueError: the pattern is malformed.
     """
-    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # 10 ms, for those who have patterns
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # takes 10 ms: only commands with patterns pay
 
     waiting: list[str] = []
     text = ""
@@ -93,8 +105,8 @@ def _expression(body: str, *, as_it_is: bool = False) -> str:
             text += f"\0{len(waiting)}\0"
             waiting.append(token)
     if "/" not in body[:-1]:
-        text = f"/{text}"  # it is compared with names
-    text = re.sub(r"(^|/)\*\*(/?)\Z", r"\1**/*\2", text)  # `a/**` names what is in `a`
+        text = f"/{text}"  # the pattern is compared with names
+    text = re.sub(r"(^|/)\*\*(/?)\Z", r"\1**/*\2", text)  # `a/**` names the entries in `a`
     regex = GitIgnoreSpecPattern.pattern_to_regex(text)[0] or ""
     if not regex.startswith("^"):
         regex = f".*{regex}"  # pathspec's short form of `**` and `**/`
@@ -103,7 +115,7 @@ def _expression(body: str, *, as_it_is: bool = False) -> str:
 
 
 def _tokens(body: str, as_it_is: bool) -> Iterator[str]:
-    """Yields `/`, `*`, `?`, and regular expressions of what stands between them."""
+    """Yields `/`, `*`, `?`, and a regular expression for each character or bracket between them."""
     at = 0
     while at < len(body):
         char = body[at]
@@ -124,7 +136,7 @@ def _tokens(body: str, as_it_is: bool) -> Iterator[str]:
 
 
 def _bracket(body: str, at: int) -> tuple[str, int]:
-    """Translates the bracket expression whose `[` stands before `at`; returns where it ends, too."""
+    """Translates the bracket expression that begins just before `at`; returns the index after its end, too."""
     start = at - 1
     negative = body.startswith(("!", "^"), at)
     at += negative

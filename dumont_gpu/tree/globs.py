@@ -1,19 +1,19 @@
-"""Which paths of a tree a list of patterns names: gitignore's language, for every option that takes patterns.
+"""Selects paths of a tree by a list of patterns, in gitignore's language; for every option that takes patterns.
 
 pattern        names
-`*.tmp`        every entry so called, at any depth: a pattern without a slash looks at names
-`/runs`        `runs` at the root of the snapshot; so does every pattern with a slash before its end: `a/b`, `./a`
+`*.tmp`        every entry of that name, at any depth: a pattern without a slash is compared with names
+`/runs`        `runs` at the root of the snapshot; so is every pattern with a slash before its end: `a/b`, `./a`
 `cache/`       directories only
-`* ? [a-z]`    any characters, one character, one of these ([!a-z]: none of these); never a slash
-`a/**/b`       `**` stands for directories, any number of them
-`!keep.tmp`    takes back what patterns before it named: the last that matches decides; nothing is taken back from a
-               directory that is excluded
-`\\*` `\\!x`      the character after a backslash as it is
-`/abs/ws/x`    what has that place on disk, if /abs/ws is packed, or restored into
+`* ? [a-z]`    any characters, a single character, a character of the set ([!a-z]: outside the set); never a slash
+`a/**/b`       `**` stands for any number of directories
+`!keep.tmp`    takes back entries that earlier patterns named: the last pattern that matches decides; nothing is taken
+               back from an excluded directory
+`\\*` `\\!x`      a backslash makes the next character literal
+`/abs/ws/x`    the entry with that path on disk, if /abs/ws is packed, or restored into
 
-Whoever names a directory names everything in it. A path as `ls` prints it names itself, whatever characters it holds
-(with a slash before it, if it begins with `!`). In a file of patterns, a line is a pattern; blank lines, lines that
-begin with `#` and blanks at the end of a line do not count.
+A pattern that names a directory names everything in the directory. A path as `ls` prints it names itself, whatever
+its characters (with a slash in front, if the path begins with `!`). In a file of patterns, a line is a pattern; blank
+lines, lines that begin with `#`, and blanks at the end of a line are ignored.
 """
 
 from __future__ import annotations
@@ -40,45 +40,45 @@ HELP: Final = (
     ("/abs/ws/x", "what lies there, if /abs/ws is packed or restored into"),
 )
 
-_BEFORE_BLANKS: Final = re.compile(rb"((?:[^\\]|\\.)*?) *")  # a blank after a backslash counts
+_BEFORE_BLANKS: Final = re.compile(rb"((?:[^\\]|\\.)*?) *")  # a blank after a backslash is literal
 
 
 class Patterns:
-    """A list of patterns, and which of them have matched something.
+    """A list of patterns that remembers which patterns have matched.
 
     Args:
-        patterns: in the order that counts: the last that matches decides.
-        places: directories on disk, as a pattern may begin with them, and the paths in the snapshot that they became.
+        patterns: in order: the last pattern that matches decides.
+        roots: path of a directory on disk, with which a pattern may begin -> its path in the snapshot.
 
     Raises:
-        UsageError: an empty pattern, or one with a NUL byte.
+        UsageError: a pattern is empty or holds a NUL byte.
     """
 
-    def __init__(self, patterns: Sequence[str], places: Mapping[str, str] | None = None) -> None:
+    def __init__(self, patterns: Sequence[str], roots: Mapping[str, str] | None = None) -> None:
         self._patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-        self._places = places or {}
-        self._compiled = [compiled(pattern, self._places) for pattern in self._patterns]
+        self._roots = roots or {}
+        self._compiled = [compiled(pattern, self._roots) for pattern in self._patterns]
         runs = groupby(enumerate(self._compiled), lambda item: item[1].negative)
         self._runs = [joined_run(not negative, list(run)) for negative, run in runs][::-1]  # the last decides
-        self._silent = set(range(len(self._patterns)))  # those that have decided nothing yet
-        self._decided: list[str] = []  # what others decided meanwhile: it may be what those match, too
+        self._silent = set(range(len(self._patterns)))  # numbers of patterns that have decided nothing yet
+        self._decided: list[str] = []  # paths that other patterns decided: silent patterns may match these, too
 
     def __bool__(self) -> bool:
         return bool(self._patterns)
 
     def excludes(self, path: str, is_directory: bool = False) -> bool:
-        """Whether the patterns name this entry, whose directory they do not name."""
+        """Whether the patterns name an entry whose directory they do not name."""
         if not self._runs:
             return False
         full = f"{path}/" if is_directory else path
         return self.decide(full, full[full.rfind("/", 0, -1) + 1 :]) is True
 
     def decide(self, path: str, name: str) -> bool | None:
-        """Returns whether the patterns name an entry or take it back; None: they leave it as its directory is.
+        """Returns True if the patterns name an entry, False if they take it back, None if its directory decides.
 
         Args:
-            path: with a slash at its end if it is a directory.
-            name: the last component of `path`, slash included.
+            path: the entry's path; ends with a slash if the entry is a directory.
+            name: the last component of `path`, including the slash.
         """
         for names, of_names, of_paths in self._runs:
             found = of_names.fullmatch(name) if of_names else None
@@ -98,11 +98,11 @@ class Patterns:
         """Returns the patterns that match none of the entries seen so far.
 
         Raises:
-            UsageError: one of them is malformed, and is no entry's name either.
+            UsageError: such a pattern is malformed, and no entry has it as a name.
         """
         rest, some_matched = self, True
-        while rest._silent and some_matched:  # one may stand before another that always decides in its place
-            rest = Patterns([rest._patterns[number] for number in sorted(rest._silent)], self._places)
+        while rest._silent and some_matched:  # a pattern may match, though a later pattern always decides instead
+            rest = Patterns([rest._patterns[number] for number in sorted(rest._silent)], self._roots)
             for path in self._decided:
                 rest.decide(path, path[path.rfind("/", 0, -1) + 1 :])
             some_matched = len(rest._silent) < len(rest._patterns)
@@ -113,13 +113,13 @@ class Patterns:
 
 
 def chosen(paths: Iterable[str], include: Patterns, exclude: Patterns) -> Iterator[bool]:
-    """Says of each path whether `include` names it (or is empty) and `exclude` does not.
+    """Yields, for each path, whether `include` names the path (or is empty) and `exclude` does not.
 
     Args:
-        paths: with a slash at its end if it is a directory's, which stands before what is in it.
+        paths: paths of entries, a directory before its content; a directory's path ends with a slash.
     """
     include_decides, exclude_decides = include.decide if include else None, exclude.decide if exclude else None
-    within = {"": not include}  # directory -> whether it is chosen, and so what it holds
+    within = {"": not include}  # directory -> whether it is chosen, and with it its content
     left_out: set[str] = set()
     for path in paths:
         start = path.rfind("/", 0, -1) + 1
@@ -136,10 +136,10 @@ def chosen(paths: Iterable[str], include: Patterns, exclude: Patterns) -> Iterat
 
 
 def pattern_lines(content: bytes) -> list[str]:
-    """Returns the patterns in a file of them, one a line, as git reads it.
+    """Returns the patterns in a file's `content`, a pattern per line, as git reads the file.
 
     Raises:
-        UsageError: it holds a NUL byte, as UTF-16 does.
+        UsageError: `content` holds a NUL byte, as UTF-16 does.
     """
     if b"\0" in content:
         raise UsageError("is no list of patterns: it holds a NUL byte (was it saved as UTF-16? UTF-8 is needed)")
@@ -152,18 +152,19 @@ def _without_blanks(line: bytes) -> bytes:
     return line if found is None else found[1]
 
 
-def places_of(paths: Mapping[str, str], holds: Callable[[str, str], bool]) -> dict[str, str]:
-    """Returns every spelling of places on disk that a pattern may begin with, for `Patterns`.
+def roots_of(paths: Mapping[str, str], holds: Callable[[str, str], bool]) -> dict[str, str]:
+    """Returns every spelling of directories on disk that a pattern may begin with, for `Patterns`.
 
     Args:
-        paths: as the user wrote them, each with what it is called in the snapshot ("": its root).
-        holds: whether the tree of a path has an entry of a name at its root: a pattern that begins so means that.
+        paths: path of a directory as the user wrote it -> its name in the snapshot ("" for the snapshot's root).
+        holds: takes a path and a name, and tells whether the path's tree has an entry of that name at its root: a
+            pattern that begins with the name then means that entry.
     """
-    places = {}
+    roots = {}
     for path, name in paths.items():
-        logical = os.path.join(os.environ.get("PWD", ""), path)  # abspath() resolves links on the way to here
+        logical = os.path.join(os.environ.get("PWD", ""), path)  # abspath() resolves symlinks in the working directory
         for spelling in map(os.path.normpath, (path, os.path.abspath(path), os.path.realpath(path), logical)):
             first = spelling.lstrip("/").split("/")[0]
             if first not in ("", ".") and not holds(path, first):
-                places[spelling] = name
-    return places
+                roots[spelling] = name
+    return roots

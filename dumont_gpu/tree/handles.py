@@ -1,4 +1,4 @@
-"""Directories opened below a root, component by component and never through a symlink."""
+"""Opens directories below a root, component by component, never through a symlink."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dumont_gpu.limits import open_files
 
 _FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-REREAD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
+REREAD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the file's place must not block
 _MAX_OPEN: Final = 128  # handles kept for reuse; a common limit for a process is 1024
-_OTHERS: Final = 16  # descriptors that a job needs for all else, at least
+_RESERVED: Final = 16  # descriptors that a job needs besides directories and their files
 
 
 def split(path: str) -> tuple[str, str]:
@@ -23,7 +23,7 @@ def split(path: str) -> tuple[str, str]:
 
 
 class _Handle:
-    """An open directory; closed only while nobody leases it."""
+    """An open directory; closed only while no lease is held."""
 
     __slots__ = ("descriptor", "leases")
 
@@ -32,7 +32,7 @@ class _Handle:
 
 
 class Lease:
-    """`with handles.lease(path) as fd:` as a class, which costs half of what a generator does, once per file."""
+    """`with handles.lease(path) as fd:` as a class, which takes half the time of a generator, once per file."""
 
     __slots__ = ("_handle", "_handles", "_path")
 
@@ -50,18 +50,18 @@ class Lease:
 class DirectoryHandles:
     """Leases file descriptors of directories below `root_fd`, which it owns.
 
-    A name is looked up in its parent's descriptor with O_NOFOLLOW, so a directory that is swapped for a symlink
-    meanwhile leads to an error, never outside the root. Used from many threads.
+    Each name is looked up in its parent's descriptor with O_NOFOLLOW: a directory swapped for a symlink leads to an
+    error, never outside the root. Used from many threads.
 
-    Where the root is `/`, `admitted` directories may be opened by their whole path: those above them need not be
-    readable. Those below them are opened as ever.
+    Where the root is `/`, an `admitted` directory is opened by its whole path, as its parents need not be readable.
+    Directories below it are opened component by component.
     """
 
-    _trees: ClassVar[int] = 0  # that have handles open, and share what descriptors there are
+    _trees: ClassVar[int] = 0  # instances that share the process's spare descriptors
 
     def __init__(self, root_fd: int) -> None:
         DirectoryHandles._trees += 1
-        self._spare = int(open_files().value) - _OTHERS
+        self._spare = int(open_files().value) - _RESERVED
         self._root = root_fd
         self.admitted: set[str] = set()
         self._root_handle = _Handle(root_fd)
@@ -69,7 +69,7 @@ class DirectoryHandles:
         self._lock = threading.Lock()
 
     def lease(self, path: str) -> Lease:
-        """Returns a context in which a descriptor of the directory at `path` is open ("" is the root itself).
+        """Returns a context in which a descriptor of the directory at `path` is open ("" for the root).
 
         Raises:
             OSError: on entry, if a component is missing, is no directory, or is a symlink.
@@ -77,7 +77,7 @@ class DirectoryHandles:
         return Lease(self, path)
 
     def acquire(self, path: str) -> _Handle:
-        """Opens the directory, or finds it open; `release` must follow."""
+        """Returns the directory's handle, opened if need be; the caller must `release` the handle."""
         if not path:
             return self._root_handle
         with self._lock:
@@ -100,7 +100,7 @@ class DirectoryHandles:
         os.close(self._root)
 
     def _open_below(self, path: str) -> _Handle:
-        """Opens a directory and those on the way to it, which its neighbours will need."""
+        """Opens a directory and keeps its parents open, too, for its neighbours."""
         names = []
         while path and path not in self._open and path not in self.admitted:
             path, name = split(path)
@@ -121,7 +121,7 @@ class DirectoryHandles:
         return handle
 
     def _evict(self) -> None:
-        # Half of the spare descriptors: the others are for files.
+        # Half of the spare descriptors: the other half is for files.
         most = min(_MAX_OPEN, max(0, self._spare // DirectoryHandles._trees - 1) // 2)
         for path in list(self._open) if len(self._open) > most else ():
             if not self._open[path].leases:

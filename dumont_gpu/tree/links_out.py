@@ -1,4 +1,4 @@
-"""Which symlinks of a tree lead out of it: what they point to is not in a snapshot of that tree."""
+"""Finds symlinks that lead out of their tree: their targets are missing in a snapshot of that tree."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 
 from dumont_gpu.format.entries import EntryType, FileEntry
 
-_MAX_HOPS: Final = 40  # links on the way to one target, as Linux has it
+_MAX_HOPS: Final = 40  # symlinks on the way to a target; Linux's limit
 
 
 def links_out(entries: Iterable[FileEntry]) -> list[FileEntry]:
-    """Returns the symlinks among `entries` that lead out of the tree: what is behind them will be missing elsewhere.
+    """Returns the symlinks among `entries` that lead out of the tree: their targets will be missing elsewhere.
 
-    An absolute link leads out wherever it points: it says nothing of the place where a snapshot is restored.
+    An absolute symlink leads out wherever it points, as nobody knows where the snapshot will be restored.
     """
     links = [entry for entry in entries if entry.type is EntryType.SYMLINK]
     targets = {entry.path: entry.target for entry in links}
@@ -21,26 +21,26 @@ def links_out(entries: Iterable[FileEntry]) -> list[FileEntry]:
 
 
 def leads_out(path: str, target: str, links: Mapping[str, str]) -> bool:
-    """Whether a link itself leaves the tree's root.
+    """Whether a symlink itself leaves the tree's root.
 
-    A link that comes to another one of the tree, and with that leaves it, does not: the other one does.
+    If the way to its target leaves the root at another symlink of the tree, only that other symlink leads out.
 
     Args:
-        path: of the link, relative to the root.
-        target: what it says.
-        links: every link of the tree, by path.
+        path: the symlink's path, relative to the root.
+        target: the symlink's text.
+        links: path -> text of every symlink of the tree.
     """
     if target.startswith("/"):
         return True
     if ".." not in target:
         return False
-    return place_of(path, target, links) is None
+    return resolve(path, target, links) is None
 
 
-def place_of(path: str, target: str, links: Mapping[str, str]) -> str | None:
-    """Returns the path in the tree that a relative link points to, or None if it leaves the root.
+def resolve(path: str, target: str, links: Mapping[str, str]) -> str | None:
+    """Returns the path in the tree that a relative symlink points to, or None if the symlink leaves the root.
 
-    Where another link on the way leaves the root, the path ends with that link.
+    Where another symlink on the way leaves the root, the path ends with that symlink. Arguments as for `leads_out`.
     """
     at = path.split("/")[:-1]
     waiting = target.split("/")[::-1]

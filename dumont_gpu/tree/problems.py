@@ -1,4 +1,4 @@
-"""What a job could not do as asked, though it went on: exit code 3."""
+"""Failures of single entries, after which a job goes on and ends with exit code 3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One entry that is not in the snapshot, or not in the target, as it was in the other."""
+    """An entry that a job could not copy faithfully: a pack to the snapshot, or a restore to the target."""
 
     path: str
     reason: str

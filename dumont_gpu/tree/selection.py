@@ -1,4 +1,4 @@
-"""Which entries of a snapshot the patterns of a command name."""
+"""Selects entries of a snapshot by a command's patterns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry, with_new_leaders
-from dumont_gpu.tree.globs import Patterns, chosen, places_of
+from dumont_gpu.tree.globs import Patterns, chosen, roots_of
 
 
 class Selection(NamedTuple):
@@ -22,16 +22,16 @@ def select(
     exclude: Sequence[str] = (),
     target: str | None = None,
 ) -> Selection:
-    """Returns the entries that `include` names (all, if it is empty) and `exclude` does not.
+    """Returns the entries that `include` names (all entries, if empty) and `exclude` does not.
 
     Args:
-        entries: of a snapshot, in its order.
+        entries: tree entries of a snapshot, in the snapshot's order.
         include: patterns.
         exclude: patterns.
-        target: where the root of the snapshot is to be on disk: patterns may begin with that.
+        target: the path on disk of the snapshot's root, with which patterns may begin.
 
     Raises:
-        UsageError: a malformed pattern, or nothing is left of what `include` asks for.
+        UsageError: a pattern is malformed, or `include` is not empty but selects nothing.
     """
     if not include and not exclude:
         return Selection(list(entries))
@@ -42,7 +42,7 @@ def select(
 def select_tree(
     entries: Sequence[FileEntry], include: Sequence[str], exclude: Sequence[str], target: str | None
 ) -> Selection:
-    """As `select`, with the directories that the entries lie in, and hard links whose file is not among them mended."""
+    """As `select`, with the entries' parent directories; a hard link whose leader is not selected gets a new leader."""
     if not include and not exclude:
         return Selection(list(entries))
     kept, unmatched = _kept(entries, include, exclude, target)
@@ -60,12 +60,12 @@ def select_tree(
 def _kept(
     entries: Sequence[FileEntry], include: Sequence[str], exclude: Sequence[str], target: str | None
 ) -> tuple[list[bool], tuple[str, ...]]:
-    """Says of each entry whether it is selected; see `select`."""
-    places = {}
+    """Returns whether each entry is selected, and the patterns that match nothing; see `select`."""
+    roots = {}
     if target is not None:
         top = {entry.path for entry in entries if "/" not in entry.path}
-        places = places_of({target: ""}, lambda _, name: name in top)
-    including, excluding = Patterns(include, places), Patterns(exclude, places)
+        roots = roots_of({target: ""}, lambda _, name: name in top)
+    including, excluding = Patterns(include, roots), Patterns(exclude, roots)
     directory = EntryType.DIR
     paths = [f"{entry.path}/" if entry.type is directory else entry.path for entry in entries]
     kept = list(chosen(paths, including, excluding))

@@ -1,7 +1,7 @@
-"""Tells what a restore began to write from everything else: by a mode that nobody gives to a file.
+"""Marks a file that a restore has begun, by a mode that nobody gives to a file.
 
-The sticky bit means nothing on a file, a kill does not take it away, and it comes into being with the file. A complete
-file gets its own mode last, after its bytes and its time.
+The sticky bit means nothing on a file, is set as the file is created, and survives a kill. A complete file gets its
+own mode last, after its bytes and its time.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ UNFINISHED_MODE: Final = 0o1600  # kUnfinishedMode in kernels/cpu/small_files.cp
 
 
 def is_unfinished(status: os.stat_result, owner: int | None = None) -> bool:
-    """Whether this file was begun by this user's restore, which may have given it to `owner` already.
+    """Whether a restore of this user began the file, and may have given the file to `owner` (a user id) already.
 
-    Never if it has another name, too: writing to it could change a file elsewhere.
+    A file with a second name never counts as unfinished: writing to it could change a file elsewhere.
     """
     return (
         stat.S_ISREG(status.st_mode)

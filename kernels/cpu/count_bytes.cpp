@@ -1,7 +1,7 @@
 // Counts the byte values of a plane.
 //
-// Work:   one thread per block. With AVX-512, where eight values make up nearly all, 64 bytes at a time are compared
-//         with each of them. Where the values span a narrow range, as exponents do, neighbours are counted as pairs:
+// Work:   one thread per block. With AVX-512, if eight values make up nearly all bytes, 64 bytes at a time are compared
+//         with each of the eight. If the values span a narrow range, as exponents do, neighbours are counted as pairs:
 //         one increment for two bytes. Otherwise byte by byte.
 // Bytes:  reads the plane once, or twice for its range.
 // Bound:  eight comparisons for 64 bytes, or one increment in memory a pair or a byte.
@@ -16,7 +16,7 @@ namespace DUMONT_PATH {
 
 namespace {
 
-constexpr uint32_t kWidestPairs = 128;     // values; above, summing up the pair tables costs more than it saves
+constexpr uint32_t kWidestPairs = 128;     // values; for a wider range, summing up the pair tables costs more than pairs save
 
 struct Range {
     uint32_t least;
@@ -92,7 +92,7 @@ constexpr size_t kLookedAt = 512;  // bytes that tell which values are common
 constexpr uint32_t kCommon = 8;
 constexpr uint32_t kLeastCovered = kLookedAt * 3 / 4;
 
-// The values that occur most often in a sample; returns how many of its bytes they are.
+// Finds the values that occur most often in a sample; returns how many bytes of the sample have one of them.
 uint32_t find_common(const uint8_t* bytes, size_t size, uint8_t* common /* [kCommon] */) {
     uint32_t counts[256];
     uint8_t sample[kLookedAt];
@@ -109,7 +109,7 @@ uint32_t find_common(const uint8_t* bytes, size_t size, uint8_t* common /* [kCom
     return covered;
 }
 
-// Compares 64 bytes at a time with each common value. What equals none is gathered and counted singly.
+// Compares 64 bytes at a time with each common value. Bytes that equal none are gathered and counted singly.
 bool count_common(const uint8_t* bytes, size_t size, uint32_t* counts, uint8_t* others /* [size + 64] */) {
     uint8_t common[kCommon];
     if (size < kFewestPairs || find_common(bytes, size, common) < kLeastCovered) return false;

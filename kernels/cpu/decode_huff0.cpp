@@ -4,7 +4,7 @@
 // Bytes:  reads the block once, writes each output byte once or twice (8-byte stores overlap); the table is 16 KiB
 //         and stays in L1.
 // Bound:  about seven instructions a lookup, 3 to 4 symbols a lookup on bf16 exponents.
-// Format: kernels/huff0.h.
+// Format: kernels/shared/huff0.h.
 #include "decode_table.h"
 
 namespace dumont {

@@ -29,7 +29,7 @@ struct Path {
 
 #if defined(__x86_64__)
 
-// What -march=x86-64-v3 and -v4 may use, as far as one compiler flag or another emits it.
+// The features that -march=x86-64-v3 and -v4 may use, as far as compilers emit them.
 bool has_v3() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
            __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
@@ -75,7 +75,7 @@ const Kernels& kernels() {
 }  // namespace dumont
 
 uint32_t dumont_abi_version() {
-    return 3;
+    return 4;
 }
 
 const char* dumont_cpu_path() {

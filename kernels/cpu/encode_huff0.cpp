@@ -3,8 +3,8 @@
 // Work:   one thread per block; two streams at a time, five symbols of each between two stores.
 // Bytes:  reads each symbol once, writes the stream once (8-byte stores overlap); the code table is 2 KiB.
 // Bound:  about five instructions a symbol.
-// Format: kernels/huff0.h. Symbols are written last to first and bits upward, so that a reader that starts at the
-//         end meets them in order.
+// Format: kernels/shared/huff0.h. Symbols are written last to first and bits upward: a reader that starts at the end
+//         meets the symbols in order.
 #include "path.h"
 
 namespace dumont {
@@ -12,8 +12,8 @@ namespace DUMONT_PATH {
 
 namespace {
 
-// The newest code is at the top of `bits`; the low byte of `count` is how many bits there are not yet stored. Below
-// them lie stale bits, and the length that came along with the last code.
+// The newest code is at the top of `bits`; the low byte of `count` is the number of bits not yet written. Below
+// them lie stale bits, and the length that came with the last code.
 struct Writer {
     uint64_t bits;
     uint64_t count;
@@ -28,7 +28,7 @@ inline void push(Writer& writer, uint64_t code) {
     writer.count += code;  // adds the length to the low byte; what lands above is never read
 }
 
-// As `push`, for a code that may leave no stale bits below: its length must not show.
+// As `push`, but for the last code: it must not leave its length as stale bits below.
 inline void push_last(Writer& writer, uint64_t code) {
     writer.bits = writer.bits >> (code & 63) | (code & ~kLengthMask);
     writer.count += code;

@@ -5,7 +5,7 @@
 //         by one, the four streams taking turns.
 // Bytes:  reads each symbol once, writes the stream once (8-byte stores overlap); 512 bytes of tables in registers.
 // Bound:  about twelve instructions for each appended lane of eight symbols.
-// Format: kernels/huff0.h. Same stream as encode_huff0.cpp, which is its reference.
+// Format: kernels/shared/huff0.h. Same stream as encode_huff0.cpp, which is its reference.
 #include <immintrin.h>
 
 #include "path.h"

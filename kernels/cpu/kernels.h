@@ -14,7 +14,7 @@ constexpr size_t kDecodeTableEntries = size_t{2} << kMaxTableLog;
 // Two tables of the counts of byte pairs, and the distance between them.
 constexpr size_t kPairTableEntries = 2 * 65536 + 256;
 
-constexpr size_t kFewestPairs = 16 * 1024;  // bytes; below, summing up the pair tables costs more than it saves
+constexpr size_t kFewestPairs = 16 * 1024;  // bytes; for fewer, summing up the pair tables costs more than pairs save
 
 // Code of each symbol, left-aligned in 64 bits, with its length in the low byte.
 using CodeTable = uint64_t[256];
@@ -40,7 +40,7 @@ struct Kernels {
     void (*count_bytes)(const uint8_t* bytes, size_t size, uint32_t* counts /* [256] */, uint16_t* pairs);
 
     // Interleaves planes[0..plane_count) into `elements` whole elements, undoing the sign move. `past_caches` says that
-    // `out` will not be read soon; the caller then fences before it tells anyone of the result.
+    // `out` will not be read soon; the caller then issues a fence before another thread may use the result.
     void (*join_planes)(const uint8_t* const* planes, uint32_t plane_count, bool moves_sign, bool past_caches,
                         uint8_t* out, size_t elements);
 

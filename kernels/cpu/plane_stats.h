@@ -1,4 +1,4 @@
-// Entropy of byte planes: what a plane would cost, and whether it is worth coding at all.
+// Entropy of byte planes: the size that coding a plane would give, and whether coding pays at all.
 #pragma once
 
 #include <stddef.h>

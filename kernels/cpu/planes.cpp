@@ -2,7 +2,7 @@
 //
 // Work:   one thread per block; plain loops over whole elements that the compiler vectorises. A 16-bit join into a
 //         large output has AVX-512 code of its own, for its stores.
-// Bytes:  each is read once and written once.
+// Bytes:  reads and writes each byte once.
 // Bound:  cache bandwidth.
 // Format: "The sign move" in kernels/shared/zipnn.h, whose functions these loops apply to each element.
 #if defined(__AVX512BW__)
@@ -22,8 +22,8 @@ constexpr size_t kLine = 64;  // bytes of a cache line, and of a vector
 template <bool moves_sign>
 void interleave16(const uint8_t* low, const uint8_t* high, uint8_t* __restrict out, size_t elements) {
     for (size_t i = 0; i < elements; ++i) {
-        const uint16_t stored = static_cast<uint16_t>(low[i] | high[i] << 8);
-        const uint16_t element = moves_sign ? restore_sign16(stored) : stored;
+        const uint16_t joined = static_cast<uint16_t>(low[i] | high[i] << 8);
+        const uint16_t element = moves_sign ? restore_sign16(joined) : joined;
         memcpy(out + 2 * i, &element, sizeof element);
     }
 }

@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint32_t kPositions = 4;
 constexpr float kBlockOverhead = 0.003f;  // tree, jump table and Huffman's distance from the entropy, of a raw plane
-constexpr float kLeastGain = 0.95f;       // a plane above this is stored raw
+constexpr float kLeastGain = 0.95f;       // a plane above this stays raw
 
 using Counts = uint32_t[256];
 
@@ -35,7 +35,7 @@ void count_sample(const uint8_t* bytes, uint64_t size, Sample& sample) {
     ++sample.byte[(size - 1) % kPositions][bytes[size - 1]];
 }
 
-// The fraction of its size that a plane needs whose counts are those of tables[first], tables[first + step], ...
+// The encoded fraction of a plane that has the counts of tables[first], tables[first + step], ...
 float plane_cost(const Counts* tables, uint32_t first, uint32_t step) {
     Counts counts = {};
     uint64_t total = 0;

@@ -1,12 +1,12 @@
-// Many small files of one directory, or directories in it, in one call. From Python every system call gives the interpreter lock away and
-// takes it back, which costs more than the call; here it is given away once per directory.
+// Many small files of one directory, or directories in it, in one call. From Python, every system call releases the interpreter
+// lock and takes it again, which costs more than the call itself; here, the lock is released once per directory.
+#include "small_files.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "dumont_cpu.h"
 
 namespace {
 
@@ -46,7 +46,7 @@ timespec to_timespec(int64_t nanoseconds) {
     return {static_cast<time_t>(seconds), static_cast<long>(rest)};
 }
 
-// Saturates like the scan does: the format holds 64 bits of nanoseconds, about the years 1677 to 2262.
+// Saturates as the scan does: the format holds 64 bits of nanoseconds, about the years 1677 to 2262.
 int64_t to_nanoseconds(const timespec& time) {
     int64_t result = 0;
     if (__builtin_mul_overflow(static_cast<int64_t>(time.tv_sec), kNanoseconds, &result) ||
@@ -63,13 +63,13 @@ bool set_metadata(int fd, int64_t mtime_ns, uint64_t mode) {
     return futimens(fd, times) == 0 && fchmod(fd, static_cast<mode_t>(mode)) == 0;
 }
 
-// Returns 0 or an errno; then there is no file, so that whoever tries another way finds the name free.
+// Returns 0 or an errno. After an errno there is no file: a caller that tries another way finds the name free.
 int create_file(int directory, const char* name, const uint8_t* data, const DumontNewFile& file) {
     const int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kUnfinishedMode);
     if (fd < 0) return errno;
     const bool done = write_all(fd, data, file.size) == file.size && set_metadata(fd, file.mtime_ns, file.mode);
     int error = done ? 0 : errno;
-    if (close(fd) != 0 && error == 0 && errno != EINTR) error = errno;  // some file systems write here, and tell here
+    if (close(fd) != 0 && error == 0 && errno != EINTR) error = errno;  // some file systems write now, and report errors now
     if (error != 0) unlinkat(directory, name, 0);
     return error;
 }
@@ -108,7 +108,7 @@ int32_t read_file(int directory, const char* name, uint8_t* out, const DumontOld
     return result;
 }
 
-// EINVAL for a range that leaves the caller's memory: its numbers come from a manifest.
+// Whether a range lies in the caller's memory: the numbers come from a manifest.
 bool fits(uint64_t begin, uint64_t size, uint64_t total) {
     return begin <= total && size <= total - begin;
 }

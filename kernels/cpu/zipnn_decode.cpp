@@ -9,7 +9,7 @@
 namespace dumont {
 namespace {
 
-constexpr size_t kTileSize = 4096;  // bytes of a plane joined at a time; a constant plane is one tile used again
+constexpr size_t kTileSize = 4096;  // bytes of a plane joined at a time; a constant plane is one tile, used repeatedly
 
 // From this output size on, the first blocks have left the cache before the last is decoded, so none is kept there.
 #if defined(DUMONT_LEAVES_CACHE)
@@ -25,7 +25,7 @@ struct Workspace {
     uint8_t decoded[];  // [planes][plane_capacity]
 };
 
-// A plane of one block: real bytes, or a tile that stands for all of it.
+// A plane of one block: its bytes, or a tile that repeats.
 struct PlaneBytes {
     const uint8_t* bytes;
     bool constant;
@@ -43,18 +43,18 @@ const uint8_t* plane_at(const PlaneBytes& plane, uint64_t offset) {
     return plane.constant ? plane.bytes : plane.bytes + offset;
 }
 
-// Makes one plane of a block readable; `direct` is where it may be decoded to when no join is needed, else null.
+// Makes one plane of a block readable; `direct` is where the plane may be decoded to if it needs no join, or else null.
 int64_t open_plane(const BlockSource& source, uint32_t plane, uint64_t block, uint64_t size, uint8_t* direct,
                    PlaneBytes& result) {
-    const StoredBlock stored = stored_block(*source.layout, plane, block);
-    const uint8_t* bytes = source.stream + stored.begin;
-    if (stored.type != kRawBlock && stored.type != kHuff0Block) return DUMONT_DAMAGED;
-    if (stored.size == size) {  // raw, or Huff0's own way of saying "not compressed"
+    const EncodedBlock encoded = encoded_block(*source.layout, plane, block);
+    const uint8_t* bytes = source.stream + encoded.begin;
+    if (encoded.type != kRawBlock && encoded.type != kHuff0Block) return DUMONT_DAMAGED;
+    if (encoded.size == size) {  // a raw block, or a Huff0 block that Huff0 left uncompressed
         result = {bytes, false};
         return 0;
     }
-    if (stored.type == kRawBlock || stored.size == 0 || stored.size > size) return DUMONT_DAMAGED;
-    if (stored.size == 1) {
+    if (encoded.type == kRawBlock || encoded.size == 0 || encoded.size > size) return DUMONT_DAMAGED;
+    if (encoded.size == 1) {
         uint8_t* tile = source.workspace->constant[plane];
         memset(tile, bytes[0], size < kTileSize ? size : kTileSize);
         result = {tile, true};
@@ -63,7 +63,7 @@ int64_t open_plane(const BlockSource& source, uint32_t plane, uint64_t block, ui
     if (size > kMaxHuff0Symbols) return DUMONT_DAMAGED;
     uint8_t* out = direct != nullptr ? direct : source.workspace->decoded + plane * source.plane_capacity;
     result = {out, false};
-    const bool good = kernels().decode_huff0(bytes, static_cast<uint32_t>(stored.size), out,
+    const bool good = kernels().decode_huff0(bytes, static_cast<uint32_t>(encoded.size), out,
                                              static_cast<uint32_t>(size), source.workspace->tables);
     return good ? 0 : static_cast<int64_t>(DUMONT_DAMAGED);
 }

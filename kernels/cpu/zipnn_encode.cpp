@@ -1,7 +1,7 @@
 // Encodes ZipNN streams block by block: takes a block's planes apart, and encodes each while it is in cache.
 //
-// The format stores plane after plane. Each is written where it would begin if those before it stayed raw, which for
-// weights is where it belongs; a plane that comes to lie too far up is moved down at the end.
+// In a stream, planes follow one another. Each plane is written where it would begin if all planes before it stayed raw,
+// which for weights is its final position; a plane that lies too far up is moved down at the end.
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +25,7 @@ struct Workspace {
     uint8_t streams[kStreams * stream_room(kMaxBlockSize / kStreams)];
 };
 
-// Where a plane's encoded bytes go. A write that does not fit is not made, and `full` says so.
+// Where a plane's encoded bytes go. A write that does not fit is not made, and sets `full`.
 struct Output {
     uint8_t* begin;
     uint8_t* next;
@@ -146,7 +146,7 @@ bool encode_planes(const Source& source, uint32_t first, uint32_t last, const Ta
         const auto symbols = static_cast<uint32_t>(bytes / planes);
         uint8_t* bytes_of_plane[kMaxPlanes];
         for (uint32_t plane = 0; plane < planes; ++plane) {
-            // Straight into place where there is room: a plane that stays raw is then not copied again.
+            // Straight to its raw position where there is room: a plane that stays raw is then not copied again.
             const bool room = plane >= first && plane < last &&
                               symbols <= static_cast<uint64_t>(out[plane].end - out[plane].next);
             bytes_of_plane[plane] = room ? out[plane].next : workspace.planes + plane * symbols;
@@ -162,8 +162,8 @@ bool encode_planes(const Source& source, uint32_t first, uint32_t last, const Ta
     return true;
 }
 
-// Encodes all planes in one pass over the source, each with room for it to stay raw, and closes the gaps. Returns the
-// end of the last plane, or null if they do not fit that way.
+// Encodes all planes in one pass over the source, each with room to stay raw, and closes the gaps. Returns the end of the
+// last plane, or null if the planes do not fit that way.
 uint8_t* encode_together(const Source& source, const Tables& tables, uint8_t* body, uint8_t* end,
                          Workspace& workspace) {
     const uint32_t planes = source.type.planes;
@@ -197,7 +197,7 @@ uint8_t* encode_in_turn(const Source& source, const Tables& tables, uint8_t* bod
     return body;
 }
 
-// Returns the stream's size, or 0 if it does not fit.
+// Returns the stream's size, or 0 if the stream does not fit.
 uint64_t encode(const uint8_t* bytes, uint64_t size, uint8_t* out, uint64_t capacity, const ElementType& type,
                 uint32_t block_log2, Workspace& workspace) {
     const uint64_t block_size = 1ull << block_log2;

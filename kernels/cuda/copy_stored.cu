@@ -1,8 +1,8 @@
-// Kernel: LZ4 blocks that did not shrink, copied from the frame to their place. FORMAT.md, section 5.1.
+// Kernel: copies the blocks that an LZ4 frame holds raw to their place in the output. FORMAT.md, section 5.1.
 //
 // Work to threads: a CTA takes one block of at most 64 KiB; each thread moves 16 bytes at a time. A block may start at any
-// byte of the frame, so that four aligned words and what follows them are shifted together.
-// Bytes moved: 1 read, 1 written per original byte; bound by memory.
+// byte of the frame, so that each load shifts two aligned words together.
+// Bytes moved: 1 read, 1 written per raw byte; bound by memory.
 #include "device.h"
 #include "lz4_blocks.h"
 

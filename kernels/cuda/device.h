@@ -1,4 +1,4 @@
-// What the CUDA kernels need beyond the language, spelled so that the CPU emulator of tests/device/emulator compiles it too.
+// The additions to the language that the CUDA kernels need, in a form that the emulator of tests/device/emulator also compiles.
 //
 // The first include of every `.cu` file. Under NVRTC and nvcc the CUDA names are built in; the emulator brings its own.
 #pragma once
@@ -16,8 +16,8 @@
 #define DUMONT_DYNAMIC_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
 #endif
 
-// Asks for the 32 bytes around `address` ahead of their use, into the cache of the SM or into that of the device; the address
-// need not be readable.
+// Prefetches the 32 bytes around `address` into the cache of the SM, or into the cache of the device; the address need not be
+// readable.
 template <class T>
 __device__ __forceinline__ void prefetch_near(const T* address) {
 #if defined(DUMONT_EMULATOR)

@@ -1,22 +1,22 @@
 // Kernels: ZipNN blocks to elements. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_decode.cpp and cpu/decode_huff0.cpp.
 //
 // Work to threads
-//   A CTA takes one block, that is 128 KiB of original bytes in our own streams and 256 KiB in zipnn's. It has a warp for
+//   A CTA takes one block: 128 KiB of raw bytes in our own streams, 256 KiB in zipnn's. It has a warp for
 //   each Huff0-coded plane: one for bf16 weights, whose mantissas are raw. In each warp, lanes 0 to 3 decode the
 //   block's four bit streams, 1024 symbols each, into a tile in shared memory; then all threads of the CTA join that tile
 //   with the other planes and store 16 bytes each, coalesced. Blocks without a coded plane go to `zipnn_join`.
 //
 // Table
-//   11 bits select an 8-byte entry: up to four symbols, the bits they take, how many they are. 16 KiB of shared memory for
-//   a coded plane. With the tile and the 1 KiB that a device keeps of each CTA, 10 fit on an SM that has 228 KiB. Built by
-//   the whole warp.
+//   11 bits select an 8-byte entry: up to four symbols, their bits, their number. The table takes 16 KiB of shared memory for
+//   a coded plane. With the tile and the 1 KiB that a device reserves for each CTA, 10 CTAs fit on an SM that has 228 KiB. The
+//   whole warp builds the table.
 //
-// Bytes moved, bf16: 0.66 read, 1 written per original byte; the symbols pass through shared memory only.
+// Bytes moved, bf16: 0.66 read, 1 written per raw byte; the symbols pass through shared memory only.
 //
 // Bound: the latency of lookup after lookup (shared memory, shift, add) in 4 lanes a warp; see kernels/README.md.
 //
-// No input makes a kernel trap, hang, or touch memory outside the chunk's stored bytes (and up to 16 bytes after them,
-// which the host provides), its own output and its status word.
+// No input makes a kernel trap, hang, or touch memory outside the chunk's encoded bytes (and up to 16 bytes
+// after them, which the host provides), its own output and its status word.
 #include "device.h"
 #include "zipnn_blocks.h"
 
@@ -31,7 +31,7 @@ constexpr uint32_t kTileStride = kTile + 16;  // the four streams' words fall in
 constexpr int32_t kPrefetchRounds = 2;        // of 256 bytes of each stream: more than a tile of exponents takes
 constexpr uint32_t kVector = 16;              // bytes that a thread stores at a time
 
-// Shared memory of a coded plane. What the table is built from lies where something else comes later.
+// Shared memory of a coded plane. The unions hold the input of the table first, and other data later.
 struct alignas(16) PlaneMemory {
     union {
         // x: up to four symbols, the first in the lowest byte; y: bits of all | 8 * their number << 16 | bits of the first << 24
@@ -49,7 +49,7 @@ struct alignas(16) PlaneMemory {
     BlockStreams streams;
     uint32_t status;
 };
-static_assert(sizeof(PlaneMemory) == kPlaneMemory, "backends/cuda.py asks for this much at every launch");
+static_assert(sizeof(PlaneMemory) == kPlaneMemory, "every launch asks for this much for each coded plane");
 
 // ---------------------------------------------------------------------------------------------------------------
 // The decode table. Called by whole warps.
@@ -130,7 +130,7 @@ __device__ uint32_t open_block(const uint8_t* huff0, uint32_t size, uint32_t sym
 // One bit stream, read backward by one lane.
 
 struct StreamReader {
-    const uint32_t* words;  // the chunk's stored bytes
+    const uint32_t* words;  // the chunk's encoded bytes
     int32_t word;           // index of `high`
     uint32_t high, low, next;
     uint32_t state;    // bits 0-4: bits of `high` already consumed; bits 16-20: bits of `pending`; the others mean nothing
@@ -138,7 +138,7 @@ struct StreamReader {
     int64_t start;     // bit position in the chunk where the stream must end
 };
 
-// One addition of an entry's sizes counts both what was consumed and what is pending; these bits say that 32 are full.
+// One addition of an entry's sizes counts both consumed and pending bits; these flags are set when a count reaches 32.
 constexpr uint32_t kWordConsumed = 1u << 5;
 constexpr uint32_t kWordPending = 1u << 21;
 
@@ -147,8 +147,8 @@ __device__ __forceinline__ uint32_t word_at(const StreamReader& reader, int32_t 
     return __ldg(reader.words + max(index, 0));
 }
 
-// Moves on by a word if `state` says that one is consumed. `next` is loaded every time: a load that only some lanes need
-// would be waited for at once, this one has until the next lookup.
+// Moves on by a word if `state` says that a word is consumed. `next` is loaded every time: all lanes would wait at once for a
+// load that only some lanes need, but this load has time until the next lookup.
 __device__ __forceinline__ void refill(StreamReader& reader, uint32_t state) {
     const bool consumed = (state & kWordConsumed) != 0;
     reader.state = state & ~(kWordConsumed | kWordPending);
@@ -159,10 +159,10 @@ __device__ __forceinline__ void refill(StreamReader& reader, uint32_t state) {
 }
 
 // Returns false if the stream has no end mark.
-__device__ bool open_stream(const uint8_t* stored, const uint8_t* data, uint32_t size, StreamReader& reader) {
+__device__ bool open_stream(const uint8_t* encoded, const uint8_t* data, uint32_t size, StreamReader& reader) {
     BackwardBits bits;
     if (!open_backward_bits(data, size, bits)) return false;
-    reader.start = 8 * (data - stored);
+    reader.start = 8 * (data - encoded);
     const int64_t end = reader.start + bits.left;
     reader.word = static_cast<int32_t>(end >> 5);
     reader.high = word_at(reader, reader.word);
@@ -181,11 +181,11 @@ __device__ __forceinline__ uint2 look_up(const StreamReader& reader, const uint2
     return table[__funnelshift_l(reader.low, reader.high, reader.state) >> (32 - kWindow)];
 }
 
-// Takes symbols (1 to 4) out of the stream; a full word of them becomes word `next` of the tile.
+// Takes 1 to 4 symbols out of the stream; a full word of symbols becomes word `next` of the tile.
 __device__ __forceinline__ void take(StreamReader& reader, uint32_t symbols, uint32_t sizes, uint32_t* tile,
                                      uint32_t& next) {
     const uint32_t shift = reader.state >> 16;  // the funnel shifts look at its low five bits only
-    const uint32_t rest = __funnelshift_l(symbols, 0, shift);  // what does not fit the word
+    const uint32_t rest = __funnelshift_l(symbols, 0, shift);  // the symbols that do not fit the word
     const uint32_t state = reader.state + sizes;
     reader.pending |= __funnelshift_l(0, symbols, shift);
     if (state & kWordPending) {
@@ -195,11 +195,11 @@ __device__ __forceinline__ void take(StreamReader& reader, uint32_t symbols, uin
     refill(reader, state);
 }
 
-// Decodes the next `symbols` of the stream into `tile`: a multiple of 4, or all that are left. `after` symbols follow in
+// Decodes the next `symbols` symbols of the stream into `tile`: a multiple of 4, or all that are left. `after` symbols follow in
 // the stream; up to three of them may be decoded already, and wait in `pending`.
 __device__ __forceinline__ void decode_tile(StreamReader& reader, const uint2* table, uint32_t symbols, uint32_t after,
                                             uint32_t* tile) {
-    // Before the last word, four more symbols never go beyond the stream's last.
+    // Before the last word, four more symbols never pass the end of the stream.
     const uint32_t words = symbols / 4;
     const uint32_t fast_words = after < kSymbolsPerEntry && words > 0 ? words - 1 : words;
     uint32_t next = 0;
@@ -215,18 +215,18 @@ __device__ __forceinline__ void decode_tile(StreamReader& reader, const uint2* t
     if (symbols % 4 != 0) tile[words] = reader.pending;
 }
 
-// Asks for what the next tile may take of the warp's four streams: a lane names 32 bytes of one of them.
+// Prefetches what the next tile may take of the warp's four streams: each lane takes 32 bytes of one stream.
 __device__ __forceinline__ void prefetch_streams(const StreamReader& reader, uint32_t lane) {
     const int32_t word = __shfl_sync(kAllLanes, reader.word, static_cast<int>(lane % kStreams));
-    const uint8_t* stored = reinterpret_cast<const uint8_t*>(reader.words);
+    const uint8_t* encoded = reinterpret_cast<const uint8_t*>(reader.words);
 #pragma unroll
     for (int32_t round = 0; round < kPrefetchRounds; ++round) {
         const int32_t sector = static_cast<int32_t>(lane / kStreams) + round * static_cast<int32_t>(kWarp / kStreams);
-        prefetch_near(stored + 4 * static_cast<int64_t>(max(word - 8 * (sector + 1), 0)));
+        prefetch_near(encoded + 4 * static_cast<int64_t>(max(word - 8 * (sector + 1), 0)));
     }
 }
 
-// Asks for the bytes of raw planes that a tile will be joined with: a warp names 128 bytes a lane, 1024 in each stream.
+// Prefetches the bytes of raw planes that a tile will be joined with: 128 bytes a lane, 1024 in each stream.
 __device__ __forceinline__ void prefetch_raw(const uint8_t* bytes, uint32_t segment, uint32_t begin, uint32_t elements,
                                              uint32_t lane) {
     const uint32_t element = lane / 8 * segment + begin + lane % 8 * 128;
@@ -238,7 +238,7 @@ __device__ __forceinline__ void prefetch_raw(const uint8_t* bytes, uint32_t segm
 
 // One plane of a block: where its bytes come from.
 struct PlaneSource {
-    const uint8_t* bytes;  // in the stored bytes, or null
+    const uint8_t* bytes;  // in the encoded bytes, or null
     const uint8_t* tile;   // decoded symbols of the element range at hand, or null
     uint32_t repeated;     // four times the byte of a constant plane
 };
@@ -339,10 +339,10 @@ __device__ __forceinline__ void join_range(const PlaneSource* planes, const Devi
     }
 }
 
-__device__ __forceinline__ PlaneSource plane_source(const DeviceBlock& block, uint32_t plane, const uint8_t* stored,
+__device__ __forceinline__ PlaneSource plane_source(const DeviceBlock& block, uint32_t plane, const uint8_t* encoded,
                                                     const uint8_t* tile) {
     if (plane >= block.planes) return {nullptr, nullptr, 0};
-    const uint8_t* bytes = stored + block.begin[plane];
+    const uint8_t* bytes = encoded + block.begin[plane];
     if (block.coded >> plane & 1) return {nullptr, tile, 0};
     if (block.constant >> plane & 1) return {nullptr, nullptr, bytes[0] * 0x01010101u};
     return {bytes, nullptr, 0};
@@ -369,7 +369,7 @@ extern "C" __global__ void zipnn_decode(const uint8_t* source, uint8_t* output, 
     using namespace dumont;
     DUMONT_DYNAMIC_SHARED(shared);
     const DeviceBlock& block = blocks[blockIdx.x];
-    const uint8_t* stored = source + block.stored;
+    const uint8_t* encoded = source + block.encoded;
     uint8_t* out = output + block.out;
     const uint32_t warp = threadIdx.x / kWarp;
     const uint32_t lane = threadIdx.x % kWarp;
@@ -378,11 +378,11 @@ extern "C" __global__ void zipnn_decode(const uint8_t* source, uint8_t* output, 
     const uint32_t elements = block.size / block.planes;
 
     const uint32_t mine = coded_plane(block, warp);
-    uint32_t found = open_block(stored + block.begin[mine], block.bytes[mine], elements, memory, lane);
+    uint32_t found = open_block(encoded + block.begin[mine], block.bytes[mine], elements, memory, lane);
     StreamReader reader = {};  // of lanes 0 to 3
-    reader.words = reinterpret_cast<const uint32_t*>(stored);
+    reader.words = reinterpret_cast<const uint32_t*>(encoded);
     if (found == kBlockGood && lane < kStreams &&
-        !open_stream(stored, memory.streams.data[lane], memory.streams.size[lane], reader)) {
+        !open_stream(encoded, memory.streams.data[lane], memory.streams.size[lane], reader)) {
         found = kBadStream;
     }
     if (__syncthreads_or(found != kBlockGood)) {
@@ -394,14 +394,14 @@ extern "C" __global__ void zipnn_decode(const uint8_t* source, uint8_t* output, 
     uint32_t coded = 0;
 #pragma unroll
     for (uint32_t plane = 0; plane < kMaxPlanes; ++plane) {
-        planes[plane] = plane_source(block, plane, stored, memories[coded].tile);
+        planes[plane] = plane_source(block, plane, encoded, memories[coded].tile);
         coded += block.coded >> plane & 1;
     }
     const uint32_t segment = (elements + kStreams - 1) / kStreams;
     for (uint32_t begin = 0; begin < segment; begin += kTile) {
         for (uint32_t plane = 0; warp == 0 && plane < block.planes; ++plane) {
             const bool raw = !((block.coded | block.constant) >> plane & 1);
-            if (raw) prefetch_raw(stored + block.begin[plane], segment, begin, elements, lane);
+            if (raw) prefetch_raw(encoded + block.begin[plane], segment, begin, elements, lane);
         }
         prefetch_streams(reader, lane);
         if (lane < kStreams) {
@@ -429,7 +429,7 @@ extern "C" __global__ void zipnn_join(const uint8_t* source, uint8_t* output, co
     PlaneSource planes[kMaxPlanes];
 #pragma unroll
     for (uint32_t plane = 0; plane < kMaxPlanes; ++plane) {
-        planes[plane] = plane_source(block, plane, source + block.stored, nullptr);
+        planes[plane] = plane_source(block, plane, source + block.encoded, nullptr);
     }
     join_range(planes, block, output + block.out, 0, block.size / block.planes, 0);
 }

@@ -1,16 +1,16 @@
-// Kernels: elements to ZipNN blocks. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_encode.cpp, whose code choice and tree
-// description are the same source (huffman_code.h, tree_description.h).
+// Kernels: elements to ZipNN blocks. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_encode.cpp, which chooses
+// codes and writes tree descriptions with the same source (huffman_code.h, tree_description.h).
 //
 // Three launches for a chunk
 //   zipnn_plan    A CTA takes a block: one pass over it counts the bytes of every plane, for each of the four streams
 //                 apart. A warp for each plane then chooses raw, constant or Huff0, builds the code, describes it, and
 //                 knows the exact size of each stream, since sizes follow from counts.
-//   zipnn_layout  One CTA: where each block's planes go is a prefix sum of their sizes; writes the stream's tables.
-//   zipnn_write   A CTA takes one plane of a block and writes it where it belongs. Coded: a warp for each stream; 32 lanes
-//                 put 8 symbols each together, a prefix sum of their lengths says where each lane's bits go.
+//   zipnn_layout  One CTA: finds the offset of each plane of each block by a prefix sum of sizes; writes the stream's tables.
+//   zipnn_write   A CTA takes one plane of a block and writes it at its offset. A coded plane has a warp for each stream; each
+//                 of 32 lanes joins 8 symbols, and a prefix sum of their lengths gives the position of each lane's bits.
 //
-// Bytes moved, bf16: 2 read (to count, and to write: the second plane finds them in L2), 0.66 written per original byte.
-// Counters have no replicas: the same value of another replica would lie in the same bank, and wait as long.
+// Bytes moved, bf16: 2 read (to count, and to write: the second plane finds them in L2), 0.66 written per raw byte.
+// Counters have no replicas: a replica of a counter would lie in the same bank, and wait as long.
 // Bound: shared-memory atomics in zipnn_plan, instructions in zipnn_write; see kernels/README.md.
 #include "device.h"
 #include "zipnn_job.h"
@@ -18,10 +18,11 @@
 namespace dumont {
 namespace {
 
-constexpr uint32_t kThreads = kStreams * kWarp;  // of every CTA but that of zipnn_layout
+constexpr uint32_t kThreads = kStreams * kWarp;  // a warp for each stream
+static_assert(kThreads == kEncodeThreads, "the host launches this many");
 constexpr uint32_t kLoadBytes = 16;  // bytes that a thread loads at a time
 constexpr uint32_t kGroups = 256 / kWarp;  // of values, one to a lane
-constexpr uint32_t kLaneSymbols = 8;  // that a lane puts together at a time
+constexpr uint32_t kLaneSymbols = 8;  // that a lane joins at a time
 constexpr uint32_t kWarpSymbols = kWarp * kLaneSymbols;
 constexpr uint32_t kStageWords = (31 + kWarpSymbols * kMaxWrittenLength) / 32 + 4;
 
@@ -99,7 +100,7 @@ struct PlanMemory {
     uint8_t tree[kMaxTreeSize];
     uint32_t tree_size;  // 0: no code gains
 };
-static_assert(sizeof(PlanMemory) <= kPlanMemory, "encode_slot.py asks for this much for each plane");
+static_assert(sizeof(PlanMemory) <= kPlanMemory, "every launch asks for this much for each plane");
 
 __device__ __forceinline__ PlanMemory& plan_memory(uint8_t* shared, uint32_t plane) {
     return *reinterpret_cast<PlanMemory*>(shared + plane * kPlanMemory);
@@ -149,7 +150,7 @@ __device__ __forceinline__ T warp_sum(T value) {
     return value;
 }
 
-// Whether surely no code gains, which spares a plane of noise the search for one. Two symbols drawn at random are equal
+// Whether surely no code gains, which spares a plane of noise the search for a code. Two symbols drawn at random are equal
 // with probability 2^-H2, where H2, Renyi's entropy of order 2, is at most Shannon's, and a code takes at least that many
 // bits a symbol. Here they are 7.7, and a code must get below 7.6. Called by a whole warp, as what follows.
 __device__ bool is_hopeless(const uint32_t* counts, uint32_t symbols, uint32_t lane) {
@@ -159,7 +160,7 @@ __device__ bool is_hopeless(const uint32_t* counts, uint32_t symbols, uint32_t l
     return warp_sum(pairs) * kVariety <= static_cast<uint64_t>(symbols) * symbols;
 }
 
-// What rank_symbols does: by count, then by value. A symbol's rank is how many come before it.
+// The counterpart of rank_symbols: by count, then by value. A symbol's rank is the number of symbols before it.
 __device__ void rank_symbols_together(const uint32_t* counts, CodeWorkspace& work, uint32_t lane) {
     uint32_t mine[kGroups];  // count and value in one number
     uint32_t rank[kGroups] = {};
@@ -184,7 +185,7 @@ __device__ void rank_symbols_together(const uint32_t* counts, CodeWorkspace& wor
     __syncwarp();
 }
 
-// What assign_codes does, with the length of each code above it.
+// The counterpart of assign_codes, with the length of each code in the bits above the code.
 __device__ void assign_codes_together(const HuffmanCode& code, uint32_t* codes, uint32_t lane) {
     uint32_t length[kGroups];
 #pragma unroll
@@ -222,7 +223,7 @@ __device__ bool sum_counts(PlanMemory& memory, uint32_t symbols, PlanePlan& plan
     return __any_sync(kAllLanes, constant) != 0;
 }
 
-// Finds a code and describes it in `memory`; the description's size is 0 if there is nothing to gain.
+// Finds a code and describes it in `memory`; the description's size is 0 if no code gains.
 __device__ void find_code(PlanMemory& memory, uint32_t symbols, uint32_t lane) {
     rank_symbols_together(memory.counts, memory.code_work, lane);
     if (lane == 0) {
@@ -248,7 +249,7 @@ __device__ uint32_t coded_size(const PlanMemory& memory, PlanePlan& plan, uint32
     return size;
 }
 
-// Decides how a plane is stored and fills its plan.
+// Decides how a plane is encoded, and fills its plan.
 __device__ void plan_plane(PlanMemory& memory, uint32_t symbols, PlanePlan& plan, uint32_t lane) {
     uint32_t kind = kRawPlane;
     uint32_t size = symbols;
@@ -283,8 +284,8 @@ __device__ __forceinline__ void store_bytes(uint8_t* to, uint32_t word, uint32_t
     for (uint32_t byte = first; byte < end; ++byte) to[byte] = static_cast<uint8_t>(word >> (8 * byte));
 }
 
-// Bits on their way to a stream: whole words leave, the last one waits for more. Words are those of the memory, so that
-// the stream starts somewhere in the first one; bytes of the neighbours are left alone.
+// Bits on their way to a stream: whole words are written, the last word waits for more bits. Words are aligned in memory, so
+// that the stream starts somewhere in the first word; bytes of the neighbours stay as they are.
 struct BitStage {
     uint32_t* words;  // of this warp, in shared memory; zero but for what is staged
     uint8_t* to;      // where words[0] goes, a multiple of 4
@@ -302,7 +303,7 @@ __device__ __forceinline__ void put_bits(uint32_t* words, uint32_t position, uin
     if (high != 0) atomicOr(word + 2, high);
 }
 
-// Writes the whole words out, and moves what is left to the front.
+// Writes out the whole words, and moves the remaining bits to the front.
 __device__ void flush_words(BitStage& stage, uint32_t lane) {
     __syncwarp();
     const uint32_t whole = stage.bits >> 5;
@@ -322,7 +323,7 @@ __device__ void flush_words(BitStage& stage, uint32_t lane) {
     stage.bits &= 31;
 }
 
-// How many symbols of `all` are left for a lane whose first one is `from`.
+// How many symbols of `all` are left for a lane whose first symbol is `from`.
 __device__ __forceinline__ uint32_t lane_symbols(uint32_t from, uint32_t all) {
     return from < all ? min(all - from, kLaneSymbols) : 0;
 }
@@ -385,7 +386,7 @@ __device__ void write_stream(const BlockSource& source, uint32_t plane, uint32_t
     }
 }
 
-// Writes a plane as it is, four bytes at a time from the first whole word on.
+// Writes a raw plane, four bytes at a time from the first whole word on.
 __device__ void write_raw(const BlockSource& source, uint32_t plane, uint8_t* out) {
     const uint32_t head = min(static_cast<uint32_t>(-reinterpret_cast<uintptr_t>(out) & 3), source.elements);
     const uint32_t words = (source.elements - head) / 4;

@@ -10,7 +10,7 @@
 
 namespace dumont {
 
-constexpr uint32_t kMaxHuff0Symbols = 128 * 1024;  // what Huff0 accepts as one block
+constexpr uint32_t kMaxHuff0Symbols = 128 * 1024;  // the largest block that Huff0 accepts
 constexpr uint32_t kMaxTableLog = 12;              // longest code a reader meets
 constexpr uint32_t kStreams = 4;
 constexpr uint32_t kJumpTableSize = 6;
@@ -63,7 +63,7 @@ DUMONT_HD uint32_t read_bits(BackwardBits& bits, uint32_t count) {
 // ---------------------------------------------------------------------------------------------------------------
 // FSE-coded weights.
 
-// Reads bits upward from byte 0; past the end it yields zeros, and the caller compares `position` with the size.
+// Reads bits upward from byte 0. Past the end it yields zeros; the caller compares `position` with the size.
 struct ForwardBits {
     const uint8_t* data;
     uint32_t size;
@@ -263,7 +263,7 @@ struct BlockStreams {
     uint32_t symbols[kStreams];
 };
 
-// `payload` is what follows the tree description; `symbols` is the number of bytes that the block decodes to.
+// `payload` starts after the tree description; `symbols` is the number of raw bytes of the block.
 DUMONT_HD bool parse_streams(const uint8_t* payload, uint32_t size, uint32_t symbols, BlockStreams& streams) {
     if (size < kJumpTableSize + kStreams) return false;
     const uint32_t segment = (symbols + 3) / 4;

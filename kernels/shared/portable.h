@@ -1,6 +1,6 @@
-// What host and device compilers need in common: function qualifiers and unaligned little-endian loads.
+// Function qualifiers and unaligned little-endian loads, for host and device compilers.
 //
-// Everything in `kernels/*.h` is freestanding: no containers, no exceptions, no allocation. Functions have internal
+// Every header in kernels/shared is freestanding: no containers, no exceptions, no allocation. Functions have internal
 // linkage because the same header is compiled for several instruction sets within one library: with external
 // linkage the linker would keep one copy, perhaps one that this CPU cannot run.
 #pragma once

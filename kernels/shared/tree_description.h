@@ -20,7 +20,7 @@ struct TreeWorkspace {
     uint8_t cell_of[kWeightValues][1 << kMaxFseLog];  // the i-th cell of each weight
 };
 
-// Appends bits upward from byte 0; remembers instead of writing past the end.
+// Appends bits upward from byte 0; notes an overflow instead of writing past the end.
 struct BitWriter {
     uint8_t* out;
     uint32_t capacity;
@@ -117,8 +117,8 @@ DUMONT_HD void append_weights(BitWriter& writer, uint32_t count, TreeWorkspace& 
         work.cell_of[weight][found[weight]++] = static_cast<uint8_t>(cell);
     }
 
-    // The last two weights start in their first cell: reading on from there takes at least one bit, which the
-    // stream no longer has. That is how the reader knows the end.
+    // The last two weights start in their first cell: the next update takes at least one bit, which the stream no
+    // longer has. That tells the reader the end.
     uint32_t state[2];
     state[(count - 1) & 1] = work.cell_of[weights[count - 1]][0];
     state[(count - 2) & 1] = work.cell_of[weights[count - 2]][0];

@@ -2,8 +2,8 @@
 //
 //   32-byte header | u8 type[planes][blocks] | u64 end[planes][blocks] | plane 0's blocks | plane 1's blocks | ...
 //
-// A block covers `block_size` original bytes, that is 1/planes of it in each plane. Plane b holds byte b of every
-// little-endian element, after the sign has been moved next to the mantissa where the type asks for it.
+// A block covers `block_size` raw bytes, block_size / planes of them in each plane. Plane b holds byte b of every
+// little-endian element, after the sign has been moved next to the mantissa if the type asks for that.
 #pragma once
 
 #include "huff0.h"
@@ -42,17 +42,17 @@ DUMONT_HD bool find_element_type(uint32_t dtype, ElementType& type) {
 
 struct Header {
     ElementType type;
-    uint64_t block_size;     // original bytes
-    uint64_t original_size;  // bytes
+    uint64_t block_size;     // raw bytes
+    uint64_t original_size;  // raw bytes
     uint64_t stream_size;    // bytes, header included
     bool continued;          // part of a sequence of streams that follow one another
 };
 
-// Checks a header as the table of FORMAT.md, section 5.2, has it: bytes 2 to 15 say what the stream is, and any other value
-// there is another kind of stream (unsupported); bytes 0, 1 and 16 to 31 can only be right or damaged.
+// Checks a header by the table of FORMAT.md, section 5.2. Bytes 2 to 15 give the kind of stream: any other value is another
+// kind (unsupported). Bytes 0, 1 and 16 to 31 can only be right or damaged.
 DUMONT_HD Parse parse_header(const uint8_t* stream, uint64_t size, Header& header) {
     if (size < kHeaderSize || stream[0] != 'Z' || stream[1] != 'N') return Parse::kDamaged;
-    const bool known_version = stream[2] == 0 && stream[3] == 5;  // byte 4 may be any: zipnn's patch level
+    const bool known_version = stream[2] == 0 && stream[3] == 5;  // byte 4, zipnn's patch level, may have any value
     const bool bytes_in = stream[8] == 1;
     const bool plain = (stream[9] | stream[10] | stream[11] | stream[12]) == 0;  // neither delta nor lossy
     const bool huffman = stream[7] <= 1;
@@ -102,19 +102,19 @@ DUMONT_HD bool parse_layout(const uint8_t* stream, const Header& header, Layout&
     return begin == header.stream_size;
 }
 
-struct StoredBlock {
+struct EncodedBlock {
     uint8_t type;
     uint64_t begin;  // offset in the stream
     uint64_t size;
 };
 
-DUMONT_HD StoredBlock stored_block(const Layout& layout, uint32_t plane, uint64_t block) {
+DUMONT_HD EncodedBlock encoded_block(const Layout& layout, uint32_t plane, uint64_t block) {
     const uint64_t index = plane * layout.blocks + block;
     const uint64_t before = block == 0 ? 0 : load_u64(layout.ends + 8 * (index - 1));
     return {layout.types[index], layout.plane_begin[plane] + before, load_u64(layout.ends + 8 * index) - before};
 }
 
-// Bytes of `plane` in a block of `block_bytes` original bytes: the first planes take the bytes of a partial element.
+// Bytes of `plane` in a block of `block_bytes` raw bytes: the first planes take the bytes of a partial element.
 DUMONT_HD uint64_t plane_share(uint64_t block_bytes, uint32_t planes, uint32_t plane) {
     return block_bytes / planes + (plane < block_bytes % planes);
 }
@@ -132,12 +132,12 @@ DUMONT_HD void write_header(const ElementType& type, uint32_t block_log2, uint64
     store_u64(out + 24, stream_size);
 }
 
-// Which planes are worth a Huff0 block: zipnn keeps one only if it is below 0.95 of the raw size, and Huff0 itself refuses
-// fewer symbols.
+// Whether a Huff0 block pays: zipnn uses it only if it is smaller than 0.95 of the raw size, and Huff0 itself refuses fewer
+// symbols.
 constexpr uint32_t kMinHuff0Symbols = 12;
 
-DUMONT_HD bool gains(uint64_t stored, uint64_t raw) {
-    return 20 * stored < 19 * raw;
+DUMONT_HD bool gains(uint64_t encoded, uint64_t raw) {
+    return 20 * encoded < 19 * raw;
 }
 
 // ---------------------------------------------------------------------------------------------------------------

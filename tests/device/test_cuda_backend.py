@@ -16,7 +16,7 @@ from support.snapshots import GOLDEN, assert_same_tree, pack_tree, restore_tree
 
 import dumont_gpu.backends as backends
 from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, auto
-from dumont_gpu.codecs import Codec, Lz4, Lz4Hc, ZipNN
+from dumont_gpu.codecs import LZ4_HC, Codec, Lz4, ZipNN
 from dumont_gpu.errors import DamagedError, DeviceError, DumontError
 from dumont_gpu.native import Dtype
 from dumont_gpu.sizes import KiB, MiB
@@ -40,7 +40,7 @@ CHUNKS: list[tuple[Codec, bytes]] = [
     (ZipNN(Dtype.BF16), bytes(200_000)),
     (Lz4(), TEXT),
     (Lz4(), MIXED),
-    (Lz4Hc(), TEXT),
+    (LZ4_HC, TEXT),
 ]
 
 
@@ -213,7 +213,7 @@ def test_what_does_not_fit_is_not_written(codec: Codec, encoder: CudaBackend) ->
 
 
 def test_high_compression_is_encoded_on_the_cpu(encoder: CudaBackend, device: EmulatedDevice) -> None:
-    assert encoder.encode(Lz4Hc(), memoryview(TEXT), memoryview(bytearray(len(TEXT))))
+    assert encoder.encode(LZ4_HC, memoryview(TEXT), memoryview(bytearray(len(TEXT))))
     assert device.launches == []
 
 
@@ -328,7 +328,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, cpu: float, device: float) -> None
 def test_auto_goes_where_it_was_faster(
     cpu: float, device_seconds: float, there: bool, device: AnyDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = AutoBackend(CudaBackend(device, minimum=0), jobs=2)
+    backend = AutoBackend(CudaBackend(device, minimum=0), threads=2)
     backend.prepare(1 * MiB, decode=True)
     scripted(monkeypatch, cpu, device_seconds)
     stored, out = encoded(ZipNN(Dtype.BF16), BF16), memoryview(bytearray(len(BF16)))
@@ -348,7 +348,7 @@ def test_device_that_decodes_to_other_bytes_is_not_used(device: AnyDevice) -> No
             super().decode(compressor_id, stored, out)
             out[0] ^= 1
 
-    backend = AutoBackend(Wrong(device, minimum=0), jobs=2)
+    backend = AutoBackend(Wrong(device, minimum=0), threads=2)
     backend.prepare(1 * MiB, decode=True)
     for _ in range(2):
         out = memoryview(bytearray(len(BF16)))
@@ -365,7 +365,7 @@ def test_device_that_writes_nothing_does_not_seem_to_agree(device: EmulatedDevic
         def decode(self, compressor_id: int, stored: memoryview, out: memoryview) -> None:
             pass
 
-    backend = AutoBackend(Idle(device, minimum=0), jobs=2)
+    backend = AutoBackend(Idle(device, minimum=0), threads=2)
     backend.prepare(1 * MiB, decode=True)
     for _ in range(2):
         out = memoryview(bytearray(len(BF16)))

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from dumont_gpu.backends import cupy_device
 from dumont_gpu.backends.cupy_device import CupyDevice, import_cupy
 from dumont_gpu.backends.device import KERNELS, DeviceMemoryError
+from dumont_gpu.backends.nvcomp import nvcomp_path
 from dumont_gpu.errors import DeviceError
 
 
@@ -138,4 +138,4 @@ def test_nvcomp_is_found_though_another_package_hides_the_namespace(
     info.parent.mkdir()
     info.write_text("Metadata-Version: 2.1\nName: nvidia-libnvcomp-cu13\nVersion: 6.0.0\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "a"), str(tmp_path / "b"), *sys.path])
-    assert cupy_device.nvcomp_path() == library
+    assert nvcomp_path() == library

@@ -20,7 +20,7 @@ from dumont_gpu.backends import AutoBackend, CudaBackend, auto
 from dumont_gpu.backends.cupy_device import CupyDevice
 from dumont_gpu.backends.device import DeviceMemoryError
 from dumont_gpu.backends.pinning import Pinning
-from dumont_gpu.cli import doctor
+from dumont_gpu.cli import examination
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.errors import DeviceError
 from dumont_gpu.native import Dtype
@@ -36,7 +36,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[EmulatedDevice], None]:
     def use(device: EmulatedDevice) -> None:
         monkeypatch.setattr(backends, "open_device", lambda number, **needs: device)
         monkeypatch.setattr(CudaBackend.__init__, "__defaults__", (None, 0))
-        monkeypatch.setattr(auto._Trial, "favours_device", lambda trial, jobs: True)
+        monkeypatch.setattr(auto._Trial, "favours_device", lambda trial, threads: True)
 
     return use
 
@@ -97,29 +97,29 @@ def test_memory_that_stays_pinned_ends_no_job(
 
 
 def test_auto_says_it_where_only_some_codecs_are_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = AutoBackend(CudaBackend(emulated_device(pins=0), minimum=0), jobs=1)
+    backend = AutoBackend(CudaBackend(emulated_device(pins=0), minimum=0), threads=1)
     backend.prepare(1 * MiB, encode=True, decode=True)
     content = memoryview(bytearray(weights(100_000)))
     stored, out = memoryview(bytearray(2 * len(content))), memoryview(bytearray(len(content)))
-    monkeypatch.setattr(auto._Trial, "favours_device", lambda trial, jobs: trial is not None)
+    monkeypatch.setattr(auto._Trial, "favours_device", lambda trial, threads: trial is not None)
     size = backend.encode(ZipNN(Dtype.BF16), content, stored)
     backend.decode(ZipNN().id, stored[:size], out)
     first = next(iter(backend._trials.values()))
-    monkeypatch.setattr(auto._Trial, "favours_device", lambda trial, jobs: trial is first)
+    monkeypatch.setattr(auto._Trial, "favours_device", lambda trial, threads: trial is first)
     assert backend.name == f"cuda:0{REMARK} (zipnn decoding on cpu, zipnn encoding on cuda:0)"
-    monkeypatch.setattr(auto._Trial, "favours_device", lambda trial, jobs: False)
+    monkeypatch.setattr(auto._Trial, "favours_device", lambda trial, threads: False)
     assert "pinned" not in backend.name
     backend.close()
 
 
 def test_doctor_says_that_memory_cannot_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "missing_for_cuda", lambda number: "")
-    monkeypatch.setattr(doctor, "open_device", lambda number: emulated_device(pins=0))
-    finding = doctor._kernels()
+    monkeypatch.setattr(examination, "missing_for_cuda", lambda number: "")
+    monkeypatch.setattr(examination, "open_device", lambda number: emulated_device(pins=0))
+    finding = examination._kernels()
     assert finding.found
     assert "without pinned host memory (no more host memory can be pinned)" in finding.detail
-    monkeypatch.setattr(doctor, "open_device", lambda number: emulated_device())
-    assert "pinned" not in doctor._kernels().detail
+    monkeypatch.setattr(examination, "open_device", lambda number: emulated_device())
+    assert "pinned" not in examination._kernels().detail
 
 
 def test_one_refusal_is_enough() -> None:

@@ -45,8 +45,8 @@ inline Targets find_targets(const Bytes& stream) {
     Targets targets{layout.plane_begin[0], {}};
     for (uint32_t plane = 0; plane < header.type.planes; ++plane) {
         for (uint64_t block = 0; block < layout.blocks; ++block) {
-            const StoredBlock stored = stored_block(layout, plane, block);
-            if (stored.type == kHuff0Block) targets.blocks.push_back(stored.begin);
+            const EncodedBlock encoded = encoded_block(layout, plane, block);
+            if (encoded.type == kHuff0Block) targets.blocks.push_back(encoded.begin);
         }
     }
     return targets;

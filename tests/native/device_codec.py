@@ -6,12 +6,6 @@ import ctypes
 import mmap
 from pathlib import Path
 
-HEADER = 32
-THREADS = 128
-PLAN_MEMORY = 11 * 1024  # for each plane: kPlanMemory of kernels/shared/zipnn_job.h
-PLANE_PLAN = 1192  # sizeof PlanePlan
-ENCODE_JOB = 48  # sizeof EncodeJob
-
 
 class DeviceCodec:
     def __init__(self, emulator: Path, cpu: Path) -> None:
@@ -24,6 +18,8 @@ class DeviceCodec:
         self._cpu.dumont_zipnn_encode_job.argtypes = (u32, u64, u32, u64, u64, u64, ctypes.c_void_p)
         self._cpu.dumont_zipnn_header.restype = ctypes.c_int64
         self._cpu.dumont_zipnn_header.argtypes = (u32, u64, u32, u64, ctypes.c_void_p)
+        self._cpu.dumont_layout.restype = u64
+        self._cpu.dumont_layout.argtypes = (ctypes.c_char_p,)
 
     def set_order(self, seed: int) -> None:
         self._emulator.emulator_set_order(ctypes.c_uint(seed))
@@ -32,9 +28,9 @@ class DeviceCodec:
         blocks = -(-len(data) >> block_log2)
         with (
             _Memory(len(data)) as source,
-            _Memory(HEADER + 9 * planes * blocks + len(data)) as out,
-            _Memory(planes * blocks * PLANE_PLAN) as plans,
-            _Memory(ENCODE_JOB) as job,
+            _Memory(self._layout("kHeaderSize") + 9 * planes * blocks + len(data)) as out,
+            _Memory(planes * blocks * self._layout("PlanePlan")) as plans,
+            _Memory(self._layout("EncodeJob")) as job,
             _Memory(8) as result,
         ):
             source.bytes[: len(data)] = data
@@ -43,17 +39,21 @@ class DeviceCodec:
             )
             if entries != planes * blocks:
                 raise ValueError(f"encode_job returned {entries}")
-            self._launch("zipnn_plan", blocks, planes * PLAN_MEMORY, job.address)
+            self._launch("zipnn_plan", blocks, planes * self._layout("kPlanMemory"), job.address)
             self._launch("zipnn_layout", 1, 0, job.address, result.address)
             self._launch("zipnn_write", entries, 0, job.address)
             size = int.from_bytes(result.bytes[:8], "little")
             self._cpu.dumont_zipnn_header(dtype, len(data), block_log2, size, out.address)
             return out.bytes[:size]
 
+    def _layout(self, name: str) -> int:
+        return int(self._cpu.dumont_layout(name.encode()))
+
     def _launch(self, kernel: str, grid: int, shared: int, *arguments: int) -> None:
+        threads = self._layout("kEncodeThreads")
         values = [ctypes.c_uint64(argument) for argument in arguments]
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        if self._emulator.emulator_launch(kernel.encode(), grid, THREADS, shared, addresses):
+        if self._emulator.emulator_launch(kernel.encode(), grid, threads, shared, addresses):
             raise ValueError(f"{kernel}: {self._emulator.emulator_error().decode()}")
 
 

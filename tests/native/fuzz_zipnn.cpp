@@ -159,7 +159,7 @@ int roundtrip(uint64_t count, uint64_t seed) {
         {DUMONT_FP32, 4}, {DUMONT_FP16, 2}, {DUMONT_BF16, 2}, {DUMONT_FP8_E4M3, 1}, {DUMONT_FP8_E5M2, 1}};
     const std::vector<std::string> paths = available_paths();
     Random random(seed);
-    uint64_t original = 0, stored = 0;
+    uint64_t original = 0, encoded = 0;
     for (uint64_t i = 0; i < count; ++i) {
         const auto type = kTypes[below(random, std::size(kTypes))];
         const auto block_log2 = static_cast<uint32_t>(10 + below(random, 8));
@@ -180,14 +180,14 @@ int roundtrip(uint64_t count, uint64_t seed) {
         if (outcome.status < 0 || outcome.bytes != input) fail("the round trip changed the bytes");
         if (decode_everywhere(stream, input.size() + 1, paths).status != DUMONT_DAMAGED) fail("a wrong size passed");
         original += input.size();
-        stored += stream.size();
+        encoded += stream.size();
         if (!input.empty()) {
             float fractions[DUMONT_PROBE_COUNT];
             dumont_probe(input.data(), input.size(), fractions);
         }
     }
     std::printf("roundtrip: %llu inputs on %zu paths, %llu bytes as %llu\n", static_cast<unsigned long long>(count),
-                paths.size(), static_cast<unsigned long long>(original), static_cast<unsigned long long>(stored));
+                paths.size(), static_cast<unsigned long long>(original), static_cast<unsigned long long>(encoded));
     return 0;
 }
 

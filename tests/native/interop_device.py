@@ -1,8 +1,8 @@
-"""Checks that the real `zipnn` package reads what the CUDA kernels encode, here on the emulator.
+"""Checks that the real `zipnn` package reads the streams that the CUDA kernels encode, here on the emulator.
 
     python tests/native/interop_device.py LIBDUMONT_EMULATOR LIBDUMONT_CPU
 
-needs numpy and zipnn_core (`pip install --no-deps zipnn==0.5.4`). Prints one summary line and exits 1 on a difference.
+needs numpy and zipnn_core (`pip install --no-deps zipnn==0.5.4`). Prints a summary line and exits 1 on a difference.
 """
 
 from __future__ import annotations

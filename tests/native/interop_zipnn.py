@@ -2,7 +2,7 @@
 
     python tests/native/interop_zipnn.py LIBRARY
 
-needs numpy and zipnn_core (`pip install --no-deps zipnn==0.5.4`). Prints one summary line and exits 1 on a difference.
+needs numpy and zipnn_core (`pip install --no-deps zipnn==0.5.4`). Prints a summary line and exits 1 on a difference.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from support.servers import Fault, FaultServer, at_once, replaced_head, s3_envir
 
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UnsupportedError
 from dumont_gpu.format.header import MAGIC
+from dumont_gpu.storage import open_source
 from dumont_gpu.storage.answers import Answer, DeniedError, ExpiredError, failure
 from dumont_gpu.storage.answers import whole_file as meaning_of_a_whole_file
-from dumont_gpu.storage.http import open_http
 from dumont_gpu.storage.http_range import ChangedError
 from dumont_gpu.storage.retry import TransientError
 
@@ -229,7 +229,7 @@ def test_a_login_page_in_the_middle_is_not_called_another_snapshot(fault_server:
     """A whole file in the middle otherwise means that the snapshot changed."""
     fault_server.data = bytes(100_000)
 
-    source = open_http(fault_server.url, AT_ONCE)
+    source = open_source(fault_server.url, AT_ONCE)
     faults: list[tuple[Fault, type[DumontError]]] = [(status(200, PAGE), DumontError), (whole_file, ChangedError)]
     for fault, error in faults:
         fault_server.script = lambda request, fault=fault: fault  # type: ignore[misc]

@@ -230,7 +230,7 @@ def test_keys_are_renewed_in_the_middle_of_a_read(
     home: Home, fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By whoever writes them into the file: a sign-on tool, a cron job."""
-    monkeypatch.setattr("dumont_gpu.storage.parallel.RANGE_SIZE", 50_000)
+    monkeypatch.setattr("dumont_gpu.storage.reads.RANGE_SIZE", 50_000)
     fault_server.data = random.Random(7).randbytes(500_000)
     home.config(f"[default]\nendpoint_url = http://{fault_server.authority}\n")
     home.credentials("[default]\naws_access_key_id = OLD\naws_secret_access_key = s\n")
@@ -257,7 +257,7 @@ def test_keys_that_a_server_calls_expired_are_asked_for_again(
     home: Home, fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing said how long they would be good for. All connections hear of it; one asks, once."""
-    monkeypatch.setattr("dumont_gpu.storage.parallel.RANGE_SIZE", 50_000)
+    monkeypatch.setattr("dumont_gpu.storage.reads.RANGE_SIZE", 50_000)
     fault_server.data = random.Random(7).randbytes(500_000)
     process = home.program(REPEATING)
     home.config(f"[default]\nendpoint_url = http://{fault_server.authority}\ncredential_process = {process}\n")

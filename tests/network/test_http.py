@@ -51,9 +51,8 @@ from dumont_gpu.jobs.restore import plan_restore, restore
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.sizes import KiB
 from dumont_gpu.snapshot.reader import read_snapshot
-from dumont_gpu.storage import NetworkOptions, open_source
+from dumont_gpu.storage import NetworkOptions, Source, open_source
 from dumont_gpu.storage.answers import DeniedError, ExpiredError
-from dumont_gpu.storage.http import HttpSource, open_http
 from dumont_gpu.storage.http_range import ChangedError
 from dumont_gpu.storage.proxies import ProxyRefusedError
 from dumont_gpu.storage.retry import RetryPolicy
@@ -63,11 +62,11 @@ CONTENT = random.Random(1).randbytes(20 * UNIT + 7)  # two ranges
 AT_ONCE = at_once()
 
 
-def opened(server: FaultServer, options: NetworkOptions = AT_ONCE) -> HttpSource:
-    return open_http(server.url, options)
+def opened(server: FaultServer, options: NetworkOptions = AT_ONCE) -> Source:
+    return open_source(server.url, options)
 
 
-def read(source: HttpSource, offset: int = 20_000, end: int = len(CONTENT)) -> bool:
+def read(source: Source, offset: int = 20_000, end: int = len(CONTENT)) -> bool:
     """Reads a part and says whether it is right."""
     out = bytearray(end - offset)
     source.read_into(offset, memoryview(out))
@@ -82,7 +81,7 @@ def first(count: int, fault: Fault) -> Callable[[Request], Fault | None]:
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of the real size, so that tests are quick."""
-    monkeypatch.setattr("dumont_gpu.storage.parallel.RANGE_SIZE", 8 * UNIT)
+    monkeypatch.setattr("dumont_gpu.storage.reads.RANGE_SIZE", 8 * UNIT)
 
 
 @pytest.fixture
@@ -281,7 +280,7 @@ def test_cancelling_wakes_up_a_read(server: FaultServer) -> None:
 
 def test_no_server_is_an_error_after_few_attempts() -> None:
     with pytest.raises(NetworkError, match="cannot be reached"):
-        open_http(f"http://127.0.0.1:{free_port()}/x", AT_ONCE)
+        open_source(f"http://127.0.0.1:{free_port()}/x", AT_ONCE)
 
 
 def test_a_server_that_never_sends_ranges_is_not_supported(server: FaultServer) -> None:
@@ -342,7 +341,7 @@ def test_where_a_redirect_led_to_may_expire(server: FaultServer, other: FaultSer
 
 def test_credentials_go_to_their_own_server_only(server: FaultServer, other: FaultServer) -> None:
     server.script = lambda request: redirect("/here") if request.path == "/x.dumont" else redirect(other.url)
-    source = open_http(server.url.replace("//", "//me:secret@"), AT_ONCE)
+    source = open_source(server.url.replace("//", "//me:secret@"), AT_ONCE)
     assert read(source, 20_000, 30_000)
     assert {request.headers.get("Authorization") for request in server.requests} == {"Basic bWU6c2VjcmV0"}
     assert {request.headers.get("Authorization") for request in other.requests} == {None}
@@ -389,20 +388,20 @@ def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_proxy_is_asked_for_the_whole_address(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://me:secret@{server.authority}")
     monkeypatch.setenv("no_proxy", "inside.example")
-    source = open_http("http://outside.example/x?y", AT_ONCE)
+    source = open_source("http://outside.example/x?y", AT_ONCE)
     assert read(source, 20_000, 30_000)
     assert {request.path for request in server.requests} == {"http://outside.example/x?y"}
     assert {request.headers.get("Proxy-Authorization") for request in server.requests} == {"Basic bWU6c2VjcmV0"}
     source.close()
     with pytest.raises(NetworkError, match="cannot be reached"):
-        open_http("http://inside.example/x", AT_ONCE)
+        open_source("http://inside.example/x", AT_ONCE)
 
 
 def test_a_proxy_is_asked_for_a_tunnel_to_https(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", server.authority)
     server.script = lambda request: status(407)
     with pytest.raises(ProxyRefusedError):
-        open_http("https://outside.example/x", AT_ONCE)
+        open_source("https://outside.example/x", AT_ONCE)
     assert {(request.method, request.path) for request in server.requests} == {("CONNECT", "outside.example:443")}
 
 
@@ -558,7 +557,7 @@ def test_a_server_that_is_restarted_in_the_middle_does_not_matter(nginx: Nginx) 
                 nginx.unlimited()
                 nginx.start()
 
-    source = open_http(f"http://127.0.0.1:{nginx.port}/slow/restarted", replace(AT_ONCE, wait=wait))
+    source = open_source(f"http://127.0.0.1:{nginx.port}/slow/restarted", replace(AT_ONCE, wait=wait))
     out = bytearray(len(CONTENT))
     reading = threading.Thread(target=source.read_into, args=(0, memoryview(out)))
     reading.start()
@@ -576,7 +575,7 @@ def test_a_server_that_is_restarted_in_the_middle_does_not_matter(nginx: Nginx) 
 def test_a_file_that_is_replaced_on_a_real_server_is_noticed(nginx: Nginx) -> None:
     path = nginx.root / "replaced"
     path.write_bytes(CONTENT)
-    source = open_http(f"http://127.0.0.1:{nginx.port}/replaced", AT_ONCE)
+    source = open_source(f"http://127.0.0.1:{nginx.port}/replaced", AT_ONCE)
     assert read(source)
     (nginx.root / "new").write_bytes(CONTENT[::-1])
     os.utime(nginx.root / "new", (1, 1))  # nginx makes its ETag of the size and the second

@@ -26,8 +26,7 @@ from dumont_gpu.jobs.restore import restore
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.progress import Notice
 from dumont_gpu.sizes import KiB, parse_duration
-from dumont_gpu.storage import NetworkOptions
-from dumont_gpu.storage.http import open_http
+from dumont_gpu.storage import NetworkOptions, open_source
 from dumont_gpu.storage.http_range import RangeConnection
 from dumont_gpu.storage.retry import Attempts, Patience, RetryPolicy, TransientError
 
@@ -129,7 +128,7 @@ def test_which_errors_of_a_resolver_are_final(code: int, final: bool, monkeypatc
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(NetworkError, match="cannot be reached: no"):
-        open_http("http://host.example/x", at_once())
+        open_source("http://host.example/x", at_once())
     assert (len(asked) == 1) is final
 
 
@@ -420,4 +419,4 @@ def test_patience_is_what_was_asked_for(time: WaitingTime) -> None:
     url, network = f"http://127.0.0.1:{free_port()}/x", at_once(clock=time, wait=time.wait)
     for asked, seconds in ((7.0, 7), (3000.0, 30)):
         with pytest.raises(NetworkError, match=f"cannot be reached: .*; gave up after {seconds} s"):
-            open_http(url, replace(network, retry=RetryPolicy(patience=asked)))
+            open_source(url, replace(network, retry=RetryPolicy(patience=asked)))

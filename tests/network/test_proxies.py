@@ -22,7 +22,7 @@ from support.servers import FaultServer, at_once, free_port, s3_environment, sta
 from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.storage import open_sink, open_source
 from dumont_gpu.storage.addresses import parse_address
-from dumont_gpu.storage.http import HttpSource, open_http
+from dumont_gpu.storage.http import HttpSource
 from dumont_gpu.storage.proxies import (
     ProxyNeverThereError,
     ProxyRefusedError,
@@ -170,7 +170,7 @@ def test_a_dead_proxy_is_named_and_the_snapshot_is_not(scheme: str, monkeypatch:
     port = free_port()
     monkeypatch.setenv("all_proxy", f"http://me:secret@127.0.0.1:{port}")
     with pytest.raises(ProxyNeverThereError) as caught:
-        open_http(SNAPSHOT.replace("http:", f"{scheme}:"), AT_ONCE)
+        open_source(SNAPSHOT.replace("http:", f"{scheme}:"), AT_ONCE)
     said = str(caught.value)
     assert said.startswith(f"the proxy http://127.0.0.1:{port} (from all_proxy) cannot be reached: Connection refused")
     assert "secret" not in said and "snapshots.example" not in said
@@ -185,7 +185,7 @@ def test_a_proxy_that_wants_a_password_says_so(
     monkeypatch.setenv(f"{scheme}_proxy", f"http://{login}{fault_server.authority}")
     fault_server.script = lambda request: status(407, Proxy_Authenticate="Basic")
     with pytest.raises(ProxyRefusedError) as caught:
-        open_http(SNAPSHOT.replace("http:", f"{scheme}:"), AT_ONCE)
+        open_source(SNAPSHOT.replace("http:", f"{scheme}:"), AT_ONCE)
     assert re.match(
         rf"the proxy http://{fault_server.authority} \(from {scheme}_proxy\) answers 407 .*{said}", str(caught.value)
     )
@@ -200,7 +200,7 @@ def test_a_proxy_that_opens_no_tunnel_is_named(
     monkeypatch.setenv("https_proxy", fault_server.authority)
     fault_server.script = lambda request: status(code)
     with pytest.raises(error, match=f"^the proxy http://{fault_server.authority} .from https_proxy. answers {code}"):
-        open_http("https://snapshots.example/x", AT_ONCE)
+        open_source("https://snapshots.example/x", AT_ONCE)
 
 
 # --- through tunnels, and with certificates of one's own --------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_https_goes_through_a_tunnel(
     proxy = Tunnels(certificate[1] if over == "https" else None)
     monkeypatch.setenv("https_proxy", f"{over}://me:secret@{proxy.authority}")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    assert whole(open_http(secure.url, AT_ONCE)) == CONTENT
+    assert whole(open_source(secure.url, AT_ONCE)) == CONTENT
     assert proxy.heads and all(head.startswith(f"CONNECT {secure.authority} HTTP/1.1\r\n") for head in proxy.heads)
     assert all("\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n" in head for head in proxy.heads)
     assert not any(request.headers.get("Proxy-Authorization") for request in secure.requests)
@@ -291,7 +291,7 @@ def test_http_goes_through_an_https_proxy(
 ) -> None:
     monkeypatch.setenv("http_proxy", secure.url)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    assert whole(open_http(SNAPSHOT, AT_ONCE)) == CONTENT
+    assert whole(open_source(SNAPSHOT, AT_ONCE)) == CONTENT
     assert {request.path for request in secure.requests} == {SNAPSHOT}
 
 
@@ -301,7 +301,7 @@ def test_the_certificate_of_a_proxy_is_checked_and_the_proxy_named(
     monkeypatch.setenv("all_proxy", f"https://{secure.authority}")
     for url in (SNAPSHOT, SNAPSHOT.replace("http:", "https:")):
         with pytest.raises(ProxyRefusedError, match="^the certificate of the proxy https://.* does not hold"):
-            open_http(url, AT_ONCE)
+            open_source(url, AT_ONCE)
 
 
 def directory_of(certificate: Path, folder: Path) -> Path:
@@ -347,10 +347,10 @@ def test_the_first_variable_that_is_set_says_who_vouches(
     for variable, path in variables(certificate[0], strangers(tmp_path / "other")).items():
         monkeypatch.setenv(variable, str(path))
     if trusted:
-        assert whole(open_http(secure.url, AT_ONCE)) == CONTENT
+        assert whole(open_source(secure.url, AT_ONCE)) == CONTENT
     else:
         with pytest.raises(DumontError, match="certificate of the server does not hold.*SSL_CERT_FILE"):
-            open_http(secure.url, AT_ONCE)
+            open_source(secure.url, AT_ONCE)
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"])
@@ -370,7 +370,7 @@ def test_a_bundle_that_is_none_is_a_usage_error(
     make(tmp_path / "ca")
     monkeypatch.setenv(variable, os.fspath(tmp_path / "ca"))
     with pytest.raises(UsageError) as caught:
-        open_http(f"https://127.0.0.1:{free_port()}/x", AT_ONCE)
+        open_source(f"https://127.0.0.1:{free_port()}/x", AT_ONCE)
     assert f"{variable}={tmp_path}/ca: {said}" in str(caught.value)
 
 

@@ -26,7 +26,7 @@ from dumont_gpu.sizes import GiB, MiB
 from dumont_gpu.storage import open_sink, open_source
 from dumont_gpu.storage.http_range import RangeConnection
 from dumont_gpu.storage.retry import TransientError
-from dumont_gpu.storage.s3_sink import S3Sink
+from dumont_gpu.storage.s3_parts import PartSize, SentParts
 
 AT_ONCE = at_once()
 PART = 8 * MiB
@@ -91,14 +91,14 @@ def test_a_failed_pack_leaves_the_old_snapshot_and_no_parts(
     location = "s3://bucket/kept.dumont"
     before = pack([str(source)], location).snapshot_id
     (source / "new").write_bytes(b"new")
-    put = S3Sink._put
+    put = SentParts.put
 
-    def failing(self: S3Sink, number: int, *rest: Any) -> None:
+    def failing(self: SentParts, number: int, *rest: Any) -> None:
         if number == 3:
             raise NetworkError("the network is gone")
         put(self, number, *rest)
 
-    monkeypatch.setattr(S3Sink, "_put", failing)
+    monkeypatch.setattr(SentParts, "put", failing)
     with pytest.raises(NetworkError, match=f"{location}: the network is gone"):
         pack([str(source)], location)
     assert b"<Upload>" not in s3.uploads
@@ -169,7 +169,8 @@ def test_a_snapshot_that_is_replaced_while_it_is_read_is_noticed(workspace: Path
 def test_what_lies_before_the_first_write_may_come_at_the_end(first: int, s3: Moto) -> None:
     body, head = os.urandom(PART + 100), os.urandom(first)
     sink = open_sink("s3://bucket/sink", AT_ONCE, force=True)
-    sink.expect(len(head) + len(body) + 50)
+    assert sink.parts is not None
+    sink.parts.fit(len(head) + len(body) + 50)
     sink.write_at(first, memoryview(body[: PART - 7]))
     sink.write_at(first + PART - 7 + 30, memoryview(body[PART - 7 :]))  # a gap of 30
     sink.write_at(0, memoryview(head))
@@ -180,11 +181,10 @@ def test_what_lies_before_the_first_write_may_come_at_the_end(first: int, s3: Mo
 
 
 def test_parts_grow_with_the_snapshot() -> None:
-    sink = object.__new__(S3Sink)
     for size, part in [(1, 8 * MiB), (70 * GiB, 8 * MiB), (5 << 40, 583 * MiB)]:
-        sink._part_size = PART
-        sink.expect(size)
-        assert sink._part_size == part
+        parts = PartSize()
+        parts.fit(size)
+        assert parts.bytes == part
         assert size / part < 10_000
 
 

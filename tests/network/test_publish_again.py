@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.commands import PROGRAM, cli
+from support.places import s3_requests
 from support.servers import (
     Fault,
     FaultServer,
@@ -31,13 +32,13 @@ from support.servers import (
 from support.snapshots import pack_tree
 from test_publish import PART, taken_away
 
-from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, with_buffers
+from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, Window, with_buffers
 from dumont_gpu.errors import DumontError, GaveUpError, NetworkError, UsageError, left_behind
 from dumont_gpu.jobs.options import PackOptions, VerifyOptions
 from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.pack_stages import PackStages
 from dumont_gpu.jobs.verify import verify
-from dumont_gpu.pipeline import Pipeline, Window, in_turn
+from dumont_gpu.pipeline import Pipeline, in_turn
 from dumont_gpu.progress import Notice
 from dumont_gpu.sizes import MiB
 from dumont_gpu.storage import open_sink, open_source
@@ -87,15 +88,7 @@ class Uploads:
     """What a server has that is neither completed nor aborted."""
 
     def __init__(self, location: str) -> None:
-        sink = object.__new__(S3Requests)
-        from dumont_gpu.storage.object_store import ObjectSigner
-        from dumont_gpu.storage.tls import tls_context
-
-        options = at_once()
-        sink.__init__(  # type: ignore[misc]
-            ObjectSigner(location), options, options.patience(location), tls_context(), threading.Event()
-        )
-        self.requests = sink
+        self.requests = s3_requests(location)
 
     def __call__(self) -> list[str]:
         return [upload.id for upload in self.requests.uploads()]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.servers import FaultServer, Gcs, Nginx, RcloneHttp, S3Server, chunked
+from support.places import SOURCES, Put, Where
 from support.snapshots import GOLDEN, assert_same_tree, pack_tree
 
 from dumont_gpu.errors import DamagedError, SnapshotNotFoundError
@@ -17,83 +17,25 @@ from dumont_gpu.jobs.restore import restore
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import MemorySource, Source, open_source
-from dumont_gpu.storage.server import SnapshotServer
 
 SIZE = 2_700_001  # two ranges, none of them a round number
 CONTENT = os.urandom(SIZE)
-Place = Callable[[bytes], str]  # puts a snapshot's bytes somewhere and returns its location
 
 
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of the real size, so that tests are quick."""
-    monkeypatch.setattr("dumont_gpu.storage.parallel.RANGE_SIZE", 1 << 20)
+    monkeypatch.setattr("dumont_gpu.storage.reads.RANGE_SIZE", 1 << 20)
 
 
-@pytest.fixture(params=["local", "serve", "chunked", "nginx", "rclone_http", "moto", "swift", "gs"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    if request.param == "local":
-        yield lambda content: str(written(tmp_path / "x.dumont", content))
-    elif request.param == "serve":
-        written(tmp_path / "x y.dumont", b"")
-        server = SnapshotServer(str(tmp_path / "x y.dumont"), port=0)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield lambda content: written(tmp_path / "x y.dumont", content) and server.url
-        server.close()
-        thread.join()
-    elif request.param == "chunked":
-        fault_server: FaultServer = request.getfixturevalue("fault_server")
-        fault_server.script = lambda made: chunked if made.end else None
-
-        def put_there(content: bytes) -> str:
-            fault_server.data = content
-            if not content:
-                pytest.skip("a body in pieces has at least one")
-            return fault_server.url
-
-        yield put_there
-    elif request.param in ("nginx", "rclone_http"):
-        real: Nginx | RcloneHttp = request.getfixturevalue(request.param)
-        name = f"{request.node.originalname}.dumont"
-        yield lambda content: written(real.root / name, content) and f"http://127.0.0.1:{real.port}/{name}"
-    elif request.param == "gs":
-        gcs: Gcs = request.getfixturevalue("gcs")
-        set_variables(monkeypatch, gcs.environment())
-
-        def put(content: bytes) -> str:
-            if not content:
-                pytest.skip("this server takes no empty object")
-            return gcs.put(f"{request.node.originalname}/x ü.dumont", content)
-
+@pytest.fixture(params=SOURCES)
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Put]:
+    with SOURCES[request.param].place(Where(request, tmp_path, monkeypatch)) as put:
         yield put
-    else:
-        s3: S3Server = request.getfixturevalue(request.param)
-        set_variables(monkeypatch, s3.environment())
-        key = f"{request.node.originalname}/x ü+?.dumont"
-        yield lambda content: upload(key, content)
-
-
-def set_variables(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-
-
-def written(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
-
-
-def upload(key: str, content: bytes) -> str:
-    import obstore
-    from obstore.store import S3Store
-
-    obstore.put(S3Store("bucket", client_options={"allow_http": True}), key, content)
-    return f"s3://bucket/{key}"
 
 
 @pytest.fixture
-def source(place: Place) -> Iterator[Source]:
+def source(place: Put) -> Iterator[Source]:
     opened = open_source(place(CONTENT))
     yield opened
     opened.close()
@@ -145,21 +87,7 @@ def test_many_threads_read_at_once(source: Source) -> None:
     assert found == {number: CONTENT[number * 100_000 :][:1_200_000] for number in range(12)}
 
 
-def test_the_identity_stays_as_long_as_the_bytes(place: Place) -> None:
-    def identity(content: bytes | None = None) -> str:
-        opened = open_source(location if content is None else place(content))
-        try:
-            return opened.identity
-        finally:
-            opened.close()
-
-    location = place(CONTENT[:100_000])
-    first = identity()
-    assert first == identity()
-    assert first != identity(CONTENT[:99_999])
-
-
-def test_an_empty_object_has_no_bytes(place: Place) -> None:
+def test_an_empty_object_has_no_bytes(place: Put) -> None:
     opened = open_source(place(b""))
     assert opened.size == 0
     with pytest.raises(DamagedError):
@@ -167,7 +95,7 @@ def test_an_empty_object_has_no_bytes(place: Place) -> None:
     opened.close()
 
 
-def test_nothing_there_is_not_found(request: pytest.FixtureRequest, place: Place) -> None:
+def test_nothing_there_is_not_found(request: pytest.FixtureRequest, place: Put) -> None:
     location = place(CONTENT[:10])
     if request.node.callspec.params["place"] == "chunked":
         pytest.skip("this server has one object at every address")
@@ -176,14 +104,14 @@ def test_nothing_there_is_not_found(request: pytest.FixtureRequest, place: Place
     assert ".nothing" in str(caught.value)
 
 
-def test_closing_leaves_no_thread(place: Place) -> None:
+def test_closing_leaves_no_thread(place: Put) -> None:
     opened = open_source(place(CONTENT))
     read(opened, 0, SIZE)
     opened.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("dumont")]
 
 
-def test_a_snapshot_is_restored_and_verified(place: Place, tmp_path: Path) -> None:
+def test_a_snapshot_is_restored_and_verified(place: Put, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "weights").write_bytes(CONTENT)
@@ -199,4 +127,3 @@ def test_a_snapshot_is_restored_and_verified(place: Place, tmp_path: Path) -> No
 def test_memory_is_a_source_too() -> None:
     data = (GOLDEN / "example.dumont").read_bytes()
     assert read_snapshot(MemorySource(data)).header.num_chunks
-    assert MemorySource(data).identity == MemorySource(bytes(data)).identity != MemorySource(data[1:]).identity

@@ -44,7 +44,7 @@ def huge_hole(size: int, files: int = 1) -> Archive:
 
 
 def shared_chunk(files: int, extents: int, size: int = MiB) -> Archive:
-    """Files all of whose bytes are those of one chunk of `size` zeros, again and again."""
+    """Files whose extents all lie in the same chunk of `size` zeros."""
     archive = Archive()
     chunk = archive.chunk(bytes(size), LZ4)
     digest = sha256(bytes(size)).hex()
@@ -237,7 +237,7 @@ def test_nested_json_is_refused(target: Path) -> None:
 
 
 def test_chunks_are_not_decoded_beyond_max_size(target: Path) -> None:
-    """A file of one byte in every chunk: nothing to restore, and endless decoding."""
+    """A file with a byte in every chunk: nothing to restore, and endless decoding."""
     size = 64 * MiB
     stream = zipnn_zeros(size)
     assert len(stream) < 64
@@ -248,7 +248,7 @@ def test_chunks_are_not_decoded_beyond_max_size(target: Path) -> None:
 
 
 def zipnn_zeros(size: int) -> bytes:
-    """A ZipNN stream of `size` zeros in one block."""
+    """A ZipNN stream of `size` zeros in a single block."""
     from test_hostile_streams import zipnn
 
     return zipnn([[b"\0"], [b"\0"]], size, block_log2=40)

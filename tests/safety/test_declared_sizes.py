@@ -1,4 +1,4 @@
-"""What a snapshot declares takes no memory: what is in it does."""
+"""Declared sizes take no memory: only bytes that are in the snapshot do."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MOST = 200 * MiB  # of a command that starts Python, typer and lz4, and takes it
 
 
 def frame_that_declares(size: int, block: bytes = b"") -> bytes:
-    """An LZ4 frame of one raw block, if any, whose header declares `size` bytes."""
+    """An LZ4 frame of a single raw block, if any, whose header declares `size` bytes."""
     fields = b"\x68\x40" + size.to_bytes(8, "little")
     head = b"\x04\x22\x4d\x18" + fields + bytes([header_checksum(fields)])
     return head + (len(block) | 1 << 31).to_bytes(4, "little") + block + bytes(4)
 
 
-# Its own peak, as the system counts it: what wait4 says of a child counts the parent that it was forked from.
+# The process's own peak, as the system counts: wait4 would include the parent's memory before the fork.
 MEASURED = """
 import os, sys
 from dumont_gpu.__main__ import main

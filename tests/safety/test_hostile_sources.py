@@ -1,4 +1,4 @@
-"""Files that are packed come from strangers, too; and what is packed can be restored."""
+"""Files to pack come from strangers, too; every packed file can be restored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tensor(dtype: object = "BF16", begin: object = 0, end: object = len(DATA)) -
 
 
 def comes_back(content: bytes, source: Path, snapshot: Path) -> None:
-    """Packing a file of that content lists no problem, and restoring it gives the same bytes."""
+    """Checks that a file of this content is packed without a problem, and restored with the same bytes."""
     (source / "model.safetensors").write_bytes(content)
     assert pack([str(source)], str(snapshot)).problems == ()
     restored(snapshot.read_bytes(), source.parent / "target", verify=True)
@@ -123,7 +123,7 @@ def test_damaged_zips_come_back(source: Path, snapshot: Path) -> None:
 
 
 def usable_or_refused(source: Path, snapshot: Path, **options: Any) -> None:
-    """A pack either fails, or lists what it left out, or writes a snapshot that can be read."""
+    """Checks that a pack fails, or lists the entries left out, or writes a snapshot that can be read."""
     try:
         result = pack([str(source)], str(snapshot), PackOptions(**options))
     except DumontError as error:
@@ -151,7 +151,7 @@ def test_path_longer_than_a_reader_takes_is_not_packed_unnoticed(source: Path, s
 def test_file_of_more_extents_than_a_line_holds_is_not_packed_unnoticed(
     source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With --chunk-size 4KiB, a file of 700 MB is enough for the real limit; this one is for 64 KiB."""
+    """With --chunk-size 4KiB, a file of 700 MB reaches the real limit; this test lowers the limit to 64 KiB."""
     monkeypatch.setattr("dumont_gpu.format.manifest._MAX_LINE", 64 << 10)
     (source / "file").write_bytes(os.urandom(1 << 22))
     usable_or_refused(source, snapshot, chunk_size=4096, method="none")

@@ -41,7 +41,7 @@ TEXT = bytes(range(256)) * 300 + b"the end"  # 76,807 bytes: two blocks
 
 @pytest.fixture(params=["cpu", "device"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Every place where codecs run; all must refuse alike."""
+    """Every backend that runs codecs; all must refuse alike."""
     if request.param == "cpu":
         yield select_backend("cpu")
         return
@@ -52,14 +52,14 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 def archive_of(stored: bytes, size: int, codec: int) -> Archive:
-    """One file, whose only chunk is `stored`."""
+    """A snapshot of a file whose only chunk is `stored`."""
     archive = Archive([], [Chunk(stored, size, codec)], header={"chunk_size": 64 << 20})
     archive.file("f", size=size, extents=[[0, 0, 0, size]], sha256=[bytes(32).hex()])
     return archive
 
 
 def decode(backend: Backend, codec: int, stored: bytes, size: int) -> bytes:
-    """Decodes within a larger buffer and checks that nothing around it was touched."""
+    """Decodes within a larger buffer and checks that the bytes around are untouched."""
     room = bytearray(b"\xa5" * (size + 512))
     out = memoryview(room)[256 : 256 + size]
     try:
@@ -177,7 +177,7 @@ BODY = ENDS + 8 * PLANES * NUM_BLOCKS
 
 
 def zipnn(planes: list[list[bytes]], size: int, block_log2: int = 16, types: bytes | None = None) -> bytes:
-    """A bf16 stream of given stored blocks, whatever they are."""
+    """A bf16 stream of the given encoded blocks, valid or not."""
     blocks = [block for plane in planes for block in plane]
     ends = b""
     for plane in planes:
@@ -232,7 +232,7 @@ def zipnn_cases() -> Iterator[tuple[str, bytes]]:
 
 
 def huff0_cases(good: bytes) -> Iterator[tuple[str, bytes]]:
-    """A block of 32,768 exponents, damaged; what follows its tree are three u16 sizes and four streams."""
+    """A damaged block of 32,768 exponents; after its tree come three u16 sizes and four streams."""
     tree = 1 + (good[0] if good[0] < 128 else (good[0] - 126) // 2)
     jump = list(struct.unpack_from("<HHH", good, tree))
     yield "empty", b""
@@ -332,7 +332,7 @@ def test_random_bytes_are_refused(data: bytes, size: int, codec: int) -> None:
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(block=st.binary(min_size=2, max_size=300), size=st.integers(0, 2000))
 def test_random_huff0_blocks_are_refused_alike_by_every_instruction_set(block: bytes, size: int) -> None:
-    """The attacker does not choose the machine: what one accepts, all do, with the same bytes."""
+    """The attacker does not choose the machine: all backends accept the same streams, with the same bytes."""
     stored, before = zipnn([[b"\1"], [block]], 2 * size), cpu_path()
     results = []
     try:

@@ -1,4 +1,4 @@
-"""Modes, owners and times: what is taken over, what is dropped, what is refused."""
+"""Modes, owners and times: which are restored, dropped or refused."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_umask_does_not_matter(target: Path) -> None:
 
 @pytest.fixture
 def owners(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """What chown was asked for; nothing is changed."""
+    """Records the calls of chown, and changes nothing."""
     calls: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: calls.append((uid, gid)))
     monkeypatch.setattr(os, "chown", lambda path, uid, gid, **_: calls.append((uid, gid)))
@@ -183,7 +183,7 @@ def test_packed_times_beyond_the_formats_range_are_clamped(kind: str, source: Pa
     verify(str(snapshot))
 
 
-# --- what is no file --------------------------------------------------------------------------------------------------
+# --- entries that are no files ----------------------------------------------------------------------------------------
 
 
 def test_device_nodes_fifos_and_sockets_are_not_packed_but_counted(source: Path, snapshot: Path) -> None:

@@ -22,7 +22,7 @@ CONTROL = "\x1b]0;owned\x07\r\n\t\x7f\x9b2J\u202egpj.exe\u2028"
 
 
 def named(kind: str, path: str | bytes) -> Archive:
-    """An archive with one entry of that path and kind."""
+    """An archive with an entry of that path and kind."""
     archive = Archive()
     if kind == "hardlink":
         archive.file(b"\x01", b"leader")
@@ -37,7 +37,7 @@ def named(kind: str, path: str | bytes) -> Archive:
 
 
 def refuse_name(path: str | bytes, kind: str, tmp_path: Path) -> None:
-    """Restoring it is refused, and nothing appears anywhere."""
+    """Checks that a restore is refused, and that no file appears anywhere."""
     refused(named(kind, path), tmp_path / "a" / "b" / "target")
     assert tree(tmp_path) == {}
 
@@ -121,7 +121,7 @@ def test_odd_names_land_inside_the_target(name: bytes, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["target"]
 
 
-# --- one place, one entry ---------------------------------------------------------------------------------------------
+# --- two entries of the same path -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", KINDS)
@@ -176,7 +176,7 @@ def test_entries_out_of_order_are_refused(paths: tuple[str | bytes, ...], target
     archive = Archive()
     for path in paths:
         archive.directory(path)
-    if paths == ("a", "a!", "a/b"):  # "!" sorts before "/": this one is in order
+    if paths == ("a", "a!", "a/b"):  # "!" sorts before "/": this case is in order
         restored(archive, target)
     else:
         refused(archive, target)
@@ -320,7 +320,7 @@ def test_control_characters_are_escaped_in_reasons(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape"])
 @pytest.mark.parametrize("name", ["verify", "restore"])
 def test_snapshot_path_that_is_not_utf8_can_be_printed(name: str, encoding: str, tmp_path: Path) -> None:
-    """utf-8:strict is what Python takes in the locale en_US.UTF-8, surrogateescape in C.UTF-8."""
+    """Python's encoding is utf-8:strict in the locale en_US.UTF-8, utf-8:surrogateescape in C.UTF-8."""
     snapshot = os.fsencode(tmp_path) + b"/x\xff.dumont"
     with open(snapshot, "wb") as file:
         file.write(named("file", "x").to_bytes())

@@ -1,4 +1,4 @@
-"""The output never eats what it was to save, nor anything else that is no snapshot."""
+"""The output never replaces a source, nor any other file that is no snapshot."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def paths(snapshot: Path) -> list[str]:
 
 
 def refused(said: str, *arguments: str | Path, code: int = 2, **settings: Any) -> None:
-    """The command, and its dry run, end with one line and the code, and change nothing."""
+    """Checks that a command and its dry run end with a single line and the code, and change nothing."""
     for more in ([], ["-n"]):
         ran = command("pack", *arguments, *more, **settings)
         assert (ran.code, ran.out) == (code, "")
         assert said in ran.error
 
 
-# --- what stands at the output ----------------------------------------------------------------------------------------
+# --- files that stand at the output -----------------------------------------------------------------------------------
 
 
 def test_a_file_that_is_no_snapshot_is_not_replaced(filled: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_file_of_a_source_is_never_replaced(force: list[str], filled: Path, tm
 
 
 def test_a_hard_link_of_what_is_replaced_is_packed(filled: Path, tmp_path: Path) -> None:
-    """Replacing one name takes nothing from the other, so the other belongs to what is packed."""
+    """Replacing a hard link takes nothing from the other, so the other is packed."""
     os.link(filled / "notes.txt", tmp_path / "other name")
     pack([str(filled)], str(tmp_path / "other name"), PackOptions(force=True))
     assert paths(tmp_path / "other name") == ["d", "d/large", "notes.txt"]
@@ -169,7 +169,7 @@ def test_a_symlink_at_the_output_is_followed(filled: Path, tmp_path: Path) -> No
     real = tmp_path / "disk"
     real.mkdir()
     (tmp_path / "x.dumont").symlink_to("disk/x.dumont")
-    for _ in range(2):  # it leads to nothing, then to a snapshot
+    for _ in range(2):  # the symlink leads to nothing, then to a snapshot
         pack([str(filled)], str(tmp_path / "x.dumont"))
         assert (tmp_path / "x.dumont").is_symlink()
         assert not (real / "x.dumont").is_symlink()
@@ -265,7 +265,7 @@ def test_a_snapshot_that_reads_back_as_something_else_is_an_error(
 
 
 def leave_unfinished(source: Path, output: Path) -> Path:
-    """A pack killed with -9 before its end; returns what it left."""
+    """Kills a pack before its end; returns the file that it left."""
 
     def work(die: Callable[[], None]) -> None:
         os.fsync = lambda fd: die()  # type: ignore[assignment]
@@ -365,7 +365,7 @@ def test_without_locks_two_packs_at_once_lose_no_snapshot(
     before = snapshot.read_bytes()
     monkeypatch.setattr(fcntl, "flock", flock_that_says(errno.ENOLCK))
     first = LocalSink(str(snapshot))
-    second = LocalSink(str(snapshot))  # takes the first one's file for a dead one's
+    second = LocalSink(str(snapshot))  # takes the first sink's file for a dead process's
     with pytest.raises(DumontError, match="took"):
         first.commit(0)
     first.abort()

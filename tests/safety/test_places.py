@@ -1,4 +1,4 @@
-"""Nothing is written outside the target, whatever stands in it before or is put there meanwhile."""
+"""Nothing is written outside the target, whatever stands in the target before the restore or appears during it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POLICIES = ("always", "if-changed", "never")
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A place beside the target that must stay as it is."""
+    """A directory beside the target that must not change."""
     path = tmp_path / "outside"
     path.mkdir()
     (path / "precious").write_bytes(b"do not touch")
@@ -51,7 +51,7 @@ def nested() -> Archive:
     return archive
 
 
-# --- what is in the target already ------------------------------------------------------------------------------------
+# --- files that are in the target already -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("overwrite", POLICIES)
@@ -255,11 +255,11 @@ def test_tarfile_is_not_used() -> None:
     assert not [line for line in used if "tarfile" in line or "shutil" in line]
 
 
-# --- swapped while it runs --------------------------------------------------------------------------------------------
+# --- directories swapped during the restore ---------------------------------------------------------------------------
 
 
 def swap(path: Path, outside: Path) -> None:
-    """What an attacker with access to the target does: the directory goes, a symlink comes."""
+    """Does an attacker's work in the target: replaces a directory by a symlink."""
     path.rename(path.with_name("swapped-away"))
     path.symlink_to(outside)
 
@@ -280,7 +280,7 @@ STEPS: dict[str, tuple[type, str]] = {
 
 
 def before_call(monkeypatch: pytest.MonkeyPatch, step: str, number: int, act: Callable[[], None]) -> list[int]:
-    """Calls `act` just before the `number`th time that a step is taken; the list has how often it was."""
+    """Calls `act` just before the `number`th step; the list holds the number of steps so far."""
     owner, name = STEPS[step]
     original = getattr(owner, name)
     calls = [0]
@@ -405,7 +405,7 @@ def test_file_swapped_for_a_fifo_does_not_block(target: Path, monkeypatch: pytes
 def test_entry_that_appears_meanwhile_is_not_written_through(
     target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A symlink planted at the place of a file, between the check for an empty target and its creation."""
+    """A symlink planted under a file's name, between the check for an empty target and the file's creation."""
     for overwrite in ("refuse", *POLICIES):
         with monkeypatch.context() as patch:
             place = target / overwrite / "a" / "b" / "f"

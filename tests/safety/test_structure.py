@@ -36,7 +36,7 @@ U32, U64 = (1 << 32) - 1, (1 << 64) - 1
 
 
 def two_chunks(**header: Any) -> Archive:
-    """Two files with a stored chunk each."""
+    """Two files with a raw chunk each."""
     archive = Archive(header=header)
     archive.file("a", b"first" * 1000)
     archive.file("b", b"second")
@@ -51,7 +51,9 @@ def two_chunks(**header: Any) -> Archive:
     [
         *({"manifest_offset": offset} for offset in (0, 512, 562, 4095, 1 << 40, 1 << 63, U64)),
         *({"manifest_size": size} for size in (0, 1, 1 << 40, 1 << 63, U64)),
-        *({"manifest_offset": U64 - 10, "manifest_size": size} for size in (11, 12, 16 << 10)),  # wraps to what fits
+        *(
+            {"manifest_offset": U64 - 10, "manifest_size": size} for size in (11, 12, 16 << 10)
+        ),  # wraps around to an offset that fits
         *({"num_chunks": count} for count in (0, 1, 3, 1000, 1 << 22, U32)),
         *({"num_files": count} for count in (0, 1, 3, 1 << 24, U32)),
         *({"total_size_compressed": size} for size in (0, 5005, 5007, 1 << 63, U64)),
@@ -123,8 +125,8 @@ def test_what_is_not_supported_and_what_is_damaged_have_their_exit_codes(tmp_pat
     "fields",
     [
         *({"offset": offset} for offset in (0, 512, 1, 4095, 4097, 1 << 20, 1 << 40, 1 << 63, U64, U64 - 4095)),
-        {"offset": 4096},  # where the first one lies
-        {"offset": 8192},  # within the first one
+        {"offset": 4096},  # at the first chunk
+        {"offset": 8192},  # within the first chunk
         *({"size_original": size} for size in (0, 5, (64 << 20) + 1, 1 << 31, U32)),
         *({"size_compressed": size} for size in (0, 7, 1 << 20, 1 << 31, U32)),
     ],
@@ -135,7 +137,7 @@ def test_index_entry_that_contradicts_the_file_is_refused(fields: dict[str, int]
     for name, value in fields.items():
         setattr(archive.chunks[1], name, value)
     if fields == {"size_original": 5}:
-        archive.entries[1] |= {"size": 5, "extents": [[0, 1, 0, 5]]}  # stored larger than it is
+        archive.entries[1] |= {"size": 5, "extents": [[0, 1, 0, 5]]}  # encoded bytes exceed the raw bytes
     refused(archive, target)
 
 

@@ -109,7 +109,7 @@ SYSTEM_CALLS = (
 
 
 def die_at(number: int, die: Callable[[], None]) -> None:
-    """From now on in this process, the `number`th call that changes a file system kills it."""
+    """Lets the `number`th call that changes a file system kill this process."""
     calls = [0]
 
     def hook(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -434,7 +434,7 @@ def test_second_pack_to_the_same_output_is_refused_and_disturbs_nothing(filled: 
 
 
 def between_open_and_lock(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
-    """Calls `act` once, when the next sink has opened its partial file and has not locked it yet."""
+    """Calls `act` once, after the next sink has opened its partial file and before it locks the file."""
     original, waiting = fcntl.flock, [act]
 
     def flock(fd: int, operation: int) -> None:
@@ -735,7 +735,7 @@ def test_changed_files_are_told_to_whoever_restores(
 
 
 def test_damaged_chunk_leaves_no_file_that_looks_complete(target: Path) -> None:
-    """The time of a file is set last: `if-changed` does not take a half-written one for whole."""
+    """The time of a file is set last: `if-changed` does not take a half-written file for complete."""
     archive = Archive()
     chunks = [archive.chunk(bytes([number]) * 5000, LZ4) for number in range(3)]
     archive.file("f", size=15_000, extents=[[5000 * at, chunk, 0, 5000] for at, chunk in enumerate(chunks)],

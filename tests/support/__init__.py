@@ -1,1 +1,1 @@
-"""What tests share: servers, hostile snapshots, trees, commands, devices."""
+"""Modules that tests share: servers, hostile snapshots, trees, commands, devices."""

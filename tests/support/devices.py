@@ -1,4 +1,4 @@
-"""The CUDA device that tests run on: the real one, or an emulated one."""
+"""The CUDA device that tests run on, real or emulated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.real_device import RecordedDevice
 
 
 def cuda_device() -> EmulatedDevice | RecordedDevice:
-    """A CUDA device: the real one whose number is in DUMONT_TEST_DEVICE, or an emulated one."""
+    """A CUDA device: the real device whose number is in DUMONT_TEST_DEVICE, else an emulated device."""
     number = os.environ.get("DUMONT_TEST_DEVICE")
     return RecordedDevice(open_device(int(number))) if number else emulated_device()
 

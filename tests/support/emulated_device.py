@@ -62,11 +62,11 @@ class EmulatedDevice:
     """Stands in for `CupyDevice`.
 
     Args:
-        memory: bytes that it has.
+        memory: bytes of the device's memory.
         lose_after: operations until the device is lost; None: never.
         short_at: numbers of launches that fail for lack of memory.
         pins: how many pieces of host memory may be pinned, ever; None: any number.
-        unpins: whether what is pinned can be given back.
+        unpins: whether pinned memory can be unpinned.
     """
 
     memory: int = 1 << 30
@@ -137,7 +137,7 @@ class EmulatedDevice:
         self.closed = True
 
     def step(self) -> None:
-        """Counts an operation, which may be the one at which the device is lost."""
+        """Counts an operation; at a given number, the device is lost."""
         with self._lock:
             self.operations += 1
             lost = self.lose_after is not None and self.operations > self.lose_after
@@ -181,7 +181,7 @@ class EmulatedStream:
             raise AssertionError(f"{kernel}: {_library().emulator_error().decode()}")
 
     def decode_lz4(self, batch: Lz4Batch) -> None:
-        """What nvCOMP's batched call does: a status for each block, and nothing beyond its output."""
+        """Does the work of nvCOMP's batched call: a status for each block, and no write beyond a block's output."""
         self._device.step()
         self._device.launches.append("lz4")
         columns = (batch.inputs, batch.input_sizes, batch.outputs, batch.output_rooms)

@@ -1,8 +1,8 @@
 """Builds snapshots byte by byte, right or wrong, and signs them: an attacker also writes the digests.
 
-`Archive` holds what a snapshot consists of; whatever a test bends, `to_bytes` makes every digest fit again, so that only
+`Archive` holds the parts of a snapshot; whatever a test bends, `to_bytes` makes every digest fit again, so that only
 the rule under test can refuse the result. Written from the format's description, without the package's own writer.
-`refused` then tries everything that reads a snapshot, and says whether all of them refused it properly.
+`refused` then tries every reader of snapshots, and tells whether all of them refuse the snapshot properly.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +33,7 @@ from dumont_gpu.tree.target.journal import NAMES
 
 HEADER = struct.Struct("<8sIIIIQQQQQ32s32s352s")  # without its digest
 CHUNK = struct.Struct("<QIIB8s")
-RAW, LZ4, LZ4_HC, ZIPNN = range(4)
+RAW, LZ4, LZ4_HC, ZIPNN = range(4)  # codecs that an attack is made for, not all there are
 MTIME = 1_700_000_000_123_456_789
 
 
@@ -45,13 +46,13 @@ def aligned(offset: int) -> int:
 
 
 def lz4_frame(content: bytes, **options: Any) -> bytes:
-    """A frame as the format asks for; `options` go to lz4.frame.compress and may make it another one."""
+    """An LZ4 frame that obeys the format, unless `options` for lz4.frame.compress change that."""
     settings = {"block_size": lz4.frame.BLOCKSIZE_MAX64KB, "block_linked": False, "store_size": True} | options
     return bytes(lz4.frame.compress(content, **settings))
 
 
 def header_checksum(fields: bytes) -> int:
-    """The byte that ends the header of an LZ4 frame, for what stands between it and the magic."""
+    """The last byte of an LZ4 frame's header, for the bytes between the magic and that byte."""
     return _xxh32(fields) >> 8 & 0xFF
 
 
@@ -71,7 +72,7 @@ def _xxh32(data: bytes) -> int:
 
 
 def float_bytes(count: int, seed: int = 7) -> bytes:
-    """bf16 numbers whose exponents shrink well: what codec 3 is for."""
+    """bf16 numbers whose exponents shrink well: codec 3 is made for them."""
     state = seed
     out = bytearray()
     for _ in range(count):
@@ -88,16 +89,22 @@ def zipnn_stream(content: bytes, block_log2: int = 16) -> bytes:
     return bytes(out[: zipnn_encode(memoryview(content), out, Dtype.BF16, block_log2)])
 
 
+ENCODERS: dict[int, Callable[[bytes], bytes]] = {
+    RAW: bytes,
+    LZ4: lz4_frame,
+    LZ4_HC: partial(lz4_frame, compression_level=9),
+    ZIPNN: zipnn_stream,
+}
+
+
 def encode(codec: int, content: bytes) -> bytes:
-    """The stored bytes of a chunk; as long as the content or longer if it does not shrink."""
-    if codec in (LZ4, LZ4_HC):
-        return lz4_frame(content, compression_level=9 if codec == LZ4_HC else 0)
-    return zipnn_stream(content) if codec == ZIPNN else content
+    """The encoded bytes of a chunk; as long as the content or longer if it does not shrink."""
+    return ENCODERS[codec](content)
 
 
 @dataclass
 class Chunk:
-    """One stored chunk. What is None follows from the rest."""
+    """A chunk and its chunk record. Fields that are None follow from the others."""
 
     stored: bytes
     size_original: int
@@ -110,15 +117,15 @@ class Chunk:
 
 @dataclass
 class Archive:
-    """What a snapshot is made of. Entries are the manifest's JSON objects: bend any of them, then call `to_bytes`."""
+    """The parts of a snapshot. Entries are the manifest's JSON objects: bend any of them, then call `to_bytes`."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
     head: dict[str, Any] = field(default_factory=dict)  # fields of the manifest beside the entries
     header: dict[str, Any] = field(default_factory=dict)  # fields of the file header that shall differ
     manifest: bytes | None = None  # JSON that replaces the whole manifest
-    stored_manifest: bytes | None = None  # what stands for the compressed manifest
-    padding: bytes = b""  # between header or chunk and what follows, cut or filled with zeros
+    stored_manifest: bytes | None = None  # replaces the encoded manifest
+    padding: bytes = b""  # after the header and each chunk, cut or filled with zeros
     trailer: bytes = b""  # after the manifest
 
     # --- contents -------------------------------------------------------------------------------------------------
@@ -178,7 +185,7 @@ class Archive:
         stored = lz4_frame(manifest) if self.stored_manifest is None else self.stored_manifest
         body = bytearray(offset)
         for start, data in [(512, index), *placed]:
-            if start <= offset:  # one that is not can only be refused
+            if start <= offset:  # a snapshot with another order can only be refused
                 self._put(body, start, data)
         return self._header(index, stored, offset) + bytes(body[512:offset]) + stored + self.trailer
 
@@ -234,7 +241,7 @@ def small_archive() -> Archive:
     return archive
 
 
-# --- what became of it ----------------------------------------------------------------------------------------------
+# --- outcomes ---------------------------------------------------------------------------------------------------------
 
 
 def restored(archive: Archive | bytes, target: Path, **options: Any) -> RestoreResult:
@@ -263,13 +270,13 @@ def refused(archive: Archive | bytes, target: Path, error: type[DumontError] = D
 def undecodable(archive: Archive | bytes, target: Path, error: type[DumontError] = DamagedError) -> str:
     """Checks that a snapshot whose table of contents is sound fails when its chunks are decoded; returns the message."""
     data = archive if isinstance(archive, bytes) else archive.to_bytes()
-    verify(MemorySource(data))  # every stored byte is as its digest says: the writer made the digests
+    verify(MemorySource(data))  # every encoded byte matches its digest: the writer made the digests
     clear_error(lambda: verify(MemorySource(data), VerifyOptions(content=True, jobs=1)), error)
     return clear_error(lambda: restored(data, target), error)
 
 
 def clear_error(attempt: Callable[[], object], error: type[DumontError]) -> str:
-    """Checks that `attempt` raises exactly `error`, with one line fit for a terminal; returns it."""
+    """Checks that `attempt` raises exactly `error`, with a single line fit for a terminal; returns that line."""
     with pytest.raises(error) as caught:
         attempt()
     message = str(caught.value)
@@ -280,12 +287,12 @@ def clear_error(attempt: Callable[[], object], error: type[DumontError]) -> str:
 
 
 def tree(path: Path) -> dict[str, tuple[str, bytes]]:
-    """What is below a directory: type and content or target of everything, links not followed."""
+    """The tree below a directory: path -> type, and content or target; links are not followed."""
     return {os.fsdecode(os.path.relpath(entry, path)): _content(entry) for entry in _walk(path)}
 
 
 def written(path: Path) -> dict[str, tuple[str, bytes]]:
-    """What an unfinished restore left below a directory, but for what tells the next run to go on."""
+    """The tree that an unfinished restore left below a directory, without its journal."""
     found = tree(path) if path.exists() else {}
     left = {name: value for name, value in found.items() if ".partial" not in name}
     left.pop(NAMES[0], None)
@@ -318,7 +325,7 @@ class Ran:
 
     @property
     def error(self) -> str:
-        """The one line that went to stderr."""
+        """The only line on stderr."""
         assert "Traceback" not in self.err, self.err
         assert self.err.endswith("\n")
         assert self.err[:-1].isprintable(), self.err
@@ -333,7 +340,7 @@ def command(*arguments: str | Path | bytes, **settings: Any) -> Ran:
 
 
 def killed(work: Callable[[Callable[[], None]], object]) -> bool:
-    """Runs `work` in a forked process; it dies by SIGKILL where it calls its argument. Returns whether it got there."""
+    """Runs `work` in a forked process, which dies by SIGKILL where `work` calls its argument. Returns whether it did."""
     child = os.fork()
     if child == 0:
         _run_and_exit(work)

@@ -1,7 +1,7 @@
 """Written from dumont_gpu/FORMAT.md alone, as a second opinion: a reader of .dumont files in pure Python.
 
 It shares no code with the program and borrows only LZ4 frames, so the two agree only where the document says the same
-to both. It holds everything in memory and is slow: for tests. "Section" in a comment means one of FORMAT.md.
+to both. It holds everything in memory and is slow: for tests. "Section" in a comment means a section of FORMAT.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import lz4.frame
@@ -25,19 +26,17 @@ HEADER = struct.Struct("<8s4I5Q32s32s352s32s")
 CHUNK = struct.Struct("<QIIB8s")
 ZIPNN = struct.Struct("<2s2sBBBBB4sBBBQQ")
 
-RAW, LZ4, LZ4_HC, ZIPNN_STREAM = range(4)
-
 
 class Unsupported(Exception):  # noqa: N818 - the document's word
     """The file needs something that this reader does not know."""
 
 
 def read(data: bytes) -> dict[str, object]:
-    """Return what a snapshot holds: path to bytes (files, hard links), str (a symlink's target) or None (directories).
+    """Return the tree in a snapshot: path to bytes (files, hard links), str (a symlink's target) or None (directories).
 
     Raises:
         ValueError: the file is damaged, or is no snapshot.
-        Unsupported: it is of another version, or needs a flag or codec unknown here.
+        Unsupported: the snapshot has another version, or needs a flag or codec unknown here.
     """
     snapshot = read_table(data)
     check_stored(data, snapshot)
@@ -45,7 +44,7 @@ def read(data: bytes) -> dict[str, object]:
 
 
 def read_table(data: bytes) -> Snapshot:
-    """Check header, index and manifest: what `info` and `ls` look at. Raises as `read`."""
+    """Check header, index and manifest, as `info` and `ls` do. Raises as `read`."""
     header = parse_header(data)
     chunks = parse_index(data, header)
     digests, entries = parse_manifest(data, header, chunks)
@@ -53,14 +52,14 @@ def read_table(data: bytes) -> Snapshot:
 
 
 def check_stored(data: bytes, snapshot: Snapshot) -> None:
-    """Check the stored bytes of every chunk, and the zeros around them, as `verify` does. Raises as `read`."""
+    """Check the encoded bytes of every chunk, and the zeros between chunks, as `verify` does. Raises as `read`."""
     check_padding(data, snapshot.header, snapshot.chunks)
     for chunk, digest in zip(snapshot.chunks, snapshot.digests, strict=True):
         must(snapshot.header.digest_of(chunk.stored(data)) == digest, "chunk digest")
 
 
 def read_contents(data: bytes, snapshot: Snapshot, used_only: bool = False) -> dict[str, object]:
-    """Decode the chunks, if `used_only` only those that files need, and return what `read` does."""
+    """Decode all chunks (if `used_only`, the chunks that files need), and return the tree as `read` does."""
     header, entries = snapshot.header, snapshot.entries
     if header.total_size_original > MOST_HELD:
         raise Unsupported(f"{header.total_size_original} original bytes are too many to return")
@@ -177,13 +176,13 @@ def parse_index(data: bytes, header: Header) -> list[Chunk]:
     for end, offset in gaps(header, chunks):
         must(offset >= end, "parts overlap")
     for chunk in chunks:
-        if chunk.codec > ZIPNN_STREAM:
+        if chunk.codec not in DECODERS:
             raise Unsupported(f"codec {chunk.codec}")
     return chunks
 
 
 def gaps(header: Header, chunks: list[Chunk]) -> list[tuple[int, int]]:
-    """Return where each part ends and the next one begins, from the index to the manifest."""
+    """Return where each part ends and the next part begins, from the index to the manifest."""
     parts = sorted((chunk.offset, chunk.offset + chunk.size_compressed) for chunk in chunks)
     ends = [header.index_end, *(end for _, end in parts)]
     return list(zip(ends, [*(start for start, _ in parts), header.manifest_offset], strict=True))
@@ -199,18 +198,13 @@ def check_padding(data: bytes, header: Header, chunks: list[Chunk]) -> None:
 
 
 def decode_chunk(stored: bytes, chunk: Chunk) -> bytes:
-    if chunk.codec == RAW:
-        original = stored
-    elif chunk.codec in (LZ4, LZ4_HC):
-        original = decode_lz4(stored, chunk.size_original)
-    else:
-        original = decode_zipnn(stored, chunk.size_original)
+    original = DECODERS[chunk.codec](stored, chunk.size_original)
     must(len(original) == chunk.size_original, "size_original")
     return original
 
 
 def decode_lz4(stored: bytes, most: int) -> bytes:
-    """Decode one LZ4 frame with a content size of at most `most` bytes."""
+    """Decode an LZ4 frame with a content size of at most `most` bytes."""
     must(len(stored) >= 15 and stored[:4] == b"\x04\x22\x4d\x18", "magic of an LZ4 frame")
     # Version 1, independent blocks, content size, no dictionary; bits 2 and 4 are the checksums. Blocks of 64 KiB.
     must(stored[4] & 0b11101011 == 0b01101000 and stored[5] == 0x40, "kind of LZ4 frame")
@@ -246,7 +240,7 @@ DTYPES |= {2: DTYPES[1], 5: DTYPES[4]}
 
 
 def decode_zipnn(stored: bytes, original_size: int) -> bytes:
-    """Decode one ZipNN stream of `original_size` original bytes, or a sequence of streams: section 5.2."""
+    """Decode a ZipNN stream of `original_size` original bytes, or a sequence of streams: section 5.2."""
     original = b""
     at = 0
     while at < len(stored) or at == 0:
@@ -257,6 +251,14 @@ def decode_zipnn(stored: bytes, original_size: int) -> bytes:
         at += total
     must(len(original) == original_size, "original bytes of a ZipNN stream")
     return original
+
+
+DECODERS: dict[int, Callable[[bytes, int], bytes]] = {
+    0: lambda stored, size: stored,
+    1: decode_lz4,
+    2: decode_lz4,
+    3: decode_zipnn,
+}
 
 
 def parse_zipnn_header(stream: bytes) -> tuple[Dtype, int, int, int, int]:
@@ -278,7 +280,7 @@ def parse_zipnn_header(stream: bytes) -> tuple[Dtype, int, int, int, int]:
 
 
 def decode_stream(stream: bytes, dtype: Dtype, block_log2: int, size: int) -> bytes:
-    """Decode the tables and blocks of one stream, whose header has been checked."""
+    """Decode the tables and blocks of a stream whose header has been checked."""
     planes = dtype.element
     block_size = min(1 << block_log2, 128 * KIB) if planes == 1 else 1 << block_log2
     blocks = -(-size // block_size)
@@ -314,7 +316,7 @@ def restore_signs(block: bytearray, dtype: Dtype) -> bytes:
 
 
 def decode_plane(kind: int, stored: bytes, count: int) -> bytes:
-    """Decode one block of one group to `count` bytes."""
+    """Decode a block of a group to `count` bytes."""
     must(kind in (0, 1), "type of a ZipNN block")
     if len(stored) == count:
         return stored
@@ -353,7 +355,7 @@ def backward_bits(stream: bytes) -> str:
 def decode_symbols(stream: bytes, cells: dict[str, tuple[int, int]], width: int, count: int) -> bytes:
     bits = backward_bits(stream)
     end = len(bits)
-    bits += "0" * width  # the last codes may be shorter than what a look-up reads
+    bits += "0" * width  # the last codes may be shorter than a look-up
     symbols = bytearray()
     at = 0
     while at < end:
@@ -401,7 +403,7 @@ def parse_weights(data: bytes) -> tuple[list[int], int]:
 
 
 def fse_weights(data: bytes) -> list[int]:
-    """Decode weights that two states read in turn from one backward stream, until an update finds too few bits."""
+    """Decode weights that two states read in turn from a backward stream, until an update finds too few bits."""
     accuracy, counts, used = fse_counts(data)
     must(accuracy <= 6, "accuracy log of weights")
     cells = fse_table(accuracy, counts)
@@ -451,7 +453,7 @@ def fse_counts(data: bytes) -> tuple[int, list[int], int]:
 
 
 def fse_table(accuracy: int, counts: list[int]) -> list[tuple[int, int, int]]:
-    """Return for each state its symbol, the bits that the next one takes, and what they are added to."""
+    """Return for each state its symbol, the bits that the next state takes, and the base that they are added to."""
     size = 1 << accuracy
     symbols = [-1] * size
     rare = [symbol for symbol, count in enumerate(counts) if count == -1]
@@ -633,7 +635,7 @@ def digest(value: object) -> bytes:
 
 
 def name(record: dict[str, object], key: str) -> bytes:
-    """Return the bytes of `key`, or of what stands instead of it when they are not UTF-8."""
+    """Return the bytes of `key`, or of its base64 field if the bytes are not UTF-8."""
     must((key in record) != (f"{key}_b64" in record), f"{key} is missing or doubled")
     if key in record:
         return string(record[key]).encode()

@@ -1,4 +1,4 @@
-"""A real CUDA device for tests that otherwise run on the emulated one: notes what was launched, and what is still held."""
+"""A real CUDA device for tests that otherwise run on the emulated one: records launches, and allocations that are still held."""
 
 from __future__ import annotations
 

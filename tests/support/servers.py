@@ -1,4 +1,4 @@
-"""Servers that the tests start: one of our own that misbehaves on request, and real ones."""
+"""Servers that the tests start: our own, which misbehaves on request, and real servers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WaitingTime:
 
 
 def at_once(**options: Any) -> NetworkOptions:
-    """How a test uses the network: it waits, by a clock of its own."""
+    """Network options for a test, whose waits follow a clock of its own."""
     time = WaitingTime()
     return NetworkOptions(**{"clock": time, "wait": time.wait, "read_timeout": 10.0, **options})
 
@@ -57,9 +57,9 @@ def at_once(**options: Any) -> NetworkOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """What a fault server was asked for."""
+    """A request to a fault server."""
 
-    number: int  # 0: the first one
+    number: int  # 0: the first request
     method: str
     path: str  # as sent: with its query, or absolute when it came through a proxy
     headers: Message
@@ -102,7 +102,7 @@ class FaultServer(ThreadingHTTPServer):
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """What was asked for, in order, whether or not it was served."""
+        """All requests, in order, served or not."""
         return [(request.start, request.end) for request in self.requests]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -144,7 +144,7 @@ class _Faulty(BaseHTTPRequestHandler):
         return self.server.data[self.request_made.start : self.request_made.end]
 
     def range_head(self, **replaced: str) -> None:
-        """The right head of an answer, but for what is replaced."""
+        """Returns the right head of an answer, with some fields replaced."""
         made = self.request_made
         self.head(
             206,
@@ -192,7 +192,7 @@ def whole_file(answer: _Faulty) -> None:
 
 
 def other_range(answer: _Faulty) -> None:
-    """The right number of bytes from the wrong place, and says so."""
+    """Sends the right number of bytes from the wrong offset, and says so."""
     made, size = answer.request_made, len(answer.server.data)
     answer.range_head(Content_Range=f"bytes {made.start + 1}-{made.end}/{size + 1}".replace(f"/{size + 1}", f"/{size}"))
     answer.wfile.write(answer.server.data[made.start + 1 : made.end] + b"\0")
@@ -244,7 +244,7 @@ def stalled(count: int) -> Fault:
 
 
 def flipped(at: int) -> Fault:
-    """One wrong byte, `at` bytes into the answer."""
+    """Sends a wrong byte, `at` bytes into the answer."""
 
     def fault(answer: _Faulty) -> None:
         part = bytearray(answer.part)
@@ -300,7 +300,7 @@ def free_port() -> int:
 
 
 def answers(port: int, process: subprocess.Popen[bytes]) -> bool:
-    """Waits until a process takes connections; False: it does not."""
+    """Waits until a process takes connections; returns False if it never does."""
     for _ in range(1000):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return True
@@ -374,7 +374,7 @@ S3_KEY, S3_SECRET = "TESTKEY", "testsecret"
 
 
 def s3_environment(port: int) -> dict[str, str]:
-    """What makes dumont-gpu use a server on this machine."""
+    """Returns the environment that makes dumont-gpu use a server on this machine."""
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": S3_KEY,
@@ -384,13 +384,13 @@ def s3_environment(port: int) -> dict[str, str]:
 
 
 class S3Server(Program):
-    """A server that speaks S3, with one bucket named `bucket`."""
+    """A server that speaks S3, with a bucket named `bucket`."""
 
     def environment(self) -> dict[str, str]:
         return s3_environment(self.port)
 
     def ask(self, method: str, path: str) -> bytes:
-        """One request without a signature."""
+        """Sends a request without a signature."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         connection.request(method, path)
         answer = connection.getresponse().read()
@@ -419,7 +419,7 @@ class Moto(S3Server):
         return self.ask("GET", "/bucket?uploads")
 
 
-# It sees what a test changes in its folder. With 0, it looks through every folder without a pause: all cores are busy.
+# Rclone must notice a test's changes in its folder. With 0, it would list every folder without a pause, on all cores.
 RCLONE_OPTIONS = ("--dir-cache-time", "1ms")
 
 
@@ -450,7 +450,7 @@ class Rclone(S3Server):
 
 
 class Gcs(Program):
-    """An imitation of Google Cloud Storage for tests, with one bucket named `bucket`; signatures are not checked."""
+    """An imitation of Google Cloud Storage for tests, with a bucket named `bucket`; signatures are not checked."""
 
     def __init__(self, folder: Path) -> None:
         pytest.importorskip("obstore", reason="obstore, the extra s3, is not installed")
@@ -474,7 +474,7 @@ class Gcs(Program):
 
 
 def service_account(base_url: str) -> dict[str, str]:
-    """Somebody who may sign, with a key made for this test."""
+    """A service account that may sign, with a key made for this test."""
     if not shutil.which("openssl"):
         pytest.skip("the openssl command is not installed")
     command = ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]

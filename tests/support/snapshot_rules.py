@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from blake3 import blake3
+
+from support.frozen_codecs import FIRST_UNKNOWN
 from support.hostile import MTIME, Archive, Chunk, lz4_frame, sha256
 
 OK, DAMAGED, UNSUPPORTED = "ok", "damaged", "not supported"
 KIB = 1 << 10
 
-Archives = Iterator[tuple[str, bytes]]  # a verdict, and the snapshot that shall have it
+Archives = Iterator[tuple[str, bytes]]  # a verdict, and the snapshot that must get the verdict
 RULES: dict[str, Callable[[], Archives]] = {}
 
 
@@ -43,7 +45,7 @@ def with_header(**fields: Any) -> bytes:
 
 
 def with_entry(number: int, **fields: Any) -> bytes:
-    """One entry with other fields; `absent` takes one away."""
+    """An entry with other fields; `absent` removes a field."""
     built = archive()
     built.entries[number] |= fields
     built.entries[number] = {key: value for key, value in built.entries[number].items() if value is not absent}
@@ -215,9 +217,9 @@ def _() -> Archives:
 
 @rule("index: compressor_id")
 def _() -> Archives:
-    for codec in (4, 5, 128, 255):
+    for codec in (FIRST_UNKNOWN, FIRST_UNKNOWN + 1, 128, 255):
         yield UNSUPPORTED, with_chunk(codec=codec)
-    yield DAMAGED, with_chunk(codec=4, size_original=0)  # the bounds come first
+    yield DAMAGED, with_chunk(codec=FIRST_UNKNOWN, size_original=0)  # the bounds come first
 
 
 @rule("index: checksum")

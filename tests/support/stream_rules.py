@@ -1,4 +1,4 @@
-"""Stored bytes of chunks with right and wrong values of every field, by row of FORMAT.md's table in section 9."""
+"""Encoded bytes of chunks with right and wrong values of every field, by row of FORMAT.md's table in section 9."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import struct
 from collections.abc import Callable, Iterator
 
 from blake3 import blake3
-from support.hostile import LZ4, RAW, ZIPNN, header_checksum, lz4_frame
 
 from dumont_gpu.native import Dtype, zipnn_encode
+from support.hostile import LZ4, RAW, ZIPNN, header_checksum, lz4_frame
 
 OK, DAMAGED, UNSUPPORTED = "ok", "damaged", "not supported"
 KIB = 1 << 10
 
-Streams = Iterator[tuple[str, int, bytes, int]]  # a verdict, codec, stored bytes and original size
+Streams = Iterator[tuple[str, int, bytes, int]]  # a verdict, codec, encoded bytes and raw size
 STREAM_RULES: dict[str, Callable[[], Streams]] = {}
 
 
@@ -29,7 +29,7 @@ TEXT = bytes(range(256)) * 300 + b"the end"  # 76,807 bytes: two blocks
 FRAME = lz4_frame(TEXT)
 
 
-@stream_rule("none: stored bytes")
+@stream_rule("none: encoded bytes")
 def _() -> Streams:
     yield OK, RAW, b"x", 1
     for size in (0, 2, 4096):
@@ -269,7 +269,7 @@ def _() -> Streams:
             yield zipnn(verdict, stream(dtype, byte15=value))
 
 
-@stream_rule("ZipNN stream: original bytes, bytes 16–23")
+@stream_rule("ZipNN stream: raw bytes, bytes 16–23")
 def _() -> Streams:
     for size in (0, SIZE - 2, SIZE - 1, SIZE + 1, 1 << 31, 1 << 62, (1 << 64) - 1):
         yield zipnn(DAMAGED, stream()[:16] + struct.pack("<Q", size) + stream()[24:])
@@ -304,7 +304,7 @@ def _() -> Streams:
 def _() -> Streams:
     for group in (3, 4, 5):  # blocks of the exponents, which are coded
         yield zipnn(DAMAGED, stream(**{f"byte{32 + group}": 0}))
-    yield zipnn(OK, stream(byte32=1))  # coded, in as many bytes as it stands for: the bytes themselves
+    yield zipnn(OK, stream(byte32=1))  # marked as coded, but as long as its content: the bytes themselves
 
 
 @stream_rule("ZipNN stream: a Huff0 block")

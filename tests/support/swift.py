@@ -1,4 +1,4 @@
-"""OpenStack Swift with its S3 interface, on one node: a real server that checks signatures and regions.
+"""OpenStack Swift with its S3 interface, on a single node: a real server that checks signatures and regions.
 
 On Debian: apt-get install --no-install-recommends swift-proxy swift-account swift-container swift-object memcached
 """
@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support.servers import PROXY_VARIABLES, S3Server, answers, free_port
 
 KEY, SECRET = "test:tester", "testing"
@@ -22,7 +23,7 @@ _FILTERS = ("catch_errors", "listing_formats", "bulk", "slo", "dlo", "versioned_
 
 
 class Swift(S3Server):
-    """Five processes, of which the proxy is what clients speak to; one bucket named `bucket`."""
+    """Five processes, of which clients speak to the proxy; a bucket named `bucket`."""
 
     def __init__(self, folder: Path) -> None:
         pytest.importorskip("obstore", reason="obstore, the extra s3, is not installed")

@@ -49,7 +49,7 @@ class Link:
 
 @dataclass(frozen=True)
 class HardLink:
-    """A second name of some file made before, if there is one."""
+    """Makes a hard link to a file made before, if there is any."""
 
     which: int
 

@@ -1,9 +1,9 @@
-"""The Python API takes what the command line takes, and says in one line what it cannot take."""
+"""The Python API takes the command line's arguments, and refuses an argument in a single line."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,7 +19,8 @@ from support.snapshots import pack_tree
 import dumont_gpu
 from dumont_gpu import DumontError, Progress, SnapshotService
 from dumont_gpu.errors import UsageError
-from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.options import PackOptions, ReadOptions, RestoreOptions, RunOptions, VerifyOptions
+from dumont_gpu.jobs.parameters import Option, checked, declared
 from dumont_gpu.jobs.restore import restore
 
 
@@ -35,7 +36,7 @@ def paths_in(snapshot: Path) -> list[str]:
     return [entry.path for entry in SnapshotService().list_entries(snapshot)]
 
 
-# --- what is taken ----------------------------------------------------------------------------------------------------
+# --- accepted arguments -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("exclude", ["*.pyc", Path("*.pyc"), ["*.pyc"], ("*.pyc",), {"*.pyc"}, iter(["*.pyc"])])
@@ -80,7 +81,7 @@ def test_a_listing_reports_progress(workspace: Path, snapshot: Path) -> None:
     assert [event.phase for event in events] == ["list"]
 
 
-# --- what is not ------------------------------------------------------------------------------------------------------
+# --- refused arguments ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_overwrite_is_checked_whatever_the_target_holds(source: Path, snapshot: 
         restore(str(snapshot), str(target), RestoreOptions(overwrite="bogus"))  # type: ignore[arg-type]
 
 
-PATHS = {"source_path", "output_path", "snapshot_path", "target_path"}  # those of a call that would be fine
+PATHS = {"source_path", "output_path", "snapshot_path", "target_path"}  # arguments of a call that succeeds
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.sampled_from([10**5000, -1, 1 << 64]), st.floats(), st.text(max_size=8),
     st.binary(max_size=8), st.lists(st.one_of(st.text(max_size=4), st.integers()), max_size=3), st.just(object()),
@@ -173,29 +174,54 @@ def test_any_path_is_taken_or_refused_in_one_line(value: Any) -> None:
                 assert str(error)
 
 
-# --- what a reader sees -----------------------------------------------------------------------------------------------
+# --- signatures as a reader sees them ---------------------------------------------------------------------------------
 
 
-# What each method takes of NetworkOptions.
-NETWORK = {
-    "create_snapshot": ("patience", "discard"),
-    "restore_snapshot": ("patience", "connections", "limit_rate"),
-    "verify_snapshot": ("patience", "connections", "limit_rate"),
-}
+RUNNING = ("device", "jobs")  # of the service, for every job
+METHODS = {"create_snapshot": PackOptions, "restore_snapshot": RestoreOptions, "verify_snapshot": VerifyOptions}
 
 
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [("create_snapshot", PackOptions), ("restore_snapshot", RestoreOptions), ("verify_snapshot", VerifyOptions)],
-)
-def test_every_option_is_a_parameter_with_a_line_in_the_docstring(method: str, options: Any) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_every_option_is_a_parameter_with_a_line_in_the_docstring(method: str) -> None:
     function = getattr(SnapshotService, method)
     named = parameters(function)
-    wanted = {field.name for field in dataclasses.fields(options)} - {"device", "jobs"}
-    wanted = wanted - {"network"} | set(NETWORK[method])
+    options = dict(declared(METHODS[method]))
+    wanted = {*options, *(f"{name}_from" for name in options if options[name].files)} - {*RUNNING}
     assert wanted - set(named) == set()
     documented = inspect.getdoc(function) or ""
     assert [name for name in named if f"\n    {name}: " not in documented] == []
+
+
+def described(documented: Any) -> dict[str, str]:
+    """Returns the descriptions under `Args:` in a docstring."""
+    return dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(documented) or "", re.MULTILINE))
+
+
+def words(option: Option) -> str:
+    """Returns the first clause of an option's help, as a docstring writes it: of a function and not of a command."""
+    clause = re.split(r"[;:.]", option.help)[0].removeprefix("Do not ")
+    return (clause[0].lower() + clause[1:]).replace("OUT", "`output_path`").replace("SOURCE", "source")
+
+
+@pytest.mark.parametrize(
+    ("documented", "function", "options"),
+    [
+        (SnapshotService, SnapshotService, RunOptions),
+        *((getattr(SnapshotService, method), getattr(SnapshotService, method), METHODS[method]) for method in METHODS),
+        (SnapshotService.list_entries, SnapshotService.list_entries, ReadOptions),
+    ],
+    ids=["service", *METHODS, "list_entries"],
+)
+def test_methods_have_the_words_and_defaults_of_the_options(documented: Any, function: Any, options: type) -> None:
+    texts, given = described(documented), inspect.signature(function).parameters
+    shared = {name: option for name, option in declared(options) if name in given}
+    assert {name: given[name].default for name in shared} == {name: shared[name].default for name in shared}
+    assert {name: texts[name] for name in shared if not texts[name].startswith(words(shared[name]))} == {}
+
+
+def test_an_option_that_there_is_not_is_a_mistake() -> None:
+    with pytest.raises(TypeError, match="VerifyOptions has no option include"):
+        checked(VerifyOptions, content=True, include=())
 
 
 def test_the_marker_of_types_is_shipped() -> None:

@@ -1,4 +1,4 @@
-"""`dumont-gpu bench`: what it measures is intact, what it prints is well-formed, and damage fails the run."""
+"""`dumont-gpu bench`: measured data is intact, the report is well-formed, and damage fails the run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The command line as a user meets it: commands, exit codes, output for people and for programs."""
+"""The command line for its user: commands, exit codes, output for people and for programs."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -12,6 +14,12 @@ from support.commands import cli
 from support.snapshots import GOLDEN, assert_same_tree
 
 from dumont_gpu import __version__
+from dumont_gpu.cli.main import COMMANDS
+from dumont_gpu.jobs.options import Network, PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.parameters import build, declared
+from dumont_gpu.plan.methods import DEFAULT_METHOD, METHODS
+from dumont_gpu.storage import NetworkOptions
+from dumont_gpu.tree.target.options import OVERWRITE_CHOICES
 
 
 @pytest.fixture
@@ -161,6 +169,30 @@ def test_version_and_help() -> None:
         assert shown.returncode == 0
         assert f"dumont-gpu {command} " in shown.stdout
     assert cli("doctor").returncode == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_has_the_first_line_of_each(name: str) -> None:
+    command = COMMANDS[name]
+    function = getattr(importlib.import_module(f"dumont_gpu.cli.main.{command.module}"), command.function)
+    assert command.summary == (inspect.getdoc(function) or "").splitlines()[0]
+
+
+def test_help_names_what_there_is_to_choose() -> None:
+    """The command line must not load codecs, or the target of a restore, to say so."""
+    assert dict(declared(PackOptions))["method"].metavar.split("|") == list(METHODS)
+    assert PackOptions().method == DEFAULT_METHOD
+    assert dict(declared(RestoreOptions))["overwrite"].metavar.split("|") == list(OVERWRITE_CHOICES)
+    assert Network().made() == NetworkOptions()
+
+
+@pytest.mark.parametrize("options", [PackOptions, RestoreOptions, VerifyOptions])
+def test_options_that_are_not_given_have_their_defaults(options: type) -> None:
+    """Sizes and times are shown as text, and the text is read again."""
+    assert build(options, {}) == options()
+    for name, option in declared(options):
+        if option.shown is None and option.kind.write(option.default) is not None:
+            assert option.kind.parse(option.kind.write(option.default)) == option.default, name
 
 
 def test_progress_lines_and_bar_go_to_stderr(workspace: Path, snapshot: Path) -> None:

@@ -1,4 +1,4 @@
-"""Direct and buffered writes mixed: every byte where it belongs, whatever the alignment."""
+"""Direct and buffered writes mixed: every byte lands at its offset, whatever the alignment."""
 
 from __future__ import annotations
 

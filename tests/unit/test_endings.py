@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -128,7 +129,7 @@ def test_a_signal_ends_a_job_whose_output_nobody_reads(source: Path, snapshot: P
     assert cli("pack", source, "-o", snapshot).returncode == 0
     with subprocess.Popen([PROGRAM, "ls", snapshot], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.read(1)  # the listing is on its way, and longer than what the pipe holds
+        process.stdout.read(1)  # the listing has begun, and is longer than the pipe's buffer
         process.terminate()
         assert process.wait(30) == 143
 
@@ -257,6 +258,20 @@ def test_whatever_a_job_ends_with_is_a_code_and_at_most_one_line(job: str, code:
     assert (ran.code, ran.out, ran.err) == (code, "", said)
 
 
+NO_TYPER = "sys.modules['typer'] = None"
+
+
+def test_an_error_before_the_command_line_is_parsed_heeds_its_flags(packed: Path) -> None:
+    assert patched(NO_TYPER, "info", packed).err.count("\n") == 1
+    assert "Traceback" in patched(NO_TYPER, "info", packed, "--debug").err
+    assert json.loads(patched(NO_TYPER, "info", packed, "--json").err)["code"] == 1
+
+
+def test_a_value_that_looks_like_a_flag_is_none(filled: Path, snapshot: Path) -> None:
+    ran = cli("pack", "-o", snapshot, filled, "--", "--json", "--debug")
+    assert (ran.returncode, ran.stderr) == (10, "dumont-gpu: --json: no such file or directory\n")
+
+
 def test_an_error_that_escapes_from_a_thread_ends_the_job_with_one_line() -> None:
     ran = ended(
         'exec "$@"', "import threading; threading.Thread(target=lambda: 1 / 0).start(); __import__('time').sleep(30)"
@@ -270,7 +285,7 @@ def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one() -> None:
     assert ended('ulimit -Sn 50; ulimit -Hn 200; exec "$@"', job).out == "200 200\n"
 
 
-# --- what a file system's functions answer ----------------------------------------------------------------------------
+# --- answers of a file system's functions -----------------------------------------------------------------------------
 
 READDIR = r"""
 #define _GNU_SOURCE

@@ -1,4 +1,4 @@
-"""System calls that fail where the program only looks: what it says is what is wrong, and nothing is left behind.
+"""System calls that fail where the program only looks: the message names the failure, and no file is left behind.
 
 Found by tests/safety/campaigns/syscalls.py, each with its smallest case.
 """
@@ -85,7 +85,7 @@ def test_a_snapshot_that_stands_is_said_to_though_its_last_sync_fails(
 def test_a_target_that_could_not_be_looked_at_is_not_said_to_be_no_directory(
     source: Path, snapshot: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`os.makedirs` asks `os.path.isdir`, for which what fails is no directory."""
+    """`os.makedirs` asks `os.path.isdir`, which returns False if the call fails."""
     pack([str(source)], str(snapshot))
     target.mkdir()
     monkeypatch.setattr(os.path, "isdir", lambda path: False)
@@ -106,11 +106,11 @@ def test_a_snapshot_that_was_read_is_read_though_closing_it_fails(
 
 
 # --- descriptors ------------------------------------------------------------------------------------------------------
-# None is closed twice: by the second time, its number may be that of another thread's file.
+# A descriptor is never closed twice: a second close may hit another thread's file of the same number.
 
 
 class Closes:
-    """Closes as `os.close` does; says afterwards that it failed, if told to; knows what was closed twice."""
+    """Replaces `os.close`; raises after closing, if `failing`; counts second closes of a descriptor."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, failing: bool) -> None:
         self.again = 0
@@ -128,7 +128,7 @@ class Closes:
 
 
 def test_a_file_of_a_former_run_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one cannot be opened."""
+    """The file after it cannot be opened."""
     (tmp_path / "file").write_bytes(b"x")
     leftover = Leftover(Kind.OTHER, "file", ())
     extent = Extent(0, 0, 0, 1, b"")
@@ -142,7 +142,7 @@ def test_a_file_of_a_former_run_is_closed_once(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_copy_of_a_hard_link_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It cannot be opened again, to set its time once more."""
+    """The copy cannot be opened again to set its time once more."""
     (tmp_path / "file").write_bytes(b"x")
     folder = os.open(tmp_path, os.O_RDONLY)
     links = object.__new__(link_writing.LinkWriter)

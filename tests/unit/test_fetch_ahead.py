@@ -1,4 +1,4 @@
-"""A restore that needs every chunk fetches the first ones while it parses the manifest; any other one does not."""
+"""A restore that needs every chunk fetches the first chunks while it parses the manifest; any other restore does not."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dumont_gpu.jobs.restore import restore
 from dumont_gpu.snapshot.reader import Snapshot, SnapshotIndex, open_snapshot
 from dumont_gpu.storage import MemorySource
 
-PATIENCE = 30.0  # seconds until a test gives up; none waits so long unless it fails
+PATIENCE = 30.0  # seconds until a test gives up; only a failing test waits that long
 
 
 class WatchedSource(MemorySource):
-    """Notes when chunks are asked for: before the manifest is known, while it is parsed, or after that."""
+    """Records when chunks are read: before the manifest is known, while it is parsed, or later."""
 
     def __init__(self, data: bytes, *, lost_chunks: bool = False, damaged_manifest: bool = False) -> None:
         super().__init__(data)

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from dumont_gpu.errors import DamagedError, UnsupportedError
-from dumont_gpu.format.header import CHUNK_ENTRY_SIZE, HEADER_SIZE, ChunkEntry, Header, index_to_bytes, parse_index
+from dumont_gpu.format.header import CHUNK_RECORD_SIZE, HEADER_SIZE, ChunkRecord, Header, index_to_bytes, parse_index
 
-CHUNKS = (ChunkEntry(4096, 100, 5000, 1, b"12345678"), ChunkEntry(8192, 4096, 4096, 0, b"abcdefgh"))
+CHUNKS = (ChunkRecord(4096, 100, 5000, 1, b"12345678"), ChunkRecord(8192, 4096, 4096, 0, b"abcdefgh"))
 INDEX = index_to_bytes(CHUNKS)
 HEADER = Header(
     num_chunks=2,
@@ -37,7 +37,7 @@ def patched(offset: int, data: bytes) -> bytes:
     return signed(bytes(raw))
 
 
-def indexed(*chunks: ChunkEntry) -> tuple[bytes, Header]:
+def indexed(*chunks: ChunkRecord) -> tuple[bytes, Header]:
     data = index_to_bytes(chunks)
     stored = sum(chunk.size_compressed for chunk in chunks)
     header = replace(
@@ -60,7 +60,7 @@ def test_header_layout_is_that_of_the_specification() -> None:
 
 
 def test_index_round_trip() -> None:
-    assert len(INDEX) == 2 * CHUNK_ENTRY_SIZE
+    assert len(INDEX) == 2 * CHUNK_RECORD_SIZE
     assert parse_index(INDEX, HEADER) == CHUNKS
 
 
@@ -113,21 +113,21 @@ def test_impossible_headers_are_damaged(offset: int, data: bytes) -> None:
 @pytest.mark.parametrize(
     "chunks",
     [
-        [ChunkEntry(4096, 100, 0, 1, bytes(8))],
-        [ChunkEntry(4096, 0, 100, 1, bytes(8))],
-        [ChunkEntry(4096, 101, 100, 1, bytes(8))],
-        [ChunkEntry(4096, 100, 65537, 1, bytes(8))],
-        [ChunkEntry(4097, 100, 100, 1, bytes(8))],
-        [ChunkEntry(0, 100, 100, 1, bytes(8))],
-        [ChunkEntry(2**63, 100, 100, 1, bytes(8))],
-        [ChunkEntry(8192, 4097, 4097, 0, bytes(8))],
-        [ChunkEntry(4096, 4097, 5000, 1, bytes(8)), ChunkEntry(8192, 1, 1, 0, bytes(8))],
-        [ChunkEntry(4096, 1, 1, 0, bytes(8)), ChunkEntry(4096, 1, 1, 0, bytes(8))],
+        [ChunkRecord(4096, 100, 0, 1, bytes(8))],
+        [ChunkRecord(4096, 0, 100, 1, bytes(8))],
+        [ChunkRecord(4096, 101, 100, 1, bytes(8))],
+        [ChunkRecord(4096, 100, 65537, 1, bytes(8))],
+        [ChunkRecord(4097, 100, 100, 1, bytes(8))],
+        [ChunkRecord(0, 100, 100, 1, bytes(8))],
+        [ChunkRecord(2**63, 100, 100, 1, bytes(8))],
+        [ChunkRecord(8192, 4097, 4097, 0, bytes(8))],
+        [ChunkRecord(4096, 4097, 5000, 1, bytes(8)), ChunkRecord(8192, 1, 1, 0, bytes(8))],
+        [ChunkRecord(4096, 1, 1, 0, bytes(8)), ChunkRecord(4096, 1, 1, 0, bytes(8))],
     ],
     ids=["empty", "stored in 0", "grows", "too large", "unaligned", "in the header", "past the end", "in the manifest",
          "overlap", "same place"],
 )  # fmt: skip
-def test_impossible_chunks_are_damaged(chunks: list[ChunkEntry]) -> None:
+def test_impossible_chunks_are_damaged(chunks: list[ChunkRecord]) -> None:
     data, header = indexed(*chunks)
     with pytest.raises(DamagedError):
         parse_index(data, header)

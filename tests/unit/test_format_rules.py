@@ -1,4 +1,4 @@
-"""Every row of the table in FORMAT.md, section 9: what a field may be, and which error anything else is.
+"""Every row of the table in FORMAT.md, section 9: the valid values of a field, and the error for any other value.
 
 Right and wrong values of each (snapshot_rules.py, stream_rules.py), judged by the program and by the independent reader; streams
 also by a device's decoder.
@@ -111,7 +111,7 @@ def test_every_row_has_a_wrong_value_or_says_that_there_is_none() -> None:
 
 
 def test_the_largest_file_is_sound() -> None:
-    """The independent reader returns what files hold: it is not asked."""
+    """The independent reader is not asked, because it returns only the files' content."""
     archive = Archive()
     archive.file("f", size=(1 << 63) - 1)
     assert program(archive.to_bytes()) == OK

@@ -1,13 +1,13 @@
-"""Frozen archives: what was written once is read for ever, and the specification's example is one of them."""
+"""Frozen archives: later versions read them for ever; the specification's example is among them."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from golden.make import ARCHIVES, FUTURE, describe
 from support.snapshots import GOLDEN, restore_tree
 
 import dumont_gpu
@@ -16,9 +16,6 @@ from dumont_gpu.jobs.options import VerifyOptions
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import LocalSource
-
-sys.path.insert(0, str(GOLDEN))
-from make import ARCHIVES, FUTURE, describe
 
 
 @pytest.mark.parametrize("name", ARCHIVES)

@@ -10,11 +10,12 @@ from pathlib import Path
 import dumont_gpu
 
 PACKAGE = Path(dumont_gpu.__file__).parent
-# Each may import those on the lines above it, and its own folder. DESIGN.md draws the same order.
+# A line's modules may import the modules on the lines above, and their own folder. DESIGN.md draws the same order.
 LAYERS = [
     ["errors"],
     ["shortages", "sizes"],
     ["limits", "progress", "buffers"],
+    ["channel"],
     ["pipeline"],
     ["native", "format"],
     ["disk", "codecs"],
@@ -62,13 +63,19 @@ def test_importing_the_package_loads_next_to_nothing() -> None:
 
 
 def test_the_command_line_loads_no_codec_before_a_command_runs() -> None:
-    assert not loaded_by("import dumont_gpu.cli.main") & {
+    loaded = loaded_by("import dumont_gpu.cli.main, dumont_gpu.cli.options, dumont_gpu.jobs.options")
+    assert not loaded & {
         "lz4",
         "lz4.frame",
         "dumont_gpu.native",
         "dumont_gpu.jobs.pack",
         "numpy",
     }
+
+
+def test_a_list_of_commands_loads_no_command() -> None:
+    loaded = {name for name in loaded_by("import dumont_gpu.cli.main") if name.startswith("dumont_gpu.")}
+    assert loaded <= {"dumont_gpu.cli.main"}
 
 
 def test_no_gpu_package_is_needed() -> None:

@@ -1,4 +1,4 @@
-"""What the program writes, read by a reader that was written from FORMAT.md alone."""
+"""The program's snapshots, read by a reader that was written from FORMAT.md alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal of a restore: its form, and which file in a directory is taken for it."""
+"""The journal of a restore: its form, and which file in a directory is taken for the journal."""
 
 from __future__ import annotations
 

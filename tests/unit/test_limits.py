@@ -1,4 +1,4 @@
-"""Limits of a container: read from a double of /proc and /sys, and followed by what a job takes by default."""
+"""Limits of a container: read from a double of /proc and /sys, and obeyed by a job's defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from support.commands import PROGRAM, cli
 from support.snapshots import GOLDEN
 
 from dumont_gpu.errors import UsageError
-from dumont_gpu.jobs.resources import DEFAULT_MEMORY, chunk_pairs, default_jobs, default_memory
+from dumont_gpu.jobs.options import DEFAULT_MEMORY
+from dumont_gpu.jobs.resources import chunk_pairs, default_jobs, default_memory
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 
 MiB = 1 << 20
@@ -24,7 +25,7 @@ V1_MOUNT = "40 25 0:35 {root} /sys/fs/cgroup/{name} rw,nosuid - cgroup cgroup rw
 
 
 class Machine:
-    """A double of what a kernel shows of one process's limits."""
+    """A double of the files in which a kernel shows a process's limits."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -53,7 +54,7 @@ class Machine:
 
     @property
     def memory(self) -> tuple[float, float, str]:
-        """The tightest limit of memory: value, what is left, source."""
+        """The tightest limit of memory: value, rest, source."""
         limit = memory_limits(self.root)[-1]
         return limit.value, limit.left, limit.source
 
@@ -71,7 +72,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path)
 
 
-# --- what is read -----------------------------------------------------------------------------------------------------
+# --- limits as read ---------------------------------------------------------------------------------------------------
 
 
 def test_a_machine_without_limits_is_bound_by_its_memory_and_cores(machine: Machine) -> None:
@@ -216,7 +217,7 @@ def test_limits_of_the_process_itself_count(machine: Machine, monkeypatch: pytes
     assert default_jobs(machine.root) == 10
 
 
-# --- what is taken ----------------------------------------------------------------------------------------------------
+# --- defaults within the limits ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_limits_of_the_process_itself_count(machine: Machine, monkeypatch: pytes
         (100 * GiB, 0, 512 * MiB),
         (2 * GiB, 0, 512 * MiB),
         (1 * GiB, 0, 256 * MiB),
-        (250 * MiB, 128 * MiB, 128 * MiB),  # one chunk of the default size: with less there is no job
+        (250 * MiB, 128 * MiB, 128 * MiB),  # a chunk of the default size: no job works with less
         (250 * MiB, 2 * GiB, 512 * MiB),
     ],
 )
@@ -243,13 +244,13 @@ def test_little_memory_means_few_threads(machine: Machine) -> None:
 
 
 def test_what_is_given_wins_over_the_limits() -> None:
-    assert chunk_pairs(10 * GiB, MiB, jobs=100) == 101
-    assert chunk_pairs(6 * MiB, MiB, jobs=100) == 3
-    assert chunk_pairs(6 * MiB, MiB, jobs=100, buffers=3) == 2
+    assert chunk_pairs(10 * GiB, MiB, threads=100) == 101
+    assert chunk_pairs(6 * MiB, MiB, threads=100) == 3
+    assert chunk_pairs(6 * MiB, MiB, threads=100, buffers=3) == 2
     with pytest.raises(UsageError, match="at least 3MiB"):
-        chunk_pairs(2 * MiB - 1, MiB, jobs=1)
+        chunk_pairs(2 * MiB - 1, MiB, threads=1)
     with pytest.raises(UsageError, match="at least 4MiB"):
-        chunk_pairs(3 * MiB - 1, MiB, jobs=1, buffers=3)
+        chunk_pairs(3 * MiB - 1, MiB, threads=1, buffers=3)
 
 
 def test_doctor_shows_each_limit_with_its_place() -> None:

@@ -1,4 +1,4 @@
-"""Links that lead out of what is packed: followed where they are named, said where they are not, stored on request."""
+"""Symlinks that lead out of the packed trees: followed if given as sources, else reported, or replaced on request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REVISION, OTHER = "a" * 40, "b" * 40
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Path:
-    """A cache as huggingface_hub lays it out: blobs, and for each revision links to them."""
+    """A cache in huggingface_hub's layout: blobs, and for each revision links to them."""
     repository = tmp_path / "hub" / "models--x--y"
     for revision, files in {
         REVISION: {"model.safetensors": WEIGHTS, "config.json": b"{}", "onnx/model.onnx": WEIGHTS[5:]},
@@ -67,7 +67,7 @@ IN_REPOSITORY = f"models--x--y/snapshots/{REVISION}"
 @pytest.mark.parametrize(
     ("source", "weights"),
     [
-        (f"{IN_REPOSITORY}/model.safetensors", "model.safetensors"),  # what hf_hub_download returns
+        (f"{IN_REPOSITORY}/model.safetensors", "model.safetensors"),  # the path that hf_hub_download returns
         ("models--x--y", f"snapshots/{REVISION}/model.safetensors"),
         (".", f"{IN_REPOSITORY}/model.safetensors"),
     ],
@@ -81,7 +81,7 @@ def test_a_hub_cache_gives_its_weights_elsewhere(
     assert (target / weights).read_bytes() == WEIGHTS
     if source != ".":
         return
-    assert (target / weights).is_symlink()  # packed as one tree, it keeps its links
+    assert (target / weights).is_symlink()  # packed as a single tree, the cache keeps its links
     assert result.original_size == sum(map(len, (WEIGHTS, WEIGHTS[5:], b"{}", b'{"new": 1}', REVISION)))
 
 
@@ -223,7 +223,7 @@ def test_a_link_to_a_place_that_is_another_one_in_the_snapshot_is_said(tmp_path:
     assert (tmp_path / "target/a/link").read_text() == "x/b"
 
 
-# --- what they lead to, stored ----------------------------------------------------------------------------------------
+# --- targets packed in place of links ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

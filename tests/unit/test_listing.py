@@ -1,9 +1,12 @@
-"""What info, ls and --json say of a snapshot: all of it, exactly; and no option is dropped."""
+"""info, ls and --json report all of a snapshot, exactly, and drop no option."""
 
 from __future__ import annotations
 
 import ast
 import base64
+import dataclasses
+import importlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -13,15 +16,18 @@ from support.commands import command
 from support.hostile import Archive
 from support.snapshots import pack_tree
 
-import dumont_gpu.cli.main
-from dumont_gpu.cli.report import Report, show
+import dumont_gpu
+from dumont_gpu.cli.main import COMMANDS, DUMONT_RESTORE, Command
+from dumont_gpu.cli.options import Debugging, Output
+from dumont_gpu.cli.outcome import Report, show
+from dumont_gpu.jobs.options import Network, PackOptions, RestoreOptions, VerifyOptions
 
 OTHER_ID = "sha256:" + "0" * 64
 
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
-    """A snapshot of two files, of which one changed while it was packed."""
+    """A snapshot of two files; a file changed while it was packed."""
     archive = Archive()
     archive.file("log.txt", b"half old, half new", changed=True)
     archive.file("model.bin", b"weights")
@@ -66,7 +72,7 @@ def test_names_are_exact_in_json(capsys: pytest.CaptureFixture[str]) -> None:
         "problems": [{"path": "a\x1bb", "reason": "gone"}, {"path": "\udcff", "reason": "gone"}],
         "changed_files": ("a\\b", "\udcff"),
     }
-    show(Report(data, []), as_json=True)
+    show(Report(data, []), Output(as_json=True))
     assert json.loads(capsys.readouterr().out) == {
         "type": "summary",
         "target_path_b64": base64.b64encode(b"caf\xe9").decode(),
@@ -118,15 +124,22 @@ def test_dumont_restore_takes_every_option_of_restore(source: Path, snapshot: Pa
     assert (target / "x").read_text() == "x"
 
 
-def test_every_parameter_of_every_command_is_used() -> None:
-    dropped = []
-    for function in ast.walk(ast.parse(Path(dumont_gpu.cli.main.__file__).read_text(encoding="utf-8"))):
-        if isinstance(function, ast.FunctionDef) and function.args.args and function.decorator_list:
-            used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
-            dropped += [
-                f"{function.name}: {argument.arg}" for argument in function.args.args if argument.arg not in used
-            ]
-    assert [name for name in dropped if not name.endswith((": debug", "_main: version"))] == []
+@pytest.mark.parametrize("command", [*COMMANDS.values(), DUMONT_RESTORE], ids=lambda command: command.function)
+def test_every_parameter_of_every_command_is_used(command: Command) -> None:
+    function = getattr(importlib.import_module(f"dumont_gpu.cli.main.{command.module}"), command.function)
+    used = {node.id for node in ast.walk(ast.parse(inspect.getsource(function))) if isinstance(node, ast.Name)}
+    assert {*inspect.signature(function).parameters} - used == set()
+
+
+@pytest.mark.parametrize("options", [PackOptions, RestoreOptions, VerifyOptions, Network, Output, Debugging])
+def test_every_option_is_read_by_something(options: type) -> None:
+    read = {
+        node.attr
+        for path in Path(dumont_gpu.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
+    assert {field.name for field in dataclasses.fields(options)} - read == set()
 
 
 def test_an_empty_name_is_a_mistake_of_the_command_line(source: Path, snapshot: Path) -> None:

@@ -48,7 +48,7 @@ def python(*arguments: str | bytes | Path, environment: dict[str, str]) -> subpr
         capture_output=True,
         check=False,
         env={**os.environ, **environment},
-        cwd="/",  # not where a checkout, which has no compiled kernels, would be imported instead of what is installed
+        cwd="/",  # in a checkout, Python would import the checkout, which has no compiled kernels
     )
 
 

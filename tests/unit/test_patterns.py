@@ -1,4 +1,4 @@
-"""Patterns: gitignore's language in every option that takes them, whatever a shell makes of it."""
+"""Patterns: gitignore's language in every option that takes patterns, also after a shell's completion."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from support.snapshots import pack_tree, restore_tree
 
 from dumont_gpu.format.names import from_utf8
 from dumont_gpu.snapshot_service import SnapshotService
-from dumont_gpu.tree.globs import Patterns, chosen, pattern_lines, places_of
+from dumont_gpu.tree.globs import Patterns, chosen, pattern_lines, roots_of
 
 
 def matched(patterns: list[str], paths: list[str]) -> list[str]:
-    """Those of `paths`, directories with a slash at their end, that the patterns name."""
+    """Returns the `paths` that the patterns name; a directory's path ends with a slash."""
     return [path for path, named in zip(paths, chosen(paths, Patterns(patterns), Patterns([])), strict=True) if named]
 
 
@@ -160,8 +160,8 @@ def test_an_entry_is_meant_before_a_place_on_disk(tmp_path: Path) -> None:
     def holds(path: str, name: str) -> bool:
         return name == "ws"
 
-    assert places_of({"/ws": "", "ws": ""}, holds).keys().isdisjoint({"/ws", "ws"})
-    assert places_of({"/ws": ""}, lambda path, name: False) == {"/ws": ""}
+    assert roots_of({"/ws": "", "ws": ""}, holds).keys().isdisjoint({"/ws", "ws"})
+    assert roots_of({"/ws": ""}, lambda path, name: False) == {"/ws": ""}
 
 
 def test_several_sources_stand_under_their_names(tmp_path: Path, snapshot: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_file_that_holds_no_patterns_is_one_line(content: bytes | None, source
     assert str(ignore) in ran.error
 
 
-# --- what is printed can be given back --------------------------------------------------------------------------------
+# --- printed paths work as patterns -----------------------------------------------------------------------------------
 
 
 def printed_paths(snapshot: Path) -> list[bytes]:
@@ -261,7 +261,7 @@ def test_every_path_that_json_prints_can_be_given_back(workspace: Path, snapshot
         assert os.path.lexists(os.path.join(os.fsencode(into), path))
 
 
-# --- what a selection needs -------------------------------------------------------------------------------------------
+# --- entries that a selection needs -----------------------------------------------------------------------------------
 
 
 def test_hard_links_without_their_file_are_restored_with_patterns(source: Path, snapshot: Path, target: Path) -> None:

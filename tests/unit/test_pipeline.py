@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, with_buffers
-from dumont_gpu.pipeline import Channel, Pipeline
+from dumont_gpu.channel import Channel
+from dumont_gpu.pipeline import Pipeline
 
 ITEMS = 40
 
@@ -178,3 +179,67 @@ def test_a_finished_channel_hands_out_what_is_left() -> None:
     channel.put(2)
     channel.finish()
     assert list(channel) == [1, 2]
+
+
+def starting_only(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+    start = threading.Thread.start
+
+    def starting(thread: threading.Thread) -> None:
+        nonlocal allowed
+        allowed -= 1
+        if allowed < 0:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+
+
+@pytest.mark.parametrize("allowed", [1, 2, 3])
+def test_a_stage_for_which_fewer_threads_are_enough_does_all_its_work(
+    allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting_only(monkeypatch, allowed)
+    done: list[int] = []
+    pipeline = Pipeline()
+    pipeline.stage("work", done.append, range(ITEMS), threads=4, enough=1)
+    pipeline.run()
+    assert sorted(done) == list(range(ITEMS))
+    assert dumont_threads() == []
+
+
+def test_a_stage_without_enough_threads_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    starting_only(monkeypatch, 1)
+    pipeline = Pipeline()
+    pipeline.stage("work", lambda item: None, range(ITEMS), threads=4, enough=2)
+    with pytest.raises(RuntimeError, match="can't start"):
+        pipeline.run()
+    assert dumont_threads() == []
+
+
+def test_whoever_feeds_a_stage_meets_its_first_error() -> None:
+    def fail(item: int) -> None:
+        raise BrokenError("stage")
+
+    pipeline = Pipeline()
+    numbers = pipeline.items(capacity=1)
+    pipeline.stage("work", fail, numbers)
+    pipeline.start()
+    with pytest.raises(BrokenError, match="stage"), pipeline.feeding():
+        while True:
+            numbers.put(1)
+    pipeline.join()
+    assert dumont_threads() == []
+
+
+def test_a_pipeline_can_be_ended_from_outside() -> None:
+    cancelled: list[int] = []
+    pipeline = Pipeline(cancel=lambda: cancelled.append(1))
+    numbers = pipeline.items(capacity=1)
+    pipeline.stage("work", lambda item: None, numbers, threads=3)
+    pipeline.start()
+    pipeline.fail(BrokenError("outside"))
+    pipeline.join()
+    assert cancelled
+    assert dumont_threads() == []
+    with pytest.raises(BrokenError, match="outside"), pipeline.feeding():
+        numbers.put(1)

@@ -47,7 +47,7 @@ def regions_of(path: Path, data: bytes) -> list[Region]:
 
 
 def share(regions: list[Region], codec: Codec) -> float:
-    """The share of bytes that go to `codec`, at the same phase as the largest region of it."""
+    """The share of bytes that go to `codec`, at the same phase as the codec's largest region."""
     size = codec.dtype.size if isinstance(codec, ZipNN) else 1
     mine = [region for region in regions if region.codec == codec]
     phase = max(mine, key=lambda region: region.end - region.start).start % size if mine else 0

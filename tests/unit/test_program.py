@@ -1,4 +1,4 @@
-"""The tests start what is under test also where its commands are not beside the interpreter."""
+"""The tests start the program under test, also if its commands are not beside the interpreter."""
 
 from __future__ import annotations
 

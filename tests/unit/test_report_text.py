@@ -1,4 +1,4 @@
-"""Text of reports and messages: counts in words, and names in one way wherever they are shown."""
+"""Text of reports and messages: counts in words, and names printed alike everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A restore over what is there: what is kept, checked, written over, left behind; and what `-n` says of it beforehand."""
+"""A restore over existing files: which files are kept, checked, written over or left behind, and the report of `-n`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALLS = ("open", "pwrite", "ftruncate", "fsync", "rename", "mkdir", "symlink", "
 
 
 def die_at(number: int, die: Callable[[], None]) -> None:
-    """From now on in this process, the `number`th call that changes a file system kills it."""
+    """Lets the `number`th call that changes a file system kill this process."""
     calls = [0]
 
     def hook(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,7 +52,7 @@ def own_files(target: Path) -> list[str]:
 def test_a_finished_restore_leaves_nothing_of_a_killed_one_over_an_equal_tree(
     other_command: bool, overwrite: str, tmp_path: Path
 ) -> None:
-    """What the killed run left beside files that the next one finds to be complete, or that are gone."""
+    """The killed run left temporary files beside files that are complete, or gone, when the next run begins."""
     data = small_archive().to_bytes()
     restored(data, tmp_path / "whole")
     expected, number, kills = tree(tmp_path / "whole"), 0, 0
@@ -71,7 +71,7 @@ def test_a_finished_restore_leaves_nothing_of_a_killed_one_over_an_equal_tree(
         if not killed(work):
             break
         kills += 1
-        if number % 2 and (target / "high").exists():  # then it is created anew, under its own name
+        if number % 2 and (target / "high").exists():  # the next run then creates the file under its own name
             (target / "high").unlink()
         restored(data, target, **({"overwrite": overwrite} | options))
         assert tree(target) == expected
@@ -108,7 +108,7 @@ def test_a_failed_beginning_leaves_no_journal(target: Path, monkeypatch: pytest.
     assert os.listdir(target) == []
 
 
-# --- what is kept is checked ------------------------------------------------------------------------------------------
+# --- kept files are checked -------------------------------------------------------------------------------------------
 
 
 def tamper(path: Path, content: bytes) -> None:
@@ -124,7 +124,7 @@ def test_a_kept_file_with_other_content_is_restored_anew_by_verify(tmp_path: Pat
     restored(small_archive(), target)
     before = tree(target)
     tamper(target / "d" / "raw", b"As it is")
-    tamper(target / "d" / "text", b"x" * 600)  # `hard` is a link of it
+    tamper(target / "d" / "text", b"x" * 600)  # `hard` is a hard link to this file
     ran = command("restore", snapshot, target, "--overwrite", "if-changed", "--no-sync")
     assert "stored bytes verified" in ran.out
     assert tree(target) != before
@@ -181,7 +181,7 @@ def test_what_overwrite_never_keeps_is_not_called_verified(tmp_path: Path) -> No
     assert (target / "d" / "raw").read_bytes() == b"my own"
 
 
-# --- what a dry run says ----------------------------------------------------------------------------------------------
+# --- the report of a dry run ------------------------------------------------------------------------------------------
 
 
 def plan(archive: Archive, target: Path, **options: Any) -> RestorePlan:
@@ -190,7 +190,7 @@ def plan(archive: Archive, target: Path, **options: Any) -> RestorePlan:
     try:
         return plan_restore(MemorySource(archive.to_bytes()), RestoreOptions(**options), str(target))
     finally:
-        assert everything(root) == before  # it writes nothing
+        assert everything(root) == before  # a dry run writes nothing
 
 
 def everything(path: Path) -> list[tuple[str, os.stat_result]]:

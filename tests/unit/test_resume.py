@@ -1,4 +1,4 @@
-"""The same command again after an interruption: nothing that is there is fetched again, nothing wrong stays."""
+"""The same command again after an interruption: no byte that is there is fetched again, no wrong byte stays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.hostile import clear_error, command, killed, small_archive, tree
 from support.snapshots import assert_same_tree
 
 from dumont_gpu.errors import DamagedError, DumontError, NetworkError, UsageError
-from dumont_gpu.format.header import ChunkEntry
+from dumont_gpu.format.header import ChunkRecord
 from dumont_gpu.jobs.options import PackOptions, RestoreOptions
 from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.resources import chunk_pairs
@@ -33,7 +33,7 @@ CALLS = ("open", "pwrite", "ftruncate", "fsync", "rename", "mkdir", "symlink", "
 
 
 class CountingSource(LocalSource):
-    """Appends the size of every read of chunks to a file, which a kill does not take away."""
+    """Appends the size of every read of chunks to a file, which survives a kill."""
 
     def __init__(self, path: Path, log: Path, before: Callable[[], object] = lambda: None) -> None:
         super().__init__(str(path))
@@ -52,7 +52,7 @@ class CountingSource(LocalSource):
         super().close()
 
 
-def chunks_of(path: Path) -> tuple[ChunkEntry, ...]:
+def chunks_of(path: Path) -> tuple[ChunkRecord, ...]:
     source = LocalSource(str(path))
     try:
         return read_snapshot(source).chunks
@@ -61,7 +61,7 @@ def chunks_of(path: Path) -> tuple[ChunkEntry, ...]:
 
 
 def fetched(log: Path) -> list[int]:
-    """Sizes of the chunks that were read, one for each time."""
+    """The sizes of the chunk reads, in order."""
     return [int(line.split()[1]) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
@@ -129,15 +129,15 @@ def lose_link() -> None:
 
 
 def interrupt(snapshot: Path, target: Path, log: Path, number: int = 2 * (JOBS + 1) + 1, **options: Any) -> None:
-    """A restore that ends when it asks for the `number`th chunk: if not told otherwise, for the first one that needs a
-    buffer back, so that something must have been placed before."""
+    """Ends a restore when it asks for the `number`th chunk; by default, for the first chunk that waits for a used
+    buffer, so that a chunk must have been written before."""
     with pytest.raises(NetworkError):
         run(snapshot, target, log, after(number, lose_link), **options)
     assert (target / NAMES[0]).exists()
 
 
 def kill_at(number: int, die: Callable[[], None]) -> Callable[[], None]:
-    """Lets the `number`th change to a file system, or read of a chunk, kill this process; returns what a read calls."""
+    """Lets the `number`th change to a file system, or read of a chunk, kill this process; returns the hook for reads."""
     reached = after(number, die)
 
     def hook(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,7 +153,7 @@ def kill_at(number: int, die: Callable[[], None]) -> Callable[[], None]:
 
 
 def in_flight(snapshot: Path, interruptions: int) -> int:
-    """Stored bytes of chunks that may be on their way when a restore dies, each time."""
+    """The most encoded bytes that can be fetched but not written when a restore dies, summed over interruptions."""
     chunks = chunks_of(snapshot)
     pairs = chunk_pairs(512 << 20, max(chunk.size_original for chunk in chunks), JOBS)
     largest = sorted((chunk.size_compressed for chunk in chunks), reverse=True)
@@ -181,14 +181,14 @@ def test_kill_at_a_random_moment_and_the_same_command_goes_on(
         run(packed, target, log, kill_at(moment, die))
 
     assert killed(work)
-    if (target / NAMES[0]).exists() or not (target / "sym").exists():  # else it was killed after its very end
+    if (target / NAMES[0]).exists() or not (target / "sym").exists():  # else the run was killed after its last step
         run(packed, target, log)
     assert_same_tree(filled, target)
     assert sum(fetched(log)) <= needed(packed) + in_flight(packed, 1)
 
 
 def test_kill_again_and_again_and_it_ends(packed: Path, filled: Path, target: Path, log: Path) -> None:
-    """Each run gets a little further than the one before, none from the start."""
+    """Each run gets a little further than the run before; no run begins from the start."""
     kills = 0
 
     def work(die: Callable[[], None]) -> None:
@@ -236,7 +236,7 @@ def test_kill_at_any_moment_into_a_target_that_is_not_empty(overwrite: str, tmp_
 def test_kill_in_the_middle_of_small_files_written_in_one_call(
     packed: Path, filled: Path, target: Path, log: Path
 ) -> None:
-    """Some of them complete, one cut, one empty, as they are after a kill inside the kernel that writes them."""
+    """Some files are complete, the others cut or empty, as after a kill inside the kernel that writes them."""
     run(packed, target, log)
     make_unfinished(packed, target, log)
     (target / "d" / "deep").chmod(0o700)
@@ -251,7 +251,7 @@ def test_kill_in_the_middle_of_small_files_written_in_one_call(
 
 
 def make_unfinished(snapshot: Path, target: Path, log: Path, **options: Any) -> None:
-    """Turns a complete restore into one that was killed just before its end."""
+    """Turns a complete restore into a restore that was killed just before its end."""
     journal = target.with_name("other") / NAMES[0]
     interrupt(snapshot, journal.parent, log, number=1, **options)
     (target / NAMES[0]).write_bytes(journal.read_bytes())
@@ -270,7 +270,7 @@ def test_signal_and_the_same_command_line_goes_on(packed: Path, filled: Path, ta
     assert_same_tree(filled, target)
 
 
-# --- what was there is not fetched again ------------------------------------------------------------------------------
+# --- bytes in the target are not fetched again ------------------------------------------------------------------------
 
 
 def test_nothing_is_fetched_when_everything_is_there(packed: Path, filled: Path, target: Path, log: Path) -> None:
@@ -298,7 +298,7 @@ def test_first_run_is_not_called_a_resumed_one(packed: Path, target: Path, log: 
     assert NAMES[0] not in os.listdir(target)
 
 
-# --- what happened between the runs -----------------------------------------------------------------------------------
+# --- changes between the runs -----------------------------------------------------------------------------------------
 
 
 def test_emptied_target_is_filled_again(packed: Path, filled: Path, target: Path, log: Path) -> None:
@@ -359,7 +359,7 @@ def test_what_somebody_put_in_place_of_a_file_is_not_written_through(
 ) -> None:
     precious = tmp_path / "precious"
     precious.write_bytes(b"do not touch")
-    os.truncate(precious, 500_000)  # as long as the file, marked like an unfinished one
+    os.truncate(precious, 500_000)  # as long as the entry, with the mark of an unfinished file
     precious.chmod(UNFINISHED_MODE)
     before = precious.read_bytes()
     for overwrite in ("refuse", "always"):
@@ -473,7 +473,7 @@ def test_entry_with_the_name_of_a_journal_comes_back(source: Path, snapshot: Pat
 
 
 def test_journal_that_a_snapshot_brings_is_not_believed(packed: Path, tmp_path: Path, target: Path, log: Path) -> None:
-    """Otherwise its author could have the files beside it overwritten."""
+    """Otherwise the snapshot's author could have files in the target overwritten."""
     interrupt(packed, tmp_path / "begun", log)
     bait, baited = tmp_path / "bait", tmp_path / "bait.dumont"
     bait.mkdir()

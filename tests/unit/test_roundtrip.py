@@ -1,4 +1,4 @@
-"""Trees through pack, verify and restore: what comes back is what was there."""
+"""Trees through pack, verify and restore: the restored tree equals the source."""
 
 from __future__ import annotations
 
@@ -221,5 +221,5 @@ def test_packing_leaves_out_its_own_output(source: Path, target: Path) -> None:
     for _ in range(2):
         pack_tree(source, source / "inside.dumont")
     restore_tree(source / "inside.dumont", target)
-    # Neither the one being written nor the one it replaced is there.
+    # Neither the snapshot being written nor the snapshot it replaced is packed.
     assert [path.name for path in target.iterdir()] == ["file"]

@@ -1,8 +1,9 @@
-"""Memory, threads and descriptors run short: one line that says what helps, nothing left behind, no file blamed."""
+"""Memory, threads and descriptors run short: a single line names the remedy, no file is left behind or blamed."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
@@ -27,9 +28,10 @@ from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
 from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.restore import restore
 from dumont_gpu.jobs.verify import verify
-from dumont_gpu.shortages import shortage, told
+from dumont_gpu.shortages import explain_shortages, shortage
+from dumont_gpu.storage.http_reader import HttpReader
 from dumont_gpu.storage.pace import ConnectionCount
-from dumont_gpu.storage.parallel import RANGE_SIZE, Fetcher, Range
+from dumont_gpu.storage.reads import RANGE_SIZE, Range
 from dumont_gpu.storage.retry import TransientError
 from dumont_gpu.storage.wire import transient
 
@@ -89,7 +91,7 @@ def test_many_sources_share_the_descriptors(tmp_path: Path, snapshot: Path) -> N
 
 FEW = """
 import os, resource, sys
-import dumont_gpu.cli.main, dumont_gpu.jobs.pack, dumont_gpu.cli.report, dumont_gpu.cli.render
+import dumont_gpu.cli.main, dumont_gpu.cli.pack, dumont_gpu.cli.report.pack, dumont_gpu.cli.again, dumont_gpu.cli.render
 limit = len(os.listdir("/proc/self/fd")) + int(sys.argv.pop(1))
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 from dumont_gpu.__main__ import main
@@ -149,7 +151,7 @@ def test_a_shortage_does_not_make_a_journal_invisible(
 ) -> None:
     pack_tree(filled, snapshot)
     target.mkdir()
-    (target / "x").touch()  # what an interrupted restore left, with a journal beside it
+    (target / "x").touch()  # left by an interrupted restore, with a journal
     original = os.open
 
     def opening(path: Any, flags: int, *rest: Any, **named: Any) -> int:
@@ -196,7 +198,7 @@ class Threads:
 def fails_with_any_thread(
     monkeypatch: pytest.MonkeyPatch, job: Callable[[], object], after: Callable[[], None]
 ) -> None:
-    """Checks that `job` ends in one line whichever thread is the first that cannot start; it succeeds at last."""
+    """Checks that `job` ends in a single line whichever thread cannot start first, and succeeds when all can."""
     failures = 0
     while True:
         with monkeypatch.context() as patch:
@@ -246,17 +248,23 @@ class Nothing:
     def close(self) -> None: ...
 
 
-def fetcher() -> Fetcher:
-    def fetch(connection: Any, item: Range) -> None:
+class Ones:
+    """Fills every range without a network."""
+
+    connect = Nothing
+
+    def fetch(self, connection: Any, item: Range) -> None:
         item.out[:] = b"\1" * len(item.out)
         item.done = len(item.out)
 
-    return Fetcher(Nothing, fetch, ConnectionCount(time.monotonic, 0.1, 8), time.monotonic)
+
+def reader() -> HttpReader:
+    return HttpReader(Ones(), ConnectionCount(time.monotonic, 0.1, 8), time.monotonic)  # type: ignore[arg-type]
 
 
 def test_one_thread_that_starts_fetches_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = Threads(monkeypatch, 1)
-    some, out = fetcher(), bytearray(5 * RANGE_SIZE)
+    some, out = reader(), bytearray(5 * RANGE_SIZE)
     some.read(0, memoryview(out))
     some.close()
     assert out.count(1) == len(out)
@@ -266,10 +274,10 @@ def test_one_thread_that_starts_fetches_everything(monkeypatch: pytest.MonkeyPat
 
 def test_a_read_without_any_thread_fails_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     Threads(monkeypatch, 0)
-    some, out = fetcher(), bytearray(2 * RANGE_SIZE)
-    with pytest.raises(DumontError, match=HINT), told():
+    some, out = reader(), bytearray(2 * RANGE_SIZE)
+    with pytest.raises(DumontError, match=HINT), explain_shortages():
         some.read(0, memoryview(out))
-    assert not some._waiting  # or a thread that starts later would write to what is the caller's again
+    assert not some._waiting  # a thread that starts later would write to memory that the caller has back
     some.close()
 
 
@@ -341,13 +349,8 @@ def test_memory_for_buffers_that_cannot_be_had_is_not_the_fault_of_the_output(
 
 
 def test_memory_that_a_kernel_cannot_have_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Library:
-        def dumont_zipnn_decode(self, *arguments: Any) -> int:
-            return -4
-
-        dumont_zipnn_encode = dumont_zipnn_decode
-
-    monkeypatch.setattr(native, "_library", Library)
+    for function in ("_decode", "_encode"):
+        monkeypatch.setattr(native.zipnn, function, lambda *arguments: -4)
     with pytest.raises(MemoryError):
         ZipNN().decode(memoryview(b"stream"), memoryview(bytearray(10)))
     with pytest.raises(MemoryError):
@@ -392,8 +395,9 @@ def test_a_library_that_cannot_be_loaded_is_no_problem_of_a_file(
     def loading(path: str) -> None:
         raise OSError(f"{path}: {reason}")
 
-    monkeypatch.setattr(native.ctypes, "CDLL", loading)
-    native._library.cache_clear()
+    monkeypatch.setattr(ctypes, "CDLL", loading)
+    native.library.load.cache_clear()
+    native.library.bind.cache_clear()
     message = clear_error(lambda: pack_tree(filled, snapshot), DumontError)
     assert message in (shortage(OSError(errno.EMFILE, "")), shortage(MemoryError()))
     assert names(snapshot.parent) == ["source"]

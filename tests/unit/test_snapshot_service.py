@@ -1,4 +1,4 @@
-"""The Python API, as the seed document writes it."""
+"""The Python API in the seed document's spelling."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import open_source
 
 CHUNK = 64 * KiB
-NOISE = float_bytes(75_000)  # 150,000 bytes: two full chunks, and a part of one
+NOISE = float_bytes(75_000)  # 150,000 bytes: two full chunks and a partial chunk
 
 
 def options(**others: Any) -> PackOptions:
@@ -107,7 +107,7 @@ def test_a_file_that_is_truncated_is_stored_up_to_where_it_ends(
 def test_a_log_that_is_rotated_while_it_is_read_keeps_what_was_read(
     source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`copytruncate` cuts it to nothing, and its program goes on writing at the start."""
+    """`copytruncate` cuts the log to nothing, and the logging program goes on writing at the start."""
     (source / "log").write_bytes(NOISE)
     before_read(monkeypatch, 2, lambda: (source / "log").write_bytes(b"a new log\n"))
     result = pack([str(source)], str(snapshot), options())
@@ -197,7 +197,7 @@ def test_a_file_that_grows_is_stored_as_long_as_it_was(
     assert came_back(source, snapshot) == {"log": ("file", NOISE)}
 
 
-# --- files that share what another one lost ---------------------------------------------------------------------------
+# --- files that share extents of a lost file --------------------------------------------------------------------------
 
 
 def truncated(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Targets that cannot hold everything: what one entry cannot be is that entry's problem, and everything else is there.
+"""Targets that cannot hold every entry: a refused entry is a problem, and all other entries are restored.
 
 File systems are played by failing calls, so that this runs anywhere; the calls are those that NTFS, exFAT, FAT and s3fs
 were seen to refuse.
@@ -56,7 +56,7 @@ def refuse(
 
 
 def refuse_names(monkeypatch: pytest.MonkeyPatch, code: int, bad: str) -> None:
-    """No name that has `bad` in it can be there: in Python's calls, and in those of the kernels."""
+    """Makes the file system refuse every name that contains `bad`, in Python's calls and in the kernels'."""
 
     def is_bad(name: Any, *_: Any, **__: Any) -> bool:
         return isinstance(name, str) and bad in name
@@ -82,7 +82,7 @@ def refuse_names(monkeypatch: pytest.MonkeyPatch, code: int, bad: str) -> None:
 
 
 def several_names() -> Archive:
-    """A file, a large one, an empty one, a symlink and a directory that are "bad"; a good one of each."""
+    """A file, a large file, an empty file, a symlink and a directory with "bad" names; the same with good names."""
     archive = Archive()
     for name in ("bad", "good"):
         archive.directory(f"{name}-d")
@@ -209,7 +209,7 @@ def test_a_symlink_that_cannot_be_is_listed(code: int, target: Path, monkeypatch
     assert not os.path.lexists(target / "sym")
 
 
-# --- what is there already --------------------------------------------------------------------------------------------
+# --- files that are in the target already -----------------------------------------------------------------------------
 
 
 def test_a_file_that_must_not_be_replaced_is_listed_and_stays(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,11 +237,11 @@ def test_a_file_of_somebody_else_under_a_temporary_name_is_not_deleted(overwrite
     assert (target / "d" / "raw").read_bytes() == b"old"
 
 
-# --- two names that are one here --------------------------------------------------------------------------------------
+# --- two names for the same file --------------------------------------------------------------------------------------
 
 
 def folded(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    """Lets a file system ignore case and normalise: a name leads to what looks alike in the same directory."""
+    """Lets a file system ignore case and normalise Unicode: a name leads to the file of a similar name."""
     originals = {name: getattr(os, name) for name in ("open", "mkdir", "stat", "symlink", "unlink", "rename", "link")}
     listdir = os.listdir
 
@@ -330,7 +330,7 @@ def test_two_names_that_are_one_here_do_not_overwrite_each_other(
 
 
 def without_modes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As NTFS is mounted by default: everything has one mode."""
+    """A mount as NTFS's by default: every file has the same mode."""
     original_open, original_mkdir = os.open, os.mkdir
 
     def opening(path: Any, flags: int, mode: int = 0o777, **named: Any) -> int:
@@ -481,11 +481,11 @@ def place() -> Iterator[Path]:
 
 
 def as_a_user(work: Callable[[], Any]) -> Any:
-    """Calls `work` without root's rights: in another process if need be; returns what it returned, or raised."""
+    """Calls `work` without root's rights, in another process if need be; returns its result, or its exception."""
     if os.geteuid():
         return work()
     with tempfile.TemporaryDirectory(prefix="dumont-test-") as warm:
-        restored(small_archive(), Path(warm) / "target", owner=True)  # what is imported late, root alone may reach
+        restored(small_archive(), Path(warm) / "target", owner=True)  # loads late imports, which root alone may reach
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -521,7 +521,7 @@ def read_only_tree() -> Archive:
 
 
 def modes(root: Path) -> dict[str, int]:
-    """Of the directories that another user, too, can look at."""
+    """The modes of the directories that another user can read, too."""
     return {name: stat.S_IMODE((root / name).stat().st_mode) for name in (".", "none", "ro", "ro/sub")}
 
 
@@ -575,7 +575,7 @@ def test_owners_that_this_user_cannot_give_are_listed(place: Path) -> None:
         path: f"cannot be given to its owner {owner}: Operation not permitted"
         for path, owner in ((".", "1:1"), ("d", "1:2"), ("d/f", "3:4"), ("s", "5:6"))
     }
-    assert mode == 0o755  # a setuid program of somebody else does not become this user's
+    assert mode == 0o755  # this user must not become the owner of another's setuid program
     assert names == ["d", "d/f", "s"]
 
 
@@ -633,7 +633,7 @@ def test_a_failure_in_the_last_steps_says_what_is_missing_or_the_same_command_go
             fail_from(patch, call, number)
             try:
                 restored(archive, place, sync=True)
-                continue  # what fails there is no part of the job
+                continue  # a failure there is no part of the job
             except DumontError as error:
                 message = str(error)
         if "same command goes on" in message:
@@ -665,7 +665,7 @@ def counted(archive: Archive, place: Path, call: str) -> int:
 
 
 def fail_from(patch: pytest.MonkeyPatch, call: str, number: int) -> None:
-    """The `number`th call of os.`call` fails, once; a file is closed all the same."""
+    """Lets the `number`th call of os.`call` fail, once; os.close still closes the file."""
     original, calls = getattr(os, call), [0]
 
     def failing(*arguments: Any, **named: Any) -> Any:

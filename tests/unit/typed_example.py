@@ -1,4 +1,4 @@
-"""What a user writes against the API: mypy --strict must see types in it, not Any (tests/unit/test_api.py)."""
+"""A user's code against the API: mypy --strict must see types in it, not Any (tests/unit/test_api.py)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

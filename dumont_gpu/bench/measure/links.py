@@ -77,7 +77,7 @@ class LinkedSource:
 
     def __init__(self, source: Source, link: Link) -> None:
         self._source, self._link = source, link
-        self.location, self.size, self.identity = source.location, source.size, source.identity
+        self.location, self.size = source.location, source.size
         self.remote = False  # one read at a time fills the link
 
     def read_into(self, offset: int, out: memoryview) -> None:

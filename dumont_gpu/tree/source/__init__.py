@@ -1,1 +1,1 @@
-"""Finds what a source tree holds."""
+"""Scans the source trees of a pack."""

@@ -1,4 +1,4 @@
-"""Source files as a scan found them: opened from handles, read without holes, compared with what they were."""
+"""Source files as a scan found them: opened from handles, read without holes, checked for changes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from dumont_gpu.format.entries import MAX_EXTENTS, FileEntry, clamp_mtime
 from dumont_gpu.tree.handles import DirectoryHandles, split
 
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a file may have become a fifo
-_NO_HOLES_KNOWN: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # this file system does not tell
-_MAX_RANGES: Final = MAX_EXTENTS // 4  # leaves room for the cuts that chunks and element types make
+_NO_HOLES_KNOWN: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # the file system does not report holes
+_MAX_RANGES: Final = MAX_EXTENTS // 4  # leaves room for cuts at the boundaries of chunks and element types
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One regular file of the source, as the scan found it."""
+    """A regular file of a source, as scanned."""
 
     entry: FileEntry  # without extents
     tree: SourceTree
     relative: str  # path within `tree`
     identity: tuple[int, int]  # device, inode
-    links: int  # names of this inode, inside the source or not
-    allocated: int  # bytes on disk: fewer than the size means holes
+    links: int  # hard links to this inode, inside the source or not
+    allocated: int  # bytes on disk; fewer than the size if the file has holes
 
     def data_ranges(self) -> list[tuple[int, int]]:
-        """Returns the (start, end) offsets of what is not a hole.
+        """Returns the (start, end) offsets of the data between holes.
 
         Raises:
             OSError: the file cannot be read.
@@ -50,7 +50,7 @@ class SourceFile:
             return ranges
 
     def open(self) -> OpenedFile:
-        """Returns a context in which a descriptor for reading is open, reached without following symlinks.
+        """Returns a context in which a descriptor for reading is open; symlinks are not followed.
 
         Raises:
             OSError: on entry, if the file cannot be opened.
@@ -68,7 +68,7 @@ class SourceFile:
 
 
 def _next_data(fd: int, offset: int, size: int) -> tuple[int, int] | None:
-    """Returns (start, end) of the data at `offset` or after it, or None if only a hole is left.
+    """Returns (start, end) of the data at or after `offset`, or None if only a hole is left.
 
     Raises:
         OSError: the file cannot be read. Only ENXIO means that there is no data.
@@ -81,13 +81,13 @@ def _next_data(fd: int, offset: int, size: int) -> tuple[int, int] | None:
             return offset, size
         if error.errno != errno.ENXIO:
             raise
-        # A file that has become shorter has no data there either; whoever reads it finds out where it ends.
+        # A file that has become shorter has no data there either; the reader finds its end later.
         return (offset, size) if os.fstat(fd).st_size < size else None
     return (start, min(end, size)) if start < min(end, size) else None
 
 
 class OpenedFile:
-    """`with file.open() as fd:` as a class, which costs half of what a generator does, once per file."""
+    """`with file.open() as fd:` as a class, which takes half the time of a generator, once per file."""
 
     __slots__ = ("_fd", "_file")
 
@@ -106,9 +106,9 @@ class OpenedFile:
 
 @dataclass(slots=True)
 class SourceTree:
-    """One SOURCE of a snapshot, or what a link leads to; its entries stand under `prefix` there."""
+    """A source of a pack, or a symlink's target that is packed, too; its entries stand under `prefix`."""
 
     root: Path
     prefix: str
     handles: DirectoryHandles
-    base: str = ""  # path within `handles` at which the tree begins
+    base: str = ""  # path of the tree's root within `handles`

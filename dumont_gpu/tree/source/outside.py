@@ -1,8 +1,8 @@
-"""Symlinks of a scan that lead out of everything packed: which they are, and what they point to, where that is wanted.
+"""Finds the symlinks of a scan that lead out of everything packed, and packs their targets on request.
 
-What a link points to is found by opening it, so the kernel resolves it, once; its files are then opened from handles,
-as everywhere. Whatever is reached twice is stored once: a file's other names become hard links, a directory's become
-relative links to the first, which ends loops, too.
+A target is found by opening the symlink: the kernel resolves it, once. The target's files are then opened from handles,
+as all files are. A target that is reached twice is packed once: a second name of a file becomes a hard link, and a
+second name of a directory becomes a relative symlink to the first, which also ends loops.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.handles import DirectoryHandles, split
-from dumont_gpu.tree.links_out import leads_out, place_of
+from dumont_gpu.tree.links_out import leads_out, resolve
 
 if TYPE_CHECKING:
     from dumont_gpu.tree.source.files import SourceTree
@@ -38,23 +38,30 @@ class _Link:
 
 
 class OutsideLinks:
-    """Collects the links of a scan that may lead out of it."""
+    """Collects the symlinks of a scan that may lead out of the packed trees."""
 
     def __init__(self) -> None:
-        self._roots: dict[str, str] = {}  # real path of what is packed -> its path in the snapshot
-        self._links: dict[str, _Link] = {}  # those that are absolute or climb, by path
+        self._roots: dict[str, str] = {}  # real path of a packed file or directory -> its path in the snapshot
+        self._links: dict[str, _Link] = {}  # absolute or climbing symlinks, by path
 
     def add_root(self, folder: Path, path: str) -> None:
-        """Says what else is packed: `folder` and all below it, at `path` of the snapshot."""
+        """Adds a packed tree: `folder` and everything below, at `path` in the snapshot."""
         self._roots.setdefault(os.path.realpath(folder), path)
 
     def note(self, path: str, target: str, tree: SourceTree, relative: str) -> None:
-        """Says that there is a link at `path`."""
+        """Takes note of a symlink, if its target can lie outside.
+
+        Args:
+            path: in the snapshot.
+            target: the symlink's text.
+            tree: the tree that holds the symlink.
+            relative: path within the tree's handles.
+        """
         if target.startswith("/") or ".." in target:
             self._links[path] = _Link(path, target, tree, relative)
 
-    def left(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
-        """Returns those symlinks among `entries` that lead to something which is not packed, or not at that place."""
+    def leading_out(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
+        """Returns the symlinks among `entries` whose target is not in the snapshot, or is another entry there."""
         links = {entry.path: entry.target for entry in entries if entry.type is EntryType.SYMLINK}
         return [
             entry
@@ -64,17 +71,17 @@ class OutsideLinks:
         ]
 
     def follow(self, scanner: _Scanner) -> None:
-        """Stores what the links point to, and what links in there point to, in place of the links."""
+        """Packs the targets of symlinks in place of the symlinks; also for symlinks inside those targets."""
         _Follower(self, scanner).run()
 
     def leaving(self, links: dict[str, str]) -> list[_Link]:
-        """The links that leave the source they are in, in path order."""
+        """Returns the symlinks that leave their source, in path order; `links`: path -> text of every symlink."""
         return [link for _, link in sorted(self._links.items()) if self._leaves(link, links)]
 
-    def place_of_real(self, real: str) -> str | None:
-        """Where in the snapshot the real path stands, or would stand if nothing were left out."""
+    def snapshot_path(self, real: str) -> str | None:
+        """Returns the path in the snapshot of a real path, even if patterns leave it out; None for a path outside."""
         at = real
-        while at.startswith("/"):  # a pipe's "real path" is none
+        while at.startswith("/"):  # for a pipe, `real` is no path
             if at in self._roots:
                 below = real[len(at) :].lstrip("/")
                 return "/".join(filter(None, (self._roots[at], below)))
@@ -86,17 +93,17 @@ class OutsideLinks:
         if leads_out(link.path, link.target, links):
             return True
         prefix = link.tree.prefix
-        place = place_of(link.path, link.target, links)
-        return bool(prefix) and place is not None and place != prefix and not place.startswith(prefix + "/")
+        path = resolve(link.path, link.target, links)
+        return bool(prefix) and path is not None and path != prefix and not path.startswith(prefix + "/")
 
     def _misleads(self, entry: FileEntry, links: dict[str, str]) -> bool:
-        """Whether a link leads to one place among the sources, and to another one in the snapshot."""
+        """Whether a symlink's target in the snapshot is not its target among the sources."""
         link = self._links.get(entry.path)
         if link is None or link.target != entry.target or not self._leaves(link, links):
             return False
         try:
             found = open_target(link)
-        except OSError as error:  # it leads to something that this user may not see, so nothing of it is packed
+        except OSError as error:  # a target that this user may not see is not packed
             if is_shortage(error.errno):
                 raise
             return True
@@ -104,14 +111,14 @@ class OutsideLinks:
             return False
         fd, real = found
         os.close(fd)
-        return self.place_of_real(real) != place_of(link.path, link.target, links)
+        return self.snapshot_path(real) != resolve(link.path, link.target, links)
 
 
 def open_target(link: _Link) -> tuple[int, str] | None:
-    """Opens what a link points to, only to look at it; returns the descriptor and the real path, or None.
+    """Opens a symlink's target without reading it; returns the descriptor and the real path, None without a target.
 
     Raises:
-        OSError: it cannot be reached, though it may be there.
+        OSError: the target cannot be reached, though it may exist.
     """
     folder, name = split(link.relative)
     try:
@@ -131,10 +138,10 @@ def open_target(link: _Link) -> tuple[int, str] | None:
 class _Follower:
     def __init__(self, links: OutsideLinks, scanner: _Scanner) -> None:
         self._links, self._scanner = links, scanner
-        self._seen: set[str] = set()  # paths of links that were looked at
-        self._replaced: set[str] = set()  # paths of links in whose place something else stands
-        self._aliases: dict[str, str] = {}  # path of a link -> path in the snapshot of what it points to
-        self._trees: SourceTree | None = None  # all that is outside
+        self._seen: set[str] = set()  # paths of symlinks that were followed
+        self._replaced: set[str] = set()  # paths of symlinks that gave way to their targets
+        self._aliases: dict[str, str] = {}  # path of a symlink -> path of its target in the snapshot
+        self._outside: SourceTree | None = None  # rooted at /
 
     def run(self) -> None:
         others = self._scanner.result.others
@@ -152,7 +159,7 @@ class _Follower:
         others[:] = self._with_new_targets(self._kept(others))
 
     def _kept(self, entries: list[FileEntry]) -> list[FileEntry]:
-        """Without the links in whose place something else stands now."""
+        """Returns the entries without the symlinks that gave way to their targets."""
         return [entry for entry in entries if entry.type is not EntryType.SYMLINK or entry.path not in self._replaced]
 
     def _follow(self, link: _Link, known: dict[str, str]) -> None:
@@ -164,9 +171,9 @@ class _Follower:
             status = os.fstat(fd)
         finally:
             os.close(fd)
-        inside = self._links.place_of_real(real)
+        inside = self._links.snapshot_path(real)
         if inside is not None:
-            if link.target.startswith("/") or inside != place_of(link.path, link.target, known):
+            if link.target.startswith("/") or inside != resolve(link.path, link.target, known):
                 self._aliases[link.path] = inside
         elif stat.S_ISDIR(status.st_mode):
             self._add_directory(link, real, status)
@@ -188,30 +195,30 @@ class _Follower:
         tree = self._tree(Path("/"), "", folder)
         with tree.handles.lease(folder) as parent:
             _check_same(os.stat(name, dir_fd=parent, follow_symlinks=False), status)
-            # Several links may lead to it: it counts as a file of several names.
+            # Other symlinks may lead to this file: it counts as a file of several names.
             links = max(2, status.st_nlink)
             self._scanner.add_file(tree, link.path, real.lstrip("/"), name, status, parent, links=links)
         self._replaced.add(link.path)
 
     def _tree(self, root: Path, prefix: str, folder: str) -> SourceTree:
-        """A tree of what is outside; `folder`, from `/` on, may be opened by its path."""
+        """Returns a tree outside the sources whose handles may open `folder` (relative to /) by its whole path."""
         from dumont_gpu.tree.source.files import SourceTree
 
-        if self._trees is None:
-            self._trees = SourceTree(Path("/"), "", DirectoryHandles(os.open("/", _ROOT)))
-            self._scanner.result.trees.append(self._trees)
-        handles = self._trees.handles
+        if self._outside is None:
+            self._outside = SourceTree(Path("/"), "", DirectoryHandles(os.open("/", _ROOT)))
+            self._scanner.result.trees.append(self._outside)
+        handles = self._outside.handles
         handles.admitted.add(folder)
-        return SourceTree(root, prefix, handles, folder) if prefix else self._trees
+        return SourceTree(root, prefix, handles, folder) if prefix else self._outside
 
     def _with_new_targets(self, entries: list[FileEntry]) -> list[FileEntry]:
-        """Lets links to what is packed point there in the snapshot, wherever it is restored."""
+        """Makes symlinks to packed entries relative: they then lead there wherever the snapshot is restored."""
         if not self._aliases:
             return entries
         present = {entry.path for entry in entries} | {file.entry.path for file in self._scanner.result.files} | {""}
         return [
-            entry._replace(target=os.path.relpath(f"/{place}", f"/{split(entry.path)[0]}"))
-            if (place := self._aliases.get(entry.path)) is not None and place in present
+            entry._replace(target=os.path.relpath(f"/{path}", f"/{split(entry.path)[0]}"))
+            if (path := self._aliases.get(entry.path)) is not None and path in present
             else entry
             for entry in entries
         ]

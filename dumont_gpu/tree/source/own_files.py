@@ -1,7 +1,7 @@
-"""Tells the files that this program has not finished from those of its user: they are no part of what is packed.
+"""Tells this program's unfinished files from the user's files: unfinished files are not packed.
 
 A name alone is no proof, so each kind has a mark that no other program makes: the first bytes of an unfinished
-snapshot or of a journal, or the mode of what a restore began.
+snapshot or of a journal, or the mode of a file that a restore began.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dumont_gpu.tree.unfinished import UNFINISHED_MODE
 
 
 def is_own(parent: int, name: str, status: os.stat_result) -> bool:
-    """Whether the regular file `name` in the directory `parent` is an unfinished one of a pack or a restore.
+    """Whether the regular file `name` in the directory `parent` is an unfinished file of a pack or a restore.
 
     Raises:
-        OSError: it cannot be read, so nobody knows.
+        OSError: the file cannot be read.
     """
     if is_journal(parent, name, status):
         return True
@@ -33,10 +33,10 @@ def is_own(parent: int, name: str, status: os.stat_result) -> bool:
 
 
 def is_journal(parent: int, name: str, status: os.stat_result) -> bool:
-    """Whether it is the journal of a restore that has not ended. Raises as `is_own`."""
+    """Whether the file is the journal of an unfinished restore. Arguments and errors as for `is_own`."""
     return name in JOURNAL_NAMES and is_begun(status) and read_head(name, parent).startswith(JOURNAL_MAGIC)
 
 
 def is_begun(status: os.stat_result) -> bool:
-    """Whether it has the mode of a file that a restore, anybody's, began to write."""
+    """Whether the file has the mode of an unfinished file, whoever's restore began it."""
     return stat.S_IMODE(status.st_mode) == UNFINISHED_MODE and status.st_nlink == 1

@@ -1,4 +1,4 @@
-"""Lists the entries of the source trees of a snapshot."""
+"""Lists the entries of the source trees of a pack."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _BEGUN: Final = stat.S_IFREG | UNFINISHED_MODE
 
 @dataclass(slots=True)
 class Scan:
-    """Everything found, in path order."""
+    """The result of a scan. Files and other entries are in path order."""
 
     trees: list[SourceTree] = field(default_factory=list)
     files: list[SourceFile] = field(default_factory=list)
     others: list[FileEntry] = field(default_factory=list)  # directories, symlinks, hard links
     root: FileEntry | None = None
     problems: list[Problem] = field(default_factory=list)
-    excluded: int = 0  # entries left out by a pattern; what an excluded directory holds is not counted
+    excluded: int = 0  # entries left out by a pattern, without the content of excluded directories
     special: int = 0  # sockets, fifos and devices, which are not packed
-    unfinished: list[FileEntry] = field(default_factory=list)  # of this program, left out
-    links_out: list[FileEntry] = field(default_factory=list)  # symlinks to what is not packed
-    named: int = 0  # entries that are the sources themselves
+    unfinished: list[FileEntry] = field(default_factory=list)  # unfinished files of this program, which are left out
+    links_out: list[FileEntry] = field(default_factory=list)  # symlinks whose target is not packed
+    named: int = 0  # entries that are sources themselves
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was found but the sources themselves."""
+        """Whether the scan found no entry but the sources themselves."""
         return not self.files and len(self.others) == self.named
 
     def close(self) -> None:
@@ -63,19 +63,21 @@ def scan(
     """Scans the source trees.
 
     Args:
-        sources: one directory, whose content becomes the root of the snapshot, or several paths, each of which
-            stands under its base name. A single file stands under its name. Links named here are followed.
-        excluded: says of a path in the snapshot, and whether it is a directory, if it and all below it is left out.
-        leave_out: devices and inodes of the snapshot being written, and of the one it replaces: they may lie inside
+        sources: a single directory, whose content stands at the snapshot's root; otherwise each source stands there
+            under its base name. A symlink given as a source is followed.
+        excluded: takes a path in the snapshot, and True for a directory; tells whether to leave out the entry and
+            everything below.
+        leave_out: (device, inode) of the snapshot being written and of the snapshot to be replaced: both may lie inside
             a source.
-        output: where that snapshot will stand.
-        follow_outside: store what links point to that is not packed otherwise, in place of the links.
-        with_owner: record user and group.
+        output: where the snapshot will stand, and the file that it replaces.
+        follow_outside: pack the targets of symlinks that lead out, in place of the symlinks.
+        with_owner: record user and group ids.
 
     Raises:
         SnapshotNotFoundError: a source does not exist.
-        UsageError: two sources of one name, a source that is no file or directory, or an output that would replace
-            a file of a source.
+        UsageError: two sources have the same name, a source is neither a file nor a directory, or the output would
+            replace a file of a source.
+        DumontError: a source cannot be opened.
     """
     result = Scan()
     scanner = _Scanner(result, excluded, leave_out, output, with_owner)
@@ -90,7 +92,7 @@ def scan(
     result.files.sort(key=lambda file: file.entry.sort_key)
     _link_hard_links(result)
     result.others.sort(key=lambda entry: entry.sort_key)
-    result.links_out = scanner.outside.left(result.others)
+    result.links_out = scanner.outside.leading_out(result.others)
     return result
 
 
@@ -123,7 +125,7 @@ class _Scanner:
         if prefix and is_tree and self._excluded(prefix, True):
             self.result.excluded += 1
             return
-        # A link is followed; its entry keeps the name that the user gave.
+        # A symlink given as a source is followed; its entry keeps the symlink's name.
         real = root if is_tree or not root.is_symlink() else Path(os.path.realpath(root))
         folder = real if is_tree else real.parent
         try:
@@ -174,7 +176,7 @@ class _Scanner:
                 self.problem(self._path(tree, folder), error)
 
     def _add(self, tree: SourceTree, path: str, relative: str, name: str, status: os.stat_result, parent: int) -> bool:
-        """Adds one entry; returns whether it is a directory to walk."""
+        """Adds an entry; returns True for a directory to walk."""
         kind = stat.S_IFMT(status.st_mode)
         if self._excluded(path, kind == stat.S_IFDIR):
             self.result.excluded += 1
@@ -197,7 +199,7 @@ class _Scanner:
     def add_file(
         self, tree: SourceTree, path: str, relative: str, name: str, status: os.stat_result, parent: int, *, links: int
     ) -> None:
-        """Adds a regular file, unless it is one of this program's own."""
+        """Adds a regular file, but not the output and no unfinished file of this program."""
         found = (status.st_dev, status.st_ino)
         if found in self._leave_out and self._is_output(path, name, status, parent):
             return
@@ -218,10 +220,10 @@ class _Scanner:
         )
 
     def _is_output(self, path: str, name: str, status: os.stat_result, parent: int) -> bool:
-        """Whether it is the snapshot being written or the one that it replaces.
+        """Whether the file is the snapshot being written or the snapshot that it replaces.
 
         Raises:
-            UsageError: it would be replaced, and is no snapshot.
+            UsageError: the output would replace the file, which is no snapshot.
         """
         if self._output is None or identity(status) not in self._output.identities:
             return True
@@ -270,18 +272,18 @@ class _Scanner:
 
 
 def _status_of(source: Path) -> os.stat_result:
-    """Of what a SOURCE is, or leads to."""
+    """Returns the status of a source, with symlinks followed."""
     try:
         return os.stat(source)
     except (FileNotFoundError, NotADirectoryError):
-        what = "leads to nothing" if source.is_symlink() else "no such file or directory"
-        raise SnapshotNotFoundError(f"{source}: {what}") from None
+        reason = "leads to nothing" if source.is_symlink() else "no such file or directory"
+        raise SnapshotNotFoundError(f"{source}: {reason}") from None
     except OSError as error:
         raise DumontError(f"{source}: {error.strerror}") from None
 
 
 def _link_hard_links(result: Scan) -> None:
-    """Turns all but the first file of each inode into hard links to the first."""
+    """Turns the second and later files of each inode into hard links to the first, their leader."""
     first: dict[tuple[int, int], str] = {}
     files = []
     for file in result.files:

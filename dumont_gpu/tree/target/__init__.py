@@ -1,1 +1,1 @@
-"""Fills a target tree: nothing outside it, nothing in it lost."""
+"""Fills a target directory: changes nothing outside the target, and loses no file inside."""

@@ -1,4 +1,4 @@
-"""Copies a file that was restored, where a second name for it cannot be."""
+"""Copies a restored file, for hard links on a file system that has none."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ _NO_HOLES: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def copy_file(source: int, out: int) -> None:
-    """Copies all bytes of one open file to another, empty one; holes stay holes where the file system tells them.
+    """Copies an open file to an empty one; holes stay holes where the file system reports them.
+
+    Args:
+        source: descriptor of the file.
+        out: descriptor of the empty file.
 
     Raises:
-        OSError: as for a read or a write.
+        OSError: a read or a write fails, or the source becomes shorter.
     """
     size = os.fstat(source).st_size
     os.ftruncate(out, size)

@@ -1,4 +1,4 @@
-"""Makes directories, and gives them and the target their modes and times once everything is in them."""
+"""Creates directories, and gives them and the target their modes and times when their content is complete."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ _NO_DIRECTORY_SYNC: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class DirectoryWriter:
+    """Creates the directories of a target, and finishes them. Used by a single thread."""
+
     def __init__(
         self,
         target: Target,
@@ -35,13 +37,17 @@ class DirectoryWriter:
         self._metadata, self._refusals, self._owner = metadata, refusals, owner
 
     def make(self, path: str) -> None:
-        """Makes a directory, or takes the one that is there."""
+        """Creates a directory, or accepts an existing directory; a refusal by the file system is noted.
+
+        Raises:
+            OSError: the directory cannot be created or opened.
+        """
         folder, name = split(path)
         reason = self._refusals.reason_not_there(path)
         try:
             if reason is None:
                 self._target.access.attempt(folder, lambda parent: self._make_directory_in(parent, name, path))
-                self._target.access.attempt(path, lambda fd: self._make_private(fd, path))  # fails if it is a symlink
+                self._target.access.attempt(path, lambda fd: self._make_private(fd, path))  # fails for a symlink
         except OSError as error:
             if not is_refusal(error):
                 raise located(error, self._target.path, path) from error
@@ -58,11 +64,18 @@ class DirectoryWriter:
 
     def _make_private(self, fd: int, path: str) -> None:
         if self._target.resumed and self._target.fresh:
-            # The former run may have finished it, and made it read-only.
+            # The interrupted run may have finished the directory and made it read-only.
             self._metadata.attempt(path, "modes", lambda: os.fchmod(fd, 0o700))
 
     def finish(self, entries: Sequence[FileEntry]) -> None:
-        """Gives directories (`entries`, in path order) their modes and times: a parent last, as it may be read-only."""
+        """Gives directories their owners, times and modes; a parent after its content, as it may become read-only.
+
+        Args:
+            entries: the directories, in path order.
+
+        Raises:
+            OSError: the file system fails; a refusal is noted as a problem of the entry.
+        """
         by_folder: dict[str, list[FileEntry]] = defaultdict(list)
         for entry in entries:
             by_folder[split(entry.path)[0]].append(entry)
@@ -80,14 +93,18 @@ class DirectoryWriter:
             except OSError as error:
                 raise located(error, self._target.path, folder) from error
             for index, _ in failed:
-                self.guarded(children[index], self._finish_directory)  # which says why, or does without
+                self.guarded(children[index], self._finish_directory)  # notes the reason, or does without the metadata
         self._target.access.forget(entry.path for entry in entries)
 
     def _finish_directory(self, entry: FileEntry, parent: int, name: str) -> None:
         self._target.access.attempt(entry.path, lambda fd: self._metadata.set(fd, entry))
 
     def guarded(self, entry: FileEntry, make: Callable[[FileEntry, int, str], None]) -> None:
-        """Makes or finishes one entry; what this file system refuses is a problem of that entry."""
+        """Calls `make` with an entry, its parent's descriptor and its name; a refusal is a problem of that entry.
+
+        Raises:
+            OSError: the file system fails rather than refuses; the message names the entry.
+        """
         folder, name = split(entry.path)
         try:
             self._target.access.attempt(folder, lambda parent: make(entry, parent, name))
@@ -97,11 +114,22 @@ class DirectoryWriter:
             self._refusals.refuse(entry.path, error.strerror or str(error))
 
     def finish_target(self, root_fd: int, entry: FileEntry | None, *, sync: bool) -> None:
-        """The very last steps. When the journal goes, only the target's own time, or a mode to keep it, is missing."""
+        """Takes the last steps: the target's metadata, the journal's removal, a sync.
+
+        When the journal goes, only the target's own time is missing, or its mode if that forbids the removal.
+
+        Args:
+            root_fd: descriptor of the target.
+            entry: mode, time and owner of the target; None leaves them.
+            sync: whether to sync the target to disk.
+
+        Raises:
+            OSError: the file system fails.
+        """
         early = entry is not None and self._metadata.mode(entry) & _OWNER_WRITES == _OWNER_WRITES
         if entry is not None and early:
             self._metadata.set(root_fd, entry)
-        self._target.remove_journal()  # which changes the time
+        self._target.remove_journal()  # this changes the target's time
         if entry is not None:
             if early:
                 self._metadata.attempt(".", "times", lambda: os.utime(root_fd, ns=(entry.mtime_ns, entry.mtime_ns)))

@@ -1,4 +1,4 @@
-"""Writes files: extent by extent as they come, or whole directories of small ones at once."""
+"""Writes files: extent by extent as they come, or the small files of a directory at once."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from dumont_gpu.tree.target.target import Target
 from dumont_gpu.tree.target.temporary import temporary_name
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE
 
-_REOPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
-_TRY_SINGLY: Final = (errno.EEXIST, errno.EACCES, errno.ENOENT)  # what is found out about by `write`
+_REOPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the file's place must not block
+_TRY_SINGLY: Final = (errno.EEXIST, errno.EACCES, errno.ENOENT)  # `write` handles these causes, file by file
 
 
 @dataclass(slots=True)
 class _OpenFile:
-    """A file some extents of which are still to come."""
+    """A file that still lacks extents."""
 
-    remaining: int
-    entry: FileEntry | None  # under the name it gets; None: it cannot be written
+    remaining: int  # extents
+    entry: FileEntry | None  # with the path that the file gets; None: the file cannot be written
     lock: threading.Lock = field(default_factory=threading.Lock)
-    identity: tuple[int, int] | None = None  # device and inode, once it exists
-    name: str = ""  # while it is written: its own, or a temporary one beside an older file
+    identity: tuple[int, int] | None = None  # device and inode; None until the file is created
+    name: str = ""  # during the write: the entry's own name, or a temporary name beside an older file
 
 
 class FileWriter:
-    """Writes the files of one plan, whose directories exist. Used from many threads."""
+    """Writes the files of a plan into directories that exist. Used from many threads."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class FileWriter:
         self._target, self._replacing, self._leaders = target, replacing, leaders
         self._metadata, self._refusals, self._owner = metadata, refusals, owner
         self._lock = threading.Lock()
-        self._links = [entry for entry in plan.todo if entry.type is EntryType.HARDLINK]  # a file may move to one
+        self._links = [entry for entry in plan.todo if entry.type is EntryType.HARDLINK]  # possible stand-ins
         self._open_files = {
             entry.path: _OpenFile(max(1, len(entry.extents)), entry, identity=begun.identity, name=begun.name)
             for entry in plan.todo
@@ -64,7 +64,14 @@ class FileWriter:
         }
 
     def write(self, entry: FileEntry, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        """Writes extents of a file, each at its offset; the file is complete once all of them have come."""
+        """Writes extents of a file; the last call completes the file. A refusal by the file system is noted.
+
+        Args:
+            pieces: (offset in the file, bytes) of each extent.
+
+        Raises:
+            OSError: the file system fails, or another program changed the file.
+        """
         with self._lock:
             state = self._open_files.get(entry.path)
             if state is None:
@@ -76,7 +83,11 @@ class FileWriter:
             self._give_up(entry.path, current, state, reason)
 
     def write_small(self, folder: str, files: Sequence[tuple[FileEntry, int]], content: memoryview) -> None:
-        """Writes whole files of one directory, each from its offset in `content`: a fifth of what `write` takes."""
+        """Writes whole files of a single directory, in a fifth of the time that `write` takes. Raises as `write`.
+
+        Args:
+            files: each file with the offset of its bytes in `content`.
+        """
         traits = self._target.traits
         singly = self._owner or not traits.modes or traits.only_closed or self._refusals.lacks(folder)
         batch = []
@@ -100,7 +111,7 @@ class FileWriter:
                 self.write(entry, [(0, content[begin : begin + entry.size])])
 
     def _try_to_write(self, entry: FileEntry, state: _OpenFile, pieces: Sequence[tuple[int, memoryview]]) -> str | None:
-        """Writes extents of a file; returns why this file system refuses it, or None."""
+        """Writes extents of a file; returns the reason if the file system refuses the file, else None."""
         folder, name = split(entry.path)
 
         def write(parent: int) -> None:
@@ -121,7 +132,8 @@ class FileWriter:
         try:
             self._target.access.attempt(folder, write)
         except OSError as error:
-            if not is_refusal(error) and state.entry is entry:  # else refused meanwhile, by another extent
+            # If state.entry has changed, another thread met a refusal and discarded the file.
+            if not is_refusal(error) and state.entry is entry:
                 raise located(error, self._target.path, entry.path) from error
             return error.strerror or str(error)
         return None
@@ -150,7 +162,7 @@ class FileWriter:
                 os.ftruncate(fd, entry.size)
         except BaseException as error:
             os.close(fd)
-            if isinstance(error, OSError) and is_refusal(error):  # FAT has no files of 4 GiB
+            if isinstance(error, OSError) and is_refusal(error):  # FAT cannot hold files of 4 GiB
                 os.unlink(state.name, dir_fd=parent)
             raise
         state.identity = status.st_dev, status.st_ino
@@ -164,11 +176,11 @@ class FileWriter:
             return os.open(temporary, CREATE, UNFINISHED_MODE, dir_fd=parent)
 
     def _create_under_name(self, parent: int, name: str, entry: FileEntry) -> int | None:
-        """Creates a file under its own name; None if it has to be written beside it first."""
+        """Creates a file under its own name; returns None if the file needs a temporary name first."""
         try:
             if self._target.traits.modes:
                 return os.open(name, CREATE, UNFINISHED_MODE, dir_fd=parent)
-            if identity_of(parent, name) is None:  # only its name can tell an unfinished file from others here
+            if identity_of(parent, name) is None:  # without modes, only a temporary name marks an unfinished file
                 if entry.path in self._leaders:
                     _try_name(parent, name)
                 return None
@@ -188,7 +200,7 @@ class FileWriter:
         self._leaders.note(entry.path, fd)
 
     def _set_again(self, parent: int, name: str, entry: FileEntry, state: _OpenFile) -> None:
-        """Gives a file its mode and time once more, where they were lost as it was closed."""
+        """Sets mode and time again: this file system forgets them when a file is closed after a write."""
         fd = os.open(name, REREAD, dir_fd=parent)
         try:
             status = os.fstat(fd)
@@ -200,7 +212,7 @@ class FileWriter:
             os.close(fd)
 
     def _give_up(self, path: str, entry: FileEntry, state: _OpenFile, reason: str) -> None:
-        """A file cannot be under its name: if nothing of it was written, one of its hard links takes its place."""
+        """Notes a refusal; if no byte of the file was written, one of its hard links takes the file's place."""
         with state.lock:
             if state.entry is not entry:
                 return
@@ -221,7 +233,7 @@ class FileWriter:
         return None
 
     def _discard(self, entry: FileEntry, state: _OpenFile) -> None:
-        """Takes away what was written of a file that cannot be finished."""
+        """Deletes a file that cannot be finished."""
         folder, name = split(entry.path)
         with self._target.handles.lease(folder) as parent:
             if state.name != name:
@@ -231,7 +243,7 @@ class FileWriter:
 
 
 def _try_name(parent: int, name: str) -> None:
-    """Finds out whether a file can have this name, before it matters."""
+    """Raises OSError if no file can have this name, while a hard link can still take the file's place."""
     with creating(parent):
         os.close(os.open(name, CREATE, UNFINISHED_MODE, dir_fd=parent))
     os.unlink(name, dir_fd=parent)

@@ -1,16 +1,16 @@
-"""The journal of a restore: a small file in the target's root, from before the first entry until all is complete.
+"""The journal of a restore: a small file in the target's root, there from before the first write until the end.
 
-It says which snapshot and selection the target is being filled with, so that the same command goes on and any other is
-refused. It does not say which chunks are done: the manifest has a digest of every extent, so the next run reads the
-files that are there and knows (`dumont_gpu.jobs.resume`). Compared with a record of finished chunks, this needs no
-write and no sync per chunk, cannot be ahead of the data after a power loss, and finds what another program changed
-meanwhile. It costs one read of what is there, which a disk does faster than a link.
+The journal records the snapshot and the selection: the same command continues, any other is refused. Finished chunks
+are not recorded: the manifest has a digest of every extent, and the next run checks the files that are there
+(`dumont_gpu.jobs.resume`). Compared with a record of finished chunks, this needs no write and no sync per chunk,
+cannot be ahead of the data after a power loss, and detects changes by other programs. The price is a read of those
+files, which a disk does faster than a link.
 
-It lies inside the target, because the parent may be read-only or another file system (a mounted /workspace), and is
-reached through the root's descriptor, without following links. What else stands under its name, in the target or in the
-snapshot, stays as it is: the next of NAMES is taken. A journal is known by the mode of unfinished files
-(`tree.unfinished`), which no file of a snapshot gets unless --preserve-special asks for it. Where a mount keeps no
-modes, its name and form have to do: there no restore writes an entry of such a name.
+The journal lies inside the target, because the parent may be read-only or another file system (a mounted /workspace),
+and is opened through the root's descriptor, without following symlinks. If another file has the journal's name, in the
+target or in the snapshot, the journal takes the next of NAMES. The mode of unfinished files (`tree.unfinished`) marks a
+journal; no file of a snapshot gets that mode without --preserve-special. Where a mount keeps no modes, name and form
+have to do, and no restore writes an entry of such a name there.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from dumont_gpu.tree.unfinished import UNFINISHED_MODE, is_unfinished
 
 NAMES: Final = (".dumont-restore", *(f".dumont-restore-{number}" for number in range(1, 10)))
 MAGIC: Final = b"dumont-gpu restore 1\n"
-_MAX_SIZE: Final = 4 * MiB  # a bit for each of the 2^24 entries of the largest snapshot, in base64, and more
+_MAX_SIZE: Final = 4 * MiB  # more than a bit for each of the 2^24 entries of the largest snapshot, in base64
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_LOOK: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo put there must not block
+_LOOK: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in its place must not block
 _OPEN: Final = _LOOK | os.O_RDWR
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """What a restore set out to do."""
+    """The identity of a restore, and the entries that it keeps."""
 
     snapshot_id: str
     selection: str  # digest of the options that decide which entries are written, and how
-    overwrite: str = "refuse"  # what to do with what was there; "refuse": nothing was
-    kept: frozenset[int] = frozenset()  # which of the selected entries were there and stay as they are
+    overwrite: str = "refuse"  # policy for existing files; "refuse": the target was empty
+    kept: frozenset[int] = frozenset()  # indices of the selected entries that existed and stay as they are
 
     def to_bytes(self) -> bytes:
-        """Returns the journal's only form: a line that names it, and one of JSON."""
+        """Returns the journal's bytes: the line MAGIC, and a line of JSON."""
         bits = bytearray(max(self.kept, default=-1) // 8 + 1)
         for index in self.kept:
             bits[index // 8] |= 1 << index % 8
@@ -66,7 +66,7 @@ class Journal:
 
     @classmethod
     def parse(cls, data: bytes) -> Journal | None:
-        """Returns the journal, or None if it is torn or no journal at all: nothing of it is believed then."""
+        """Returns the journal; None if `data` is a torn journal or no journal: neither is trusted."""
         if not data.startswith(MAGIC):
             return None
         try:
@@ -87,14 +87,14 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class JournalFile:
-    """An open journal, locked as long as this process has it."""
+    """An open journal, locked until this process closes it."""
 
     journal: Journal
     name: str
     fd: int
 
     def remove(self, root_fd: int) -> None:
-        """The restore is complete, or another one begins."""
+        """Deletes the journal: its restore is complete, or another restore replaces it."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.name, dir_fd=root_fd)
 
@@ -103,15 +103,15 @@ class JournalFile:
 
 
 def find_journal(root_fd: int, taken: Container[str], *, read_only: bool = False) -> JournalFile | None:
-    """Opens the journal that an unfinished restore left in this directory; removes one that was never written.
+    """Opens the journal that an unfinished restore left in the target; removes torn journals.
 
     Args:
-        root_fd: the target.
-        taken: names that are entries of the snapshot, and no journals.
-        read_only: changes nothing; a mount that keeps no modes seems to have no journal then.
+        root_fd: descriptor of the target.
+        taken: names that are entries of the snapshot, and so no journals.
+        read_only: changes nothing; no journal is found on a mount that keeps no modes.
 
     Raises:
-        DumontError: another process is at work.
+        DumontError: another process is restoring into the target.
     """
     for name, fd in _open_candidates(root_fd, taken, read_only):
         journal = None
@@ -120,10 +120,8 @@ def find_journal(root_fd: int, taken: Container[str], *, read_only: bool = False
             if _stands_under(root_fd, name, fd):
                 data = _read(fd)
                 journal = Journal.parse(data)
-                if (
-                    journal is None and _is_torn(data) and not read_only
-                ):  # killed while beginning: no entry was written yet
-                    os.unlink(name, dir_fd=root_fd)
+                if journal is None and _is_torn(data) and not read_only:
+                    os.unlink(name, dir_fd=root_fd)  # its run was killed at the start, before writing any entry
         finally:
             if journal is None:
                 os.close(fd)
@@ -133,10 +131,15 @@ def find_journal(root_fd: int, taken: Container[str], *, read_only: bool = False
 
 
 def begin_journal(root_fd: int, taken: Container[str], journal: Journal, *, durable: bool) -> JournalFile:
-    """Writes the journal of a new restore, under the first name that is free; `durable`: it outlives a power loss.
+    """Writes the journal of a new restore under the first free name.
+
+    Args:
+        root_fd: descriptor of the target.
+        taken: names that are entries of the snapshot.
+        durable: whether the journal must survive a power loss.
 
     Raises:
-        DumontError: no name is free, or another process begins here, too.
+        DumontError: no name is free, or another process is restoring into the target.
     """
     name = next((name for name in NAMES if name not in taken and not _exists(root_fd, name)), None)
     if name is None:
@@ -147,7 +150,7 @@ def begin_journal(root_fd: int, taken: Container[str], journal: Journal, *, dura
         raise _at_work(name) from None
     try:
         _lock(fd, name)
-        if not _stands_under(root_fd, name, fd):  # taken for a torn one before it was locked
+        if not _stands_under(root_fd, name, fd):  # another process took it for torn before the lock, and deleted it
             raise _at_work(name)
         data = journal.to_bytes()
         while data:
@@ -155,7 +158,7 @@ def begin_journal(root_fd: int, taken: Container[str], journal: Journal, *, dura
         if durable:
             os.fsync(fd)
             os.fsync(root_fd)
-    except BaseException:  # after a kill, a torn one stays: the next run removes it
+    except BaseException:  # a kill leaves a torn journal, which the next run removes
         with contextlib.suppress(OSError):
             if _stands_under(root_fd, name, fd):
                 os.unlink(name, dir_fd=root_fd)
@@ -170,7 +173,7 @@ def _open_candidates(root_fd: int, taken: Container[str], read_only: bool) -> It
             continue
         try:
             fd = os.open(name, _LOOK if read_only else _OPEN, dir_fd=root_fd)
-        except OSError as error:  # nothing there, a link, a directory, or not for us: no journal of ours
+        except OSError as error:  # no file, a symlink, a directory, or another user's file: no journal of this user
             if is_shortage(error.errno):
                 raise
             continue
@@ -182,7 +185,7 @@ def _open_candidates(root_fd: int, taken: Container[str], read_only: bool) -> It
 
 
 def _is_unmarked_journal(root_fd: int, fd: int, status: os.stat_result) -> bool:
-    """Whether it reads like a journal, and the file system is one where none could have its mark."""
+    """Whether the file reads like a journal, on a file system where no journal could have its mark."""
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         return False
     data = _read(fd)
@@ -208,7 +211,7 @@ def _lock(fd: int, name: str) -> None:
     except BlockingIOError:
         raise _at_work(name) from None
     except OSError as error:
-        if error.errno not in _NO_LOCKS:  # some network file systems have none
+        if error.errno not in _NO_LOCKS:  # some network file systems have no locks
             raise
 
 

@@ -1,4 +1,4 @@
-"""Finds what an interrupted restore left of its files, and how complete it is by everything but its content."""
+"""Finds the files that an interrupted restore left, and judges them by everything but their content."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from dumont_gpu.tree.target.temporary import temporary_name
 from dumont_gpu.tree.target.traits import COARSEST_TIME
 from dumont_gpu.tree.unfinished import is_unfinished
 
-Fingerprint = tuple[int, ...]
+Fingerprint = tuple[int, ...]  # see `fingerprint_of`
 
 
 class Kind(enum.Enum):
+    """How complete a leftover looks."""
+
     COMPLETE = enum.auto()  # size, mode, time and owner are right
     UNFINISHED = enum.auto()  # begun by a restore, of the right size: can be continued
     OTHER = enum.auto()  # a file of the right size that another program may have changed
@@ -30,6 +32,8 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
+    """A file in the target that may hold an entry's content."""
+
     kind: Kind
     name: str  # the entry's own name, or the temporary name beside an older file
     fingerprint: Fingerprint
@@ -47,7 +51,11 @@ class Leftovers:
         self._target, self._options = target, options
 
     def find(self, entry: FileEntry) -> Leftover | None:
-        """Returns the leftover of a file whose content may be right: under its name, or beside it."""
+        """Returns the leftover of a file, under the entry's name or a temporary name; None without any.
+
+        Raises:
+            OSError: the target cannot be read.
+        """
         name = split(entry.path)[1]
         owner = entry.owner if self._options.owner else None
         modes = self._target.traits.modes
@@ -61,12 +69,12 @@ class Leftovers:
         return self._look(entry, look)
 
     def standing(self, entry: FileEntry) -> Leftover | None:
-        """Returns the file that stands under the entry's name, if its size is right."""
+        """Returns the file under the entry's name, if its size is right. Raises as `find`."""
         name = split(entry.path)[1]
         return self._look(entry, lambda parent: examine(parent, name, entry, self._options.mode(entry), None))
 
     def open(self, entry: FileEntry, leftover: Leftover) -> int | None:
-        """Opens a leftover for reading; returns None if it is gone or unreadable for this user."""
+        """Opens a leftover for reading; returns None if the file is gone, replaced, or unreadable for this user."""
         try:
             with self._target.handles.lease(split(entry.path)[0]) as parent:
                 fd = os.open(leftover.name, REREAD, dir_fd=parent)
@@ -86,7 +94,7 @@ class Leftovers:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if is_refusal(error):  # this file system cannot have the name
+            if is_refusal(error):  # no file of this name can exist here
                 return None
             raise located(error, self._target.path, entry.path) from error
 
@@ -94,12 +102,12 @@ class Leftovers:
 def examine(
     parent: int, name: str, entry: FileEntry, mode: int | None, owner: tuple[int, int] | None, *, modes: bool = True
 ) -> Leftover | None:
-    """Examines the file `name` in the directory `parent`; returns None if it cannot hold the entry's content.
+    """Examines the file `name` in the directory `parent`; returns None if the file cannot hold the entry's content.
 
     Args:
-        mode: the mode of a complete file; None if a file of this name is never complete.
-        owner: the user and group of a complete file, if they matter.
-        modes: whether this file system keeps modes; where it does not, a temporary name marks an unfinished file.
+        mode: the mode of a complete file; None for a temporary name, under which no file is complete.
+        owner: the user and group of a complete file; None: any.
+        modes: whether the file system keeps modes; if not, a temporary name marks an unfinished file.
     """
     try:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -117,7 +125,7 @@ def examine(
 
 
 def fingerprint_of(status: os.stat_result) -> Fingerprint:
-    """Returns numbers that tell a file from another that got its inode number after it was deleted."""
+    """Returns numbers that tell a file from a later file with the same inode number."""
     return status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns
 
 

@@ -1,4 +1,4 @@
-"""Makes symlinks and hard links; a hard link becomes a copy where there can be none."""
+"""Creates symlinks and hard links; a hard link becomes a copy where the file system has none."""
 
 from __future__ import annotations
 
@@ -18,44 +18,48 @@ from dumont_gpu.tree.target.target import Target
 from dumont_gpu.tree.target.temporary import temporary_name
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE
 
-_NO_LINK: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)  # links here, or one more
+_NO_LINK: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)  # no links, or too many
 
 
 class Leaders:
-    """The files that hard links of a plan lead to, by their paths in the snapshot."""
+    """The leaders of a plan's hard links: the files that they lead to, by path in the snapshot."""
 
     def __init__(self, plan: TreePlan) -> None:
         links = (entry.target for entry in plan.todo if entry.type is EntryType.HARDLINK)
         self._fingerprints = {target: plan.complete.get(target) for target in links}
-        self._stand_ins: dict[str, str] = {}  # path of a refused file -> the hard link that got its content
+        self._stand_ins: dict[str, str] = {}  # path of a refused leader -> path of the hard link that has its content
 
     def __contains__(self, path: object) -> bool:
         return path in self._fingerprints
 
     def note(self, path: str, fd: int) -> None:
-        """Says that the file which now stands at `path` is complete."""
+        """Takes note that the file at `path`, open as `fd`, is complete."""
         leader = self._leader(path)
         if leader in self._fingerprints:
             self._fingerprints[leader] = fingerprint_of(os.fstat(fd))
 
     def stand_in(self, leader: str, link: str) -> None:
-        """Says that the content of `leader`, which is refused, goes to the place of one of its hard links."""
+        """Takes note that `link` gets the content of its leader, which the file system refuses."""
         self._stand_ins[leader] = link
 
-    def place_of(self, leader: str) -> str:
+    def path_of(self, leader: str) -> str:
+        """Returns the path in the target of a leader's content."""
         return self._stand_ins.get(leader, leader)
 
     def fingerprint(self, leader: str) -> tuple[int, ...] | None:
+        """Returns the fingerprint of a leader, or None while the leader is incomplete."""
         return self._fingerprints.get(leader)
 
     def _leader(self, path: str) -> str:
-        """Returns the path by which hard links know a file."""
+        """Returns the leader whose content stands at `path` in the target."""
         if not self._stand_ins:
             return path
         return next((leader for leader, link in self._stand_ins.items() if link == path), path)
 
 
 class LinkWriter:
+    """Creates the links of a plan, after its files. Used by a single thread."""
+
     def __init__(
         self,
         target: Target,
@@ -67,9 +71,15 @@ class LinkWriter:
     ) -> None:
         self._target, self._plan, self._replacing = target, plan, replacing
         self._leaders, self._metadata, self._refusals = leaders, metadata, refusals
-        self.copied = 0  # hard links that became files of their own
+        self.copied = 0  # hard links that became copies
 
     def make_symlink(self, entry: FileEntry, parent: int, name: str) -> None:
+        """Creates a symlink under `name` in the directory `parent`.
+
+        Raises:
+            OSError: the file system refuses the symlink, or fails.
+        """
+
         def set_time(new: str) -> None:
             os.utime(new, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
 
@@ -90,9 +100,14 @@ class LinkWriter:
         self._replacing.create(create, parent, name, entry)
 
     def make_hard_link(self, entry: FileEntry, parent: int, name: str) -> None:
-        path = self._leaders.place_of(entry.target)
+        """Creates a hard link, or a copy of its leader, under `name` in the directory `parent`.
+
+        Raises:
+            OSError: the file system refuses the link, or fails; or another program replaced the leader.
+        """
+        path = self._leaders.path_of(entry.target)
         if path == entry.path:
-            return  # it has become the file
+            return  # this link stands in for its leader
         if self._refusals.is_refused(path):
             raise refusal("the file that it is a hard link of could not be restored")
         folder, leader = split(path)
@@ -102,7 +117,7 @@ class LinkWriter:
             and entry.path in self._plan.decision.replaceable
             and self._is_linked(parent, name, fingerprint)
         ):
-            return  # renaming one link of a file over another does nothing
+            return  # an earlier run created the link; rename() would do nothing for two names of the same file
 
         def create(new: str) -> None:
             with self._target.handles.lease(folder) as leader_parent:
@@ -111,7 +126,8 @@ class LinkWriter:
                 except OSError as error:
                     if error.errno not in _NO_LINK:
                         raise
-                    beside = new == name and not self._target.traits.modes  # half a copy would pass for a file
+                    # Without modes, half a copy under the entry's own name would pass for a complete file.
+                    beside = new == name and not self._target.traits.modes
                     if beside:
                         self._replacing.clear(parent, name, entry)
                         new = temporary_name(name)
@@ -129,7 +145,7 @@ class LinkWriter:
     def _copy(
         self, leader_parent: int, leader: str, fingerprint: tuple[int, ...] | None, parent: int, new: str, path: str
     ) -> None:
-        """Makes a file of what cannot be a hard link."""
+        """Copies the leader to `new` in the directory `parent`."""
         source = os.open(leader, REREAD, dir_fd=leader_parent)
         try:
             status = os.fstat(source)

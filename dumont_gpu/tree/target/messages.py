@@ -1,4 +1,4 @@
-"""How messages name a place below the target."""
+"""Errors that name an entry of the target by its path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def shown(target: str, path: str) -> str:
 
 
 def located(error: OSError, target: str, path: str) -> OSError:
-    """Returns the error with the path of the entry, and with a reason that explains ELOOP and ENOTDIR."""
+    """Adds the entry's path to an error, and explains ELOOP and ENOTDIR."""
     reason = error.strerror or str(error)
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
         reason = "a symlink or a file stands where the snapshot has a directory; it is not followed"

@@ -1,4 +1,4 @@
-"""What a restore is told about its target."""
+"""The options of a restore that concern its target."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ _ALL_MODE_BITS: Final = 0o7777
 
 @dataclass(frozen=True, slots=True)
 class TargetOptions:
-    overwrite: Overwrite = "refuse"  # what to do with a target that is not empty
+    """How a restore treats existing files, and the metadata that it sets."""
+
+    overwrite: Overwrite = "refuse"  # policy for a target that is not empty
     preserve_special: bool = False  # restore setuid, setgid and sticky bits
     owner: bool = False  # restore user and group ids, where the snapshot has them
     sync: bool = True  # return only when everything is on disk
 
     def mode(self, entry: FileEntry) -> int:
-        """Returns the mode that an entry gets."""
+        """Returns the mode that an entry gets in the target."""
         return entry.mode & (_ALL_MODE_BITS if self.preserve_special else _PERMISSIONS)

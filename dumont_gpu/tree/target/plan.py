@@ -1,4 +1,4 @@
-"""What a restore does to its target, decided before anything there changes."""
+"""The plan for a target, decided before the target changes."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from dumont_gpu.tree.target.leftovers import Fingerprint, Leftover
 
 
 class SelectedEntries:
-    """The entries that a restore is about, and their paths."""
+    """The entries that a restore selects from its snapshot, and their paths."""
 
     def __init__(self, entries: Sequence[FileEntry]) -> None:
         self.entries = entries
-        self._paths: frozenset[str] | None = None  # made when a path is first asked for
+        self._paths: frozenset[str] | None = None  # built on first use: most restores need no paths
 
     def paths(self) -> frozenset[str]:
+        """Returns the paths of the entries."""
         if self._paths is None:
             self._paths = frozenset(entry.path for entry in self.entries)
         return self._paths
 
     def file(self, path: str) -> FileEntry | None:
-        """Returns the file at `path`, or the file that a hard link there stands for."""
+        """Returns the entry at `path`, or the leader of a hard link at `path`; None without an entry."""
         entry = next((entry for entry in self.entries if entry.path == path), None)
         return self.file(entry.target) if entry is not None and entry.type is EntryType.HARDLINK else entry
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of the selected entries, given what stands in the target under their names."""
+    """Which selected entries are written and which are kept, given the files that stand in the target."""
 
-    wanted: Sequence[FileEntry]  # to be in the target when the restore ends
-    kept_indices: frozenset[int] | None = None  # of the selected entries, those left alone; None: the target was empty
+    wanted: Sequence[FileEntry]  # entries that the restore must bring into the target
+    kept_indices: frozenset[int] | None = None  # indices of kept entries among the selected; None: no entry existed
     kept: int = 0  # entries of the target left as they are, without directories
-    kept_files: Sequence[FileEntry] = ()  # the regular files among them
-    replaced: Sequence[str] = ()  # paths of what stands in the target and is written over
+    kept_files: Sequence[FileEntry] = ()  # the regular files among the kept entries
+    replaced: Sequence[str] = ()  # paths of the files and links of the target that are written over
     replaceable: frozenset[str] = frozenset()  # paths that an interrupted run left: replaced whatever the policy says
-    foreign: frozenset[str] = frozenset()  # of these, files that another program may have changed since
+    foreign: frozenset[str] = frozenset()  # replaceable paths of files that another program may have changed
 
 
 @dataclass(frozen=True, slots=True)
 class TreePlan:
-    """Everything that fills a target: made from the selected entries and the target, carried out by a TreeWriter."""
+    """The steps that fill a target: made from the selected entries and the target, carried out by a TreeWriter."""
 
     selected: SelectedEntries
     decision: Decision
     todo: Sequence[FileEntry]  # the wanted entries that are not complete; a file has the extents still to be written
     begun: Mapping[str, Leftover] = field(default_factory=dict)  # path -> the unfinished file that is continued
-    complete: Mapping[str, Fingerprint] = field(default_factory=dict)  # path of a file that is complete already
+    complete: Mapping[str, Fingerprint] = field(default_factory=dict)  # path -> fingerprint of a complete file

@@ -1,4 +1,4 @@
-"""Decides what becomes of what stands in the target where entries belong: kept, replaced, or continued."""
+"""Decides whether a file that stands where an entry belongs is kept, replaced or continued."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dumont_gpu.tree.unfinished import is_unfinished
 
 
 class Policy:
-    """The overwrite policy of one restore in one target. Looks at the target and changes nothing."""
+    """The overwrite policy of a restore in its target. Looks at the target and changes nothing."""
 
     def __init__(self, target: Target, selected: SelectedEntries, overwrite: Overwrite) -> None:
         self._target, self._selected, self._overwrite = target, selected, overwrite
@@ -33,8 +33,9 @@ class Policy:
             distrusted: paths of files that must not be kept, because their content is wrong.
 
         Raises:
-            DumontError: something of another kind stands where an entry belongs.
-            UsageError: something was put there after this restore was interrupted, and nothing says to replace it.
+            DumontError: a directory stands where a file belongs, or the reverse.
+            UsageError: an entry changed after this restore was interrupted, and the policy does not replace it.
+            OSError: the target cannot be read.
         """
         entries = self._selected.entries
         if self._target.resumed:
@@ -67,16 +68,16 @@ class Policy:
                 if entry.type is not EntryType.DIR:
                     replaced.append(entry.path)
         left = [entries[index] for index in kept]
-        # A hard link can only lead to a file that this restore writes.
+        # A hard link's leader must be among the files that this restore writes.
         return Decision(
             with_new_leaders(wanted, _files(entries)), frozenset(kept), _count(left), _regular(left), replaced
         )
 
     def _decide_again(self, entries: Sequence[FileEntry], kept: Container[int]) -> Decision:
-        """Decides after an interruption: what this restore left there itself is no reason to keep it.
+        """Decides after an interruption: files that the interrupted run wrote are not kept as existing files.
 
         Args:
-            kept: which entries the interrupted run left alone; they stay if they are still there.
+            kept: indices of the entries that the interrupted run kept; they stay kept if they still exist.
         """
         replaced: list[str] = []
         replaceable: set[str] = set()
@@ -115,7 +116,7 @@ class Policy:
     def _is_left_over(
         self, entry: FileEntry, status: os.stat_result, leader: FileEntry | None, leader_status: os.stat_result | None
     ) -> bool:
-        """Whether an interrupted run of this restore made it. Files and their hard links show it by mode or time."""
+        """Whether an interrupted run of this restore made the entry: the mode or time of a file, or leader, tells."""
         if entry.type is EntryType.SYMLINK:
             return stat.S_ISLNK(status.st_mode) and self._read_link(entry) == entry.target
         if leader_status is not None and os.path.samestat(status, leader_status):
@@ -127,10 +128,10 @@ class Policy:
         difference = abs(status.st_mtime_ns - (leader or entry).mtime_ns)
         if self._target.traits.modes:
             return difference == 0
-        return difference < COARSEST_TIME or status.st_size == 0  # nothing is lost with an empty file
+        return difference < COARSEST_TIME or status.st_size == 0  # replacing an empty file loses nothing
 
     def _keeps(self, entry: FileEntry, status: os.stat_result) -> bool:
-        """Whether the policy keeps what stands there."""
+        """Whether the policy keeps the existing entry of this `status`."""
         if self._overwrite == "never":
             return True
         if self._overwrite != "if-changed" or entry.type is EntryType.DIR:
@@ -143,7 +144,7 @@ class Policy:
         return False
 
     def _status(self, entry: FileEntry) -> os.stat_result | None:
-        """Returns the status of what stands under the entry's name, or None if nothing of this entry's can.
+        """Returns the status of the file under the entry's name; None if there is none, or another entry's file.
 
         Raises:
             DumontError: a directory stands where a file belongs, or the reverse.
@@ -155,7 +156,7 @@ class Policy:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if is_refusal(error):  # this file system cannot have the name
+            if is_refusal(error):  # no file of this name can exist here
                 return None
             raise located(error, self._target.path, entry.path) from error
         if stat.S_ISDIR(status.st_mode) != (entry.type is EntryType.DIR):
@@ -189,5 +190,5 @@ def _regular(entries: Iterable[FileEntry]) -> list[FileEntry]:
 
 
 def _count(entries: Iterable[FileEntry]) -> int:
-    """Counts entries without directories."""
+    """Counts the entries that are not directories."""
     return sum(entry.type is not EntryType.DIR for entry in entries)

@@ -1,7 +1,7 @@
-"""What could not be in a target as the snapshot has it: a matter of one entry, after which the restore goes on.
+"""Entries that a file system refuses: problems of single entries, after which the restore goes on.
 
-An entry is refused by what its file system cannot hold, or its user may not do. What fails because the disk, the mount
-or the link does (EIO, ENOSPC, EROFS, EDQUOT, ESTALE …) is no entry's fault, and ends the restore.
+A file system refuses an entry that it cannot hold, or that this user may not create. A failure of the disk, the mount
+or the network (EIO, ENOSPC, EROFS, EDQUOT, ESTALE …) is no entry's fault, and ends the restore.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dumont_gpu.tree.problems import Problem
 
 _REFUSALS: Final = frozenset(
     {
-        errno.EPERM,  # an immutable file; links, owners or special names on a mount that has none
+        errno.EPERM,  # an immutable file; links, owners or special names on a mount without them
         errno.EINVAL,
         errno.EILSEQ,  # a name that is not UTF-8, on NTFS, exFAT and others
         errno.ENAMETOOLONG,
         errno.EOPNOTSUPP,
-        errno.ENOSYS,  # FUSE: the file system does not have this call
+        errno.ENOSYS,  # FUSE: the file system lacks this call
         errno.EFBIG,  # more than 4 GiB on FAT
         errno.EMLINK,
         errno.EXDEV,
@@ -33,23 +33,27 @@ _REFUSALS: Final = frozenset(
 
 
 def is_refusal(error: OSError) -> bool:
-    """Whether the file system refused one entry, rather than failed."""
+    """Whether the file system refused an entry, rather than failed."""
     return error.errno in _REFUSALS
 
 
 def refusal(reason: str) -> OSError:
-    """Returns the error that says so in words of our own."""
+    """Returns an error that counts as a refusal, with this program's own words."""
     return OSError(errno.EINVAL, reason)
 
 
 def meaning_of_not_found(error: FileNotFoundError, parent: int) -> OSError:
-    """What ENOENT means to whoever creates something in `parent`: exFAT says so to a name with a colon."""
+    """Returns a refusal if `parent` still exists: exFAT reports ENOENT for a new name with a colon."""
     return refusal("this file system cannot have such a name") if os.fstat(parent).st_nlink else error
 
 
 @contextlib.contextmanager
 def creating(parent: int) -> Iterator[None]:
-    """Creates something in a directory, where ENOENT may mean something else."""
+    """Wraps a system call that creates an entry in `parent`: ENOENT may be a refusal of the name.
+
+    Raises:
+        OSError: a refusal, if `parent` still exists.
+    """
     try:
         yield
     except FileNotFoundError as error:
@@ -57,40 +61,41 @@ def creating(parent: int) -> Iterator[None]:
 
 
 class Refusals:
-    """Collects them. Used from many threads; what a file system ignores altogether is kept apart, to be said once."""
+    """Collects the refusals of a restore. Used from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reasons: dict[str, str] = {}
         self._absent: set[str] = set()
-        self._folders: dict[str, str] = {}  # directories that are not there, and why
-        self.ignored: set[str] = set()  # "modes", "times": what the file system does not keep
+        self._folders: dict[str, str] = {}  # path of a refused directory -> the reason
+        self.ignored: set[str] = set()  # "modes", "times": metadata that the file system does not keep; reported once
 
     def refuse(self, path: str, reason: str) -> None:
-        """The entry is not in the target."""
+        """Takes note that an entry will not be in the target."""
         with self._lock:
             self._reasons.setdefault(path, reason)
             self._absent.add(path)
 
     def refuse_folder(self, path: str, reason: str) -> None:
-        """Neither is the directory, nor anything below it."""
+        """Takes note that neither the directory nor anything below will be in the target."""
         self._folders[path] = reason
         self.refuse(path, reason)
 
     def note(self, path: str, reason: str) -> None:
-        """The entry is there, but not quite as the snapshot has it."""
+        """Takes note that an entry is in the target, but differs from the snapshot."""
         with self._lock:
             self._reasons.setdefault(path, reason)
 
     def is_refused(self, path: str) -> bool:
+        """Whether an entry, or its directory, is refused."""
         return bool(self._absent) and self.reason_not_there(path) is not None
 
     def lacks(self, folder: str) -> bool:
-        """Whether this directory is not there."""
+        """Whether a directory is refused."""
         return folder in self._folders
 
     def reason_not_there(self, path: str) -> str | None:
-        """Why an entry will not be there, so that nothing of it is to be written; None if it will."""
+        """Returns the reason why an entry will not be in the target; None if nothing forbids the entry."""
         if not self._absent:
             return None
         if path in self._absent:
@@ -98,7 +103,7 @@ class Refusals:
         return self._folders.get(split(path)[0])
 
     def present(self, entries: Sequence[FileEntry]) -> Sequence[FileEntry]:
-        """Returns those of `entries` that are, or can be, there; the others share the reason of their directory."""
+        """Returns the `entries` that are not refused; refuses entries in a refused directory for the same reason."""
         if not self._absent:
             return entries
         for entry in entries:
@@ -109,5 +114,5 @@ class Refusals:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """All of them, in path order."""
+        """Refused entries and entries that differ from the snapshot, in path order."""
         return tuple(Problem(path, self._reasons[path]) for path in sorted(self._reasons, key=os.fsencode))

@@ -1,4 +1,4 @@
-"""Puts an entry in the place of what stands under its name, if it may: at no moment is neither of them there."""
+"""Replaces an existing entry by a new one, if the policy allows; at every moment, one of the two exists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dumont_gpu.tree.target.temporary import is_ours, temporary_name
 
 
 class Replacing:
-    """Used from many threads. A new entry is made beside the old one, under a temporary name, and renamed over it."""
+    """Creates a new entry under a temporary name and renames it over the old. Used from many threads."""
 
     def __init__(
         self,
@@ -31,14 +31,14 @@ class Replacing:
         self._target, self._plan, self._options = target, plan, options
         self._same_names = SameNames(plan.selected.paths)
         self._lock = threading.Lock()
-        # Device and inode of files that are complete: another name for one of them must not replace it.
+        # Device and inode of complete files: an entry with another spelling of the name must not replace such a file.
         self._final = {(fingerprint[0], fingerprint[1]) for fingerprint in plan.complete.values()}
 
     def check(self, parent: int, name: str, entry: FileEntry) -> None:
-        """Something exists under the name of `entry`: may it be replaced?
+        """Checks that `entry` may replace the file under its name.
 
         Raises:
-            OSError: no; a refusal if another entry of the snapshot stands there.
+            OSError: EEXIST, or a refusal if another entry of the snapshot stands there.
         """
         folder = split(entry.path)[0]
         replaceable = self._may_replace(entry)
@@ -51,10 +51,10 @@ class Replacing:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def check_directory(self, parent: int, name: str, path: str) -> None:
-        """A directory exists at `path`, where one is to be: is it no other entry's, and no surprise?
+        """Checks that the restore may fill the directory that exists at `path`.
 
         Raises:
-            OSError: no.
+            OSError: EEXIST, or a refusal if another entry of the snapshot stands there.
         """
         folder = split(path)[0]
         unexpected = self._options.overwrite == "refuse" and not self._target.resumed and path != LOST_AND_FOUND
@@ -67,7 +67,11 @@ class Replacing:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def create(self, create: Callable[[str], None], parent: int, name: str, entry: FileEntry) -> None:
-        """Calls `create` with the name of an entry, or where something stands there, makes it beside and moves it."""
+        """Calls `create` with the entry's name; if the name exists, with a temporary name, which then replaces it.
+
+        Raises:
+            OSError: from `create`, or the existing file must not be replaced.
+        """
         try:
             create(name)
         except FileExistsError:
@@ -82,12 +86,16 @@ class Replacing:
                 raise
 
     def move(self, parent: int, temporary: str, name: str, entry: FileEntry) -> None:
-        """Renames a finished entry over what it replaces."""
+        """Renames a finished entry from its temporary name to its own.
+
+        Raises:
+            OSError: a refusal if another entry of the snapshot stands there, or the rename fails.
+        """
         traits = self._target.traits
         if traits.modes and not traits.one_case:
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
             return
-        with self._lock:  # two names may be one here, and both on their way
+        with self._lock:  # two threads may hold entries whose names are the same to this file system
             with contextlib.suppress(FileNotFoundError):
                 there = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 if there.st_nlink == 1 and (there.st_dev, there.st_ino) in self._final:
@@ -100,10 +108,10 @@ class Replacing:
                 self._final.add(moved)
 
     def clear(self, parent: int, name: str, entry: FileEntry) -> None:
-        """Makes room under the temporary name of `entry`.
+        """Deletes a leftover under the temporary name of `entry`.
 
         Raises:
-            OSError: a refusal, if what stands there is not ours to delete.
+            OSError: a refusal, if the file there is not this program's.
         """
         temporary = temporary_name(name)
         try:
@@ -121,7 +129,7 @@ class Replacing:
 
 
 def identity_of(parent: int, name: str) -> tuple[int, int] | None:
-    """Returns device and inode of what stands under a name; None if nothing does."""
+    """Returns the device and inode of the entry `name` in the directory `parent`; None without an entry."""
     try:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:

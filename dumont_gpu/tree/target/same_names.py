@@ -1,4 +1,4 @@
-"""Names that are two for the snapshot and one for the file system: where it ignores case, or normalises Unicode."""
+"""Names that differ in the snapshot but not on the file system, which ignores case or normalises Unicode."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ _HERE: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class SameNames:
-    """Says which entry of the snapshot stands under the name of another. Used from many threads."""
+    """Finds the entry of the snapshot that stands under another entry's name. Used from many threads."""
 
     def __init__(self, paths: Callable[[], frozenset[str]]) -> None:
-        """`paths` returns those of the entries that the restore is about."""
+        """Takes a function that returns the paths of the selected entries."""
         self._paths = paths
         self._lock = threading.Lock()
-        self._folded: dict[str, list[str]] = {}  # paths by what they look like, once somebody asks
-        self._listings: dict[str, set[str]] = {}  # names that were seen, by directory
+        self._folded: dict[str, list[str]] = {}  # folded path -> paths; empty until first needed
+        self._listings: dict[str, set[str]] = {}  # directory -> its names when it was last listed
 
     def owner(self, parent: int, folder: str, name: str) -> str | None:
-        """Returns the path of the other entry that stands under `name`, which exists; None if it is no other's.
+        """Returns the path of another entry that stands under `name`, which exists; None without such an entry.
 
         Args:
             parent: descriptor of `folder`.
+
+        Raises:
+            OSError: the directory cannot be listed, or `name` is gone.
         """
         with self._lock:
             if name in self._listings.get(folder, ()):
@@ -41,7 +44,7 @@ class SameNames:
         return path if path is not None and path in self._paths() else None
 
     def alike(self, parent: int, folder: str, name: str) -> str | None:
-        """As `owner`, where a file system lists all names in small letters: for a name that exists, but should not."""
+        """As `owner`, for a file system that lists all names in small letters; for a name that should not exist."""
         with self._lock:
             if not self._folded:
                 for path in self._paths():
@@ -55,7 +58,7 @@ class SameNames:
 
 
 def _list(parent: int) -> set[str]:
-    fd = os.open(".", _HERE, dir_fd=parent)  # `parent` itself has one position for all threads
+    fd = os.open(".", _HERE, dir_fd=parent)  # all threads share the read position of `parent`
     try:
         return set(os.listdir(fd))
     finally:
@@ -63,7 +66,7 @@ def _list(parent: int) -> set[str]:
 
 
 def _real_name(parent: int, name: str, names: set[str]) -> str | None:
-    """Finds which of `names` is the file that answers to `name`: the one that looks alike, or has its inode."""
+    """Returns the listed name of the file that answers to `name`: the only name that folds alike, or the same inode."""
     folded = _fold(name)
     alike = [other for other in names if _fold(other) == folded]
     if len(alike) == 1:
@@ -73,7 +76,7 @@ def _real_name(parent: int, name: str, names: set[str]) -> str | None:
 
 
 def _is_same(parent: int, name: str, status: os.stat_result) -> bool:
-    """Whether `name` is that file, and not one of its hard links."""
+    """Whether `name` leads to the file of `status`, which has no hard links to confuse it with."""
     try:
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except OSError:
@@ -82,6 +85,6 @@ def _is_same(parent: int, name: str, status: os.stat_result) -> bool:
 
 
 def _fold(name: str) -> str:
-    import unicodedata  # hardly ever needed
+    import unicodedata  # rarely needed, so imported late
 
     return unicodedata.normalize("NFKD", to_utf8(name)).casefold().rstrip(". ")

@@ -1,4 +1,4 @@
-"""The directory that a restore fills: whether the restore may fill it, and the journal that stands in it meanwhile."""
+"""The target directory of a restore, and the journal that stands in the target during the restore."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dumont_gpu.tree.target.options import OVERWRITE_CHOICES, Overwrite
 from dumont_gpu.tree.target.traits import Traits, traits_of
 from dumont_gpu.tree.unfinished import is_unfinished
 
-LOST_AND_FOUND: Final = "lost+found"  # every ext4 volume has one; a volume with nothing else is empty
+LOST_AND_FOUND: Final = "lost+found"  # every ext4 volume has this directory; a volume with nothing else is empty
 
 
 class Target:
-    """An open target directory, closed at the end of a `with` block. `handles` and `access` reach what is below it."""
+    """An open target directory, closed at the end of a `with` block. `handles` and `access` open its directories."""
 
     def __init__(
         self, path: str, journal: Journal, overwrite: Overwrite, names: Container[str], *, read_only: bool = False
@@ -31,13 +31,14 @@ class Target:
         """Opens the directory at `path`, and creates it unless `read_only`.
 
         Args:
-            journal: which snapshot, and which part of it.
-            names: paths of entries that no journal may have.
-            read_only: nothing is created, removed or changed.
+            journal: identifies the snapshot and the selection of the restore.
+            overwrite: policy for existing files.
+            names: paths of the snapshot's entries, which no journal may have.
+            read_only: creates, removes and changes nothing.
 
         Raises:
-            UsageError: the target is not empty, or what stands in it is the beginning of another restore.
-            DumontError: another process is at work there.
+            UsageError: the target is no directory, is not empty, or holds another unfinished restore.
+            DumontError: another process is restoring into the target.
             OSError: the directory cannot be opened.
         """
         self.path, self.journal = path, journal
@@ -46,10 +47,10 @@ class Target:
         self._journal_file: JournalFile | None = None
         self._superseded: JournalFile | None = None  # the journal of another restore, which this restore writes over
         self.traits = Traits()
-        self.complete = False  # only the target's own time may still be missing
+        self.complete = False  # True: at most the target's own time is missing
         try:
             if not read_only:
-                with contextlib.suppress(FileExistsError):  # also said of a directory that could not be looked at
+                with contextlib.suppress(FileExistsError):  # also raised for a directory that cannot be examined
                     os.makedirs(path)
             self.handles = DirectoryHandles(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except NotADirectoryError:
@@ -68,7 +69,7 @@ class Target:
                 raise DumontError(f"{path}: {error}") from None
             raise
         self.resumed = self._journal_file is not None
-        self.follows_another = self.resumed or self._superseded is not None  # an earlier restore may have left files
+        self.follows_another = self.resumed or self._superseded is not None  # an earlier run may have left files
 
     def __enter__(self) -> Target:
         return self
@@ -78,7 +79,7 @@ class Target:
 
     @property
     def begun(self) -> bool:
-        """Whether the journal stands in the target, so that the same command continues."""
+        """Whether the journal stands in the target: the same command then continues the restore."""
         return self._journal_file is not None
 
     def statvfs(self) -> os.statvfs_result:
@@ -87,11 +88,15 @@ class Target:
             return os.fstatvfs(root_fd)
 
     def begin(self, *, kept: frozenset[int] | None, durable: bool) -> None:
-        """Writes the journal of this restore, before anything else is written.
+        """Writes the journal of this restore, before any other write.
 
         Args:
-            kept: indices of the entries that were there and stay as they are; None if the target was empty.
-            durable: the journal outlives a power loss.
+            kept: indices of the entries that existed and stay as they are; None if the target was empty.
+            durable: whether the journal must survive a power loss.
+
+        Raises:
+            DumontError: no name is free for the journal, or another process is restoring into the target.
+            OSError: the target cannot be written to.
         """
         if kept is not None:
             self.journal = replace(self.journal, overwrite=self._overwrite, kept=kept)
@@ -102,7 +107,7 @@ class Target:
 
     def _begin(self, root_fd: int, durable: bool) -> JournalFile:
         begun = begin_journal(root_fd, self._names, self.journal, durable=durable)
-        if self._superseded is not None:  # only now: one journal must always say that files may have been left behind
+        if self._superseded is not None:  # only now: a journal must stand as long as leftovers may exist
             self._superseded.remove(root_fd)
         return begun
 
@@ -122,7 +127,7 @@ class Target:
 
     def _remove_journals(self, root_fd: int) -> None:
         own = self._journal_file
-        if self._superseded is not None:  # runs that were killed while they began may have left more of them
+        if self._superseded is not None:  # runs that were killed at their start may have left further journals
             taken = self._names | ({own.name} if own is not None else set())
             while (other := find_journal(root_fd, taken)) is not None:
                 other.remove(root_fd)
@@ -133,7 +138,7 @@ class Target:
     def close(self) -> None:
         """Closes the descriptors. An incomplete tree stays for the next run."""
         if not self.complete:
-            with contextlib.suppress(OSError):  # as far as possible: the error that ended the restore is on its way
+            with contextlib.suppress(OSError):  # must not hide the error that ended the restore
                 self.access.put_back()
         for journal in (self._journal_file, self._superseded):
             if journal is not None:
@@ -156,10 +161,10 @@ class Target:
         return fresh
 
     def _adopt(self, found: JournalFile) -> bool:
-        """Whether this restore continues the one of the journal; if not, it writes over that restore.
+        """Whether this restore continues the restore of the journal; if not, this restore writes over the other.
 
         Raises:
-            UsageError: the journal is another restore's, and nothing allows this restore to write over it.
+            UsageError: the journal belongs to another restore, and the policy does not allow to write over its files.
         """
         old, new = found.journal, self.journal
         same = (old.snapshot_id, old.selection) == (new.snapshot_id, new.selection)
@@ -170,30 +175,30 @@ class Target:
         if self._overwrite == "always":
             return False
         found.close()
-        what = "this snapshot with other options" if old.snapshot_id == new.snapshot_id else printable(old.snapshot_id)
+        other = "this snapshot with other options" if old.snapshot_id == new.snapshot_id else printable(old.snapshot_id)
         raise UsageError(
-            f"{self.path}: holds an unfinished restore of {what}: give that command again to finish it, "
+            f"{self.path}: holds an unfinished restore of {other}: give that command again to finish it, "
             "or --overwrite always to write over it"
         )
 
 
 def check_creatable(path: str) -> Path:
-    """Returns the innermost directory that exists on the way to `path`, where nothing stands yet.
+    """Returns the innermost existing directory on the way to `path`, which does not exist yet.
 
     Raises:
-        UsageError: it is no directory.
-        OSError: this user cannot create anything there, or the file system is read-only.
+        UsageError: a file stands on the way.
+        OSError: this user cannot create anything in that directory, or the file system is read-only.
     """
-    place = Path(path).absolute()
-    while not os.path.lexists(place):
-        place = place.parent
-    if not place.is_dir():
+    parent = Path(path).absolute()
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir():
         raise _no_directory(path)
-    if os.statvfs(place).f_flag & os.ST_RDONLY:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(place))
-    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
-    return place
+    if os.statvfs(parent).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(parent))
+    if not os.access(parent, os.W_OK | os.X_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(parent))
+    return parent
 
 
 def _no_directory(path: str) -> UsageError:
@@ -201,10 +206,10 @@ def _no_directory(path: str) -> UsageError:
 
 
 def is_empty(directory: str | int) -> bool:
-    """Whether nothing is in a directory but, perhaps, a volume's own lost+found.
+    """Whether a directory (path or descriptor) is empty, apart from a volume's own lost+found.
 
     Raises:
-        OSError: it cannot be listed.
+        OSError: the directory cannot be listed.
     """
     with os.scandir(directory) as listing:
         return all(item.name == LOST_AND_FOUND and item.is_dir(follow_symlinks=False) for item in listing)

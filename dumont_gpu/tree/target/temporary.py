@@ -1,4 +1,4 @@
-"""Files that stand beside what they will replace: their names, and which of them a restore may take for its own."""
+"""Temporary files beside the files that they will replace: their names, and the proof that a restore made them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PATTERN: Final = re.compile(r"\.dumont-[0-9a-f]{16}\.partial")
 
 
 def temporary_name(name: str) -> str:
-    """Of the file that will replace `name`: always the same, so that the next run replaces what a killed one left."""
+    """Returns the temporary name for `name`; always the same, so that the next run finds a killed run's file."""
     return f".dumont-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.partial"
 
 
@@ -24,14 +24,16 @@ def is_temporary_name(name: str) -> bool:
 
 
 def is_ours(status: os.stat_result, file: FileEntry | None, owner: int | None, *, modes: bool) -> bool:
-    """Whether what stands under a temporary name was made by a restore, and may go.
+    """Whether the entry under a temporary name was made by a restore, and may be deleted.
 
     Args:
-        file: whose content it may have, complete already: killed just before it was renamed. A hard link's is its file.
-        owner: user that the restore may have given it to.
-        modes: whether this file system keeps modes; where it does not, the name is the only mark.
+        status: of the entry under the temporary name.
+        file: the file (for a hard link, its leader) whose complete content the entry may have, if a run was killed
+            just before the rename.
+        owner: user id to which the restore may have given the entry.
+        modes: whether the file system keeps modes; if not, the name is the only mark.
     """
-    if stat.S_ISLNK(status.st_mode):  # holds nothing
+    if stat.S_ISLNK(status.st_mode):  # deleting a symlink loses no content
         return True
     if not stat.S_ISREG(status.st_mode):
         return False

@@ -1,4 +1,4 @@
-"""What the file system of a target keeps of a file: found out on a file of our own, not guessed from its kind."""
+"""The metadata that a target's file system keeps, tested on a file of our own, not guessed from its type."""
 
 from __future__ import annotations
 
@@ -14,23 +14,32 @@ from dumont_gpu.tree.target.refusals import is_refusal
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE
 
 _TIME: Final = 1_000_000_000_123_456_789  # ns since 1970, in 2001
-COARSEST_TIME: Final = 2 * 10**9  # ns: FAT counts in two seconds
+COARSEST_TIME: Final = 2 * 10**9  # ns: FAT's times have steps of two seconds
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REOPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """Whether modes and times stay as they are set."""
+    """Whether a file system keeps the modes and times that are set, and tells names by case."""
 
     modes: bool = True
     times: bool = True
-    only_closed: bool = False  # they stay if the file was closed before: s3fs forgets what is set on one being written
-    one_case: bool = False  # names that differ in case only are one
+    only_closed: bool = False  # keeps them only if set after the file was written and closed (s3fs)
+    one_case: bool = False  # names that differ only in case lead to the same file
 
 
 def traits_of(fd: int, folder: int, name: str) -> Traits:
-    """Tries it on an open file, created with UNFINISHED_MODE as `name` in `folder`, whose time does not matter."""
+    """Tests a file system on an open file.
+
+    Args:
+        fd: the file, created with UNFINISHED_MODE; its time is changed.
+        folder: descriptor of its directory.
+        name: its name there.
+
+    Raises:
+        OSError: the file system fails.
+    """
     status = os.fstat(fd)
     modes = stat.S_IMODE(status.st_mode) == UNFINISHED_MODE
     one_case = _is_called(folder, name.upper(), status)
@@ -46,7 +55,11 @@ def traits_of(fd: int, folder: int, name: str) -> Traits:
 
 
 def keeps_modes(folder: int) -> bool:
-    """Tries it on a new file, which is gone afterwards; True if none can be made."""
+    """Tests on a new file, deleted afterwards, whether a file system keeps modes; True if no file can be created.
+
+    Raises:
+        OSError: the machine is short of descriptors or memory.
+    """
     try:
         with _probe(folder) as name:
             return stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode) == UNFINISHED_MODE
@@ -75,7 +88,7 @@ def _keeps_time(fd: int) -> bool:
 
 @contextlib.contextmanager
 def _probe(folder: int) -> Iterator[str]:
-    """The name of a small file that is there for a moment."""
+    """Creates a small file, yields its name, and deletes the file."""
     name = f".dumont-{os.urandom(8).hex()}.partial"
     fd = os.open(name, _CREATE, UNFINISHED_MODE, dir_fd=folder)
     try:

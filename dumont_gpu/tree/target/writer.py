@@ -1,9 +1,9 @@
-"""Fills a target by a plan: directories first, then files, links at the end; nothing outside it, nothing there lost.
+"""Fills a target by a plan: directories first, then files, links last. Changes nothing outside, and loses no file.
 
-Every component is opened from its parent's descriptor without following symlinks; symlinks and hard links come last.
-A file that replaces another is written beside it and renamed over it. From the first change to the end a journal
-stands in the target, so that a restore that is cut short continues from the files it wrote. An entry that the file
-system refuses is a problem of that entry (`refusals`); everything else is restored.
+Every component of a path is opened from its parent's descriptor without following symlinks. A file that replaces
+another is written under a temporary name and renamed over the old file. From the first change to the end, a journal
+stands in the target, so that an interrupted restore can be continued. A refusal by the file system concerns a single
+entry (`refusals`); all other entries are restored.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ from dumont_gpu.tree.target.temporary import is_temporary_name
 def filling(
     target: Target, plan: TreePlan, options: TargetOptions, root: FileEntry | None = None
 ) -> Iterator[TreeWriter]:
-    """Begins to fill `target`, and finishes it when the block ends without an error.
+    """Begins to fill `target`; finishes the restore when the block ends without an error.
 
-    From the start of the block, the same command continues an interrupted restore.
+    From the start of the block, an interrupted restore can be continued by the same command.
 
     Args:
         root: mode, time and owner of the target itself.
+
+    Raises:
+        DumontError, OSError: the target cannot be written to.
     """
     if plan.todo:
         target.begin(kept=plan.decision.kept_indices, durable=options.sync)
@@ -48,7 +51,7 @@ def filling(
 
 
 class TreeWriter:
-    """Carries out one plan in one target; made by `filling`."""
+    """Carries out a plan in a target; made by `filling`."""
 
     def __init__(self, target: Target, plan: TreePlan, options: TargetOptions, root: FileEntry | None) -> None:
         self._target, self._plan, self._options, self._root = target, plan, options, root
@@ -56,18 +59,22 @@ class TreeWriter:
         metadata = Metadata(self.refusals, target.traits, root, options)
         leaders = Leaders(plan)
         self._replacing = Replacing(target, plan, options)
-        told = metadata, self.refusals
-        self._files = FileWriter(target, plan, self._replacing, leaders, *told, owner=options.owner)
-        self._links = LinkWriter(target, plan, self._replacing, leaders, *told)
-        self._directories = DirectoryWriter(target, self._replacing, *told, owner=options.owner)
+        shared = metadata, self.refusals
+        self._files = FileWriter(target, plan, self._replacing, leaders, *shared, owner=options.owner)
+        self._links = LinkWriter(target, plan, self._replacing, leaders, *shared)
+        self._directories = DirectoryWriter(target, self._replacing, *shared, owner=options.owner)
 
     @property
     def copied_links(self) -> int:
-        """Hard links that became files of their own."""
+        """Number of hard links that became copies."""
         return self._links.copied
 
     def make_directories(self) -> FileWriter:
-        """Creates directories and files without extents; returns the writer for the content of all other files."""
+        """Creates directories and files without extents; returns the writer for all other files.
+
+        Raises:
+            OSError: the file system fails, or a file stands in the way.
+        """
         if not self._target.traits.modes:
             self._refuse_own_names()
         for entry in self._plan.todo:
@@ -78,7 +85,7 @@ class TreeWriter:
         return self._files
 
     def finish(self) -> None:
-        """Creates symlinks and hard links, gives directories their modes and times, and syncs."""
+        """Creates links, sets the metadata of directories and the target, and syncs. Raises as `make_directories`."""
         entries = self.refusals.present(self._plan.todo)
         for kind, make in (
             (EntryType.SYMLINK, self._links.make_symlink),
@@ -96,19 +103,19 @@ class TreeWriter:
             self.refusals.ignored |= {name for name in ("modes", "times") if not getattr(traits, name)}
         with self._target.handles.lease("") as root_fd:
             if self._options.sync:
-                _sync_file_system(root_fd)  # before the journal goes: without it, nobody checks the files again
+                _sync_file_system(root_fd)  # before the journal goes: without a journal, no run checks the files again
             changed = self._target.fresh or self._options.overwrite != "never"
             self._directories.finish_target(root_fd, self._root if changed else None, sync=self._options.sync)
 
     def _refuse_own_names(self) -> None:
-        """Without modes, only names tell a restore's own files: no entry may have such a name."""
+        """Refuses entries with names of a restore's own files: without modes, only names mark those files."""
         for entry in self._plan.todo:
             name = split(entry.path)[1]
             if entry.type is not EntryType.DIR and (name in NAMES or is_temporary_name(name)):
                 self.refusals.refuse(entry.path, "a name that only dumont-gpu itself may use on this file system")
 
     def _remove_leftovers(self) -> None:
-        """Removes temporary files of an interrupted run beside entries that need no replacing any more."""
+        """Deletes an interrupted run's temporary files, also beside entries that need no replacement now."""
         for entry in self._plan.selected.entries:
             if entry.type is not EntryType.DIR:
                 self._remove_leftover(entry)

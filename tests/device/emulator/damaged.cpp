@@ -154,24 +154,24 @@ Chunk damaged_chunk(const Chunk& good, const std::vector<Bytes>& corpus, Random&
         if (below(random, 2) != 0 && good.original_size != 0) bad.original_size = below(random, good.original_size);
         return bad;
     }
-    const bool continued = good.stored[13] != 0;
+    const bool continued = good.encoded[13] != 0;
     if (continued && below(random, 3) == 0) {  // one stream says that it is the only one
-        const uint64_t second = load_u64(good.stored.data() + 24);
-        bad.stored[13 + (below(random, 2) != 0 ? second : 0)] = 0;
+        const uint64_t second = load_u64(good.encoded.data() + 24);
+        bad.encoded[13 + (below(random, 2) != 0 ? second : 0)] = 0;
         bad.name += ": a stream not continued";
         return bad;
     }
     if (!continued && below(random, 3) != 0) {
-        bad.name += ": " + damage_parts(bad.stored, random);
+        bad.name += ": " + damage_parts(bad.encoded, random);
     } else {
-        const Targets targets = find_targets(good.stored);
-        for (uint64_t n = 1 + below(random, 3); n > 0 && !bad.stored.empty(); --n) {
-            mutate(bad.stored, targets, corpus, random);
+        const Targets targets = find_targets(good.encoded);
+        for (uint64_t n = 1 + below(random, 3); n > 0 && !bad.encoded.empty(); --n) {
+            mutate(bad.encoded, targets, corpus, random);
         }
         bad.name += ": bytes changed";
     }
     // Decoded into what it claims, so that a changed size is not refused at once.
-    const uint64_t claimed = bad.stored.size() < kHeaderSize ? 0 : load_u64(bad.stored.data() + 16);
+    const uint64_t claimed = bad.encoded.size() < kHeaderSize ? 0 : load_u64(bad.encoded.data() + 16);
     if (!continued && claimed <= kLargestClaim) bad.original_size = claimed;
     return bad;
 }

@@ -5,13 +5,13 @@
 #include <stdexcept>
 
 #include "device_memory.h"
-#include "dumont_cpu.h"
+#include "device_tables.h"
 #include "emulator.h"
 
 namespace dumont::test {
 namespace {
 
-constexpr uint64_t kAlignment = 16;  // of each chunk's stored bytes in a batch
+constexpr uint64_t kAlignment = 16;  // of each chunk's encoded bytes in a batch
 constexpr uint8_t kUnwritten = 0x5A;  // an output byte left out is then most likely a difference
 constexpr unsigned kJoinThreads = 128;
 constexpr unsigned kClasses = kMaxPlanes + 1;
@@ -22,13 +22,13 @@ uint64_t aligned(uint64_t offset) {
 
 // Where a chunk lies in the batch's memory.
 struct Place {
-    uint64_t stored;
+    uint64_t encoded;
     uint64_t out;
 };
 
 struct Batch {
     std::vector<Place> places;
-    uint64_t stored_size = 0;  // ends with the last chunk's room
+    uint64_t encoded_size = 0;  // ends with the last chunk's room
     uint64_t out_size = 0;
     std::vector<DeviceBlock> classes[kClasses];
 };
@@ -36,19 +36,19 @@ struct Batch {
 Batch lay_out(const std::vector<const Chunk*>& chunks, uint32_t misplace) {
     Batch batch;
     for (const Chunk* chunk : chunks) {
-        const Place place = {aligned(batch.stored_size), aligned(batch.out_size) + misplace};
+        const Place place = {aligned(batch.encoded_size), aligned(batch.out_size) + misplace};
         batch.places.push_back(place);
-        batch.stored_size = place.stored + chunk->stored.size() + kRoomAfterStored;
+        batch.encoded_size = place.encoded + chunk->encoded.size() + kRoomAfterEncoded;
         batch.out_size = place.out + chunk->original_size;
     }
     return batch;
 }
 
 int64_t list_blocks(const Chunk& chunk, const Place& place, Batch& batch) {
-    std::vector<DeviceBlock> blocks(chunk.stored.size() / 9 + 1);  // a block takes 9 bytes of the tables
+    std::vector<DeviceBlock> blocks(chunk.encoded.size() / 9 + 1);  // a block takes 9 bytes of the tables
     uint64_t counts[kClasses];
-    const Bytes exact(chunk.stored);  // a heap block of its size
-    const int64_t status = dumont_zipnn_device_blocks(exact.data(), exact.size(), chunk.original_size, place.stored,
+    const Bytes exact(chunk.encoded);  // a heap block of its size
+    const int64_t status = dumont_zipnn_device_blocks(exact.data(), exact.size(), chunk.original_size, place.encoded,
                                                       place.out, blocks.data(), blocks.size(), counts);
     if (status != 0) return status;
     const DeviceBlock* next = blocks.data();
@@ -88,14 +88,14 @@ uint32_t DeviceResult::worst() const {
 
 std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chunks, const LaunchSetting& setting) {
     Batch batch = lay_out(chunks, setting.misplace);
-    Memory source(batch.stored_size);
+    Memory source(batch.encoded_size);
     Memory output(batch.out_size);
-    // What lies in the room after the stored bytes may not matter.
-    std::memset(source.data(), static_cast<int>(setting.fill ^ 0x33), batch.stored_size);
+    // What lies in the room after the encoded bytes may not matter.
+    std::memset(source.data(), static_cast<int>(setting.fill ^ 0x33), batch.encoded_size);
     std::vector<DeviceResult> results(chunks.size());
     for (size_t i = 0; i < chunks.size(); ++i) {
         const Chunk& chunk = *chunks[i];
-        std::copy(chunk.stored.begin(), chunk.stored.end(), source.data() + batch.places[i].stored);
+        std::copy(chunk.encoded.begin(), chunk.encoded.end(), source.data() + batch.places[i].encoded);
         std::fill_n(output.data() + batch.places[i].out, chunk.original_size, kUnwritten);
         results[i].host = list_blocks(chunk, batch.places[i], batch);
     }
@@ -111,7 +111,7 @@ std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chun
         status.check_canaries();
         for (size_t b = 0; b < blocks.size(); ++b) {
             size_t i = 0;
-            while (batch.places[i].stored != blocks[b].stored) ++i;
+            while (batch.places[i].encoded != blocks[b].encoded) ++i;
             results[i].blocks.push_back({blocks[b].out - batch.places[i].out, blocks[b].size, coded, words[b]});
         }
     }
@@ -129,7 +129,7 @@ std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chun
 
 HostResult decode_on_host(const Chunk& chunk) {
     HostResult result{0, Bytes(chunk.original_size, kUnwritten ^ 0xFF)};
-    const Bytes exact(chunk.stored);
+    const Bytes exact(chunk.encoded);
     result.status = dumont_zipnn_decode(exact.data(), exact.size(), result.out.data(), result.out.size());
     return result;
 }
@@ -162,9 +162,9 @@ std::string contradiction(const HostResult& host, const DeviceResult& device) {
 
 bool device_may_refuse(const Chunk& chunk) {
     // Partial elements, which only the last block of a stream can have: no packer writes them.
-    for (uint64_t read = 0; read < chunk.stored.size();) {
+    for (uint64_t read = 0; read < chunk.encoded.size();) {
         Header header;
-        if (parse_header(chunk.stored.data() + read, chunk.stored.size() - read, header) != Parse::kOk) return false;
+        if (parse_header(chunk.encoded.data() + read, chunk.encoded.size() - read, header) != Parse::kOk) return false;
         if (header.original_size % header.type.planes != 0) return true;
         read += header.stream_size;
     }

@@ -12,7 +12,7 @@ namespace dumont::test {
 
 struct Chunk {
     std::string name;
-    Bytes stored;
+    Bytes encoded;
     uint64_t original_size;
 };
 

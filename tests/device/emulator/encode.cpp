@@ -8,7 +8,7 @@
 
 #include "cases.h"
 #include "device_memory.h"
-#include "dumont_cpu.h"
+#include "device_tables.h"
 #include "emulator.h"
 #include "stream_parts.h"
 #include "streams.h"
@@ -17,7 +17,6 @@
 namespace dumont::test {
 namespace {
 
-constexpr unsigned kEncodeThreads = 128;
 constexpr uint64_t kSourceAlignment = 16;
 constexpr uint64_t kPlaces = 16;           // multiples of it in the alignment of memory
 constexpr uint64_t kSmallestSample = 4096;  // symbols of a plane from which on the CPU looks at a sample first
@@ -115,12 +114,12 @@ std::string check_stream(const Chunk& host, const Bytes& original, const DtypeNa
     Chunk device{host.name, {}, original.size()};
     for (const LaunchSetting& setting : settings) {
         Bytes stream = encode_on_device(original, dtype.dtype, dtype.bytes, block_log2, shift, setting);
-        if (!device.stored.empty() && stream != device.stored) {
+        if (!device.encoded.empty() && stream != device.encoded) {
             return "another stream with order " + std::to_string(setting.order) + ", fill " + std::to_string(setting.fill);
         }
-        device.stored = std::move(stream);
+        device.encoded = std::move(stream);
     }
-    const std::string wrong = compare(device.stored, host.stored, tally);
+    const std::string wrong = compare(device.encoded, host.encoded, tally);
     if (!wrong.empty()) return wrong;
     const HostResult decoded = decode_on_host(device);
     if (decoded.status < 0 || decoded.out != original) return "the CPU decodes other bytes";

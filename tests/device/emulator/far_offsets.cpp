@@ -4,7 +4,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "dumont_cpu.h"
+#include "device_tables.h"
 #include "streams.h"
 
 namespace dumont::test {
@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint64_t kGiB = 1ull << 30;
 constexpr uint64_t kChunk = kGiB;  // the largest that the host lists
-constexpr uint64_t kStored = 4 * kGiB + 48;
+constexpr uint64_t kEncoded = 4 * kGiB + 48;
 constexpr uint64_t kOut = 5 * kGiB + 16;
 
 // Address space; only pages that are touched take memory.
@@ -36,16 +36,16 @@ private:
 
 void check_far_offsets(const Chunk& chunk) {
     const HostResult host = decode_on_host(chunk);
-    std::vector<DeviceBlock> blocks(chunk.stored.size() / 9 + 1);
+    std::vector<DeviceBlock> blocks(chunk.encoded.size() / 9 + 1);
     uint64_t counts[kMaxPlanes + 1];
-    if (host.status < 0 || dumont_zipnn_device_blocks(chunk.stored.data(), chunk.stored.size(), chunk.original_size, kStored,
+    if (host.status < 0 || dumont_zipnn_device_blocks(chunk.encoded.data(), chunk.encoded.size(), chunk.original_size, kEncoded,
                                                       kOut, blocks.data(), blocks.size(), counts) != 0) {
         throw std::runtime_error(chunk.name + ": not a good chunk");
     }
-    const uint64_t shift = kChunk - chunk.stored.size();  // so that it ends with the chunk
-    SparseMemory source(kStored + kChunk + kRoomAfterStored);
+    const uint64_t shift = kChunk - chunk.encoded.size();  // so that it ends with the chunk
+    SparseMemory source(kEncoded + kChunk + kRoomAfterEncoded);
     SparseMemory output(kOut + chunk.original_size);
-    std::copy(chunk.stored.begin(), chunk.stored.end(), source.data() + kStored + shift);
+    std::copy(chunk.encoded.begin(), chunk.encoded.end(), source.data() + kEncoded + shift);
     const DeviceBlock* next = blocks.data();
     for (unsigned coded = 0; coded <= kMaxPlanes; ++coded) {
         std::vector<DeviceBlock> of_class(next, next + counts[coded]);

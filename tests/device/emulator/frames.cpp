@@ -11,7 +11,6 @@
 namespace dumont::test {
 namespace {
 
-constexpr unsigned kFrameThreads = 128;
 constexpr uint64_t kReadAhead = 4;  // bytes after the source that the kernel may read, as load_unaligned does
 constexpr uint64_t kSmallFrames = 400;  // every size from 1
 constexpr uint64_t kFrames = 1200;      // the others of any size up to the largest
@@ -69,10 +68,10 @@ Bytes frame_on_host(const FrameCase& frame, const uint8_t* source, const uint8_t
     for (uint64_t block = 0; block < frame.compressed_size.size(); ++block) {
         const uint64_t original = original_size(frame, block);
         const uint64_t size = frame.compressed_size[block];
-        const bool stored = frame.status[block] != 0 || size == 0 || size >= original;
-        append_u32(bytes, stored ? original | kLz4StoredBit : size);
-        const uint8_t* from = stored ? source + block * kLz4BlockSize : compressed + block * kLz4BlockRoom;
-        bytes.insert(bytes.end(), from, from + (stored ? original : size));
+        const bool raw = frame.status[block] != 0 || size == 0 || size >= original;
+        append_u32(bytes, raw ? original | kLz4RawBit : size);
+        const uint8_t* from = raw ? source + block * kLz4BlockSize : compressed + block * kLz4BlockRoom;
+        bytes.insert(bytes.end(), from, from + (raw ? original : size));
     }
     append_u32(bytes, 0);
     return bytes;

@@ -246,7 +246,7 @@ std::vector<Chunk> good_chunks(const std::string& directory, uint64_t seed) {
 int run_corrupt(const std::string& directory, uint64_t count, uint64_t seed, uint64_t first) {
     const std::vector<Chunk> good = good_chunks(directory, seed);
     std::vector<Bytes> corpus;
-    for (const Chunk& chunk : good) corpus.push_back(chunk.stored);
+    for (const Chunk& chunk : good) corpus.push_back(chunk.encoded);
     Tally tally;
     for (uint64_t number = first; number - first < count; ++number) {
         Random random = random_for(seed, number);

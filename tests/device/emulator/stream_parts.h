@@ -27,9 +27,9 @@ inline StreamParts take_apart(const Bytes& stream) {
     for (uint32_t plane = 0; plane < header.type.planes; ++plane) {
         parts.planes.emplace_back();
         for (uint64_t block = 0; block < layout.blocks; ++block) {
-            const StoredBlock stored = stored_block(layout, plane, block);
-            const uint8_t* begin = stream.data() + stored.begin;
-            parts.planes.back().push_back({stored.type, Bytes(begin, begin + stored.size)});
+            const EncodedBlock encoded = encoded_block(layout, plane, block);
+            const uint8_t* begin = stream.data() + encoded.begin;
+            parts.planes.back().push_back({encoded.type, Bytes(begin, begin + encoded.size)});
         }
     }
     return parts;

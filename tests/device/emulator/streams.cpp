@@ -211,10 +211,10 @@ Chunk handmade_chunk(const DtypeName& dtype, Random& random) {
 Chunk continued_chunk(const std::vector<Chunk>& streams) {
     Chunk all{"continued:", {}, 0};
     for (const Chunk& stream : streams) {
-        Bytes bytes = stream.stored;
+        Bytes bytes = stream.encoded;
         bytes[13] = 128 + 20;
         all.name += " " + stream.name + ";";
-        all.stored.insert(all.stored.end(), bytes.begin(), bytes.end());
+        all.encoded.insert(all.encoded.end(), bytes.begin(), bytes.end());
         all.original_size += stream.original_size;
     }
     return all;

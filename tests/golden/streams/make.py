@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests/native python tests/golden/streams/make.py LIBRARY
 
-needs numpy and `pip install --no-deps zipnn==0.5.4`. Run it only to add streams: those that exist are the contract.
+needs numpy and `pip install --no-deps zipnn==0.5.4`. Run this script only to add streams: existing streams are the contract.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zipnn_peer import ELEMENT_TYPES, ElementType, ZipnnPeer, header_of
 HERE = Path(__file__).parent
 ZIPNN = "zipnn 0.5.4"
 OURS = "dumont-gpu"
-BY_HAND = "make.py"  # what no encoder writes
+BY_HAND = "make.py"  # marks streams that no encoder writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ CASES = (
 
 
 def huff0_block(lengths: list[int], data: bytes) -> bytes:
-    """One block with a given complete code (bits of symbols 0, 1, ...), its weights as nibbles."""
+    """Returns a block with a given complete code (bits of symbols 0, 1, ...), its weights as nibbles."""
     longest = max(lengths)
     weights = [longest + 1 - length for length in lengths[:-1]] + [0]  # the last is implied; 0 only pads
     count = len(lengths) - 1

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Snapshots bent by rule and signed again: program and independent reader must give each the same verdict.
 
-Each one goes through info, ls, verify, verify --content and restore. Nothing may crash, hang, take much memory or write outside
-the target, and what is restored must be what the reader reads.
+Each snapshot goes through info, ls, verify, verify --content and restore. Nothing may crash, hang, take much memory or write outside
+the target, and the restored tree must be the tree that the reader reads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def verdict(attempt: object) -> int:
 
 
 class Expected:
-    """What the independent reader makes of a snapshot, by what is looked at."""
+    """The independent reader's verdicts on a snapshot: on its table of contents, encoded chunks, and content."""
 
     def __init__(self, data: bytes) -> None:
         self.tree: dict[str, object] | None = None
@@ -62,14 +62,14 @@ class Expected:
 
 
 def decode(data: bytes, snapshot: independent_reader.Snapshot, number: int) -> None:
-    """Checks one chunk, then decodes it."""
+    """Checks a chunk, then decodes it."""
     chunk, stored = snapshot.chunks[number], snapshot.chunks[number].stored(data)
     independent_reader.must(snapshot.header.digest_of(stored) == snapshot.digests[number], "chunk digest")
     independent_reader.decode_chunk(stored, chunk)
 
 
 def worst(verdicts: set[int]) -> set[int]:
-    """Where several things are wrong, either verdict is right; nothing wrong, only that one."""
+    """Returns the acceptable verdicts: any verdict on a defect, or OK if there is no defect."""
     return verdicts - {OK} or {OK}
 
 
@@ -104,7 +104,7 @@ class Archives:
         )
 
     def check(self, name: str, ran: Ran, expected: set[int], large: bool = False, may_not: bool = False) -> None:
-        """Compares what a command did with what the reader says.
+        """Compares a command's outcome with the reader's verdict.
 
         Args:
             large: the reader did not look at the content.

@@ -1,4 +1,4 @@
-"""Snapshots bent by rule: what is drawn, how it is applied, and what is a little less of it.
+"""Snapshots bent by rule: how bends are drawn, applied, and made simpler.
 
 A bend is a tuple of plain values: a kind and its parameters. `build` applies bends to a sound archive and signs the result:
 every digest is made to fit again, so that a reader meets the bend and not a digest.
@@ -35,7 +35,7 @@ Bend = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Bent:
-    """An archive by name, and what is bent in it, in order."""
+    """An archive by name, and its bends, in order."""
 
     base: str
     bends: tuple[Bend, ...]
@@ -66,7 +66,7 @@ def floats() -> Archive:
 
 
 def blake3_digests() -> Archive:
-    """Digests are BLAKE3; a file in pieces, with holes, whose chunk another one shares."""
+    """Digests are BLAKE3; a file in pieces, with holes, that shares its chunk with another file."""
     content = b"some words, again and again " * 20
     stored = lz4_frame(content)
     hashed = blake3(stored)
@@ -165,7 +165,7 @@ def _draw_bend(dice: random.Random) -> Bend:
 
 
 def smaller(case: Bent) -> Iterator[Bent]:
-    """The case with one bend less, then in a simpler archive, then with simpler numbers."""
+    """Yields the case with a bend less, then in a simpler archive, then with simpler numbers."""
     for number in range(len(case.bends)):
         if len(case.bends) > 1:
             yield Bent(case.base, case.bends[:number] + case.bends[number + 1 :])
@@ -220,7 +220,7 @@ def _manifest(archive: Archive, bends: list[Bend]) -> bytes:
         if kind == "manifest":
             at, text, how = parameters
             at %= len(manifest)
-            manifest[at : at + (len(text), 0, 1)[how]] = text  # in the place of as much, before, in the place of one
+            manifest[at : at + (len(text), 0, 1)[how]] = text  # replaces as many bytes, none, or a single byte
         else:
             mark, number, text, after = parameters
             places = [at for at in range(len(manifest)) if manifest.startswith(mark, at)]
@@ -252,7 +252,7 @@ def _whole(archive: Archive, bends: list[Bend]) -> bytes:
 
 
 def _declared(archive: Archive, name: str) -> int:
-    """What the header has for a field as the archive is."""
+    """Returns the value of a header field before any bend."""
     offsets = {"version": 8, "flags": 12, "num_chunks": 16, "num_files": 20, "total_size_compressed": 24, "total_size_original": 32,
                "chunk_size": 40, "manifest_offset": 48, "manifest_size": 56}  # fmt: skip
     return int.from_bytes(
@@ -286,7 +286,7 @@ def _sign_chunks(archive: Archive) -> None:
 
 
 def _usable(row: Any, chunk: int) -> bool:
-    """Whether an extent is one of this chunk."""
+    """Whether an extent lies in this chunk."""
     if not isinstance(row, list) or len(row) != 4 or not all(type(part) is int for part in row):
         return False
     return row[1] == chunk and 0 <= row[2] <= 1 << 30 and 0 < row[3] <= 1 << 20
@@ -304,7 +304,7 @@ def early(kind: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 def _of(items: list[Any], at: int) -> Any:
-    """One of the items; a new thing that nobody sees if there is none."""
+    """Returns one of the items, or a new object, outside the archive, if there are none."""
     return items[at % len(items)] if items else {}
 
 

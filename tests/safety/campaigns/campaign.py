@@ -1,4 +1,4 @@
-"""What every campaign shares: its command line, cases that a seed gives, the count of verdicts, and the smallest case."""
+"""The frame of every campaign: command line, cases drawn from a seed, the count of verdicts, and the smallest case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 ROOT = Path(__file__).resolve().parents[3]
-# The package that is installed, not the checkout's, which has no compiled kernels; and what the tests share.
+# The installed package, not the checkout, which has no compiled kernels; and the tests' shared modules.
 sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != ROOT]
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -49,7 +49,7 @@ def options(description: str | None) -> Options:
 
 
 class Finding(Exception):  # noqa: N818 - the campaigns' word
-    """Something that must not be. The first line says of which kind, the others say more."""
+    """A defect. The first line of its text names the kind of defect, further lines give details."""
 
     @property
     def kind(self) -> str:
@@ -62,15 +62,15 @@ def no_smaller(case: Any) -> Iterator[Any]:
 
 @dataclass
 class Campaign(Generic[Case]):
-    """Draws cases, judges them, and says what it found.
+    """Draws cases, judges them, and reports findings.
 
     Args:
-        draw: makes a case; the same one for the same dice.
-        judge: returns a word for what became of a case, for the count.
+        draw: makes a case; the same case for the same dice.
+        judge: returns a word for the outcome of a case, for the count.
 
             Raises:
                 Finding: something that must not be.
-        smaller: cases that are a little simpler than a given one, the simplest first.
+        smaller: returns cases a little simpler than the given case, the simplest first.
         show: a case as a report has it.
     """
 
@@ -121,7 +121,7 @@ class Campaign(Generic[Case]):
                 print(f"{message}\nthe smallest case: {self.show(smallest)}\n", flush=True)
 
     def _smallest(self, case: Case, found: Finding) -> tuple[Case, str]:
-        """The simplest case with a finding of the same kind, and what it says."""
+        """Returns the simplest case with a finding of the same kind, and that finding."""
         message, tries, simpler = str(found), 0, True
         until = time.monotonic() + SHRINK_SECONDS
         while simpler:
@@ -217,7 +217,7 @@ def differences(a: Path, b: Path) -> list[str]:
 
 
 def ours(place: Path) -> list[str]:
-    """Names below a directory that the program gives to what is unfinished."""
+    """Returns the names below a directory that the program gives to unfinished files."""
     return sorted(
         os.path.relpath(os.path.join(folder, name), place)
         for folder, folders, files in os.walk(place)

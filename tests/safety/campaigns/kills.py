@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""kill -9 at random moments: the same command then does what it was told, and nothing is lost or left behind.
+"""kill -9 at random moments: the same command then completes its job, and nothing is lost or left behind.
 
 Pack, repack over an older snapshot, restore, restore over an older tree, and restore over http from `dumont-gpu serve`; each is killed
 once to three times and then left alone.
@@ -125,7 +125,7 @@ class Kills:
 
 
 def already_done(killed: int, ran: Ran) -> bool:
-    """Whether the kill came when a restore had done everything: the same command then finds a tree, and refuses to touch it."""
+    """Whether the kill came after a restore's last step: the same command then finds a tree, and refuses to touch it."""
     return killed > 0 and ran.code == 2 and b"is not empty" in ran.err
 
 

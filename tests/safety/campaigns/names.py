@@ -113,7 +113,7 @@ class Names:
         return "done"
 
     def give_back(self, tree: Tree, listed: list[bytes], snapshot: Path, target: Path) -> None:
-        """Restores one entry by the name that JSON printed."""
+        """Restores an entry by the name that JSON printed."""
         plain = [
             path
             for path in listed
@@ -136,7 +136,7 @@ class Names:
 
 
 def latin1(place: Path) -> dict[str, dict[str, str]]:
-    """A locale of ISO-8859-1, if it can be made here."""
+    """Returns a locale of ISO-8859-1, if this machine can make such a locale."""
     name, folder = "en_US.ISO-8859-1", place / "locales"
     folder.mkdir()
     if not shutil.which("localedef"):
@@ -150,7 +150,7 @@ def latin1(place: Path) -> dict[str, dict[str, str]]:
 
 
 def draw_name(dice: random.Random) -> bytes:
-    """One component: any bytes but `/` and NUL."""
+    """Draws a path component: any bytes but `/` and NUL."""
     name = dice.choice((
         lambda: dice.choice((b"a", b"model.safetensors", b"-rf", b" ", b"a b", b"~", b"x.pt", b"a:b", b"\\", b"\n", b"\x1b[31m", b"\xef\xbb\xbf",
                              b"caf\xc3\xa9", b"caf\xe9", b"\xff\xfe", b"cafe\xcc\x81", b"%41", b"$HOME", b"a\tb", b"*", b"[id] x", b"!x", b"#y", b"...")),
@@ -184,7 +184,7 @@ def made(top: bytes, entries: tuple[Entry, ...]) -> bool:
 
 
 def found(top: Path) -> dict[bytes, tuple[str, bytes | int]]:
-    """A tree as it is on disk: paths, types, contents, targets; for a second name of a file its first one's inode is not told."""
+    """Returns a tree as it is on disk: paths, types, contents, targets. A hard link is a file with its number of names."""
     tree: dict[bytes, tuple[str, bytes | int]] = {}
     root = os.fsencode(top)
     for folder, folders, files in os.walk(root):

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""System calls that fail: the outcome is right, or one clear line; then the same command does what it was told.
+"""System calls that fail: the outcome is right, or a single clear line; then the same command completes its job.
 
-A shim (failing.c, compiled here) makes the Nth call of one function, every Nth, or all from the Nth on fail with a drawn errno, or do
-less than it was asked for. Pack, repack, restore, resume, restore over an old tree, verify and ls go through it.
+A shim (failing.c, compiled here) makes the Nth call of a function, every Nth, or all from the Nth on fail with a drawn errno, or do
+less than requested. Pack, repack, restore, resume, restore over an old tree, verify and ls run with this shim.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "readdir": (errno.EIO,),
     "readlink": (errno.EIO, errno.EACCES),
     "close": (errno.EIO, errno.EINTR, errno.ENOSPC),
-    "fcntl": (errno.EMFILE,),  # of F_DUPFD, which is what dup() makes of it
+    "fcntl": (errno.EMFILE,),  # of F_DUPFD, the call behind dup()
 }
 
 
@@ -119,7 +119,7 @@ class Syscalls:
         return self._worlds[seed]
 
     def counts(self, seed: int, job: str) -> dict[str, int]:
-        """How often a job calls what, undisturbed."""
+        """Counts an undisturbed job's calls of each function."""
         if (seed, job) not in self._counts:
             ran = self.run(self.world(seed), job, None)
             if ran.code != 0:
@@ -164,7 +164,7 @@ class Syscalls:
             job.check(world, case, self.program, ran)
             return "done" if ran.code == 0 else "done, with problems"
         job.left(world, case, self.program, ran)
-        blind = fault.function == "stat" and fault.mode != "once"  # what cannot be looked at is not taken away
+        blind = fault.function == "stat" and fault.mode != "once"  # files whose status cannot be read are not deleted
         if fault.function not in ("unlink", "flock") and not blind and fault.job in ("pack", "repack"):
             left = sorted(path.name for path in case.iterdir() if path.name != "x.dumont")
             if left:

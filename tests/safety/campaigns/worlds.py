@@ -19,7 +19,7 @@ PACK = (*READ, "--chunk-size", "64KiB")
 
 @dataclass(frozen=True)
 class World:
-    """A tree and its snapshot, an older tree and its snapshot, and a restore that was interrupted, if one could be."""
+    """A tree and its snapshot, an older tree and its snapshot, and a restore that was interrupted, if the interruption succeeded."""
 
     seed: int
     place: Path
@@ -56,7 +56,7 @@ class World:
         return world
 
     def _interrupt(self, dice: random.Random, program: Program) -> None:
-        """Leaves in `half` what a restore has made when it was killed."""
+        """Leaves a killed restore in `half`."""
         target = self.place / "whole"
         seconds = done(program("restore", self.snapshot, target, *READ)).seconds
         remove(target)
@@ -70,7 +70,7 @@ class World:
 
 
 def done(ran: Ran) -> Ran:
-    """Checks a command that must do what it was told."""
+    """Checks a command that must succeed."""
     if ran.code != 0:
         raise RuntimeError(f"exit code {ran.code}: {ran.error}")
     return ran
@@ -109,7 +109,7 @@ def copy(tree: Path, to: Path) -> None:
 
 
 def fingerprint(place: Path) -> dict[str, tuple[int, ...]]:
-    """What a job that only reads leaves as it is."""
+    """Returns the state that a job must not change if it only reads."""
     found = {}
     for folder, folders, files in os.walk(place):
         for name in [*folders, *files]:
@@ -124,12 +124,12 @@ def fingerprint(place: Path) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Job:
-    """A command, what it is given, and how its result is judged."""
+    """A command, its input, and the judgement of its result."""
 
     name: str
-    prepare: Callable[[World, Path], None]  # puts into an empty directory what is there before
+    prepare: Callable[[World, Path], None]  # fills an empty directory with the command's input
     arguments: Callable[[World, Path], tuple[str | Path, ...]]
-    check: Callable[[World, Path, Program, Ran], None]  # raises Finding unless what an exit code of 0 or 3 says is so
+    check: Callable[[World, Path, Program, Ran], None]  # raises Finding unless the result agrees with exit code 0 or 3
     left: Callable[[World, Path, Program, Ran], None]  # raises Finding if after a failure something is lost
 
 
@@ -168,8 +168,8 @@ def check_all_but_the_root(world: World, place: Path) -> None:
 def check_same(source: Path, target: Path, ran: Ran) -> None:
     """Raises Finding for a difference that the command did not name."""
     problems = ran.error.splitlines() if ran.code == 3 else []
-    told = bool(problems) or b"hard link" in ran.out + ran.err  # where a file system has none, a copy stands for it
-    unsure = b"was written, but" in ran.err  # not to be relied on, and what it lacks is not named
+    told = bool(problems) or b"hard link" in ran.out + ran.err  # a file system without hard links gets a copy
+    unsure = b"was written, but" in ran.err  # the snapshot must not be relied on, and its gaps are not named
     for line in differences(source, target):
         if line == "'extra': only in B" or ((told or unsure) and "hard links" in line):
             continue
@@ -207,7 +207,7 @@ def check_left(place: Path, names: set[str] | None) -> None:
 
 
 def no_snapshot(world: World, place: Path, program: Program, ran: Ran) -> None:
-    """Raises Finding if there is a snapshot that is not the whole one: what follows the rename may fail, too."""
+    """Raises Finding for an incomplete snapshot: steps after the rename may fail, too."""
     if (place / "x.dumont").exists():
         check_snapshot(world, place, program, ran)
 

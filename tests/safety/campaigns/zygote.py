@@ -1,7 +1,7 @@
-"""The program, loaded once and forked for every command: a few hundredths of a second instead of a third of one.
+"""The program, loaded once and forked for every command: a few hundredths of a second instead of a third.
 
 `Program` starts a process of this module, in the locale, as the user and with the shim that a campaign asks for. That process
-imports the command line, then forks for each command it is sent, so that a crash, a kill or a hang ends one command only.
+imports the command line, then forks for each command, so that a crash, a kill or a hang ends a single command.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-LIMIT = 60.0  # seconds; what takes longer hangs, even on a busy machine: what is tried takes tenths of one
+LIMIT = 60.0  # seconds; a command that takes longer hangs, even on a busy machine: commands take tenths of a second
 MOST_OUTPUT = 1 << 20  # bytes of each stream that are kept
 
 
@@ -30,7 +30,7 @@ MOST_OUTPUT = 1 << 20  # bytes of each stream that are kept
 class Ran:
     """How a command ended."""
 
-    code: int  # negative: the signal that ended it
+    code: int  # negative: the signal that ended the command
     out: bytes
     err: bytes
     peak: int  # bytes of memory
@@ -39,7 +39,7 @@ class Ran:
 
     @property
     def crashed(self) -> str | None:
-        """What no command may do, whatever it was given; None if it did none of it."""
+        """Returns the defect in a command's outcome, whatever its input; None without a defect."""
         if self.hung:
             return f"hangs: ended after {self.seconds:.0f} s"
         if self.code < 0:
@@ -81,9 +81,9 @@ class Program:
         """Runs a command.
 
         Args:
-            kill_after: seconds after which SIGKILL ends it.
-            failing: what the shim shall do to it: see `syscalls.py`.
-            limit: seconds after which it counts as hung.
+            kill_after: seconds until SIGKILL ends the command.
+            failing: instructions for the shim: see `syscalls.py`.
+            limit: seconds after which the command counts as hung.
         """
         request = {
             "arguments": [os.fsencode(argument).hex() for argument in arguments],
@@ -115,7 +115,7 @@ class Program:
 
 
 def serve(shim: str, user: str) -> None:
-    """Answers requests on stdin until it is closed; as `user`, who need not be able to read what is imported before."""
+    """Answers requests on stdin until its end; as `user`, who need not be able to read the modules imported before."""
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
@@ -136,7 +136,7 @@ def serve(shim: str, user: str) -> None:
 
 
 def load() -> None:
-    """Imports what commands import, by running some: later, as another user, the installation may be out of reach."""
+    """Runs some commands to import their modules: later, as another user, the installation may be out of reach."""
     import encodings.idna
     import encodings.raw_unicode_escape
     import encodings.unicode_escape  # noqa: F401
@@ -215,7 +215,7 @@ def command(arguments: list[str], shim: Any, failing: Sequence[int] | None) -> N
 
 
 def wait(child: int, limit: float) -> tuple[bool, int, int]:
-    """Waits for a child, and kills it after `limit` seconds. Returns whether it ended by itself, how, and its peak."""
+    """Waits for a child, and kills it after `limit` seconds. Returns whether the child ended by itself, its status, and its peak."""
     descriptor = os.pidfd_open(child)
     ended = bool(select.select([descriptor], [], [], limit)[0])
     if not ended:

@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from dumont_gpu.backends.cupy_device import nvcomp_path
+from dumont_gpu.backends.nvcomp import nvcomp_path
 
 CHAR, UNKNOWN = 0, 0xFF  # nvcompType_t
 TYPES = {"fp8": 9, "half": 10, "fp32": 11}  # nvcompType_t of 6.0; "half" is for every float of 16 bits

@@ -1,83 +1,35 @@
-"""Reads split into ranges that several connections fetch at once, each into its part of the caller's memory."""
+"""The threads that fetch the ranges of all reads of one object, over several connections at once."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Protocol
 
 from dumont_gpu.errors import NetworkError
-from dumont_gpu.sizes import MiB
+from dumont_gpu.pipeline import wait_until
+from dumont_gpu.storage.http_fetch import RangeFetcher
+from dumont_gpu.storage.http_range import RangeConnection
 from dumont_gpu.storage.pace import MEASURE_SECONDS, Clock, ConnectionCount
-
-RANGE_SIZE: Final = 8 * MiB  # at least, and less than twice that: long enough for a connection to reach its rate
-_SIGNAL_POLL: Final = 0.2  # seconds; a signal that another thread receives does not wake the main thread
+from dumont_gpu.storage.reads import Range, Read
 
 
-class Connection(Protocol):
-    """What a thread fetches with, one range after the other."""
+class HttpReader:
+    """Fetches ranges in the order of the reads, so that the first read ends first.
 
-    def shut(self) -> None:
-        """Wakes the thread up, from another one."""
-
-    def close(self) -> None: ...
-
-
-class CancelledError(Exception):
-    """Another range of the same read failed, or nobody wants it any more."""
-
-
-class Read:
-    """One call of `read_into`: done when all its ranges are."""
-
-    def __init__(self, ranges: int) -> None:
-        self.left = ranges
-        self.error: BaseException | None = None
-        self.cancelled = threading.Event()
-
-
-class Range:
-    """Some bytes to fetch, and where they go."""
-
-    def __init__(self, read: Read, start: int, out: memoryview) -> None:
-        self.read, self.start, self.out = read, start, out
-        self.done = 0  # bytes
-
-    @property
-    def next(self) -> int:
-        return self.start + self.done
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.out)
-
-    @property
-    def rest(self) -> memoryview:
-        return self.out[self.done :]
-
-
-class Fetcher:
-    """The threads of one source. Ranges are begun in the order of the reads, so that the first read ends first.
+    No `Pipeline`: threads are added while they work, as long as more connections pay; and an error ends only the read
+    that it belongs to, so that a caller may go on with other reads.
 
     Args:
-        connect: makes a thread's connection.
-        fetch: fills one range over it; must end soon once `range.read.cancelled` is set and the connection shut.
+        fetcher: makes the connections, and fills ranges over them.
+        count: how many connections to use.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], Connection],
-        fetch: Callable[[Connection, Range], None],
-        count: ConnectionCount,
-        clock: Clock,
-    ) -> None:
-        self._connect, self._fetch, self._count, self._clock = connect, fetch, count, clock
+    def __init__(self, fetcher: RangeFetcher, count: ConnectionCount, clock: Clock) -> None:
+        self._fetcher, self._count, self._clock = fetcher, count, clock
         self._changed = threading.Condition()
         self._waiting: deque[Range] = deque()
-        self._active: dict[Range, Connection] = {}
+        self._active: dict[Range, RangeConnection] = {}
         self._threads: list[threading.Thread] = []
         self._stopped = False
         self._measured_from, self._received = clock(), 0
@@ -86,31 +38,22 @@ class Fetcher:
         """Fills `out` with the bytes at `start`.
 
         Raises:
-            the first error of any of its ranges; nothing writes to `out` any more then.
+            the first error of any of the ranges; nothing writes to `out` any more then.
         """
-        number = max(1, len(out) // RANGE_SIZE)
-        edges = [len(out) * index // number for index in range(number + 1)]
-        read = Read(number)
+        read = Read(start, out)
         with self._changed:
             if self._stopped:
                 raise NetworkError("the read was cancelled")
-            self._waiting.extend(Range(read, start + begin, out[begin:end]) for begin, end in itertools.pairwise(edges))
+            self._waiting.extend(read.ranges)
             try:
                 self._start_threads()
                 self._changed.notify_all()
-                while read.left:
-                    self._changed.wait(_SIGNAL_POLL)
+                wait_until(self._changed, lambda: not read.left)
             except BaseException as error:  # a signal, or no thread at all
                 self._cancel(read, error)
-                while read.left:
-                    self._changed.wait(_SIGNAL_POLL)
+                wait_until(self._changed, lambda: not read.left)
         if read.error is not None:
             raise read.error
-
-    def refused(self) -> None:
-        """The server wants fewer connections."""
-        with self._changed:
-            self._count.refused()
 
     def stop(self) -> None:
         """Makes every read fail that is running or to come."""
@@ -140,12 +83,12 @@ class Fetcher:
             self._threads.append(thread)
 
     def _work(self) -> None:
-        connection = self._connect()
+        connection = self._fetcher.connect()
         try:
             while (item := self._next(connection)) is not None:
                 error: BaseException | None = None
                 try:
-                    self._fetch(connection, item)
+                    self._fetcher.fetch(connection, item)
                 except BaseException as raised:
                     error = raised
                     connection.close()
@@ -153,7 +96,7 @@ class Fetcher:
         finally:
             connection.close()
 
-    def _next(self, connection: Connection) -> Range | None:
+    def _next(self, connection: RangeConnection) -> Range | None:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or (self._waiting and len(self._active) < self._count.current))
             if self._stopped and not self._waiting:

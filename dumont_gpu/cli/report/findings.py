@@ -1,4 +1,4 @@
-"""What a pack found out about its sources that their owner should know: as lines for people, as JSON for programs."""
+"""The findings of a pack about its sources that their owner should know: lines for people, data for programs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from dumont_gpu.jobs.pack import PackPlan, PackResult
 
 NO_BYTES: Final = "  it holds no bytes: only directories, links and empty files"
-_NAMED: Final = 3  # of many entries: more would hide the other lines
+_NAMED: Final = 3  # entries; more would hide the other lines
 
 
 def finding_lines(result: PackResult | PackPlan, *, followed: bool) -> list[str]:
-    """Returns lines of a summary; `followed`: links that lead out were followed where they lead to something."""
+    """Returns lines of a summary; `followed`: the pack followed links that lead out, unless they lead to nothing."""
     lines = []
     if result.num_files and not result.original_size:
         lines.append(NO_BYTES)
@@ -34,7 +34,7 @@ def finding_lines(result: PackResult | PackPlan, *, followed: bool) -> list[str]
 
 
 def finding_data(result: PackResult | PackPlan) -> dict[str, Any]:
-    """Returns the same for a program; a report makes the names exact in JSON."""
+    """Returns the same findings for a program; `outcome.show` makes the names exact in JSON."""
     return {
         "links_out": [{"path": link.path, "target": link.target} for link in result.links_out],
         "unfinished": [{"path": entry.path, "size": entry.size} for entry in result.unfinished],
@@ -43,7 +43,7 @@ def finding_data(result: PackResult | PackPlan) -> dict[str, Any]:
 
 
 def links_out_lines(links: Sequence[FileEntry], *, followed: bool) -> list[str]:
-    """Says which links lead out of a snapshot, and what can be done; `followed`: nothing more."""
+    """Says which links lead out of a snapshot, and names the option that packs their targets, unless `followed`."""
     hint = "" if followed else " (pack --follow-outside stores what they lead to)"
     what = counted(len(links), "link")
     lines = [f"  {what} {'leads' if len(links) == 1 else 'lead'} out of what is packed{hint}:"]
@@ -54,11 +54,11 @@ def links_out_lines(links: Sequence[FileEntry], *, followed: bool) -> list[str]:
 
 
 def no_bytes(entries: Sequence[FileEntry]) -> bool:
-    """Whether there are entries, and none of them is a file with bytes."""
+    """Returns whether there are entries but no file with bytes."""
     return bool(entries) and not any(entry.type is EntryType.FILE and entry.size for entry in entries)
 
 
 def _named(entries: Sequence[FileEntry]) -> str:
-    """The first of them, with their sizes."""
+    """Names the first entries, with their sizes."""
     more = f" and {len(entries) - _NAMED:,} more" if len(entries) > _NAMED else ""
     return ", ".join(f"{printable(entry.path)} ({format_size(entry.size)})" for entry in entries[:_NAMED]) + more

@@ -1,27 +1,68 @@
-// Lists the blocks of a chunk for a device, which decodes them in any order: the host checks headers and tables, the device
+// Lists the blocks of a chunk for a device, which decodes blocks in any order: the host checks headers and tables, the device
 // looks inside blocks.
+#include "device_tables.h"
+
+#include <string.h>
+
 #include "../shared/lz4_blocks.h"
 #include "../shared/zipnn_blocks.h"
 #include "../shared/zipnn_job.h"
 
-#include <string.h>
+// ---------------------------------------------------------------------------------------------------------------
+// The structs and constants of kernels/shared that the host knows, too.
 
-#include "dumont_cpu.h"
+namespace dumont {
+namespace {
+
+struct NamedNumber {
+    const char* name;
+    uint64_t value;
+};
+
+constexpr NamedNumber kLayout[] = {
+    {"DeviceBlock", sizeof(DeviceBlock)},
+    {"EncodeJob", sizeof(EncodeJob)},
+    {"PlanePlan", sizeof(PlanePlan)},
+    {"StoredCopy", sizeof(StoredCopy)},
+    {"FrameJob", sizeof(FrameJob)},
+    {"kPlaneMemory", kPlaneMemory},
+    {"kPlanMemory", kPlanMemory},
+    {"kRoomAfterEncoded", kRoomAfterEncoded},
+    {"kEncodeThreads", kEncodeThreads},
+    {"kFrameThreads", kFrameThreads},
+    {"kHeaderSize", kHeaderSize},
+    {"kMaxPlanes", kMaxPlanes},
+    {"kLz4BlockSize", kLz4BlockSize},
+    {"kLz4BlockRoom", kLz4BlockRoom},
+};
+
+}  // namespace
+}  // namespace dumont
+
+uint64_t dumont_layout(const char* name) {
+    for (const auto& number : dumont::kLayout) {
+        if (strcmp(number.name, name) == 0) return number.value;
+    }
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Decoding ZipNN streams.
 
 namespace dumont {
 namespace {
 
 constexpr uint64_t kLargestStream = 1ull << 30;  // a chunk; offsets in DeviceBlock have 32 bits
 
-// Describes one plane of a block as the decoder in zipnn_decode.cpp opens it; returns false if it is damaged.
-bool describe_plane(const StoredBlock& stored, uint64_t share, uint64_t stream_begin, uint32_t plane,
+// Describes one plane of a block, by the rules of the decoder in zipnn_decode.cpp; returns false if the plane is damaged.
+bool describe_plane(const EncodedBlock& encoded, uint64_t share, uint64_t stream_begin, uint32_t plane,
                     DeviceBlock& block) {
-    block.begin[plane] = static_cast<uint32_t>(stream_begin + stored.begin);
-    block.bytes[plane] = static_cast<uint32_t>(stored.size);
-    if (stored.type != kRawBlock && stored.type != kHuff0Block) return false;
-    if (stored.size == share) return true;
-    if (stored.type == kRawBlock || stored.size == 0 || stored.size > share) return false;
-    if (stored.size == 1) {
+    block.begin[plane] = static_cast<uint32_t>(stream_begin + encoded.begin);
+    block.bytes[plane] = static_cast<uint32_t>(encoded.size);
+    if (encoded.type != kRawBlock && encoded.type != kHuff0Block) return false;
+    if (encoded.size == share) return true;
+    if (encoded.type == kRawBlock || encoded.size == 0 || encoded.size > share) return false;
+    if (encoded.size == 1) {
         block.constant = static_cast<uint8_t>(block.constant | 1u << plane);
         return true;
     }
@@ -33,7 +74,7 @@ class BlockList {
 public:
     BlockList(DeviceBlock* blocks, uint64_t capacity) : blocks_(blocks), capacity_(capacity) {}
 
-    int64_t add_stream(const uint8_t* stream, uint64_t begin, const Header& header, uint64_t stored, uint64_t out) {
+    int64_t add_stream(const uint8_t* stream, uint64_t begin, const Header& header, uint64_t encoded, uint64_t out) {
         Layout layout;
         if (!parse_layout(stream, header, layout)) return DUMONT_DAMAGED;
         const uint32_t planes = header.type.planes;
@@ -44,13 +85,13 @@ public:
             if (size % planes != 0 || count_ == capacity_) return DUMONT_UNSUPPORTED;
             DeviceBlock& block = blocks_[count_++];
             memset(&block, 0, sizeof block);
-            block.stored = stored;
+            block.encoded = encoded;
             block.out = out + offset;
             block.size = static_cast<uint32_t>(size);
             block.planes = static_cast<uint8_t>(planes);
             block.moves_sign = header.type.moves_sign;
             for (uint32_t plane = 0; plane < planes; ++plane) {
-                const StoredBlock part = stored_block(layout, plane, number);
+                const EncodedBlock part = encoded_block(layout, plane, number);
                 if (!describe_plane(part, size / planes, begin, plane, block)) return DUMONT_DAMAGED;
             }
         }
@@ -95,7 +136,7 @@ private:
 }  // namespace
 }  // namespace dumont
 
-int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chunk_size, uint64_t out_size, uint64_t stored,
+int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chunk_size, uint64_t out_size, uint64_t encoded,
                                    uint64_t out, void* blocks, uint64_t capacity, uint64_t* counts) {
     using namespace dumont;
     if (chunk_size > kLargestStream || out_size > kLargestStream) return DUMONT_UNSUPPORTED;
@@ -108,7 +149,7 @@ int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chunk_size, ui
         if (parsed != Parse::kOk) return parsed == Parse::kDamaged ? DUMONT_DAMAGED : DUMONT_UNSUPPORTED;
         if (!header.continued && (read != 0 || header.stream_size != chunk_size)) return DUMONT_DAMAGED;
         if (header.original_size > out_size - written) return DUMONT_DAMAGED;
-        const int64_t status = list.add_stream(chunk + read, read, header, stored, out + written);
+        const int64_t status = list.add_stream(chunk + read, read, header, encoded, out + written);
         if (status != 0) return status;
         read += header.stream_size;
         written += header.original_size;
@@ -124,12 +165,12 @@ int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chunk_size, ui
 namespace dumont {
 namespace {
 
-constexpr uint8_t kLz4Checksums = 0x10 | 0x04;  // of blocks, of the content: what the device would not check
+constexpr uint8_t kLz4Checksums = 0x10 | 0x04;  // of blocks, of the content: the device does not check them
 
 }  // namespace
 }  // namespace dumont
 
-int64_t dumont_lz4_device_blocks(const uint8_t* frame, uint64_t frame_size, uint64_t out_size, uint64_t stored,
+int64_t dumont_lz4_device_blocks(const uint8_t* frame, uint64_t frame_size, uint64_t out_size, uint64_t encoded,
                                  uint64_t out, DumontLz4Blocks* blocks) {
     using namespace dumont;
     if (frame_size < kLz4HeaderSize) return DUMONT_DAMAGED;
@@ -141,18 +182,18 @@ int64_t dumont_lz4_device_blocks(const uint8_t* frame, uint64_t frame_size, uint
     while (written < out_size) {
         if (frame_size - read < 4) return DUMONT_DAMAGED;
         const uint32_t word = load_u32(frame + read);
-        const uint64_t size = word & ~kLz4StoredBit;
+        const uint64_t size = word & ~kLz4RawBit;
         read += 4;
         const uint64_t left = out_size - written;
         const uint64_t expected = left < kLz4BlockSize ? left : uint64_t{kLz4BlockSize};
         if (size == 0 || size > frame_size - read || size > kLz4BlockSize) return DUMONT_DAMAGED;
         if (blocks->compressed_count + blocks->copy_count == blocks->capacity) return DUMONT_UNSUPPORTED;
-        if (word & kLz4StoredBit) {
-            if (size != expected) return DUMONT_UNSUPPORTED;  // a short block amid others: rare, and the CPU's
-            copies[blocks->copy_count++] = {stored + read, out + written, size};
+        if (word & kLz4RawBit) {
+            if (size != expected) return DUMONT_UNSUPPORTED;  // a short block amid others: rare, so left to the CPU
+            copies[blocks->copy_count++] = {encoded + read, out + written, size};
         } else {
             const uint64_t i = blocks->compressed_count++;
-            blocks->from[i] = stored + read;
+            blocks->from[i] = encoded + read;
             blocks->from_bytes[i] = size;
             blocks->to[i] = out + written;
             blocks->to_bytes[i] = expected;

@@ -1,0 +1,85 @@
+"""The commands that read a snapshot and restore nothing: `info`, `ls`, `verify`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from dumont_gpu.cli.options import Only, Output, Snap, with_notices
+from dumont_gpu.jobs.options import ReadOptions, VerifyOptions
+
+if TYPE_CHECKING:
+    from dumont_gpu.snapshot.reader import Snapshot
+
+_Looking: TypeAlias = Annotated[ReadOptions, Only("expect", "patience")]
+_Printing: TypeAlias = Annotated[Output, Only("as_json")]
+
+
+def info(snapshot: Snap, options: _Looking, output: _Printing) -> None:
+    """Print what a snapshot holds: totals, codecs, its id.
+
+    \b
+    dumont-gpu info workspace.dumont
+    """
+    from dumont_gpu.cli.outcome import show
+    from dumont_gpu.cli.report import snapshot as report
+
+    with _opened(snapshot, options, output) as opened:
+        show(report.info(opened), output)
+
+
+def list_entries(
+    snapshot: Snap,
+    options: _Looking,
+    output: _Printing,
+    glob: Annotated[str | None, typer.Argument(metavar="GLOB", help="List only the entries that match.")] = None,
+    long: Annotated[bool, typer.Option("-l", "--long", help="Size, codec, ratio, time and digest.")] = False,
+) -> None:
+    """List the entries of a snapshot.
+
+    \b
+    dumont-gpu ls workspace.dumont 'models/**' -l
+    """
+    from dumont_gpu.cli.report.listing import listing
+
+    with _opened(snapshot, options, output) as opened:
+        for line in listing(opened, glob, long=long, as_json=output.as_json):
+            print(line)
+
+
+def verify(
+    snapshot: Snap,
+    options: VerifyOptions,
+    output: Annotated[Output, Only("as_json", "progress", "quiet")],
+) -> None:
+    """Check every byte of a snapshot against its digests.
+
+    \b
+    dumont-gpu verify workspace.dumont --content
+    """
+    from dumont_gpu.cli.outcome import show
+    from dumont_gpu.cli.report.snapshot import verified
+    from dumont_gpu.jobs.verify import verify as run_verify
+
+    renderer = output.renderer()
+    with renderer:
+        result = run_verify(snapshot, with_notices(options, renderer), renderer)
+    show(verified(result), output)
+
+
+@contextlib.contextmanager
+def _opened(location: str, options: ReadOptions, output: Output) -> Iterator[Snapshot]:
+    """Opens a snapshot, checks its table of contents, and closes the snapshot afterwards."""
+    from dumont_gpu.cli.render import make_renderer
+    from dumont_gpu.snapshot.reader import read_snapshot
+    from dumont_gpu.storage import open_source
+
+    options = with_notices(options, make_renderer("lines", as_json=output.as_json))
+    source = open_source(location, options.network)
+    try:
+        yield read_snapshot(source, options.expect)
+    finally:
+        source.close()

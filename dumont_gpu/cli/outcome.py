@@ -1,0 +1,76 @@
+"""The outcome of a command: its result as text for people and as JSON for programs, its problems, its exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from dumont_gpu.cli.options import Output
+from dumont_gpu.format import names
+from dumont_gpu.format.paths import printable
+from dumont_gpu.sizes import one_line
+
+if TYPE_CHECKING:
+    from dumont_gpu.tree.problems import Problem
+
+_EXIT_PROBLEMS: Final = 3  # some entries could not be packed, or restored, as they were
+_MAX_LISTED: Final = 20  # problems shown without -v
+# The keys of names and patterns, which JSON holds exactly: in Base64, under the key with `_b64`, if not in UTF-8.
+_NAMING: Final = frozenset(
+    ("path", "target", "snapshot_path", "target_path", "changed_files", "include", "exclude", "unmatched")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A result: `data` for programs, `lines` for people."""
+
+    data: Mapping[str, Any]
+    lines: Sequence[str]
+    warning: str = ""  # for people, on stderr
+
+
+def show(report: Report, output: Output) -> None:
+    """Prints a report on stdout."""
+    if output.as_json:
+        print(json.dumps({"type": "summary", **_exact(report.data)}))
+    elif not output.quiet:
+        for line in report.lines:
+            print(one_line(line))
+        if report.warning:
+            print(f"dumont-gpu: {one_line(report.warning)}", file=sys.stderr)
+
+
+def end(report: Report, problems: Sequence[Problem], output: Output) -> None:
+    """Prints a report, and on stderr the entries with problems; problems have an exit code of their own."""
+    show(report, output)
+    listed = problems if output.verbose or output.as_json else problems[:_MAX_LISTED]
+    for problem in listed:
+        print(f"dumont-gpu: {printable(problem.path)}: {problem.reason}", file=sys.stderr)
+    if len(listed) < len(problems):
+        print(f"dumont-gpu: and {len(problems) - len(listed)} more (-v shows all)", file=sys.stderr)
+    if problems:
+        raise typer.Exit(_EXIT_PROBLEMS)
+
+
+def _exact(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a record whose names are exact in JSON; see `_NAMING`."""
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in _NAMING and isinstance(value, str):
+            result |= names.to_json(key, value)
+        elif key in _NAMING:
+            result[key] = []
+            for name in value:
+                for field, text in names.to_json(key, name).items():
+                    result.setdefault(field, []).append(text)
+        elif isinstance(value, list):
+            result[key] = [_exact(item) if isinstance(item, dict) else item for item in value]
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,49 @@
+"""The command `pack`, which is dumont-pack, too."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dumont_gpu.cli.options import Output, with_notices
+from dumont_gpu.jobs.options import PackOptions
+from dumont_gpu.storage import WRITTEN_TO
+
+
+def pack(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Directories or files to pack.")],
+    snapshot: Annotated[
+        str, typer.Option("-o", "--output", metavar="OUT", help=f"The snapshot to write: {WRITTEN_TO}.")
+    ],
+    options: PackOptions,
+    output: Output,
+) -> None:
+    """Pack directories into one snapshot.
+
+    One SOURCE: its content is the root of the snapshot. Several: each SOURCE stands under its own name. A link that is
+    named as SOURCE is followed. A snapshot at OUT is replaced, once the new one is complete; any other file is not.
+
+    A publish to s3:// that a signal, a kill or the network stops keeps its parts at the server, where they cost money:
+    the same command goes on from them, --discard deletes them, and so may a lifecycle rule of the bucket.
+    XDG_STATE_HOME/dumont-gpu remembers which publish may go on. After any other error nothing is kept.
+
+    \b
+    dumont-gpu pack /workspace -o workspace.dumont
+    dumont-gpu pack /workspace ~/.cache/huggingface -o all.dumont --exclude '*.tmp'
+    dumont-gpu pack /workspace -o s3://bucket/workspace.dumont
+    """
+    from dumont_gpu.cli.again import goes_on
+    from dumont_gpu.cli.outcome import end, show
+    from dumont_gpu.cli.report.pack import pack_plan, packed
+    from dumont_gpu.jobs.pack import pack as run_pack
+    from dumont_gpu.jobs.pack import plan_pack
+
+    renderer = output.renderer()
+    options = with_notices(options, renderer)
+    if output.dry_run:
+        show(pack_plan(plan_pack(sources, options, snapshot), options), output)
+        return
+    with goes_on(), renderer:
+        result = run_pack(sources, snapshot, options, renderer)
+    end(packed(result, options, verbose=output.verbose), result.problems, output)

@@ -1,0 +1,1 @@
+"""Reports on the results of commands: a record for programs, lines for people."""

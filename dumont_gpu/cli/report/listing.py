@@ -1,0 +1,84 @@
+"""The entries of a snapshot, a line each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterator
+from typing import Any, Final
+
+from dumont_gpu.cli.report.words import CODEC_NAMES, local_time
+from dumont_gpu.format import names
+from dumont_gpu.format.entries import EntryType, FileEntry
+from dumont_gpu.format.paths import printable
+from dumont_gpu.snapshot.reader import Snapshot
+from dumont_gpu.tree.links_out import links_out
+from dumont_gpu.tree.selection import select
+
+_TYPE_LETTERS: Final = {EntryType.FILE: "-", EntryType.DIR: "d", EntryType.SYMLINK: "l", EntryType.HARDLINK: "h"}
+_CHANGED_LEGEND: Final = "! changed while it was packed: its bytes may be of two moments"
+
+
+def listing(snapshot: Snapshot, glob: str | None, *, long: bool, as_json: bool) -> Iterator[str]:
+    """Yields a line for each entry, and a legend if a line needs it.
+
+    Raises:
+        UsageError: nothing matches `glob`.
+    """
+    entries = select(snapshot.manifest.entries, () if glob is None else (glob,)).entries
+    leading_out = {entry.path for entry in links_out(snapshot.manifest.entries)} if long or as_json else set()
+    for entry in entries:
+        if as_json:
+            yield json.dumps({"type": "entry", **_entry_data(snapshot, entry, leading_out)})
+        elif long:
+            yield _long_line(snapshot, entry) + " (leads out)" * (entry.path in leading_out)
+        else:
+            yield printable(entry.path)
+    if long and not as_json and any(entry.changed for entry in entries):
+        yield _CHANGED_LEGEND
+
+
+def _entry_data(snapshot: Snapshot, entry: FileEntry, leading_out: Container[str]) -> dict[str, Any]:
+    data: dict[str, Any] = {**names.to_json("path", entry.path), "entry_type": entry.type.value}
+    if entry.type is not EntryType.HARDLINK:
+        data |= {"mode": f"{entry.mode:04o}", "mtime_ns": entry.mtime_ns}
+    if entry.target:
+        data |= names.to_json("target", entry.target)
+    if entry.type is EntryType.SYMLINK:
+        data["leads_out"] = entry.path in leading_out
+    if entry.type is EntryType.FILE:
+        data |= {
+            "size": entry.size,
+            "changed": entry.changed,
+            "codecs": _codecs(snapshot, entry),
+            "ratio": _ratio(snapshot, entry),
+        }
+        data[snapshot.header.digest] = [extent.digest.hex() for extent in entry.extents]
+    return data
+
+
+def _long_line(snapshot: Snapshot, entry: FileEntry) -> str:
+    is_file = entry.type is EntryType.FILE
+    ratio = f"{_ratio(snapshot, entry):.2f}x" if entry.extents else ""
+    stamp = "" if entry.type is EntryType.HARDLINK else local_time(entry.mtime_ns)
+    digest = (
+        entry.extents[0].digest.hex()[:12] if len(entry.extents) == 1 else f"{len(entry.extents)} extents" * is_file
+    )
+    arrow = f" -> {printable(entry.target)}" if entry.target else ""
+    mark = "!" if entry.changed else " "
+    return (
+        f"{_TYPE_LETTERS[entry.type]}{entry.mode:04o}{mark} {entry.size if is_file else '':>14} "
+        f"{'+'.join(_codecs(snapshot, entry)):10} {ratio:>7} {stamp:22} {digest:12} {printable(entry.path)}{arrow}"
+    )
+
+
+def _codecs(snapshot: Snapshot, entry: FileEntry) -> list[str]:
+    return sorted({CODEC_NAMES[snapshot.chunks[extent.chunk].compressor_id] for extent in entry.extents})
+
+
+def _ratio(snapshot: Snapshot, entry: FileEntry) -> float:
+    """Returns the compression ratio of the chunks that hold a file, weighted by the file's bytes in each chunk."""
+    stored = 0.0
+    for extent in entry.extents:
+        chunk = snapshot.chunks[extent.chunk]
+        stored += extent.length * chunk.size_compressed / chunk.size_original
+    return entry.size / stored if stored else 1.0

@@ -1,0 +1,100 @@
+"""The reports on a restore, and on the plan of a restore (-n)."""
+
+from __future__ import annotations
+
+from dumont_gpu.cli.outcome import Report
+from dumont_gpu.cli.report.words import (
+    MAX_NAMED,
+    count_chunks,
+    count_entries,
+    fields_of,
+    problem_data,
+    problem_line,
+    stage_line,
+    unmatched_warning,
+)
+from dumont_gpu.format.paths import printable
+from dumont_gpu.jobs.options import RestoreOptions
+from dumont_gpu.jobs.restore import RestoreResult
+from dumont_gpu.jobs.restore_plan import RestorePlan
+from dumont_gpu.sizes import counted, format_size
+
+
+def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -> Report:
+    data = fields_of(result) | {
+        "include": list(options.include),
+        "exclude": list(options.exclude),
+        "problems": problem_data(result.problems),
+    }
+    lines = [
+        f"restored {count_entries(result.num_files)}, {format_size(result.original_size)} from "
+        f"{format_size(result.compressed_size)} in {result.seconds:.1f} s on {result.device}, {_checked(result)}: "
+        f"{result.target_path}"
+    ]
+    if result.resumed:
+        lines.append(
+            f"  went on with an interrupted restore: {result.resumed_chunks} of {count_chunks(result.num_chunks)} "
+            f"were there, {format_size(result.fetched_size)} fetched"
+        )
+    if result.kept:
+        lines.append(f"  {count_entries(result.kept)} of the target kept{_unchecked(result, options)}")
+    if result.altered:
+        lines.append(f"  {counted(result.altered, 'file')} of the right size and time had other content: restored anew")
+    if result.copied_links:
+        lines.append(
+            f"  {counted(result.copied_links, 'hard link')} restored as separate files: the target has no hard links"
+        )
+    if result.ignored:
+        lines.append(f"  this file system does not keep {' and '.join(result.ignored)}")
+    if result.problems:
+        lines.append(problem_line("restored", result.problems))
+    lines += [f"  {printable(path)}: changed while it was packed" for path in result.changed_files]
+    if options.exclude:
+        lines.append(f"  excluded: {' '.join(options.exclude)}")
+    if verbose:
+        lines.append(stage_line(result.stage_seconds))
+        lines.append(f"  {result.snapshot_id}")
+    return Report(data, lines, unmatched_warning(result.unmatched, verbose=verbose))
+
+
+def _checked(result: RestoreResult) -> str:
+    if result.verified:
+        return "content verified"
+    if result.verified_size:
+        return f"content of {format_size(result.verified_size)} verified"
+    return "stored bytes verified"
+
+
+def _unchecked(result: RestoreResult, options: RestoreOptions) -> str:
+    return ", not verified" if options.verify and not result.verified else ""
+
+
+def restore_plan(plan: RestorePlan, *, verbose: bool) -> Report:
+    data = {
+        "num_files": len(plan.entries),
+        "original_size": plan.original_size,
+        "compressed_size": plan.compressed_size,
+        "num_chunks": plan.num_chunks,
+        "unmatched": plan.unmatched,
+        "resumed": plan.resumed,
+        "new": len(plan.new),
+        "replaced": len(plan.replaced),
+        "kept": plan.kept,
+        "fetched_size": plan.fetched_size,
+    }
+    limit = None if verbose else MAX_NAMED
+    lines = [
+        f"would restore {count_entries(len(plan.entries))}, {format_size(plan.original_size)} from "
+        f"{format_size(plan.compressed_size)} in {count_chunks(plan.num_chunks)}"
+    ]
+    if plan.resumed:
+        lines.append(f"  and go on with an interrupted restore: {format_size(plan.fetched_size)} to be fetched")
+    for state, paths in (("written over", plan.replaced), ("new", plan.new)):
+        if paths:
+            lines.append(f"  {counted(len(paths), 'file or link', 'files and links')} {state}:")
+            lines += [f"    {printable(path)}" for path in paths[:limit]]
+            if limit is not None and len(paths) > limit:
+                lines.append(f"    and {len(paths) - limit:,} more (-v shows all)")
+    if plan.kept:
+        lines.append(f"  {count_entries(plan.kept)} of the target kept")
+    return Report(data, lines, unmatched_warning(plan.unmatched))
