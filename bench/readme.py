@@ -1,4 +1,4 @@
-"""Puts the figures of a run of `dumont-gpu bench --results bench/results` into bench/README.md, between two markers.
+"""Renders every record in bench/results anew, and puts the figures of one into bench/README.md, between two markers.
 
 python bench/readme.py bench/results/bench-MACHINE.json
 """
@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 from dumont_gpu.bench.report.by_type import contention, original_row, ratio, row_table
+from dumont_gpu.bench.report.plot import picture
+from dumont_gpu.bench.report.record import read_record
 from dumont_gpu.bench.report.tables import Json, markdown_table
+from dumont_gpu.bench.report.text import markdown
 
 README = Path(__file__).resolve().parent / "README.md"
 BEGIN, END = "<!-- figures of dumont-gpu bench -->\n", "<!-- end of figures -->\n"
@@ -31,7 +34,17 @@ def block(record: Json, name: str) -> str:
     return "\n".join(parts)
 
 
+def render(path: Path) -> None:
+    """Writes the report of a record beside it, and its picture if there is one."""
+    if record := read_record(path):
+        path.with_suffix(".md").write_text(markdown(record), encoding="utf-8")
+        if path.with_suffix(".svg").exists():
+            path.with_suffix(".svg").write_text(picture(record), encoding="utf-8")
+
+
 def main(path: Path) -> None:
+    for each in (README.parent / "results").glob("*.json"):
+        render(each)
     before, rest = README.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     figures = block(json.loads(path.read_text(encoding="utf-8")), path.stem)

@@ -64,7 +64,8 @@ def run_bench(options: BenchOptions, say: Say = lambda text: None) -> Record:
     """
     _check(options)
     started = time.monotonic()
-    record = new_record(tools(COMMAND) if "jobs" in options.parts else ()) | {"repeats": options.repeats}
+    record = new_record("dumont-gpu bench", tools(COMMAND) if "jobs" in options.parts else ())
+    record["repeats"] = options.repeats
     with _device(options, record) as device, tempfile.TemporaryDirectory(dir=_scratch(options)) as folder:
         _Run(options, record, Path(folder), device, say).measure()
     record["seconds"] = time.monotonic() - started

@@ -45,14 +45,14 @@ def main(checkout: Path, arguments: Sequence[str] | None = None) -> int:
         record = _measure(options, checkout)
     except DumontError as error:
         sys.exit(str(error))
-    print(_render(record))
+    print(markdown(record))
     if not options.quick:
         _publish(record, options.results)
     return 1 if record["failures"] else 0
 
 
 def _measure(options: argparse.Namespace, checkout: Path) -> Record:
-    record = new_record(checkout=checkout) | {"machines": {}}
+    record = new_record("python bench/cpu.py", checkout=checkout) | {"machines": {}}
     for part, measure in _PARTS.items():
         if options.part in (part, "all"):
             needed = tools(WORKSPACE, SMALL_FILES) if part == "jobs" else ()
@@ -111,12 +111,8 @@ def _publish(record: Record, folder: Path) -> None:
     data, text = (folder / f"cpu-{cpu_slug()}{suffix}" for suffix in (".json", ".md"))
     merged = merge([*filter(None, [read_record(data)]), record])
     write_whole(data, json.dumps(merged, indent=1) + "\n")
-    write_whole(text, _render(merged))
+    write_whole(text, markdown(merged))
     _say(f"written: {data.name} and {text.name}")
-
-
-def _render(record: Record) -> str:
-    return markdown(record, "python bench/cpu.py")
 
 
 def _say(text: str) -> None:

@@ -39,6 +39,7 @@ from dumont_gpu.bench.measure.gpu.resident_decode import resident
 from dumont_gpu.bench.report import check, steps
 from dumont_gpu.bench.report.record import merge
 from dumont_gpu.bench.report.targets import verdicts
+from dumont_gpu.bench.report.text import markdown
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.format.digests import digest_function
 from dumont_gpu.native import Dtype
@@ -409,7 +410,12 @@ def made_up(
     steps = {"self_test": step(code=77, log=["there is no nvcc"]), "tests": step(code=1, log=["1 failed"]),
              "sanitizer": step(code=124), "kernels": step(kernels), "copies": step(copies), "jobs": step(jobs),
              "encode": step(encoded), "packs": step(packs)}  # fmt: skip
-    return {"schema": 2, "device": {"name": "cuda", "detail": "NVIDIA H200"}, "steps": steps}
+    return {
+        "schema": 2,
+        "made_by": "bench/gpu_check.sh",
+        "device": {"name": "cuda", "detail": "NVIDIA H200"},
+        "steps": steps,
+    }
 
 
 def met(results: dict[str, Any]) -> dict[str, bool | None]:
@@ -457,11 +463,11 @@ def test_wrong_output_meets_no_target_and_is_shown() -> None:
     results["steps"]["encode"]["data"]["zipnn"][0]["verified"] = False
     assert verdicts(results)[0].met is None
     assert met(results)["ZipNN encode of bf16, on the device"] is False  # by what is left
-    assert "WRONG OUTPUT" in check.render(results)
+    assert "WRONG OUTPUT" in markdown(results)
 
 
 def test_report_shows_figures_failures_and_what_was_skipped() -> None:
-    shown = check.render(made_up())
+    shown = markdown(made_up())
     for expected in (
         "# dumont-gpu on NVIDIA H200", "| 700.00 (700.00) |", "self_test was skipped: there is no nvcc", "| skipped |", "1 failed",
         "FAILED (1)", "past its limit of 60 s", "copy in, pinned | 50.00", "2.33x", "zipnn_decode, 32 threads",

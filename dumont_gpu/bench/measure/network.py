@@ -154,7 +154,7 @@ def main() -> None:
     if given.what == "link":
         _enter_link(given.rate)
     try:
-        print_tables(new_record() | {"network": _measure(given, snapshot)})
+        print_tables(new_record("python bench/network.py") | {"network": _measure(given, snapshot)})
     except DumontError as error:
         sys.exit(str(error))
 

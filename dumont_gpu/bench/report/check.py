@@ -23,16 +23,12 @@ from dumont_gpu.bench.report.text import markdown
 from dumont_gpu.bench.report.whole_file import write_whole
 
 
-def render(record: Json) -> str:
-    return markdown(record, "bench/gpu_check.sh")
-
-
 def publish(record: Json, folder: Path) -> list[Path]:
     """Writes `gpu-NAME.json`, and then `.md`: should rendering fail, the figures are safe."""
     folder.mkdir(parents=True, exist_ok=True)
     data, text = (folder / f"{_name(record)}{suffix}" for suffix in (".json", ".md"))
     write_whole(data, json.dumps(record, indent=1) + "\n")
-    write_whole(text, render(record))
+    write_whole(text, markdown(record))
     return [data, text]
 
 

@@ -1,6 +1,7 @@
 """The record of a benchmark: figures by part, and the machine that they were measured on. Its JSON is kept in results.
 
-schema     2; another number once readers of this one would misread the record
+schema     2; another number once old readers would misread the record
+made_by    a command
 version    of dumont-gpu
 machine    name -> text; `machines` has that of each part that was measured at another time (part -> machine)
 device     {"name": "cuda:0" or "", "detail": its model, or why there is none}
@@ -26,12 +27,19 @@ Json = dict[str, Any]
 Record = dict[str, Any]  # ready for JSON
 
 
-def new_record(tools: Iterable[str] = (), checkout: Path | None = None) -> Record:
-    """Returns a record without figures; `tools` are commands, `checkout` the repository that is measured, if known."""
+def new_record(made_by: str, tools: Iterable[str] = (), checkout: Path | None = None) -> Record:
+    """Returns a record without figures.
+
+    Args:
+        made_by: a command.
+        tools: commands that are measured.
+        checkout: the repository that is measured, if known.
+    """
     from dumont_gpu import __version__
 
     return {
         "schema": SCHEMA,
+        "made_by": made_by,
         "version": __version__,
         "machine": describe(tools, checkout),
         "device": {"name": "", "detail": "not asked for"},

@@ -34,7 +34,7 @@ def collect(work: Path) -> Json:
     described = _json(work / MACHINE) or {"device": UNKNOWN, "machine": {"date": UNKNOWN, "commit": UNKNOWN}}
     known = described["device"] != UNKNOWN
     device = {"name": "cuda" if known else "", "detail": described["device"]}
-    found: Json = {"schema": SCHEMA, "device": device, "steps": {}}
+    found: Json = {"schema": SCHEMA, "made_by": "bench/gpu_check.sh", "device": device, "steps": {}}
     for step in STEPS:
         status, log = work / f"{step}.status", work / f"{step}.log"
         if not status.exists():

@@ -37,10 +37,10 @@ def print_tables(record: dict[str, Any]) -> None:
         console.print(f"{record['seconds']:.0f} s in all", markup=False)
 
 
-def markdown(record: dict[str, Any], made_by: str = "dumont-gpu bench") -> str:
-    """Returns the whole report; `made_by` is a command."""
+def markdown(record: dict[str, Any]) -> str:
+    """Returns the whole report."""
     seconds = f", in {record['seconds']:.0f} s" if "seconds" in record else ""
-    parts = [f"# {headline(record)}\n", f"Made by `{made_by}`{seconds}.\n"]
+    parts = [f"# {headline(record)}\n", f"Made by `{record['made_by']}`{seconds}.\n"]
     described = machines(record)
     for machine, measured in described:
         lines = [f"- {name}: {value}" for name, value in machine.items()]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dumont_gpu.bench.measure.clock import seconds_of
-from dumont_gpu.bench.measure.gpu.session import DeviceBench, Extent, run_bench
+from dumont_gpu.bench.measure.gpu.session import DeviceBench, Extent, run_step
 from dumont_gpu.bench.measure.gpu.timer import device_seconds
 from dumont_gpu.bench.measure.memory import touched
 from dumont_gpu.sizes import MiB
@@ -100,4 +100,4 @@ def _within(stream: Any, to: int, source: int, size: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_bench(Bench, EXTENTS, "Measure copies to, from and within a CUDA device."))
+    sys.exit(run_step(Bench, EXTENTS, "Measure copies to, from and within a CUDA device."))

@@ -18,7 +18,7 @@ from dumont_gpu.bench.measure.gpu.frames import text
 from dumont_gpu.bench.measure.gpu.nvcomp import NvcompError
 from dumont_gpu.bench.measure.gpu.peers import measure_encoders
 from dumont_gpu.bench.measure.gpu.resident_encode import ResidentTexts, ResidentWeights
-from dumont_gpu.bench.measure.gpu.session import DeviceBench, Extent, run_bench
+from dumont_gpu.bench.measure.gpu.session import DeviceBench, Extent, run_step
 from dumont_gpu.bench.measure.gpu.timer import device_seconds, side_by_side
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.codecs import Lz4
@@ -152,4 +152,4 @@ def _decodes_to(frame: memoryview, content: memoryview) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(run_bench(Bench, EXTENTS, "Measure encoding on a CUDA device."))
+    sys.exit(run_step(Bench, EXTENTS, "Measure encoding on a CUDA device."))

@@ -23,7 +23,7 @@ from dumont_gpu.bench.measure.gpu.session import (
     RUNS_BETWEEN_EVENTS,
     DeviceBench,
     Extent,
-    run_bench,
+    run_step,
 )
 from dumont_gpu.bench.measure.gpu.timer import device_seconds
 from dumont_gpu.bench.measure.memory import anonymous
@@ -134,4 +134,4 @@ class Bench(DeviceBench):
 
 
 if __name__ == "__main__":
-    sys.exit(run_bench(Bench, EXTENTS, "Measure decoding on a CUDA device."))
+    sys.exit(run_step(Bench, EXTENTS, "Measure decoding on a CUDA device."))

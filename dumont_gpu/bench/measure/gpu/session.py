@@ -83,7 +83,7 @@ def add_extent(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(extent="full")
 
 
-def run_bench(bench: Callable[[int, Extent, Path], Any], extents: dict[str, Extent], description: str) -> int:
+def run_step(bench: Callable[[int, Extent, Path], Any], extents: dict[str, Extent], description: str) -> int:
     """The command line of a benchmark, whose `run` measures everything; returns the exit code."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("output", type=Path)
