@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from dumont_gpu import native
 from dumont_gpu.backends.base import Backend
@@ -39,8 +39,7 @@ class _Trial:
         return self.device_seconds < self.cpu_seconds / threads
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(NamedTuple):
     """Encoding or decoding one chunk, on any backend."""
 
     name: str  # codec and direction: tasks of one name share a trial

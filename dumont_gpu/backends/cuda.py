@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.decode_slot import DecodeSlot
@@ -25,8 +24,7 @@ _WORTH_THE_TRIP: Final = 256 * KiB  # for smaller chunks, launches and copies ta
 _MEMORY_SHARE: Final = 0.5  # of the free device memory: other processes may need the rest
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceCodec:
+class DeviceCodec(NamedTuple):
     """How a device works on the chunks of one codec.
 
     Args:
