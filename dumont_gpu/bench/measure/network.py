@@ -49,7 +49,8 @@ def nginx(folder: Path) -> Iterator[Path]:
           log_format bytes '$body_bytes_sent'; access_log {work}/access.log bytes; client_body_temp_path {work};
           proxy_temp_path {work}; fastcgi_temp_path {work}; uwsgi_temp_path {work}; scgi_temp_path {work};
           sendfile on; server {{ listen 127.0.0.1:{PORT}; root {folder}; }}
-        }}"""
+        }}""",
+        encoding="utf-8",
     )
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if not program:
