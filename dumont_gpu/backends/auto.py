@@ -80,8 +80,8 @@ class AutoBackend:
         return f"{device + remark if any(chosen.values()) else 'cpu'} ({places})"
 
     @property
-    def extra_jobs(self) -> int:
-        return self._device.extra_jobs
+    def extra_threads(self) -> int:
+        return self._device.extra_threads
 
     def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:
         self._on_device(lambda device: device.prepare(chunk_size, encode=encode, decode=decode))

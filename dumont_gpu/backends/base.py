@@ -15,7 +15,7 @@ class Backend(Protocol):
         """ "cpu" or "cuda:N", with a remark if a user should know more."""
 
     @property
-    def extra_jobs(self) -> int:
+    def extra_threads(self) -> int:
         """How many chunks the backend can work on at once, beside those of the CPU's threads."""
 
     def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:

@@ -10,7 +10,7 @@ class CpuBackend:
     remark: why no device is used, where a device is there.
     """
 
-    extra_jobs = 0
+    extra_threads = 0
 
     def __init__(self, remark: str = "") -> None:
         self.name = f"cpu ({remark})" if remark else "cpu"

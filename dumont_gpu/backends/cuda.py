@@ -84,7 +84,7 @@ class CudaBackend:
         return f", without pinned host memory ({refusal})" if refusal else ""
 
     @property
-    def extra_jobs(self) -> int:
+    def extra_threads(self) -> int:
         return _SLOTS
 
     def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:

@@ -25,7 +25,7 @@ def bench(
         ),
     ] = False,
     parts: Annotated[
-        str, typer.Option(metavar="PARTS", help="What to measure: some of rows,chunks,jobs,links.")
+        str, typer.Option(metavar="PARTS", help="The parts to measure: some of rows,chunks,jobs,links,codecs,profile.")
     ] = "rows,chunks,jobs,links",
     repeats: Annotated[int, typer.Option(metavar="N", help="Timed runs of each measurement.")] = 5,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,

@@ -21,7 +21,7 @@ from dumont_gpu.backends.requirements import (
 )
 from dumont_gpu.errors import DeviceError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
-from dumont_gpu.jobs.resources import default_jobs, default_memory
+from dumont_gpu.jobs.resources import default_threads, default_memory
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 from dumont_gpu.sizes import format_size
 
@@ -43,7 +43,7 @@ def _limits() -> list[Finding]:
     ]
     cores = [Finding("Cores", True, f"{limit.value:.4g}: {limit.source}") for limit in core_limits()]
     files = open_files()
-    jobs, buffers = default_jobs(), format_size(default_memory(needed=2 * DEFAULT_CHUNK_SIZE))
+    jobs, buffers = default_threads(), format_size(default_memory(needed=2 * DEFAULT_CHUNK_SIZE))
     return [
         *memory,
         *cores,

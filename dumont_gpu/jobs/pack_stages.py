@@ -78,7 +78,7 @@ class PackStages:
         self._count = 0  # chunks so far
         largest = align_up(max(1, min(options.chunk_size, plan.size)))
         backend.prepare(largest, encode=True, decode=options.paranoid)
-        threads = thread_count(options.jobs) + backend.extra_jobs
+        threads = thread_count(options.jobs) + backend.extra_threads
         buffers = 3 if options.paranoid else 2
         self._pairs = chunk_pairs(options.memory, largest, threads, others=2 if in_order else 1, buffers=buffers)
         self._threads = min(threads, self._pairs)

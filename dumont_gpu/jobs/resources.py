@@ -16,7 +16,7 @@ _THREAD_MEMORY: Final = 64 * MiB  # a thread's stack, its arena of the allocator
 _THREAD_FILES: Final = 8  # descriptors: two files that a thread has open, and the directories on the way to them
 
 
-def default_jobs(root: Path = Path("/")) -> int:
+def default_threads(root: Path = Path("/")) -> int:
     """Returns the number of threads: one per core that this process may use, fewer where memory or descriptors ask."""
     cores = math.ceil(core_limits(root)[-1].value)
     memory = memory_limits(root)
@@ -25,8 +25,8 @@ def default_jobs(root: Path = Path("/")) -> int:
 
 
 def thread_count(jobs: int) -> int:
-    """Returns the threads that a job uses; `jobs` 0: as `default_jobs` says."""
-    return jobs or default_jobs()
+    """Returns the threads that a job uses; `jobs` 0: as `default_threads` says."""
+    return jobs or default_threads()
 
 
 def default_memory(needed: int = 0, root: Path = Path("/")) -> int:

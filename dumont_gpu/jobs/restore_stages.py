@@ -53,7 +53,7 @@ class RestoreStages:
     def __init__(self, index: SnapshotIndex, backend: Backend, options: RestoreOptions, pipeline: Pipeline) -> None:
         self._source, self._records = index.source, index.chunks
         self._backend, self._options, self._pipeline = backend, options, pipeline
-        self._threads = thread_count(options.jobs) + backend.extra_jobs
+        self._threads = thread_count(options.jobs) + backend.extra_threads
         self._wanted: Channel[_Wanted] = pipeline.items(capacity=len(index.chunks))  # in the order of fetching
         self._ahead: Sequence[int] = ()
         self._encoded: BufferPool | None = None

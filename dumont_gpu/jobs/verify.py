@@ -94,7 +94,7 @@ class _VerifyStages:
         largest = max((record.size_original for record in self._records), default=1)
         if self._options.content:
             self._backend.prepare(largest, decode=True)
-        threads = thread_count(self._options.jobs) + self._backend.extra_jobs
+        threads = thread_count(self._options.jobs) + self._backend.extra_threads
         pairs = chunk_pairs(self._options.memory, largest, threads)
         encoded, raw = (BufferPool(pairs, largest + CHUNK_ALIGNMENT, self._backend.pin) for _ in range(2))
         source = self._snapshot.source

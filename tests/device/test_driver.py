@@ -148,7 +148,7 @@ class Odd(CudaBackend):
 
     name = device_name = "cuda:0"
     remark = ""
-    extra_jobs = 0
+    extra_threads = 0
 
     def __init__(self, error: Exception) -> None:
         self.error = error

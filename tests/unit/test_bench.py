@@ -173,7 +173,7 @@ def test_a_device_gets_its_own_figures(corpus: Corpus, monkeypatch: pytest.Monke
         device.close()
     bf16, images = (asdict(row) for row in found)
     assert bf16["intact"]
-    assert bf16["device"]["workers"] == device.extra_jobs
+    assert bf16["device"]["workers"] == device.extra_threads
     assert rate(bf16, "device", "encode")
     assert rate(bf16, "device", "decode")
     assert bf16["device_stored_size"] == bf16["stored_size"]

@@ -15,7 +15,7 @@ from support.snapshots import GOLDEN
 
 from dumont_gpu.errors import UsageError
 from dumont_gpu.jobs.options import DEFAULT_MEMORY
-from dumont_gpu.jobs.resources import chunk_pairs, default_jobs, default_memory
+from dumont_gpu.jobs.resources import chunk_pairs, default_threads, default_memory
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 
 MiB = 1 << 20
@@ -78,7 +78,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def test_a_machine_without_limits_is_bound_by_its_memory_and_cores(machine: Machine) -> None:
     assert machine.memory == (64 * GiB, 60 * GiB, "physical memory")
     assert machine.cores == (64, "this process's affinity")
-    assert default_jobs(machine.root) == 64
+    assert default_threads(machine.root) == 64
     assert default_memory(0, machine.root) == DEFAULT_MEMORY
 
 
@@ -91,7 +91,7 @@ def test_version_2(machine: Machine) -> None:
     machine.write("sys/fs/cgroup/docker/abc/cpu.max", "150000 100000\n")
     assert machine.memory == (GiB, GiB - 200 * MiB, "/sys/fs/cgroup/docker/abc/memory.max")
     assert machine.cores == (1.5, "/sys/fs/cgroup/docker/abc/cpu.max")
-    assert default_jobs(machine.root) == 2
+    assert default_threads(machine.root) == 2
 
 
 def test_version_1(machine: Machine) -> None:
@@ -105,7 +105,7 @@ def test_version_1(machine: Machine) -> None:
     machine.write("sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_period_us", "100000\n")
     assert machine.memory == (GiB, GiB - 300 * MiB, "/sys/fs/cgroup/memory/box/memory.limit_in_bytes")
     assert machine.cores == (0.5, "/sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_quota_us")
-    assert default_jobs(machine.root) == 1
+    assert default_threads(machine.root) == 1
 
 
 def test_both_versions_at_once(machine: Machine) -> None:
@@ -196,14 +196,14 @@ def test_garbage_stops_nothing(machine: Machine, path: str, content: str | bytes
     machine.v2("/g")
     machine.write("sys/fs/cgroup/g/memory.max", f"{GiB}")
     machine.write(path, content)
-    assert default_jobs(machine.root) >= 1
+    assert default_threads(machine.root) >= 1
     assert 0 < default_memory(1, machine.root) <= DEFAULT_MEMORY
 
 
 def test_without_proc_and_sys_the_defaults_stay(machine: Machine) -> None:
     nowhere = machine.root / "nowhere"
     assert memory_limits(nowhere) == []
-    assert (default_jobs(nowhere), default_memory(0, nowhere)) == (64, DEFAULT_MEMORY)
+    assert (default_threads(nowhere), default_memory(0, nowhere)) == (64, DEFAULT_MEMORY)
 
 
 def test_limits_of_the_process_itself_count(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_limits_of_the_process_itself_count(machine: Machine, monkeypatch: pytes
     assert 0 < found["RLIMIT_AS"].left < 8 * GiB
     assert 0 < found["RLIMIT_DATA"].left < 4 * GiB
     assert open_files().value == 80
-    assert default_jobs(machine.root) == 10
+    assert default_threads(machine.root) == 10
 
 
 # --- defaults within the limits ---------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_little_memory_means_few_threads(machine: Machine) -> None:
     machine.v2("/")
     for limit, jobs in ((200 * MiB, 1), (1 * GiB, 4), (8 * GiB, 32), (32 * GiB, 64)):
         machine.write("sys/fs/cgroup/memory.max", str(limit))
-        assert default_jobs(machine.root) == jobs
+        assert default_threads(machine.root) == jobs
 
 
 def test_what_is_given_wins_over_the_limits() -> None:
@@ -269,7 +269,7 @@ def test_doctor_shows_each_limit_with_its_place() -> None:
 
 
 def test_a_job_follows_the_affinity_of_its_process() -> None:
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from dumont_gpu.jobs.resources import default_jobs; print(default_jobs())"
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from dumont_gpu.jobs.resources import default_threads; print(default_threads())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
 
 

@@ -147,7 +147,7 @@ def measure_rows(
         chunk_size: as in a pack.
         say: told of each row.
     """
-    room = Room(max(jobs, device.extra_jobs if device is not None else 1), limit, chunk_size, device)
+    room = Room(max(jobs, device.extra_threads if device is not None else 1), limit, chunk_size, device)
     rows = []
     with scanned(corpus) as files:
         for content in corpus.contents:
@@ -212,7 +212,7 @@ class _Row:
         decoded = sum(len(c.content) for c in coded if device.decodes(c.codec.id, len(c.content)))
         if not encoded + decoded:
             return
-        rates = self._rates(device, device.extra_jobs)
+        rates = self._rates(device, device.extra_threads)
         rates.encode_share, rates.decode_share = encoded / total, decoded / total
         figures.device = rates
         figures.device_stored_size, intact = self._check(

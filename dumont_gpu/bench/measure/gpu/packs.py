@@ -39,7 +39,7 @@ from dumont_gpu.bench.measure.processes import dumont
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.disk.direct_io import read_at
 from dumont_gpu.format.digests import DEFAULT_DIGEST, digest_function
-from dumont_gpu.jobs.resources import default_jobs
+from dumont_gpu.jobs.resources import default_threads
 from dumont_gpu.native import Dtype
 from dumont_gpu.sizes import align_up
 from dumont_gpu.snapshot.reader import read_snapshot
@@ -169,7 +169,7 @@ class Bench(JobSession):
             source.close()
         self._reading(place, weights, len(chunks))
         digest = digest_function(DEFAULT_DIGEST)
-        with ThreadPoolExecutor(default_jobs()) as pool:
+        with ThreadPoolExecutor(default_threads()) as pool:
             self.add_stage(
                 place, "digests", original, lambda: list(pool.map(lambda each: (digest(first), digest(each)), encoded))
             )

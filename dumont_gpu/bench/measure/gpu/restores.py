@@ -35,7 +35,7 @@ from dumont_gpu.bench.measure.memory import touched, warm
 from dumont_gpu.bench.measure.processes import CommandError, dumont, execute
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.disk.direct_io import write_at
-from dumont_gpu.jobs.resources import default_jobs
+from dumont_gpu.jobs.resources import default_threads
 from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.reader import Snapshot, read_snapshot
 from dumont_gpu.storage import open_source
@@ -138,7 +138,7 @@ class Bench(JobSession):
                 for number, memory in zip(chunks, encoded, strict=True):
                     snapshot.read_chunk(number, memory)
 
-            with ThreadPoolExecutor(default_jobs()) as pool:
+            with ThreadPoolExecutor(default_threads()) as pool:
                 self.add_stage(place, "fetch", original, fetch)
                 self.add_stage(place, "check", original, lambda: list(pool.map(snapshot.check_chunk, chunks, encoded)))
             content = touched(PIECE)
