@@ -21,7 +21,7 @@ from dumont_gpu.backends.requirements import (
 )
 from dumont_gpu.errors import DeviceError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
-from dumont_gpu.jobs.resources import default_threads, default_memory
+from dumont_gpu.jobs.resources import default_memory, default_threads
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 from dumont_gpu.sizes import format_size
 

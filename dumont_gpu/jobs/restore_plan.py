@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from dumont_gpu.errors import DumontError, NoSpaceError
 from dumont_gpu.format.entries import EntryType, FileEntry
@@ -26,7 +27,7 @@ from dumont_gpu.tree.target.policy import Policy
 from dumont_gpu.tree.target.target import Target, check_creatable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: cached properties need a dictionary
 class RestorePlan:
     """Everything that a restore will do to its target. Sizes are bytes."""
 
@@ -38,17 +39,17 @@ class RestorePlan:
     altered: int  # files that would have been kept, but have other content (with `verify`)
     check_seconds: float | None  # busy time of reading the target's files; None: no file was read
 
-    @property
+    @cached_property
     def entries(self) -> tuple[FileEntry, ...]:
         """The entries to restore, including entries that an interrupted run has written."""
         return tuple(self.tree.decision.wanted)
 
-    @property
+    @cached_property
     def files(self) -> list[FileEntry]:
         """The regular files among `entries`."""
         return _files(self.entries)
 
-    @property
+    @cached_property
     def needed_chunks(self) -> set[int]:
         """The chunks that hold bytes of `entries`, including bytes that are in the target already."""
         return {extent.chunk for file in self.files for extent in file.extents}

@@ -15,7 +15,7 @@ from support.snapshots import GOLDEN
 
 from dumont_gpu.errors import UsageError
 from dumont_gpu.jobs.options import DEFAULT_MEMORY
-from dumont_gpu.jobs.resources import chunk_pairs, default_threads, default_memory
+from dumont_gpu.jobs.resources import chunk_pairs, default_memory, default_threads
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 
 MiB = 1 << 20
