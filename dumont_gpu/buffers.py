@@ -1,4 +1,4 @@
-"""What bounds a job's memory: a fixed number of reusable buffers, and windows for items on their way."""
+"""Bounds a job's memory: a fixed number of reusable buffers, and windows for items on their way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Buffer:
     """Reusable page-aligned memory from a pool."""
 
     def __init__(self, size: int, pool: BufferPool) -> None:
-        # Private and anonymous: fresh pages are zeroed one fault at a time (2 GB/s), so huge ones and reuse pay.
+        # Private and anonymous: fresh pages are zeroed one fault at a time (2 GB/s), so huge pages and reuse pay.
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._memory.madvise(mmap.MADV_HUGEPAGE)
         self._pool = pool
@@ -30,7 +30,7 @@ class Buffer:
 
 
 class BufferPool:
-    """A fixed number of buffers of one size (bytes), allocated on first use; `on_new` sees each of them once."""
+    """A fixed number of buffers of one size (bytes), allocated on first use; `on_new` sees each buffer once."""
 
     def __init__(self, count: int, size: int, on_new: Callable[[memoryview], None] = lambda memory: None) -> None:
         self.count, self.size, self._on_new = count, size, on_new
@@ -40,7 +40,7 @@ class BufferPool:
         self._closed = False
 
     def acquire(self) -> Buffer:
-        """Returns a free buffer, waiting for one if need be.
+        """Returns a free buffer; waits until a buffer is free.
 
         Raises:
             ClosedError: the pipeline is over.
@@ -102,6 +102,6 @@ class Window:
 
 
 def with_buffers(items: Iterable[T], pool: BufferPool) -> Iterator[tuple[T, Buffer]]:
-    """Pairs each item with a free buffer: what a stage iterates over when its results need memory."""
+    """Pairs each item with a free buffer: the input of a stage whose results need memory."""
     for item in items:
         yield item, pool.acquire()

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Channel(Generic[T]):
-    """A bounded queue that can be closed: for good (`close`), or once it is empty (`finish`)."""
+    """A bounded queue that can be closed: for good (`close`), or once the queue is empty (`finish`)."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -68,6 +68,6 @@ class SharedIterator(Generic[T]):
             return next(self._iterator)
 
     def close(self) -> None:
-        """Ends a generator here and now, not when it is collected: it may hold threads and descriptors."""
+        """Ends a generator here and now, not at garbage collection: generators may hold threads and descriptors."""
         if isinstance(self._iterator, Generator):
             self._iterator.close()

@@ -1,6 +1,6 @@
 """Threads that pass items from stage to stage, bounded by the buffers the items hold.
 
-Items own buffers; the first stage waits for a free one, and nothing else bounds memory. The first error wins and
+Items own buffers; the first stage waits for a free buffer, and nothing else bounds memory. The first error wins and
 stops every stage; no thread outlives `Pipeline.run`.
 """
 
@@ -20,9 +20,8 @@ _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wa
 T = TypeVar("T")
 In = TypeVar("In")
 Out = TypeVar("Out")
-Trace = Callable[
-    [str, float, float], None
-]  # a stage, and the seconds of `time.perf_counter` it began and ended an item
+# The stage, and the seconds of `time.perf_counter` at which work on an item began and ended.
+Trace = Callable[[str, float, float], None]
 
 
 class Pipeline:
@@ -33,19 +32,19 @@ class Pipeline:
     >>> pipeline.stage("write", write, loaded, threads=2)
     >>> pipeline.run()
 
-    Or, where the first stage need not wait until everything is known that the others need:
+    Or, where the first stage starts before the needs of the later stages are known:
 
     >>> with Pipeline() as pipeline:
     >>>     loaded = pipeline.stage("read", read, chunks)
     >>>     pipeline.start()
-    >>>     ...  # find out what `write` needs
+    >>>     ...  # find out the needs of `write`
     >>>     pipeline.stage("write", write, loaded, threads=2)
     >>>     pipeline.run()
 
     Args:
         pools: closed when the pipeline fails, so that nobody waits for a buffer.
         cancel: wakes up stages that wait for something else, such as a network; called when the pipeline fails.
-        trace: told when which stage worked on an item; called from its threads.
+        trace: called for each item that a stage has worked on, from the stage's threads.
     """
 
     def __init__(
@@ -54,7 +53,8 @@ class Pipeline:
         self._pools, self._cancel, self._trace = pools, cancel, trace
         self._channels: list[Channel[Any]] = []
         self._threads: list[threading.Thread] = []
-        self._spare: dict[threading.Thread, Callable[[], None]] = {}  # thread -> what tells its stage to do without it
+        # Each function tells the stage of its thread to do without the thread.
+        self._spare: dict[threading.Thread, Callable[[], None]] = {}
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._ending = threading.Condition()
@@ -62,7 +62,7 @@ class Pipeline:
         self.seconds: dict[str, float] = {}  # busy time by stage, summed over its threads
 
     def add_pools(self, *pools: BufferPool) -> None:
-        """Closes these, too, when the pipeline fails."""
+        """Closes these pools, too, when the pipeline fails."""
         self._pools += pools
 
     def items(self, capacity: int) -> Channel[Any]:
@@ -83,10 +83,10 @@ class Pipeline:
 
         Args:
             name: of the stage and of its threads.
-            work: what the stage does with an item.
-            items: what the stage works on.
-            threads: how many of them work at once.
-            enough: threads that must start, where the machine allows no more of them; None: all of them.
+            work: turns an item into its result.
+            items: the stage's input.
+            threads: how many threads work at once.
+            enough: threads that must start, where the machine allows no more threads; None: all of them.
         """
         source = SharedIterator(items)
         results: Channel[Out] = Channel(capacity=2 * threads)
@@ -151,9 +151,9 @@ class Pipeline:
         return self.stage(name, make, turns())
 
     def start(self) -> None:
-        """Starts the stages that there are; more may be added.
+        """Starts the stages added so far; more may be added.
 
-        Within a `with` block, which ends them if it fails; otherwise `fail` and `join` are up to the caller.
+        Within a `with` block, a failure ends the stages; otherwise `fail` and `join` are up to the caller.
         """
         for thread in [thread for thread in self._threads if thread.ident is None]:
             try:
@@ -225,9 +225,9 @@ def wait_until(changed: threading.Condition, is_over: Callable[[], object]) -> N
 
 
 def in_turn(items: Iterable[T], turn: Callable[[T], int]) -> Iterator[T]:
-    """Yields items by their turns, 0 first and none missing; holds back those that come early.
+    """Yields items by their turns, 0 first and none missing; holds back items that come early.
 
-    What is held back keeps its buffers, so a Window must leave one to each item that the others wait for.
+    Held items keep their buffers, so a Window must leave a buffer to each item that the held items wait for.
     """
     held: dict[int, T] = {}
     due = 0

@@ -35,8 +35,8 @@ class SnapshotService:
     >>> print(f"{result.original_size} -> {result.compressed_size} ({result.ratio:.2f}x)")
     >>> service.restore_snapshot(snapshot_path="workspace.dumont", target_path="/workspace", verify=True)
 
-    The methods take the same values as the command line: a size is a number of bytes or "64MiB"; patterns are those of
-    .gitignore (`dumont_gpu/tree/globs.py` has the table), one or a list. Paths are `str` or `os.PathLike`, and
+    The methods take the same values as the command line: a size is a number of bytes or "64MiB"; a pattern, or a list
+    of patterns, is as in .gitignore (`dumont_gpu/tree/globs.py` has the table). Paths are `str` or `os.PathLike`, and
     snapshots may be addresses. Every method takes `progress`, a function that the job's threads call with Progress
     events, and raises a DumontError with a message of one line: a UsageError, which is a DumontError, for a value that
     makes no sense.
@@ -77,7 +77,7 @@ class SnapshotService:
             chunk_size: raw bytes in a chunk, at most.
             progress: called with the progress of the job.
             exclude: leave out the entries that match; a pattern, or several.
-            exclude_from: files with more such patterns, one a line.
+            exclude_from: files with more such patterns, one per line.
             method: how codecs are chosen: "hybrid_v2", "lz4", "lz4_hc" or "none".
             digest: the digest of chunks and files: "blake3" or "sha256".
             owner: record user and group ids.
@@ -93,8 +93,8 @@ class SnapshotService:
             SnapshotNotFoundError: a source does not exist.
             UsageError: `output_path` may not be replaced, or an argument is wrong.
             NoSpaceError: the disk of `output_path` is full.
-            DumontError: anything else that keeps the snapshot from being made. What could not be packed, though the
-                snapshot was made, is in the result's `problems`.
+            DumontError: anything else that keeps the snapshot from being made. Entries that could not be packed, though
+                the snapshot was made, are in the result's `problems`.
         """
         options = checked(
             PackOptions,
@@ -147,7 +147,7 @@ class SnapshotService:
             progress: called with the progress of the job.
             include: restore only the entries that match; a pattern, or several; none: everything.
             exclude: leave out the entries that match; a pattern, or several.
-            overwrite: what to do with files that the target holds already: replace them "always", "if-changed" or
+            overwrite: how to treat files that the target holds already: replace them "always", "if-changed" or
                 "never"; "refuse" to restore.
             expect: refuse any snapshot but the one with this id, "sha256:…".
             owner: restore user and group ids.
@@ -163,7 +163,7 @@ class SnapshotService:
         Raises:
             SnapshotNotFoundError: nothing is at `snapshot_path`.
             DamagedError, UnsupportedError: the snapshot cannot be used; nothing wrong was written as right.
-            UsageError: the target is not empty, and `overwrite` does not say what to do.
+            UsageError: the target is not empty, and `overwrite` does not say how to go on.
             NoSpaceError: the target has too little room.
             DumontError: anything else that keeps the tree from being complete.
         """

@@ -44,7 +44,7 @@ def open_device(number: int, *, needs_lz4: bool = True) -> Device:
     """Opens a CUDA device; `needs_lz4`: nvCOMP must be there, too.
 
     Raises:
-        NoDeviceError: the device is not there; the message says what is missing.
+        NoDeviceError: the device is not there; the message names the missing part.
         DeviceError: the device cannot be used.
     """
     from dumont_gpu.backends.requirements import missing_device, missing_packages

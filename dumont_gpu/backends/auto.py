@@ -43,13 +43,13 @@ class _Task(NamedTuple):
     """Encoding or decoding one chunk, on any backend."""
 
     name: str  # codec and direction: tasks of one name share a trial
-    run: Callable[[Backend], int]  # returns what the backend returns
+    run: Callable[[Backend], int]  # returns the result of the backend's method
     content: Callable[[int], bytes]  # result of `run` -> digest of the raw bytes that the chunk now has
     out: memoryview
 
 
 class AutoBackend:
-    """Works on the first chunk of each codec twice, on CPU and device; checks the device; goes on where it was faster.
+    """Works on the first chunk of each codec twice, on CPU and device; compares the results; goes on with the faster.
 
     Args:
         device: owned by the backend from now on.

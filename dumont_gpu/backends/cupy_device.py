@@ -89,7 +89,7 @@ class CupyDevice:
         return self._loaded[name]
 
     def load_kernels(self) -> None:
-        """Compiles every kernel or takes it from CuPy's cache on disk: seconds the first time, milliseconds later."""
+        """Compiles the kernels, or takes them from CuPy's cache on disk: seconds the first time, milliseconds later."""
         if self._loaded:
             return
         with self._loading:  # or every thread with a chunk would compile the kernels
@@ -103,12 +103,12 @@ class CupyDevice:
             for name, source in KERNELS.items():
                 kernel = kernels[name] = modules[source].get_function(name)
                 kernel.compile()  # or the first launch would
-                if self.shared_limit > _DEFAULT_SHARED:  # what it declares itself counts, too
+                if self.shared_limit > _DEFAULT_SHARED:  # shared memory that the kernel itself declares counts, too
                     kernel.max_dynamic_shared_size_bytes = self.shared_limit - kernel.shared_size_bytes
         return kernels
 
     def _compile(self, source: str) -> Any:
-        # CuPy's cache knows the source and the options, not the headers: their digest is one of the options.
+        # CuPy's cache knows the source and the options, not the headers: so their digest is among the options.
         sources = KernelSources.find()
         options = ("--std=c++17", *sources.include_options(), f"-DDUMONT_HEADERS={sources.digest_of_headers()}")
         return self._cupy.RawModule(code=sources.read(source), options=options, backend="nvrtc")
@@ -187,7 +187,7 @@ class CupyStream:
 
 
 def import_cupy() -> Any:
-    """Imports CuPy; gives it a cache for compiled kernels where the home directory cannot hold one.
+    """Imports CuPy; gives CuPy a cache for compiled kernels if the home directory cannot hold the cache.
 
     Raises:
         DeviceError: CuPy is not installed, or does not load.
@@ -209,7 +209,7 @@ def _private_cache() -> tempfile.TemporaryDirectory[str]:
 
 def _cache_is_writable() -> bool:
     try:
-        folder = Path("~/.cupy/kernel_cache").expanduser()  # CuPy's default, made when it is imported
+        folder = Path("~/.cupy/kernel_cache").expanduser()  # CuPy's default, made when CuPy is imported
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return False

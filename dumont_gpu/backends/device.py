@@ -1,4 +1,4 @@
-"""What the CUDA backend needs of a device: so little that the tests can emulate it without a GPU.
+"""The part of a device that the CUDA backend uses: so small that the tests can emulate a device without a GPU.
 
 Addresses are plain integers. A stream does its work in order; `synchronize` waits until all work is done.
 """
@@ -59,7 +59,8 @@ class Stream(Protocol):
 class Device(Protocol):
     """One CUDA device.
 
-    Its methods and those of its streams raise DeviceMemoryError when memory is short, DeviceError when it is lost.
+    Its methods and those of its streams raise DeviceMemoryError when memory is short, DeviceError when the device is
+    lost.
     """
 
     @property

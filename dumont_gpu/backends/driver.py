@@ -45,7 +45,7 @@ class Driver:
     """The driver's answer."""
 
     there: bool  # the driver's library is installed
-    failure: str = ""  # why no device can be used although the driver is there; empty if it works
+    failure: str = ""  # why no device can be used although the driver is there; empty if the driver works
     version: int = 0  # CUDA version: 1000 * major + 10 * minor
     devices: tuple[str, ...] = ()  # names, by number
 
@@ -97,7 +97,7 @@ def _asked() -> subprocess.Popen[bytes] | OSError:
 
 
 def _answer() -> tuple[str, str]:
-    """Returns the output of the question, and how its process failed; empty if it succeeded."""
+    """Returns the output of the question, and how its process failed; empty after success."""
     asked = _asked()
     if isinstance(asked, OSError):
         return "", f"cannot be asked: {asked.strerror}"

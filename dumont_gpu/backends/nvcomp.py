@@ -15,7 +15,7 @@ from typing import Any, Final
 from dumont_gpu.backends.device import Lz4Batch
 from dumont_gpu.backends.requirements import NVCOMP
 
-_CUDA_BACKEND: Final = 2  # NVCOMP_DECOMPRESS_BACKEND_CUDA: Blackwell's engine reports success whatever it decodes
+_CUDA_BACKEND: Final = 2  # NVCOMP_DECOMPRESS_BACKEND_CUDA: Blackwell's engine reports success even for damaged blocks
 
 
 class _EncodeOptions(ctypes.Structure):
@@ -95,7 +95,7 @@ def _scratch_query(library: ctypes.CDLL) -> Any:
 
 def nvcomp_path() -> Path | None:
     """Returns the path of nvCOMP's library in the wheels nvidia-libnvcomp-cu12 and -cu13; None without a wheel."""
-    # Importing `nvidia` would not do: one package with an `__init__.py` there hides the folders of all others.
+    # Importing `nvidia` would not do: one package with an `__init__.py` there hides the folders of all other packages.
     for name in NVCOMP:
         try:
             folder = Path(str(importlib.metadata.distribution(name).locate_file("nvidia/libnvcomp")))

@@ -36,7 +36,7 @@ class Pinning:
             self._pinned.append(memory)
 
     def unpin(self, memory: memoryview) -> None:
-        """Unpins `memory`; does nothing if it was not pinned."""
+        """Unpins `memory`; does nothing for memory that is not pinned."""
         with self._lock:
             place = next((n for n, pinned in enumerate(self._pinned) if pinned is memory), None)
             if place is None:

@@ -1,4 +1,4 @@
-"""What a CUDA backend needs of this machine; nothing of it is loaded here."""
+"""The requirements of a CUDA backend on this machine; this module loads none of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def find_nvcomp() -> Finding:
 
 
 def missing_for_cuda(device: int, *, needs_lz4: bool = True) -> str:
-    """Says what this machine lacks for CUDA device number `device`; empty if all is there, working or not."""
+    """Names a missing part of this machine for CUDA device number `device`; empty if all are there, working or not."""
     return missing_packages(needs_lz4=needs_lz4) or missing_device(device)
 
 

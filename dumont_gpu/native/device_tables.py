@@ -1,4 +1,4 @@
-"""What the host tells a CUDA device of a chunk: tables of blocks, and descriptions of the work.
+"""Describes a chunk to a CUDA device: tables of blocks, and descriptions of the work.
 
 The host checks headers and tables on the CPU and lists the blocks; the device looks inside the blocks.
 """
@@ -12,9 +12,9 @@ from dumont_gpu.native.library import I64, POINTER, TEXT, U32, U64, Function
 from dumont_gpu.native.memory import address
 from dumont_gpu.native.zipnn import Dtype
 
-ZIPNN_BLOCK: Final = 56  # bytes of a DeviceBlock: an entry in the table of a ZipNN chunk's blocks
+ZIPNN_BLOCK: Final = 56  # bytes of a DeviceBlock: a row in the table of a ZipNN chunk's blocks
 ENCODE_JOB: Final = 48  # bytes of an EncodeJob: the description of a chunk to encode
-PLANE_PLAN: Final = 1192  # bytes of a PlanePlan: what a device decides for one plane of one block
+PLANE_PLAN: Final = 1192  # bytes of a PlanePlan: a device's decisions for one plane of one block
 LZ4_BLOCK: Final = 4 * 8  # bytes of a compressed block in the four arrays of a table
 STORED_COPY: Final = 24  # bytes of a StoredCopy: a block that a frame holds raw
 
@@ -22,9 +22,9 @@ _layout = Function("dumont_layout", U64, TEXT)
 
 
 def layout(name: str) -> int:
-    """Returns what the library was compiled with: the size of a struct, or a constant, of kernels/shared.
+    """Returns the size of a struct, or a constant, of kernels/shared, as compiled into the library.
 
-    The constants above and those of backends/ are compared with this function by a test.
+    A test compares the constants above, and the constants of backends/, with this function.
 
     Args:
         name: as in the header: "DeviceBlock", "kPlaneMemory".

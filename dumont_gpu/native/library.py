@@ -1,7 +1,7 @@
 """Loads the library of compiled CPU kernels (kernels/cpu) and binds its C functions.
 
-ctypes releases the GIL for every call, and one library serves all Python versions. The modules beside this one declare
-the functions that they call; each declaration stands above the Python function that calls it.
+ctypes releases the GIL for every call, and one library serves all Python versions. The other modules of this package
+declare the functions that they call; each declaration stands above the Python function that uses the declaration.
 """
 
 from __future__ import annotations

@@ -47,6 +47,6 @@ def spoil(view: memoryview) -> None:
 
 
 def copy(to: memoryview, source: memoryview) -> None:
-    """Copies `source` to the start of `to`; copies what fits if `source` is longer."""
+    """Copies `source` to the start of `to`; copies the first len(`to`) bytes of a longer `source`."""
     with address(to, writable=True) as target, address(source) as start:
         ctypes.memmove(target, start, min(len(source), len(to)))

@@ -1,6 +1,6 @@
 """Many small files or directories of one directory in one call.
 
-From Python, every system call releases the interpreter lock and takes it again, which costs more than the call itself.
+From Python, every system call releases and retakes the interpreter lock, which costs more than the call itself.
 These functions release the lock once for each directory.
 """
 
@@ -35,7 +35,7 @@ class Directory(NamedTuple):
 
 
 class OldFile(NamedTuple):
-    """A file to read into bytes `begin` to `begin + size` of a buffer, and what the scan found of the file."""
+    """A file to read into bytes `begin` to `begin + size` of a buffer, with the metadata that the scan found."""
 
     name: str  # within its directory
     begin: int
@@ -59,7 +59,7 @@ _create_files = Function("dumont_create_files", U64, I32, TEXT, POINTER, U64, PO
 
 
 def create_files(directory: int, files: Sequence[NewFile], content: memoryview) -> Iterator[tuple[int, int]]:
-    """Creates files of one directory; yields (index, errno) of each that cannot be created, and goes on after it."""
+    """Creates files of one directory; yields (index, errno) of each file that cannot be created, and goes on."""
     names, records = _records(_NEW_FILE, files)
     with address(content) as start, address(memoryview(records)) as table:
         yield from _each(
@@ -74,7 +74,7 @@ _finish_directories = Function("dumont_finish_directories", U64, I32, TEXT, POIN
 
 
 def finish_directories(parent: int, directories: Sequence[Directory]) -> Iterator[tuple[int, int]]:
-    """Sets times and modes of directories in `parent`; yields (index, errno) of each that refuses, and goes on."""
+    """Sets times and modes of directories in `parent`; yields (index, errno) of each failure, and goes on."""
     names, records = _records(_DIRECTORY, directories)
     with address(memoryview(records)) as table:
         yield from _each(
@@ -98,7 +98,7 @@ def read_files(directory: int, files: Sequence[OldFile], out: memoryview) -> Seq
 
 
 def _each(count: int, work: Callable[[int, object], int]) -> Iterator[tuple[int, int]]:
-    """Calls `work` until every item is done or has failed; `work` starts at an item and returns how many it did."""
+    """Calls `work` until every item is done or has failed; `work` starts at an item and returns the number done."""
     error = ctypes.c_int32()
     first = 0
     while first < count:

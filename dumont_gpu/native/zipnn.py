@@ -1,4 +1,4 @@
-"""The ZipNN codec of the CPU kernels: whole streams, and estimates of what they would take."""
+"""The ZipNN codec of the CPU kernels: whole streams, and estimates of their size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _encode = Function("dumont_zipnn_encode", I64, POINTER, U64, POINTER, U64, U32, 
 
 
 def zipnn_encode(source: memoryview, out: memoryview, dtype: Dtype, block_log2: int) -> int:
-    """Writes `source` (whole elements) as one ZipNN stream; returns its size, or 0 if it does not fit in `out`."""
+    """Writes `source` (whole elements) as one ZipNN stream; returns the stream's size, or 0 if `out` is too small."""
     with address(source) as start, address(out, writable=True) as target:
         size: int = _encode(start, len(source), target, len(out), dtype, block_log2)
     if size == NO_MEMORY:

@@ -35,7 +35,7 @@ _RAW_EXTENSIONS: Final = frozenset(
     | {"zip", "gz", "7z", "rar", "bz2", "xz", "zst", "lz4", "whl", "jar", "npz", "dumont"}
 )
 _WORTH_DECODING: Final = 0.97  # a codec must save 3 %: raw bytes need no decoding
-_CHANGE_MARGIN: Final = 0.01  # gain that justifies another codec than for the bytes before: fewer, longer runs
+_CHANGE_MARGIN: Final = 0.01  # gain that justifies a change of codec within a file: fewer, longer runs
 
 
 def check_method(name: str) -> str:

@@ -58,10 +58,10 @@ class PlannedChunk:
 
 
 class Plan:
-    """How the files of a scan become chunks. Chunks are cut one by one: the first are packed while others are cut.
+    """How the files of a scan become chunks. The first chunks are packed while later chunks are cut.
 
     Args:
-        files: what to pack, in path order.
+        files: the files to pack, in path order.
         method: a name from METHODS.
         chunk_size: the most raw bytes in one chunk; a multiple of 4 KiB, and so of every element size.
         threads: how many large files are sampled and hashed at once.
@@ -73,7 +73,7 @@ class Plan:
     def __init__(self, files: Sequence[SourceFile], method: str, chunk_size: int, threads: int) -> None:
         self.files = files
         self.copies: dict[int, int] = {}  # file index -> index of the file with the same content
-        self.problems: dict[int, Problem] = {}  # file index -> why it cannot be packed
+        self.problems: dict[int, Problem] = {}  # file index -> why the file cannot be packed
         self.snapshots: set[int] = set()  # file index: the file is a snapshot itself
         self.planned: dict[int, int] = defaultdict(int)  # file index -> bytes of the file in chunks
         self._method, self._chunk_size, self._threads = method, chunk_size, threads
@@ -100,7 +100,7 @@ class Plan:
 
         The files are still copies of each other.
         """
-        leaders: dict[int, int] = {}  # the former leader -> the new one
+        leaders: dict[int, int] = {}  # the former leader -> the new leader
         for index in sorted(orphaned):
             leader = leaders.setdefault(self.copies.pop(index), index)
             if leader != index:
@@ -110,7 +110,7 @@ class Plan:
         self.size = sum(self.planned.values())
 
     def _cut(self, indices: Sequence[int], pool: ThreadPoolExecutor) -> Iterator[PlannedChunk]:
-        """Cuts files into chunks: small files first, which take longest per byte, while the pool samples the others."""
+        """Cuts files into chunks: small files first, which take longest per byte, while the pool samples the rest."""
         indices = [index for index in indices if index not in self.problems]
         sampled = self._map_files(self._look, filter(self._is_sampled, indices), pool)
         for index in indices:

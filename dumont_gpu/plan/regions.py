@@ -1,4 +1,4 @@
-"""Finds where in a file elements of each type lie: from the file's own table of contents, or else from samples.
+"""Finds the elements of each type in a file: from the file's own table of contents, or else from samples.
 
 Nothing is unpickled or executed. A wrong answer costs size, never correctness.
 """
@@ -95,7 +95,7 @@ def _safetensors_runs(fd: int, magic: bytes, size: int) -> list[_Run]:
 
 
 def _zip_members(fd: int, size: int) -> list[tuple[int, int]]:
-    """Returns the data ranges of a zip file's larger members (.pt, .npz, .whl); an empty list if it is not sound."""
+    """Returns the data ranges of a zip file's larger members (.pt, .npz, .whl); an empty list for a damaged file."""
     try:
         with zipfile.ZipFile(cast(Any, _Reader(fd, size))) as archive:
             members = [info for info in archive.infolist() if info.compress_size >= _SMALL_REGION]

@@ -3,7 +3,8 @@
     pip install "nvidia-cuda-nvrtc>=13,<14"  # or nvidia-cuda-nvrtc-cu12
     python tests/device/compile_kernels.py          # kernels/cuda/*.cu, or the files named
 
-Prints what each kernel takes. Exits 1 if one does not compile, or spills registers without a reason in ALLOWED_SPILLS.
+Prints each kernel's resources. Exits 1 if a kernel does not compile, or spills registers without a reason in
+ALLOWED_SPILLS.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ INCLUDES = (f"-I{KERNELS / 'cuda'}", f"-I{KERNELS / 'shared'}")
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 # CuPy adds -ftz=true and the architecture to the options that we give it.
 OPTIONS = ("--std=c++17", *INCLUDES, "-ftz=true", "--ptxas-options=-v")
-ALLOWED_SPILLS: dict[tuple[str, str], str] = {}  # (kernel, architecture): why it may
+ALLOWED_SPILLS: dict[tuple[str, str], str] = {}  # (kernel, architecture): why the kernel may spill
 
 
 class CompileError(Exception):
@@ -34,7 +35,7 @@ class CompileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What ptxas says that one kernel takes; sizes in bytes, of shared memory the static part."""
+    """The resources of one kernel, as ptxas reports them; sizes in bytes, of shared memory the static part."""
 
     kernel: str
     registers: int
@@ -99,14 +100,14 @@ class Nvrtc:
 def find_nvrtc() -> Path:
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        # CUDA 13 puts everything into one folder, CUDA 12 each library into its own.
+        # CUDA 13 puts all libraries into one folder, CUDA 12 each library into its own folder.
         for library in sorted(Path(folder).glob("*/lib/libnvrtc.so.*")):
             return library
     raise SystemExit("no NVRTC: pip install nvidia-cuda-nvrtc")
 
 
 def parse_log(log: str) -> list[Usage]:
-    """Reads what ptxas says of each kernel; functions that were not inlined count for the kernel above them."""
+    """Reads the report of ptxas on each kernel; functions that were not inlined count for the kernel above them."""
     usages = []
     for section in log.split("Compiling entry function '")[1:]:
         frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", section)
@@ -139,7 +140,7 @@ def compile_with_nvcc(source: Path, architecture: str) -> None:
 
 
 def print_table(compiled: list[Compiled]) -> list[str]:
-    """Returns a line for each spill that nothing allows."""
+    """Returns a line for each spill that ALLOWED_SPILLS does not list."""
     columns = "{:32} {:7} {:>9} {:>13} {:>6} {:>12} {:>11} {:>8}"
     titles = ("kernel", "arch", "registers", "static shared", "stack", "spill stores", "spill loads", "cubin")
     print(columns.format(*titles))

@@ -1,4 +1,4 @@
-"""The CUDA backend on a device, emulated or real: what it decodes, what it leaves to the CPU, and what it does when things fail."""
+"""The CUDA backend on a device, emulated or real: chunks for the device, chunks for the CPU, and failures."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def backend(device: AnyDevice) -> Iterator[CudaBackend]:
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[AnyDevice], None]:
-    """Makes jobs find this device, and send it chunks of every size."""
+    """Makes jobs find this device, and send chunks of every size to it."""
 
     def use(device: AnyDevice) -> None:
         monkeypatch.setattr(backends, "open_device", lambda number, **needs: device)

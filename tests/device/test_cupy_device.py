@@ -68,7 +68,7 @@ def test_kernels_are_compiled_once_however_many_threads_ask(open_with: Callable[
         kernels = list(pool.map(device.kernel, ["zipnn_decode"] * 8))
     assert len(compiled) == len(set(KERNELS.values()))
     assert set(kernels) == {kernels[0]}
-    assert kernels[0].max_dynamic_shared_size_bytes == 99 * 1024  # CUDA counts what it declares itself, too
+    assert kernels[0].max_dynamic_shared_size_bytes == 99 * 1024  # CUDA counts the kernel's own declarations, too
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A driver that fails, and what a device needs beside it: no GPU, because …; never a crash, never a traceback."""
+"""A failing driver, or a missing package: no GPU, because …; never a crash, never a traceback."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def build(folder: Path, code: str) -> None:
 
 
 def install_cupy(folder: Path, code: str) -> None:
-    """Makes a CuPy that is installed, as far as the list of packages goes."""
+    """Makes a CuPy that the list of installed packages contains."""
     (folder / "cupy.py").write_text(code)
     about = folder / "cupy_cuda12x-14.0.1.dist-info"
     about.mkdir()
@@ -82,7 +82,7 @@ def test_a_driver_that_fails_is_no_gpu_and_why_is_said(code: str, tmp_path: Path
     found, detail = doctor(tmp_path)["NVIDIA driver"]
     assert not found
     assert detail.startswith("the NVIDIA driver ") and BROKEN[code] in detail
-    assert device_used(tmp_path, tmp_path / "without-cupy") == "cpu"  # nobody wants a device there
+    assert device_used(tmp_path, tmp_path / "without-cupy") == "cpu"  # without CuPy, nobody wants a device
     install_cupy(tmp_path, "")
     assert device_used(tmp_path, tmp_path / "with-cupy") == (
         f"cpu (no GPU: CUDA device 0 cannot be used: {detail}; --device auto goes on without one)"
@@ -144,7 +144,7 @@ def test_nvcomp_that_does_not_load_is_told_by_doctor(tmp_path: Path) -> None:
 
 
 class Odd(CudaBackend):
-    """A backend whose libraries raise what nobody expects."""
+    """A backend whose libraries raise unexpected errors."""
 
     name = device_name = "cuda:0"
     remark = ""

@@ -103,7 +103,7 @@ def by_the_clock(stream: object, runs: Sequence[Callable[[], object]], repeats: 
 
 
 def measured(module: Any, monkeypatch: pytest.MonkeyPatch, output: Path, **faults: Any) -> tuple[dict[str, Any], int]:
-    """A whole quick run of a benchmark on the emulated device, without what only CuPy can do; and its exit code."""
+    """A whole quick run of a benchmark on the emulated device, without CuPy's own parts; and its exit code."""
     device = emulated_device(**faults)
     new_stream = device.new_stream
 
@@ -166,7 +166,7 @@ def test_copies_are_measured_and_only_those_that_need_what_is_missing_fail(
     everything = ["copy in, pageable", "copy out, pageable", "clear", "pin host memory", "copy in, pinned",
                   "copy out, pinned", "copies in and out at once, pinned, both counted"]  # fmt: skip
     assert (names(results), code) == (everything, 1)
-    assert [problem.split(":")[0] for problem in results["problems"]] == ["copies within the device"]  # CuPy does it
+    assert [problem.split(":")[0] for problem in results["problems"]] == ["copies within the device"]  # needs CuPy
     results, _ = measured(copies, monkeypatch, tmp_path / "copies.json", pins=1)
     assert names(results) == everything[:3]
     assert "no more host memory can be pinned" in results["problems"][-1]
@@ -178,7 +178,7 @@ def test_decoders_that_check_nothing_are_measured_only_if_asked_for() -> None:
     assert len(nvcomp.ans_variants("half", "6.0.0.12", unchecked=True)) == 3
 
 
-# --- the first thing that a device is asked -------------------------------------------------------------------------
+# --- the first request to a device ----------------------------------------------------------------------------------
 
 
 def smoke_of(monkeypatch: pytest.MonkeyPatch, device: Any) -> int:
@@ -244,7 +244,7 @@ def test_smoke_goes_on_after_a_chunk_that_the_device_is_lost_at(
 
 
 def job_bench(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A benchmark of small jobs; what is asked of device 0 the CPU does, and its stages an emulated device."""
+    """A benchmark of small jobs: the CPU runs the jobs for device 0, an emulated device runs the stages."""
     device = emulated_device()
     new_stream = device.new_stream
 
@@ -277,7 +277,7 @@ def test_restores_are_compared_with_the_source_and_their_stages_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     results = job_bench(restores, monkeypatch, tmp_path).run()
-    assert [problem.split(":")[0] for problem in results["problems"]] == ["opening the device"]  # there is none
+    assert [problem.split(":")[0] for problem in results["problems"]] == ["opening the device"]  # no device here
     assert [(row["place"], row["device"]) for row in results["jobs"]] == [
         (place, device) for place in ("memory", "disk") for device in ("0", "auto", "cpu")
     ]
@@ -361,7 +361,7 @@ def made_up(
     zipnn: float = 700e9, ans: float = 300e9, restore_seconds: float = 1.05, encode: float = 400e9,
     pack_seconds: float = 1.05,
 ) -> dict[str, Any]:  # fmt: skip
-    """What a check of an H200 might leave; rates in bytes per second."""
+    """Possible results of a check of an H200; rates in bytes per second."""
     kernels = {
         "chunk": 64 * MiB, "repeats": 3, "problems": [],
         "occupancy": [{"kernel": "zipnn_decode", "threads": 32, "dynamic_shared": 20624, "static_shared": 0,
@@ -437,7 +437,7 @@ def test_targets_are_met_by_figures_above_them_only() -> None:
 
 
 def test_encoding_is_judged_as_a_whole_and_packs_without_paranoid() -> None:
-    results = made_up(encode=290e9)  # its parts alone are three times as fast
+    results = made_up(encode=290e9)  # the parts alone are three times as fast
     assert met(results)["ZipNN encode of bf16, on the device"] is False
     for row in results["steps"]["packs"]["data"]["packs"]:
         row["used"] = row["used"] if row["paranoid"] else "cpu"
@@ -462,7 +462,7 @@ def test_wrong_output_meets_no_target_and_is_shown() -> None:
     results["steps"]["kernels"]["data"]["zipnn"][0]["verified"] = False
     results["steps"]["encode"]["data"]["zipnn"][0]["verified"] = False
     assert verdicts(results)[0].met is None
-    assert met(results)["ZipNN encode of bf16, on the device"] is False  # by what is left
+    assert met(results)["ZipNN encode of bf16, on the device"] is False  # by the other measurements
     assert "WRONG OUTPUT" in markdown(results)
 
 

@@ -1,6 +1,6 @@
 """bench/gpu_check.sh where things are missing, hang, fail or are full: by programs made for the test, without a GPU.
 
-The interpreter is a script: it says that it has CuPy and a driver, and does in place of a step what a test asks of it.
+The interpreter is a script: it pretends to have CuPy and a driver, and runs a test's commands in place of a step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHECK = BENCH / "gpu_check.sh"
 TOOLS = (
     "bash", "basename", "cat", "cp", "cut", "date", "dirname", "env", "find", "grep", "head", "ls", "mkdir", "mktemp",
     "rm", "seq", "setsid", "sha256sum", "sleep", "sort", "tail", "tee", "timeout", "xargs",
-)  # fmt: skip  # what a bare image has, and no git
+)  # fmt: skip  # the programs of a bare image; no git
 NO_DRIVER = "no NVIDIA driver (libcuda.so.1) on this machine"
 EVERYTHING = ["install", "smoke", "self_test", "tests", "sanitizer", "kernels", "encode", "copies", "jobs", "packs"]
 
@@ -42,7 +42,7 @@ esac
 
 
 class Machine:
-    """What the script finds on its PATH, and one run of it."""
+    """The programs on the script's PATH, and one run of the script."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.results = folder, folder / "results"
@@ -60,7 +60,7 @@ class Machine:
         (self.folder / "driver").write_text(answer + "\n", encoding="utf-8")
 
     def interpreter(self, report: str = "", **cases: str) -> None:
-        """Makes one that does these shell commands where an argument has that word in it."""
+        """Makes an interpreter that runs the shell commands of a case if an argument contains the case's word."""
         lines = "\n".join(f'    *"{word}"*) {{ {command}\n    }} ;;' for word, command in cases.items())
         text = INTERPRETER.format(folder=self.folder, real=sys.executable, report=report, cases=lines.strip())
         self.program("python3", text)
@@ -91,7 +91,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def outcomes(stderr: str) -> dict[str, str]:
-    """What the script says became of each step: of each one line."""
+    """The outcome of each step as the script reports it: one line per step."""
     lines = [line.removeprefix("--- ").partition(": ") for line in stderr.splitlines() if line.startswith("--- ")]
     assert len(dict.fromkeys(name for name, _, _ in lines)) == len(lines)
     return {name: word.rpartition(", ")[0] for name, _, word in lines}
@@ -99,21 +99,21 @@ def outcomes(stderr: str) -> dict[str, str]:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Path]:
-    """A FIFO that a step opens for writing once it runs: whoever reads it knows."""
+    """A FIFO that a step opens for writing once the step runs: opening the FIFO for reading waits for the step."""
     path = tmp_path / "gate"
     os.mkfifo(path)
     yield path
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone, or dead and only not yet waited for."""
+    """Whether a process is gone, or a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")[2].startswith(("Z", "X"))
     except (FileNotFoundError, ProcessLookupError):
         return True
 
 
-# --- what is missing --------------------------------------------------------------------------------------------------
+# --- missing tools and drivers ----------------------------------------------------------------------------------------
 
 
 def test_all_is_well_without_git_nvcc_and_compute_sanitizer(machine: Machine) -> None:
@@ -192,7 +192,7 @@ def test_installation_that_fails_is_reported_and_nothing_else_is_tried(machine: 
 
 
 def test_report_needs_no_installed_package(tmp_path: Path) -> None:
-    """As after an installation that failed: an interpreter that has nothing but its standard library."""
+    """As after a failed installation: the interpreter has only its standard library."""
     (tmp_path / "install.status").write_text("1 3 90\n")
     (tmp_path / "install.log").write_text("ERROR: no network\n")
     for command in (["describe", tmp_path], ["collect", tmp_path, "--results", tmp_path / "results"]):
@@ -201,11 +201,11 @@ def test_report_needs_no_installed_package(tmp_path: Path) -> None:
     assert "ERROR: no network" in (tmp_path / "results/gpu-unknown.md").read_text(encoding="utf-8")
 
 
-# --- what hangs, and what is killed -----------------------------------------------------------------------------------
+# --- steps that hang or are killed ------------------------------------------------------------------------------------
 
 
 def test_step_that_hangs_ends_at_its_limit_with_all_that_it_started(machine: Machine) -> None:
-    # It ignores what it can, and has a child in a process group of its own.
+    # The step ignores SIGTERM, and has a child in a process group of its own.
     hang = f"""trap '' TERM; timeout 1000 sleep 1000 & echo $! >"{machine.folder}/child"
         echo "encoding begins"; sleep 1000; sleep 1000"""
     machine.interpreter(**{"gpu.encode": hang})
@@ -247,7 +247,7 @@ def test_signal_ends_the_step_and_is_reported(number: int, code: int, machine: M
     machine.interpreter(**{"gpu.encode": f'echo $$ >"{gate}"; exec sleep 1000'})
     process = subprocess.Popen(
         machine.command("--steps", "copies,encode,jobs"), env=machine.environment, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # or bash could not catch it under nohup
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # or bash could not catch the signal under nohup
     )  # fmt: skip
     step = int(gate.read_text(encoding="utf-8"))
     process.send_signal(number)
@@ -292,7 +292,7 @@ def test_report_that_fails_leaves_what_it_would_be_made_from(machine: Machine) -
 
 
 def test_results_that_cannot_be_written_are_printed(machine: Machine) -> None:
-    machine.results = machine.folder / "python3" / "results"  # below a file
+    machine.results = machine.folder / "python3" / "results"  # a path below a file
     done = machine.run("--steps", "copies")
     assert done.returncode == 1
     assert outcomes(done.stderr) == {"install": "ok", "copies": "ok"}
@@ -439,7 +439,7 @@ def test_limits_of_the_short_calls_fit_their_time() -> None:
     limits = script.partition("short_limits=(")[2].partition(")")[0]
     seconds = {name: int(value) for name, value in (word[1:].split("]=") for word in limits.split())}
     for steps in (["smoke", "sanitizer", "kernels", "encode", "copies"], ["kernels", "jobs", "packs", "tests"]):
-        assert sum(seconds[step] for step in steps) <= 320 - 20  # the end
+        assert sum(seconds[step] for step in steps) <= 320 - 20  # 20 s for the end of the run
 
 
 # --- installation -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Host memory that cannot be pinned, as under WSL2 and in some containers: a job goes on without, and says so once."""
+"""Host memory that cannot be pinned, as under WSL2 and in some containers: a job goes on, and says so once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REMARK = ", without pinned host memory (no more host memory can be pinned)"
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[EmulatedDevice], None]:
-    """Makes jobs find this device, and send it chunks of every size."""
+    """Makes jobs find this device, and send chunks of every size to it."""
 
     def use(device: EmulatedDevice) -> None:
         monkeypatch.setattr(backends, "open_device", lambda number, **needs: device)
@@ -90,7 +90,7 @@ def test_memory_that_stays_pinned_ends_no_job(
     use(device := emulated_device(unpins=False))
     assert pack_tree(source, snapshot, chunk_size=256 * KiB, device=option).device == "cuda:0"
     assert device.closed
-    use(device := emulated_device(unpins=False, short_at=frozenset({1})))  # one slot is given up in between
+    use(device := emulated_device(unpins=False, short_at=frozenset({1})))  # the pool gives up a slot in between
     assert restore_tree(snapshot, target, device=option, jobs=1).device == "cuda:0"
     assert device.closed
     assert_same_tree(source, target)

@@ -1,4 +1,4 @@
-"""What a failed answer means: one table of statuses and codes, the server's own words, one hint, the right exit code."""
+"""Failed answers: one table of statuses and codes, the server's own words, one hint, the right exit code."""
 
 from __future__ import annotations
 

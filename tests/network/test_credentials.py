@@ -206,7 +206,7 @@ def test_a_process_hands_out_keys(home: Home) -> None:
 
 
 def test_keys_that_expire_are_renewed_between_requests(home: Home) -> None:
-    """The first keys are good for one minute, so the next request must ask for others; those are good for an hour."""
+    """The first keys are good for one minute, so the next request must ask for new keys, which are good for an hour."""
     home.config(
         "[default]\ncredential_process = "
         + home.program("""
@@ -229,7 +229,7 @@ def test_keys_that_expire_are_renewed_between_requests(home: Home) -> None:
 def test_keys_are_renewed_in_the_middle_of_a_read(
     home: Home, fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By whoever writes them into the file: a sign-on tool, a cron job."""
+    """Somebody writes new keys into the file: a sign-on tool, a cron job."""
     monkeypatch.setattr("dumont_gpu.storage.reads.RANGE_SIZE", 50_000)
     fault_server.data = random.Random(7).randbytes(500_000)
     home.config(f"[default]\nendpoint_url = http://{fault_server.authority}\n")
@@ -256,7 +256,7 @@ EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expi
 def test_keys_that_a_server_calls_expired_are_asked_for_again(
     home: Home, fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing said how long they would be good for. All connections hear of it; one asks, once."""
+    """Keys without an expiry date: all connections see the refusal, one connection asks for new keys, once."""
     monkeypatch.setattr("dumont_gpu.storage.reads.RANGE_SIZE", 50_000)
     fault_server.data = random.Random(7).randbytes(500_000)
     process = home.program(REPEATING)
@@ -331,7 +331,7 @@ def test_a_profile_takes_on_a_role(moto: Moto, home: Home, monkeypatch: pytest.M
     assert address.port == moto.port
 
 
-# --- what is said when it does not work -------------------------------------------------------------------------------
+# --- error messages ---------------------------------------------------------------------------------------------------
 
 
 def said_by(home: Home) -> tuple[int, str]:

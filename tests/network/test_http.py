@@ -1,4 +1,4 @@
-"""What servers do wrong, and what comes of it: never wrong bytes, never a hang, one clear error."""
+"""Faults of servers, and their consequences: never wrong bytes, never a hang, one clear error."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def opened(server: FaultServer, options: NetworkOptions = AT_ONCE) -> Source:
 
 
 def read(source: Source, offset: int = 20_000, end: int = len(CONTENT)) -> bool:
-    """Reads a part and says whether it is right."""
+    """Reads a part and compares the bytes with CONTENT."""
     out = bytearray(end - offset)
     source.read_into(offset, memoryview(out))
     return out == CONTENT[offset:end]
 
 
 def first(count: int, fault: Fault) -> Callable[[Request], Fault | None]:
-    """The fault for the first `count` requests after the very first one, which opens the source."""
+    """The fault for the first `count` requests after request 0, which opens the source."""
     return lambda request: fault if 1 <= request.number <= count else None
 
 
@@ -90,7 +90,7 @@ def server(fault_server: FaultServer) -> FaultServer:
     return fault_server
 
 
-# --- what another attempt mends ---------------------------------------------------------------------------------------
+# --- faults that another attempt mends --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_stalled_connection_is_replaced(server: FaultServer) -> None:
 
 
 def test_a_slow_connection_is_replaced(server: FaultServer) -> None:
-    """By a clock of its own, which jumps while the server sends the second of two pieces."""
+    """The test's clock jumps while the server sends the second of two pieces."""
     looked, moved = threading.Semaphore(0), threading.Event()
 
     def clock() -> float:
@@ -182,7 +182,7 @@ def test_a_server_that_asks_for_hours_is_given_up(server: FaultServer) -> None:
 
 
 def test_the_rate_limit_is_kept(server: FaultServer) -> None:
-    """By the seconds it waits: together they are what the bytes take at that rate."""
+    """Judged by the seconds of waiting: in total, the time of the bytes at that rate."""
     waited: list[float] = []
     options = replace(
         AT_ONCE, limit_rate=16 * UNIT, clock=lambda: 0.0, wait=lambda event, seconds: waited.append(seconds)
@@ -193,7 +193,7 @@ def test_the_rate_limit_is_kept(server: FaultServer) -> None:
     assert max(waited) == pytest.approx(4 / 16, abs=0.001)
 
 
-# --- what ends the read -----------------------------------------------------------------------------------------------
+# --- faults that end the read -----------------------------------------------------------------------------------------
 
 FINAL: list[tuple[str, Fault, type[DumontError], str]] = [
     ("200 for a range", whole_file, ChangedError, "changed"),
@@ -410,7 +410,7 @@ def test_a_proxy_is_asked_for_a_tunnel_to_https(server: FaultServer, monkeypatch
 
 @pytest.fixture
 def workspace(source: Path, snapshot: Path, server: FaultServer) -> Path:
-    """A tree whose snapshot the fault server has: ten chunks of a UNIT, one of small files."""
+    """A tree whose snapshot the fault server has: ten chunks of a UNIT, and a chunk of small files."""
     (source / "weights").write_bytes(CONTENT[: 10 * UNIT])
     (source / "code").mkdir()
     for number in range(20):
@@ -482,7 +482,7 @@ def test_a_failing_server_leaves_nothing_wrong_in_the_target(
     target: Path,
     server: FaultServer,
 ) -> None:
-    """From the sixth request on, when some chunks were restored already."""
+    """The fault begins at the sixth request, when some chunks are restored already."""
     server.script = lambda request: fault if request.number > 5 else None
     with pytest.raises(DumontError) as caught:
         restore(server.url, str(target), RestoreOptions(sync=False, network=AT_ONCE))
@@ -550,7 +550,7 @@ def test_a_server_that_is_restarted_in_the_middle_does_not_matter(nginx: Nginx) 
     stopped, started = threading.Event(), threading.Lock()
 
     def wait(event: threading.Event, seconds: float) -> None:
-        """A range is about to be tried again: so the server was stopped, and is needed again."""
+        """Starts the stopped server: a range is about to be tried again."""
         with started:
             if stopped.is_set():
                 stopped.clear()

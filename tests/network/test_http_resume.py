@@ -22,12 +22,12 @@ from dumont_gpu.storage import open_source
 PROGRAM = program()
 CHUNK = 256 * KiB
 CHUNKS = 40
-IN_FLIGHT = 2 * (2 + 1) + 4  # chunks in the two pools of a restore with --jobs 2, and those that are asked for
+IN_FLIGHT = 2 * (2 + 1) + 4  # chunks in the two pools of a restore with --jobs 2, and chunks asked for
 
 
 @pytest.fixture
 def server(source: Path, snapshot: Path) -> Iterator[FaultServer]:
-    """Has a snapshot of some 40 chunks, a request each, and one of small files."""
+    """Serves a snapshot of some 40 chunks, a request each, and a chunk of small files."""
     (source / "weights").write_bytes(random.Random(1).randbytes(CHUNKS * CHUNK))
     (source / "code").mkdir()
     for number in range(200):
@@ -65,6 +65,6 @@ def test_killed_restore_goes_on_and_fetches_little_twice(
     chunks = read_snapshot(open_source(str(snapshot))).chunks
     asked = sum(end - start for start, end in server.ranges if end - start > 64 * KiB)
     assert asked <= sum(chunk.size_compressed for chunk in chunks) + IN_FLIGHT * CHUNK
-    assert summary["resumed_chunks"] + IN_FLIGHT >= fatal - 3  # what had come before was not fetched again
+    assert summary["resumed_chunks"] + IN_FLIGHT >= fatal - 3  # earlier chunks are not fetched again
     assert not list(target.glob(".dumont*"))
     shutil.rmtree(target)

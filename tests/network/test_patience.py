@@ -1,4 +1,4 @@
-"""How long a transfer bears that nothing comes: by seconds of silence, whatever the number of its connections."""
+"""How long a transfer bears silence: measured in seconds, whatever the number of its connections."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def patience(time: WaitingTime, said: list[Notice]) -> Patience:
 
 
 def fail(time: WaitingTime, attempts: Attempts, error: TransientError = GONE) -> None:
-    """One failed attempt, and the wait before the next one."""
+    """One failed attempt, and the wait before the next attempt."""
     time.now += attempts.after(error)
 
 
@@ -67,7 +67,7 @@ def fail(time: WaitingTime, attempts: Attempts, error: TransientError = GONE) ->
 def test_patience_lasts_as_long_whatever_the_number_of_connections(
     connections: int, time: WaitingTime, patience: Patience
 ) -> None:
-    """Simulated: each connection tries again when its delay is over, until one of them gives up."""
+    """Simulated: each connection tries again when its delay is over, until one connection gives up."""
     began = time.now
     waiting = [(began, number, patience.attempts()) for number in range(connections)]
     with pytest.raises(GaveUpError, match="gave up after 300 s without an answer"):
@@ -93,7 +93,7 @@ def test_anything_that_comes_renews_the_patience_of_all(time: WaitingTime, patie
 
 
 def test_no_failure_is_no_silence(time: WaitingTime, patience: Patience) -> None:
-    """A part of an upload that takes its time is not what patience is counted by."""
+    """A slow part of an upload does not count as silence."""
     time.now += 10_000
     assert patience.attempts().after(GONE) < 10
 
@@ -180,7 +180,7 @@ def test_silence_is_said_every_ten_seconds_and_so_is_its_end(
 
 
 def test_silence_began_before_a_timeout(time: WaitingTime, patience: Patience, said: list[Notice]) -> None:
-    """What was waited for in vain counts, from when something came last; at most as long as one attempt waits."""
+    """A wait in vain counts from the last bytes received, but not longer than the timeout of one attempt."""
     time.now += 12
     patience.attempts(15).after(TransientError("silent", timed_out=True))
     assert said[-1].facts["silent_for"] == 12
@@ -213,7 +213,7 @@ def workspace(source: Path, snapshot: Path, fault_server: FaultServer) -> Path:
 
 
 def away(time: WaitingTime, seconds: float, fault: Fault) -> Callable[[Request], Fault | None]:
-    """From the fourth request on, for so long."""
+    """The fault, from the fourth request on, for `seconds`."""
     ends: list[float] = []
 
     def script(request: Request) -> Fault | None:
@@ -303,7 +303,7 @@ def test_a_publish_bears_a_server_that_comes_back(
 def test_a_part_is_sent_in_pieces_that_each_have_the_timeout(
     fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The timeout of a socket is for all that one call sends: 8 MiB in 15 s would need 4.5 Mbit/s a connection."""
+    """A socket's timeout covers all bytes of one send call: 8 MiB in 15 s would need 4.5 Mbit/s per connection."""
     sent: list[int] = []
     send = socket.socket.sendall
 
@@ -324,7 +324,7 @@ def test_a_part_is_sent_in_pieces_that_each_have_the_timeout(
     assert fault_server.requests[0].headers["Transfer-Encoding"] is None
 
 
-# --- what people are told ---------------------------------------------------------------------------------------------
+# --- messages to the user ---------------------------------------------------------------------------------------------
 
 
 def test_a_restore_that_gave_up_names_the_command_that_goes_on(
@@ -415,7 +415,7 @@ def test_every_command_that_reads_takes_patience(snapshot: Path, source: Path, t
 
 
 def test_patience_is_what_was_asked_for(time: WaitingTime) -> None:
-    """Of a server that is not there, more patience than a first contact gets changes nothing, and less does."""
+    """For an unreachable server, patience can only shorten the 30 s of a first contact."""
     url, network = f"http://127.0.0.1:{free_port()}/x", at_once(clock=time, wait=time.wait)
     for asked, seconds in ((7.0, 7), (3000.0, 30)):
         with pytest.raises(NetworkError, match=f"cannot be reached: .*; gave up after {seconds} s"):

@@ -1,4 +1,4 @@
-"""Proxies and certificates: which variable counts, what is reached through them, and who is blamed."""
+"""Proxies and certificates: which variable counts, which addresses take a proxy, and who is blamed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_variables_name_the_proxy(variables: dict[str, str], url: str, expec
     assert (f"{found.address.scheme}://{found.address.authority}" if found else "") == expected
 
 
-BYPASSED: list[tuple[str, str, bool]] = [  # no_proxy, address, whether it is reached directly
+BYPASSED: list[tuple[str, str, bool]] = [  # no_proxy, address, whether the address is reached directly
     ("", "http://example.com", False),
     ("*", "http://example.com", True),
     ("other, *", "http://example.com", True),
@@ -203,11 +203,11 @@ def test_a_proxy_that_opens_no_tunnel_is_named(
         open_source("https://snapshots.example/x", AT_ONCE)
 
 
-# --- through tunnels, and with certificates of one's own --------------------------------------------------------------
+# --- tunnels, and private certificates --------------------------------------------------------------------------------
 
 
 class Tunnels:
-    """A proxy that opens tunnels, over TLS if it has a certificate."""
+    """A proxy that opens tunnels, over TLS if the proxy has a certificate."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -249,7 +249,7 @@ class Tunnels:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
-    """Its file, and what a server needs for it."""
+    """The certificate's file, and a server's TLS context with the certificate."""
     path, key = tls_files(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path, key)
@@ -305,7 +305,7 @@ def test_the_certificate_of_a_proxy_is_checked_and_the_proxy_named(
 
 
 def directory_of(certificate: Path, folder: Path) -> Path:
-    """As `openssl rehash` makes one."""
+    """A certificate directory in the layout of `openssl rehash`."""
     name = subprocess.run(
         ["openssl", "x509", "-hash", "-noout", "-in", certificate], check=True, capture_output=True, text=True
     ).stdout.strip()

@@ -1,4 +1,4 @@
-"""Publishing to S3: whole or not at all, the part with the header last, and read back from there."""
+"""Publishing to S3: whole or not at all, the part with the header last, and read back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PART = 8 * MiB
 
 @pytest.fixture
 def workspace(source: Path) -> Path:
-    """Three parts and a bit of bytes that do not shrink, and some that do."""
+    """Incompressible bytes for a little over three parts, and a compressible file."""
     (source / "weights").write_bytes(os.urandom(3 * PART + 12345))
     (source / "text").write_text("some words\n" * 1000)
     return source
@@ -72,7 +72,7 @@ def test_a_published_snapshot_is_what_a_local_one_is(
 
 def test_the_part_with_the_header_goes_last(workspace: Path, s3: Moto, sent: list[tuple[str, str]]) -> None:
     pack([str(workspace)], "s3://bucket/order.dumont")
-    assert [method for method, _ in sent[:2]] == ["GET", "GET"]  # what is there, and who is at it
+    assert [method for method, _ in sent[:2]] == ["GET", "GET"]  # the object, and its unfinished uploads
     assert sent[2] == ("POST", "uploads=")
     assert sorted(sent[3:-2]) == [("PUT", f"partNumber={number}&uploadId") for number in (2, 3, 4)]
     assert sent[-2:] == [("PUT", "partNumber=1&uploadId"), ("POST", "uploadId")]
@@ -108,9 +108,9 @@ def test_a_failed_pack_leaves_the_old_snapshot_and_no_parts(
 def test_a_signal_ends_an_upload_that_waits(
     workspace: Path, fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server takes no part; the command is stopped, and does not wait for it."""
+    """The server accepts no part; the command is stopped, and does not wait for the server."""
     pytest.importorskip("obstore")
-    (workspace / "more").write_bytes(os.urandom(8 * PART))  # more than is held in memory on its way
+    (workspace / "more").write_bytes(os.urandom(8 * PART))  # more bytes than the pack holds in memory
     asked = threading.Semaphore(0)
 
     def silent(answer: Any) -> None:
@@ -136,7 +136,7 @@ def test_a_signal_ends_an_upload_that_waits(
 
 
 def taken_away(request: Request) -> Fault:
-    """A server from which uploads go at once."""
+    """The answer of a server that deletes uploads at once."""
     return status(204 if request.method == "DELETE" else 404)
 
 

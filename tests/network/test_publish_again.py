@@ -1,4 +1,4 @@
-"""A publish to S3 that ended early: what stays at the server, for whom, and that the same job goes on from it."""
+"""A publish to S3 that ended early: which parts stay, for whom, and how the same job goes on with them."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ from dumont_gpu.storage.retry import TransientError
 from dumont_gpu.storage.s3_requests import Part, S3Requests, Upload
 from dumont_gpu.storage.upload_state import hold
 
-PARTS = 5  # of the workspace, and one more that begins with the header
+PARTS = 5  # of the workspace, plus the part that begins with the header
 
 
 @pytest.fixture
 def workspace(source: Path) -> Path:
-    """Bytes that do not shrink, and some that do."""
+    """An incompressible and a compressible file."""
     (source / "weights").write_bytes(random.Random(3).randbytes(PARTS * PART + 1_000_000))
     (source / "text").write_text("some words\n" * 1000)
     return source
@@ -71,7 +71,7 @@ def location(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def put(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The numbers of the parts that were sent, and arrived."""
+    """The numbers of the parts that arrived."""
     numbers: list[int] = []
     send = S3Requests.put
 
@@ -85,7 +85,7 @@ def put(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 class Uploads:
-    """What a server has that is neither completed nor aborted."""
+    """The uploads at a server that are neither completed nor aborted."""
 
     def __init__(self, location: str) -> None:
         self.requests = s3_requests(location)
@@ -95,7 +95,7 @@ class Uploads:
 
 
 def stop_at(number: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Has the part of that number fail, after those before it arrived; returns what ends that."""
+    """Lets part `number` fail after all earlier parts arrived; returns a function that ends the failures."""
     send, before, over = S3Requests.put, threading.Semaphore(0), threading.Event()
 
     def failing(self: S3Requests, upload_id: str, part: int, *rest: Any) -> Part:
@@ -121,7 +121,7 @@ def publish(workspace: Path, location: str, said: list[Notice] | None = None, **
 
 
 def stopped(workspace: Path, location: str, error: BaseException, at: int, patch: pytest.MonkeyPatch) -> BaseException:
-    """Publishes until part number `at` fails; returns the error that came out."""
+    """Publishes until part number `at` fails; returns the error raised."""
     mend = stop_at(at, error, patch)
     with pytest.raises(DumontError if isinstance(error, MemoryError) else type(error)) as caught:
         publish(workspace, location)
@@ -204,7 +204,7 @@ def test_a_killed_publish_goes_on(
     command = [sys.executable, "-c", KILLED_AT_PART, str(part), "pack", str(workspace), "-o", location]
     assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
     assert len(list(state.iterdir())) == 1
-    if part == 1 and isinstance(server, Rclone):  # which replaces no part, so that header and manifest cannot be sent
+    if part == 1 and isinstance(server, Rclone):  # rclone replaces no part, so header and manifest cannot be sent
         with pytest.raises(DumontError, match="the same command begins anew"):
             publish(workspace, location)
         assert Uploads(location)() == []
@@ -217,7 +217,7 @@ def test_a_killed_publish_goes_on(
 def test_an_upload_that_began_and_was_not_remembered_is_used(
     workspace: Path, location: str, server: S3Server, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kill came after the server's answer, and before its name was written down."""
+    """The kill comes after the server's answer, and before the upload's id is recorded."""
     ran = subprocess.run([sys.executable, "-c", KILLED_AT_BEGIN, "pack", str(workspace), "-o", location], timeout=60)
     assert ran.returncode == -signal.SIGKILL
     left = Uploads(location)()
@@ -234,7 +234,7 @@ def test_an_upload_that_began_and_was_not_remembered_is_used(
 def test_an_empty_upload_that_began_at_another_time_is_left_alone(
     seconds: int, used: bool, workspace: Path, location: str, s3: Moto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So many seconds after the record says that one was about to."""
+    """`seconds` after the record says that an upload is about to begin."""
     requests, intended = Uploads(location).requests, 1_800_000_000.0
     other = requests.begin()
     held = hold(place_of(location))
@@ -298,7 +298,7 @@ def test_an_upload_that_somebody_ended_is_begun_anew(
 def test_the_same_tree_gives_the_same_parts_whatever_the_threads_do(
     source: Path, snapshot: Path, location: str, s3: Moto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second of every two chunks is encoded before the first. Six are on their way, so three of four threads wait."""
+    """The second of every two chunks is encoded before the first. Six are under way, so three of four threads wait."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     (source / "weights").write_bytes(random.Random(5).randbytes(10 * MiB))
     pack_tree(source, snapshot, jobs=1, chunk_size=MiB)
@@ -320,7 +320,7 @@ def test_the_same_tree_gives_the_same_parts_whatever_the_threads_do(
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_items_that_wait_for_their_turn_leave_a_buffer_to_the_first(size: int) -> None:
-    """The first item comes late from the first stage; without a window, the others would take all buffers before."""
+    """The first item comes late from the first stage; without a window, later items would take all buffers before."""
     window, first, second = Window(size), BufferPool(size, 4096), BufferPool(size, 4096)
     pipeline = Pipeline(first, second, window)
     passed = [threading.Event() for _ in range(20)]
@@ -333,7 +333,7 @@ def test_items_that_wait_for_their_turn_leave_a_buffer_to_the_first(size: int) -
 
     def read(item: tuple[int, Buffer]) -> tuple[int, Buffer]:
         if item[0] == 0:
-            passed[size].wait(0.3)  # in vain: so many may not be on their way
+            passed[size].wait(0.3)  # in vain: the window admits fewer items
         return item
 
     def encode(item: tuple[tuple[int, Buffer], Buffer]) -> tuple[int, Buffer]:
@@ -366,7 +366,7 @@ def test_a_closed_window_wakes_who_waits_at_it() -> None:
     closing.join()
 
 
-# --- whose upload it is -----------------------------------------------------------------------------------------------
+# --- owners of uploads ------------------------------------------------------------------------------------------------
 
 
 def place_of(location: str) -> str:
@@ -388,7 +388,7 @@ def test_an_upload_that_another_process_is_at_is_left_alone(
         f"another upload of this object is not finished, and left alone: upload id {other.upload_id}"
     ]
     assert Uploads(location)() == [other.upload_id]
-    stopped(workspace, location, GaveUpError("gone"), 4, monkeypatch)  # nobody would find it again: it is taken away
+    stopped(workspace, location, GaveUpError("gone"), 4, monkeypatch)  # nobody would find the upload again: aborted
     assert Uploads(location)() == [other.upload_id]
     other.close()
     publish(workspace, location)
@@ -406,7 +406,7 @@ def test_an_upload_of_nobody_is_taken_over_after_a_day_without_a_part(
     put: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By the server's clock: another machine began it, or the record is lost."""
+    """By the server's clock: another machine began the upload, or the record is lost."""
     stopped(workspace, location, GaveUpError("gone"), 4, monkeypatch)
     for record in state.iterdir():
         record.unlink()
@@ -464,11 +464,11 @@ def test_without_a_place_for_records_nothing_is_kept(
     assert verify(location).num_files == 2
 
 
-# --- what is kept, and what is taken away -----------------------------------------------------------------------------
+# --- uploads that are kept or aborted ---------------------------------------------------------------------------------
 
 
 class Signal(BaseException):
-    """What a signal raises."""
+    """Raised by a signal."""
 
 
 @pytest.mark.parametrize(
@@ -515,7 +515,7 @@ def test_discard_keeps_nothing_now_or_from_before(
 
 @pytest.fixture
 def strange(fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> FaultServer:
-    """A server to be scripted, which begins uploads."""
+    """A server that tests script."""
     pytest.importorskip("obstore")
     for name, value in s3_environment(fault_server.server_address[1]).items():
         monkeypatch.setenv(name, value)
@@ -573,7 +573,7 @@ def test_an_upload_that_cannot_be_taken_away_is_named_and_remembered(
 def test_a_signal_keeps_the_parts_and_says_so(
     options: tuple[str, ...], number: int, workspace: Path, strange: FaultServer
 ) -> None:
-    """Two parts arrive, and the four threads wait with others."""
+    """Two parts arrive, and the four threads wait with other parts."""
     (workspace / "more").write_bytes(random.Random(4).randbytes(2 * PART))
     arrived, asked, listed = 0, threading.Semaphore(0), b""
 

@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 - a fixture of another file
-"""What a publish to S3 may replace: a snapshot, or nothing of value; the rule of outputs, at a key."""
+"""A publish to S3 may replace a snapshot, or an object without value: the rule of outputs, at a key."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dumont_gpu.storage.s3_requests import Part, S3Requests
 from dumont_gpu.storage.tls import tls_context
 
 IN_THE_WAY = "is there already, and is no snapshot: name another file, or say --force"
-XML = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>" + b"x" * 1000  # as an object, it means nothing
+XML = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>" + b"x" * 1000  # an object that looks like an error
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
 Put = Callable[[str, bytes], None]
@@ -143,7 +143,7 @@ def test_a_bucket_that_is_not_there_is_said_before_anything_is_packed(
 
 @pytest.fixture
 def strange(fault_server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> FaultServer:
-    """A server to be scripted; what is at a key is `data`."""
+    """A server that tests script; objects hold `data`."""
     pytest.importorskip("obstore", reason="obstore, the extra s3, is not installed")
     for name, value in s3_environment(fault_server.server_address[1]).items():
         monkeypatch.setenv(name, value)
@@ -155,7 +155,7 @@ def at_the_key(request: Request) -> bool:
 
 
 def answering(fault: Fault) -> Callable[[Request], Fault]:
-    """What is at the key answers so; uploads work."""
+    """Answers requests for the object at the key with `fault`; uploads work."""
 
     def script(request: Request) -> Fault:
         if at_the_key(request):
@@ -212,7 +212,7 @@ def test_a_server_that_never_answers_is_a_matter_of_the_network(filled: Path, st
 
 
 def test_only_the_beginning_of_a_large_object_is_read(filled: Path, strange: FaultServer) -> None:
-    """The server knows no ranges, and does not end what it sends."""
+    """The server knows no ranges, and never ends its answer."""
 
     def endless(answer: Any) -> None:
         answer.head(200, Content_Length=str(1 << 40))
@@ -226,7 +226,7 @@ def test_only_the_beginning_of_a_large_object_is_read(filled: Path, strange: Fau
         publish(filled, "s3://bucket/x")
 
 
-# --- how long is waited -----------------------------------------------------------------------------------------------
+# --- timeouts ---------------------------------------------------------------------------------------------------------
 
 
 def silent(answer: Any) -> None:
@@ -235,7 +235,7 @@ def silent(answer: Any) -> None:
 
 
 def test_a_kept_connection_that_has_gone_silent_is_waited_for_once(filled: Path, strange: FaultServer) -> None:
-    """The request before came over the same connection, which works: another one at once would double the wait."""
+    """The previous request proved that the connection works: a new connection at once would double the wait."""
 
     def script(request: Request) -> Fault:
         return silent if request.method == "POST" else answering(status(404))(request)
@@ -252,7 +252,7 @@ def test_a_kept_connection_that_has_gone_silent_is_waited_for_once(filled: Path,
 def test_a_completion_may_take_as_long_as_copying_the_parts(
     size: int, patience: float, timeout: float, strange: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is waited in vain counts as silence, all of it."""
+    """A wait in vain counts as silence, from beginning to end."""
     waited: list[float] = []
     after = Attempts.after
 

@@ -1,4 +1,4 @@
-"""dumont-gpu serve: ranges and conditions as HTTP has them, one file and nothing else."""
+"""dumont-gpu serve: ranges and conditions as in HTTP, one file and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One suite for every kind of sink: a snapshot that is written behaves the same wherever it goes."""
+"""One suite for every kind of sink: writing a snapshot behaves the same at every destination."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dumont_gpu.sizes import MiB
 from dumont_gpu.storage import Sink, open_sink
 
 PART = 8 * MiB  # of an upload
-MAGIC = b"DUMONT02"  # or it would not be replaced unasked
+MAGIC = b"DUMONT02"  # other content would not be replaced unasked
 LARGE = MAGIC + random.Random(1).randbytes(2 * PART + 12_345)
 SMALL = LARGE[:100_000]
 HEAD = 4096
@@ -35,12 +35,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return opened[-1]
 
     yield replace(made, open=open_one)
-    for sink in opened:  # a test that fails leaves no thread, for which the program would wait
+    for sink in opened:  # a failing test leaves no thread, for which the program would wait
         sink.abort()
 
 
 def known(content: bytes | None) -> tuple[int, str] | None:
-    """Size and digest: what pytest can compare, and show, in no time."""
+    """Size and digest, which pytest compares and shows at once."""
     return None if content is None else (len(content), hashlib.sha256(content).hexdigest())
 
 
@@ -61,7 +61,7 @@ def store(place: SinkPlace, content: bytes) -> None:
     sink = place.open()
     write(sink, content)
     sink.commit(len(content))
-    sink.abort()  # as in a `finally`: it does nothing any more
+    sink.abort()  # as in a `finally`: no effect any more
 
 
 def threads() -> list[str]:
@@ -93,7 +93,7 @@ def test_bytes_that_are_never_written_are_zeros(place: SinkPlace) -> None:
 def test_an_empty_snapshot_is_an_empty_file(place: SinkPlace) -> None:
     place.open().commit(0)
     assert there(place) == known(b"")
-    store(place, SMALL)  # nothing of value is in the way
+    store(place, SMALL)  # an empty file may be replaced
     assert there(place) == known(SMALL)
 
 
@@ -176,7 +176,7 @@ def test_nothing_is_written_after_the_end(content: bytes, end: str, place: SinkP
     ending = {"commit": lambda: sink.commit(len(content)), "abort": sink.abort, "cancel": sink.cancel}
     ending[end]()
     with pytest.raises(DumontError):
-        for start in range(len(content), 10 * PART, PART):  # more than waits in memory
+        for start in range(len(content), 10 * PART, PART):  # more bytes than wait in memory
             sink.write_at(start, memoryview(bytes(PART)))
     with pytest.raises(DumontError):
         sink.commit(len(content))

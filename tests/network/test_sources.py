@@ -1,4 +1,4 @@
-"""One suite for every kind of source: what a snapshot is read from behaves the same wherever it lies."""
+"""One suite for every kind of source: reading a snapshot behaves the same at every location."""
 
 from __future__ import annotations
 
