@@ -16,7 +16,7 @@ from support.places import SINKS, SinkPlace, Where
 from dumont_gpu.disk.outputs import identity
 from dumont_gpu.errors import NO_ROOM, DumontError, UsageError
 from dumont_gpu.sizes import MiB
-from dumont_gpu.storage import Sink, open_sink
+from dumont_gpu.storage import NetworkOptions, Sink, check_place, open_sink
 
 PART = 8 * MiB  # of an upload
 MAGIC = b"DUMONT02"  # other content would not be replaced unasked
@@ -168,6 +168,25 @@ def test_what_is_no_snapshot_is_not_replaced_unasked(place: SinkPlace) -> None:
     assert there(place) == known(SMALL)
 
 
+def test_a_check_of_the_place_obeys_the_same_rule_and_writes_nothing(place: SinkPlace, tmp_path: Path) -> None:
+    """What `pack` asks first, and `pack -n` alone."""
+    if place.put is None:
+        pytest.skip("no other program can write here")
+    (tmp_path / "source").mkdir()
+    sources, network = [str(tmp_path / "source")], NetworkOptions()
+    check_place(place.location, sources, network=network)
+    assert there(place) is None
+    assert place.leftovers() == []
+    place.put(b"somebody's letter")
+    with pytest.raises(UsageError, match="no snapshot"):
+        check_place(place.location, sources, network=network)
+    check_place(place.location, sources, force=True, network=network)
+    if place.path is not None:  # a source on this machine is never replaced
+        with pytest.raises(UsageError):
+            check_place(place.location, [str(place.path)], force=True, network=network)
+    assert there(place) == known(b"somebody's letter")
+
+
 @pytest.mark.parametrize("end", ["commit", "abort", "cancel"])
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
 def test_nothing_is_written_after_the_end(content: bytes, end: str, place: SinkPlace) -> None:
@@ -212,7 +231,7 @@ def test_a_place_without_room_is_an_error_and_left_as_it_was(place: SinkPlace) -
 def test_the_files_of_a_snapshot_are_known_and_nothing_is_to_be_said(place: SinkPlace) -> None:
     store(place, SMALL)
     sink = place.open()
-    paths = [Path(place.location), *(Path(place.location).with_name(name) for name in place.leftovers())]
-    assert sink.files == {identity(os.stat(path)) for path in paths if path.exists()}
+    paths = [place.path, *map(place.path.with_name, place.leftovers())] if place.path else []
+    assert sink.files == {identity(os.stat(path)) for path in paths}
     assert sink.notes == ()
     sink.abort()

@@ -152,7 +152,7 @@ def test_file_of_more_extents_than_a_line_holds_is_not_packed_unnoticed(
     source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With --chunk-size 4KiB, a file of 700 MB reaches the real limit; this test lowers the limit to 64 KiB."""
-    monkeypatch.setattr("dumont_gpu.format.manifest._MAX_LINE", 64 << 10)
+    monkeypatch.setattr("dumont_gpu.format.entry_json.MAX_LINE", 64 << 10)
     (source / "file").write_bytes(os.urandom(1 << 22))
     usable_or_refused(source, snapshot, chunk_size=4096, method="none")
 

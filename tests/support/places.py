@@ -55,6 +55,7 @@ class SinkPlace:
     leftovers: Callable[[], list[str]]  # what is there beside a snapshot
     put: Callable[[bytes], object] | None = None  # as another program does; None: no other program can
     no_room: Callable[[], AbstractContextManager[None]] | None = None  # for more than a MiB; None: cannot be had
+    path: Path | None = None  # of the snapshot; None: no file of this machine
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ def file_sink(where: Where) -> SinkPlace:
         leftovers=lambda: sorted(set(os.listdir(folder)) - {path.name}),
         put=path.write_bytes,
         no_room=file_size_limit,
+        path=path,
     )
 
 

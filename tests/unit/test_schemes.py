@@ -11,6 +11,7 @@ import pytest
 from support.places import SINKS, SOURCES
 
 from dumont_gpu.errors import UnsupportedError
+from dumont_gpu.snapshot_service import SnapshotService
 from dumont_gpu.storage import READ_FROM, SCHEMES, WRITTEN_TO, Scheme, check_place, open_sink, open_source
 
 UNTESTED = {"https", "az"}  # https: by the tests of proxies and certificates; az: no server is at hand
@@ -49,6 +50,10 @@ def test_messages_and_help_texts_name_every_scheme() -> None:
         assert scheme.shown in READ_FROM
         assert scheme.example in str(unwritten.value)
         assert scheme.example in WRITTEN_TO
+
+
+def test_the_api_lists_every_scheme() -> None:
+    assert f"snapshot_path: {READ_FROM}." in (SnapshotService.restore_snapshot.__doc__ or "")
 
 
 def test_the_table_loads_no_module_of_storage() -> None:

@@ -26,8 +26,20 @@ inline unsigned long long wide(uint64_t value) {
     return value;
 }
 
-// Suites of the encode kernels, in encode.cpp and frames.cpp; return the process's exit status.
-int run_encode(uint64_t first, uint64_t most);
-int run_frames(uint64_t first, uint64_t most);
+// A suite of `emulator_run`: a file in suites/ that has the suite's name, and registers it there:
+//
+//     const Suite suite("frames", run);
+//
+// `run` takes the number of the first case and how many cases at most, and returns the process's exit status.
+struct Suite {
+    const char* name;
+    int (*run)(uint64_t first, uint64_t most);
+    const Suite* next;
+    static const Suite* all;
+
+    Suite(const char* its_name, int (*its_run)(uint64_t first, uint64_t most)) : name(its_name), run(its_run), next(all) {
+        all = this;
+    }
+};
 
 }  // namespace dumont::test

@@ -2,8 +2,7 @@
 //
 //   emulator_run streams DIRECTORY [FIRST [COUNT]]     golden streams, and streams of every shape and kind of data
 //   emulator_run corrupt DIRECTORY COUNT SEED [FIRST]  damaged ones
-//   emulator_run encode [FIRST [COUNT]]                streams that the kernels encode, see encode.cpp
-//   emulator_run frames [FIRST [COUNT]]                LZ4 frames that they put together, see frames.cpp
+//   emulator_run SUITE [FIRST [COUNT]]                 the cases of suites/SUITE.cpp
 //
 // DIRECTORY is tests/golden/streams. Every case is decoded with several orders of the threads and contents of uninitialised
 // memory. Prints one line; at the first difference, the case and the command that repeats it. With EMULATOR_VERBOSE in the
@@ -20,6 +19,8 @@
 
 using namespace dumont;
 using namespace dumont::test;
+
+const Suite* Suite::all = nullptr;  // before any suite registers itself: a constant
 
 namespace {
 
@@ -282,10 +283,15 @@ int main(int argc, char** argv) {
     if (argc >= 5 && argc <= 6 && std::strcmp(argv[1], "corrupt") == 0) {
         return run_corrupt(argv[2], number_or(argc, argv, 3, 0), number_or(argc, argv, 4, 0), number_or(argc, argv, 5, 0));
     }
-    if (argc >= 2 && argc <= 4 && (std::strcmp(argv[1], "encode") == 0 || std::strcmp(argv[1], "frames") == 0)) {
-        return (argv[1][0] == 'e' ? run_encode : run_frames)(number_or(argc, argv, 2, 0), number_or(argc, argv, 3, kMostCases));
+    for (const Suite* suite = Suite::all; suite != nullptr; suite = suite->next) {
+        if (argc >= 2 && argc <= 4 && std::strcmp(argv[1], suite->name) == 0) {
+            return suite->run(number_or(argc, argv, 2, 0), number_or(argc, argv, 3, kMostCases));
+        }
     }
-    std::fprintf(stderr, "usage: emulator_run streams DIRECTORY [FIRST [COUNT]] | corrupt DIRECTORY COUNT SEED [FIRST] |\n"
-                         "       encode [FIRST [COUNT]] | frames [FIRST [COUNT]]\n");
+    std::fprintf(stderr, "usage: emulator_run streams DIRECTORY [FIRST [COUNT]] | corrupt DIRECTORY COUNT SEED [FIRST]");
+    for (const Suite* suite = Suite::all; suite != nullptr; suite = suite->next) {
+        std::fprintf(stderr, " |\n       %s [FIRST [COUNT]]", suite->name);
+    }
+    std::fprintf(stderr, "\n");
     return 2;
 }

@@ -127,9 +127,7 @@ void check_frame(const FrameCase& frame, Random& random) {
     }
 }
 
-}  // namespace
-
-int run_frames(uint64_t first, uint64_t most) {
+int run(uint64_t first, uint64_t most) {
     constexpr uint64_t kSeed = 3;
     uint64_t cases = 0, bytes = 0, blocks = 0;
     for (uint64_t number = first; number < kFrames + kManyBlocks && number - first < most; ++number) {
@@ -150,4 +148,7 @@ int run_frames(uint64_t first, uint64_t most) {
     return 0;
 }
 
+const Suite suite("frames", run);
+
+}  // namespace
 }  // namespace dumont::test

@@ -216,9 +216,7 @@ std::string check_large_layout(uint64_t seed) {
     return size == offset ? "" : "a wrong size";
 }
 
-}  // namespace
-
-int run_encode(uint64_t first, uint64_t most) {
+int run(uint64_t first, uint64_t most) {
     constexpr uint64_t kSeed = 2;
     static const bool verbose = std::getenv("EMULATOR_VERBOSE") != nullptr;
     EncodeTally tally;
@@ -260,4 +258,7 @@ int run_encode(uint64_t first, uint64_t most) {
     return 0;
 }
 
+const Suite suite("encode", run);
+
+}  // namespace
 }  // namespace dumont::test
