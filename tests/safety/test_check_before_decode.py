@@ -21,7 +21,7 @@ from support.hostile import (
 )
 
 import dumont_gpu.codecs.lz4 as lz4_codec
-from dumont_gpu.codecs import Raw, ZipNN
+from dumont_gpu.codecs import CODECS, Codec, Lz4
 from dumont_gpu.errors import DamagedError, UsageError
 from dumont_gpu.format.manifest import MAX_ENTRIES
 from dumont_gpu.jobs.options import RestoreOptions, VerifyOptions
@@ -39,12 +39,12 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the codecs that were asked to decode, in order."""
     calls: list[str] = []
 
-    def spy(kind: type[Raw] | type[ZipNN]) -> None:
+    def spy(kind: type[Codec]) -> None:
         original = kind.decode
 
-        def decode(self: Raw | ZipNN, stored: memoryview, out: memoryview) -> None:
+        def decode(self: Codec, encoded: memoryview, out: memoryview) -> None:
             calls.append(self.name)
-            original(self, stored, out)  # type: ignore[arg-type]
+            original(self, encoded, out)
 
         monkeypatch.setattr(kind, "decode", decode)
 
@@ -55,7 +55,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return frame_pieces(stored, size)
 
     monkeypatch.setattr(lz4_codec, "_pieces", pieces)
-    for kind in (Raw, ZipNN):
+    for kind in {type(codec) for codec in CODECS} - {Lz4}:  # whose pieces are seen
         spy(kind)
     return calls
 

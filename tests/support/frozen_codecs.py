@@ -10,4 +10,4 @@ FROZEN_CODECS: Final = {
     2: "lz4_hc",
     3: "zipnn",
 }
-FIRST_UNKNOWN: Final = len(FROZEN_CODECS)
+FIRST_UNKNOWN: Final = max(FROZEN_CODECS) + 1

@@ -82,6 +82,11 @@ def test_every_kernel_is_compiled_and_described() -> None:
     assert [name for name in found if f"`{name}`" not in described] == []
 
 
+def test_the_guide_names_every_method() -> None:
+    guide = (ROOT / "dumont_gpu/GUIDE.md").read_text(encoding="utf-8")
+    assert [name for name in METHODS if f"`{name}`" not in guide and f"--method {name}`" not in guide] == []
+
+
 def test_the_api_lists_every_method() -> None:
     described = SnapshotService.create_snapshot.__doc__ or ""
     assert [name for name in METHODS if f'"{name}"' not in described] == []

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from support import independent_reader
 
+from dumont_gpu.codecs import CODECS
+
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SNAPSHOTS = sorted(GOLDEN.glob("[!f]*.dumont"))
 FUTURE = sorted(GOLDEN.glob("future-*.dumont"))
@@ -131,6 +133,7 @@ def tree_of(top: Path) -> dict[str, object]:
         ("hybrid_v2", "64KiB", {0, 1, 3}),
         ("lz4_hc", "64MiB", {2}),
         ("none", "4KiB", {0}),
+        *((codec.name, "64KiB", {codec.id}) for codec in CODECS if codec.element_size == 1),
     ],
 )
 def test_packed_tree_is_read_back(tmp_path: Path, method: str, chunk_size: str, codecs: set[int]) -> None:
