@@ -117,7 +117,7 @@ class RestoreOptions(ReadOptions):
     overwrite: Overwrite = option(  # noqa: RUF009
         "refuse",
         choice("always", "if-changed", "never", default="refuse"),
-        "What to do with files that the target holds already.",
+        "How to treat files that the target holds already.",
     )
     owner: bool = option(False, FLAG, "Restore user and group ids.")
     preserve_special: bool = option(False, FLAG, "Restore setuid, setgid and sticky bits.")
