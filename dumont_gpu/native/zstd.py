@@ -10,7 +10,7 @@ _blocks = Function("dumont_zstd_blocks", I64, POINTER, U64)
 
 
 def zstd_blocks(blocks: memoryview) -> int:
-    """Returns the bytes from the first block header of a zstd frame, where `blocks` starts, to the end of the last block.
+    """Returns the bytes from the first block header of a zstd frame, at the start of `blocks`, to the last block's end.
 
     Raises:
         DamagedError: the last block is missing, a block is cut short, or a block has no known type.
