@@ -78,7 +78,7 @@ class SnapshotService:
             progress: called with the progress of the job.
             exclude: leave out the entries that match; a pattern, or several.
             exclude_from: files with more such patterns, one per line.
-            method: how codecs are chosen: "hybrid_v2", "lz4", "lz4_hc" or "none".
+            method: how codecs are chosen: "hybrid_v2", "lz4", "lz4_hc", "none" or "zstd".
             digest: the digest of chunks and files: "blake3" or "sha256".
             owner: record user and group ids.
             follow_outside: replace links that lead out of the sources by the entries they lead to.

@@ -8,6 +8,7 @@ from dumont_gpu.codecs.base import Codec
 from dumont_gpu.codecs.lz4 import LZ4, LZ4_HC, Lz4
 from dumont_gpu.codecs.raw import Raw
 from dumont_gpu.codecs.zipnn import ZipNN
+from dumont_gpu.codecs.zstd import ZSTD, Zstd
 from dumont_gpu.errors import UnsupportedError
 
 CODECS: Final[tuple[Codec, ...]] = (
@@ -15,6 +16,7 @@ CODECS: Final[tuple[Codec, ...]] = (
     LZ4,
     LZ4_HC,
     ZipNN(),
+    ZSTD,
 )
 _BY_ID: Final = {codec.id: codec for codec in CODECS}
 
@@ -31,4 +33,4 @@ def codec_by_id(compressor_id: int) -> Codec:
     return codec
 
 
-__all__ = ["CODECS", "LZ4", "LZ4_HC", "Codec", "Lz4", "Raw", "ZipNN", "codec_by_id"]
+__all__ = ["CODECS", "LZ4", "LZ4_HC", "ZSTD", "Codec", "Lz4", "Raw", "ZipNN", "Zstd", "codec_by_id"]

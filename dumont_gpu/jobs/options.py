@@ -84,7 +84,7 @@ class RunOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackOptions(RunOptions):
     # The methods of plan/methods.py, which loads the codecs; a test compares both.
-    method: str = option(DEFAULT_METHOD, TEXT, "How codecs are chosen.", metavar="hybrid_v2|lz4|lz4_hc|none")
+    method: str = option(DEFAULT_METHOD, TEXT, "How codecs are chosen.", metavar="hybrid_v2|lz4|lz4_hc|none|zstd")
     chunk_size: int = option(DEFAULT_CHUNK_SIZE, SIZE, "Raw bytes in a chunk, at most.")
     exclude: Sequence[str] = option(
         (), PATTERNS, "Leave out the entries that match; may be repeated.",

@@ -35,6 +35,7 @@ from dumont_gpu.native.zipnn import (
     zipnn_decode,
     zipnn_encode,
 )
+from dumont_gpu.native.zstd import zstd_blocks
 
 __all__ = [
     "CHANGED",
@@ -66,4 +67,5 @@ __all__ = [
     "zipnn_encode",
     "zipnn_encode_job",
     "zipnn_header",
+    "zstd_blocks",
 ]

@@ -64,3 +64,7 @@ enum DumontProbe : uint32_t {
 // Estimates, from a sample's byte-plane entropies, the fraction of its size (0 to about 1) that each candidate needs.
 // Small samples bias entropies low; the estimate corrects for that (Miller-Madow). Returns 0 or DUMONT_ARGUMENT.
 DUMONT_API int64_t dumont_probe(const uint8_t* sample, uint64_t size, float* fractions /* [DUMONT_PROBE_COUNT] */);
+
+// Returns the bytes from the first block header of a zstd frame to the end of its last block, or DUMONT_DAMAGED if a block
+// has the reserved type or leaves the `size` bytes. Blocks are not decoded.
+DUMONT_API int64_t dumont_zstd_blocks(const uint8_t* blocks, uint64_t size);

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import struct
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +15,7 @@ import pytest
 from support.hostile import (
     LZ4,
     ZIPNN,
+    ZSTD,
     Archive,
     Chunk,
     clear_error,
@@ -205,6 +209,63 @@ def test_frame_that_holds_more_than_it_declares_is_stopped_early(target: Path) -
     archive.file("f", size=size, extents=[[0, 0, 0, size]], sha256=[bytes(32).hex()])
     data = archive.to_bytes()
     assert peak(lambda: clear_error(lambda: restored(data, target), DamagedError)) < 256 * MiB
+
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+REPEATED = (2 | (128 << 10) << 3).to_bytes(3, "little") + b"x"  # a block of 128 KiB in four bytes
+
+ZSTD_BOMBS = {
+    "1 GiB declared and held": (b"\x80\x58" + struct.pack("<I", 1 << 30), REPEATED * (8 << 10)),
+    "1 GiB held": (b"\x80\x58" + struct.pack("<I", MiB), REPEATED * (8 << 10)),
+    "1 GiB held, without an end": (b"\x80\x88" + struct.pack("<I", MiB), REPEATED * (8 << 10)),
+    "no content size": (b"\x00\x58", REPEATED * (8 << 10)),
+    "a window of 2 GiB": (b"\x80\xa8" + struct.pack("<I", MiB), REPEATED * 8),
+    "a window of 3.75 TiB": (b"\x80\xff" + struct.pack("<I", MiB), REPEATED * 8),
+    "a single segment of 1 GiB": (b"\xa0" + struct.pack("<I", 1 << 30), REPEATED * 8),
+    "a single segment of 2^64 - 1": (b"\xe0" + b"\xff" * 8, REPEATED * 8),
+}
+
+
+@pytest.mark.parametrize("bomb", ZSTD_BOMBS)
+def test_zstd_frames_take_no_memory_that_they_are_not_owed(bomb: str, target: Path) -> None:
+    """In a process of its own, whose largest size the kernel measures: libzstd's memory is not Python's."""
+    header, blocks = ZSTD_BOMBS[bomb]
+    end = b"" if "without" in bomb else b"\1\0\0"
+    data = ZSTD_MAGIC + header + blocks + end
+    archive = Archive([], [Chunk(data, MiB, ZSTD)])
+    archive.file("f", size=MiB, extents=[[0, 0, 0, MiB]], sha256=[bytes(32).hex()])
+    assert peak(lambda: clear_error(lambda: restored(archive, target), DamagedError)) < 64 * MiB
+    assert rise_of_decoding(data, MiB) < 16 * MiB
+
+
+@pytest.mark.parametrize("window", [0x58, 0x88])  # 2 MiB and 128 MiB
+def test_a_zstd_frame_is_decoded_without_its_window(window: int) -> None:
+    frame = ZSTD_MAGIC + bytes([0x80, window]) + struct.pack("<I", MiB) + REPEATED * 8 + b"\1\0\0"
+    assert rise_of_decoding(frame, MiB) < 16 * MiB
+
+
+RISE = """
+import resource, sys
+from dumont_gpu.codecs import ZSTD
+from dumont_gpu.errors import DamagedError
+frame, out = memoryview(sys.stdin.buffer.read()), memoryview(bytearray(int(sys.argv[1])))
+small = memoryview(bytes.fromhex("28b52ffd20010900006b"))
+def decode(frame, out):
+    try:
+        ZSTD.decode(frame, out)
+    except DamagedError:
+        pass
+decode(small, memoryview(bytearray(1)))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decode(frame, out)
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+def rise_of_decoding(frame: bytes, size: int) -> int:
+    """How many bytes of memory more than before a process has at most while it decodes `frame`."""
+    command = [sys.executable, "-c", RISE, str(size)]
+    return int(subprocess.run(command, input=frame, capture_output=True, check=True, timeout=60).stdout)
 
 
 def test_manifest_that_holds_more_than_it_declares_is_stopped_early(target: Path) -> None:

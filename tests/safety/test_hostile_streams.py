@@ -17,6 +17,7 @@ from support.hostile import (  # fmt: skip
     LZ4_HC,
     RAW,
     ZIPNN,
+    ZSTD,
     Archive,
     Chunk,
     clear_error,
@@ -28,6 +29,7 @@ from support.hostile import (  # fmt: skip
     undecodable,
     written,
     zipnn_stream,
+    zstd_frame,
 )
 
 from dumont_gpu.backends import Backend, CudaBackend, select_backend
@@ -280,11 +282,98 @@ def test_zipnn_feature_outside_the_format_is_not_supported(offset: int, values: 
         must_refuse(backend, ZIPNN, bent(offset, bytes([value])), len(CONTENT), UnsupportedError)
 
 
+# --- zstd -------------------------------------------------------------------------------------------------------------
+
+WORDS = b"".join(b"%d words of a log, and %d more\n" % (at, at * at % 977) for at in range(6000))  # more than a block
+ZSTD_FRAME = zstd_frame(WORDS)  # a single segment: nine bytes before the first block
+SKIPPABLE = b"\x50\x2a\x4d\x18" + struct.pack("<I", 4) + b"skip"
+RAW_BLOCK = struct.pack("<I", 1 | 300 << 3)[:3] + WORDS[:300]
+
+
+def zstd_header(flags: int, *fields: bytes) -> bytes:
+    return b"\x28\xb5\x2f\xfd" + bytes([flags]) + b"".join(fields)
+
+
+def u32(number: int) -> bytes:
+    return struct.pack("<I", number)
+
+
+def zstd_cases() -> Iterator[tuple[str, bytes]]:
+    """Frames that stand for WORDS, or nearly."""
+    body, size = ZSTD_FRAME[9:], u32(len(WORDS))
+    yield "no content size", zstd_frame(WORDS, write_content_size=False)
+    yield "content size one too small", zstd_header(0xA0, u32(len(WORDS) - 1)) + body
+    yield "content size one too large", zstd_header(0xA0, u32(len(WORDS) + 1)) + body
+    yield "declared rightly, holds less", zstd_header(0xA0, size) + zstd_frame(WORDS[:-1])[9:]
+    yield "declared rightly, holds more", zstd_header(0xA0, size) + zstd_frame(WORDS + b"x")[9:]
+    yield "one byte less", zstd_frame(WORDS[:-1])
+    yield "one byte more", zstd_frame(WORDS + b"x")
+    yield "declares 1 GiB", zstd_header(0xA0, u32(1 << 30)) + body
+    yield "declares 2^64 - 1", zstd_header(0xE0, b"\xff" * 8) + body
+    yield "a window of 2 GiB", zstd_header(0x80, b"\xa8", size) + body
+    yield "a window of just over 128 MiB", zstd_header(0x80, b"\x89", size) + body
+    yield "a dictionary", zstd_header(0xA1, b"\7", size) + body
+    yield "a dictionary of four bytes", zstd_header(0xA3, u32(7), size) + body
+    yield "a dictionary without a number", zstd_header(0xA1, b"\0", size) + body
+    yield "the reserved bit", zstd_header(0xA8, size) + body
+    yield "a checksum that is announced and missing", zstd_header(0xA4, size) + body
+    yield "a checksum that is not announced", ZSTD_FRAME + zstd_frame(WORDS, write_checksum=True)[-4:]
+    yield "only a magic", ZSTD_FRAME[:4]
+    yield "only a header", ZSTD_FRAME[:9]
+    yield "no blocks but an empty one", ZSTD_FRAME[:9] + b"\1\0\0"
+    last = 3 + (int.from_bytes(body[:3], "little") >> 3)  # of two blocks
+    yield "no last block", ZSTD_FRAME[:9] + body[:last] + bytes([body[last] & ~1]) + body[last + 1 :]
+    yield "a byte follows", ZSTD_FRAME + b"\0"
+    yield "a frame follows", ZSTD_FRAME + ZSTD_FRAME
+    yield "an empty frame follows", ZSTD_FRAME + zstd_frame(b"")
+    yield "a skippable frame follows", ZSTD_FRAME + SKIPPABLE
+    yield "a skippable frame before", SKIPPABLE + ZSTD_FRAME
+    yield "a skippable frame of that size", b"\x50\x2a\x4d\x18" + size + WORDS
+    yield "two frames that make the content", zstd_frame(WORDS[:1000]) + zstd_frame(WORDS[1000:])
+    yield "a dictionary, no frame", b"\x37\xa4\x30\xec" + ZSTD_FRAME[4:]
+    yield "a legacy frame", b"\x27\xb5\x2f\xfd" + ZSTD_FRAME[4:]
+    yield "magic of LZ4", b"\x04\x22\x4d\x18" + ZSTD_FRAME[4:]
+    yield "a block of the reserved type", ZSTD_FRAME[:9] + bytes([body[0] | 6]) + body[1:]
+    yield "a block beyond the frame", ZSTD_FRAME[:9] + b"\xfd\xff\xff" + body[3:]
+    yield "a raw block beyond the frame", ZSTD_FRAME[:9] + b"\xf9\xff\xff" + body[3:]
+    yield "a repeated byte that is missing", ZSTD_FRAME[:9] + struct.pack("<I", 3 | len(WORDS) << 3)[:3]
+    yield "more of a repeated byte than a block has", ZSTD_FRAME[:9] + b"\xfb\xff\xff" + b"x"
+    yield "a raw block and no more", ZSTD_FRAME[:9] + RAW_BLOCK
+    yield "a million empty blocks", ZSTD_FRAME[:9] + bytes(3_000_000) + b"\1\0\0"
+    yield "a million empty blocks, then nothing", ZSTD_FRAME[:9] + bytes(3_000_000)
+    for fill in (b"\0", b"\xff"):
+        yield f"a block of {fill!r}", ZSTD_FRAME[:9] + body[:3] + fill * (len(body) - 3)
+
+
+@pytest.mark.parametrize(("what", "stored"), list(zstd_cases()), ids=[what for what, _ in zstd_cases()])
+def test_malformed_zstd_frame_is_refused(what: str, stored: bytes, backend: Backend, target: Path) -> None:
+    must_refuse(backend, ZSTD, stored, len(WORDS))
+    if backend.name == "cpu" and len(stored) <= len(WORDS):
+        undecodable(archive_of(stored, len(WORDS), ZSTD), target)
+        assert not any(content for _, content in written(target).values())
+
+
+def test_wrong_checksum_of_a_zstd_frame_is_refused(backend: Backend) -> None:
+    frame = zstd_frame(WORDS, write_checksum=True)
+    assert decode(backend, ZSTD, frame, len(WORDS)) == WORDS
+    for back in range(1, 5):
+        at = len(frame) - back
+        must_refuse(backend, ZSTD, frame[:at] + bytes([frame[at] ^ 1]) + frame[at + 1 :], len(WORDS))
+    must_refuse(backend, ZSTD, frame[:60] + bytes([frame[60] ^ 1]) + frame[61:], len(WORDS))
+
+
+def test_zstd_frame_of_a_window_of_128_mib_is_decoded(backend: Backend) -> None:
+    frame = zstd_header(0x80, b"\x88", u32(len(WORDS))) + ZSTD_FRAME[9:]
+    assert decode(backend, ZSTD, frame, len(WORDS)) == WORDS
+
+
 def test_stream_of_another_codec_is_refused(backend: Backend) -> None:
-    stored = {codec: encode(codec, CONTENT) for codec in (LZ4, LZ4_HC, ZIPNN)}
+    stored = {codec: encode(codec, CONTENT) for codec in (LZ4, LZ4_HC, ZIPNN, ZSTD)}
     must_refuse(backend, LZ4, stored[ZIPNN], len(CONTENT))
     must_refuse(backend, LZ4_HC, stored[ZIPNN], len(CONTENT))
     must_refuse(backend, ZIPNN, stored[LZ4], len(CONTENT))
+    must_refuse(backend, ZSTD, stored[LZ4], len(CONTENT))
+    must_refuse(backend, LZ4, stored[ZSTD], len(CONTENT))
 
 
 # --- anything at all --------------------------------------------------------------------------------------------------
@@ -293,6 +382,7 @@ STREAMS = {
     LZ4: (FRAME, TEXT),
     LZ4_HC: (encode(LZ4_HC, TEXT), TEXT),
     ZIPNN: (zipnn_stream(CONTENT[:9000]), CONTENT[:9000]),
+    ZSTD: (zstd_frame(WORDS), WORDS),
 }
 
 
@@ -323,9 +413,14 @@ def test_damaged_stream_is_refused_or_fills_its_place_exactly(codec: int, backen
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
-@given(data=st.binary(max_size=400), size=st.integers(0, 5000), codec=st.sampled_from([LZ4, LZ4_HC, ZIPNN]))
+@given(data=st.binary(max_size=400), size=st.integers(0, 5000), codec=st.sampled_from([LZ4, LZ4_HC, ZIPNN, ZSTD]))
 def test_random_bytes_are_refused(data: bytes, size: int, codec: int) -> None:
-    for prefix in (b"", FRAME[:BLOCKS], STREAM[:16] + u64(size) + u64(32 + len(data))):
+    for prefix in (
+        b"",
+        FRAME[:BLOCKS],
+        STREAM[:16] + u64(size) + u64(32 + len(data)),
+        b"\x28\xb5\x2f\xfd\xc0\x58" + u64(size),
+    ):
         refuses_or_fills(select_backend("cpu"), codec, prefix + data, size)
 
 
@@ -345,7 +440,7 @@ def test_random_huff0_blocks_are_refused_alike_by_every_instruction_set(block: b
     assert all(result == results[0] for result in results)
 
 
-@pytest.mark.parametrize("codec", [1, 2, 3])
+@pytest.mark.parametrize("codec", [1, 2, 3, 4])
 def test_every_codec_refuses_an_empty_stream(codec: int) -> None:
     for size in (1, 100):
         with pytest.raises(DamagedError):

@@ -9,5 +9,6 @@ FROZEN_CODECS: Final = {
     1: "lz4",
     2: "lz4_hc",
     3: "zipnn",
+    4: "zstd",
 }
 FIRST_UNKNOWN: Final = max(FROZEN_CODECS) + 1

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import lz4.frame
 import pytest
+import zstandard
 
 from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.jobs.options import RestoreOptions, VerifyOptions
@@ -33,7 +34,7 @@ from dumont_gpu.tree.target.journal import NAMES
 
 HEADER = struct.Struct("<8sIIIIQQQQQ32s32s352s")  # without its digest
 CHUNK = struct.Struct("<QIIB8s")
-RAW, LZ4, LZ4_HC, ZIPNN = range(4)  # codecs that an attack is made for, not all there are
+RAW, LZ4, LZ4_HC, ZIPNN, ZSTD = range(5)  # codecs that an attack is made for, not all there are
 MTIME = 1_700_000_000_123_456_789
 
 
@@ -89,11 +90,17 @@ def zipnn_stream(content: bytes, block_log2: int = 16) -> bytes:
     return bytes(out[: zipnn_encode(memoryview(content), out, Dtype.BF16, block_log2)])
 
 
+def zstd_frame(content: bytes, **options: Any) -> bytes:
+    """A zstd frame that obeys the format, unless `options` for zstandard.ZstdCompressor change that."""
+    return bytes(zstandard.ZstdCompressor(**options).compress(content))
+
+
 ENCODERS: dict[int, Callable[[bytes], bytes]] = {
     RAW: bytes,
     LZ4: lz4_frame,
     LZ4_HC: partial(lz4_frame, compression_level=9),
     ZIPNN: zipnn_stream,
+    ZSTD: zstd_frame,
 }
 
 

@@ -1,7 +1,7 @@
 """Written from dumont_gpu/FORMAT.md alone, as a second opinion: a reader of .dumont files in pure Python.
 
-It shares no code with the program and borrows only LZ4 frames, so the two agree only where the document says the same
-to both. It holds everything in memory and is slow: for tests. "Section" in a comment means a section of FORMAT.md.
+It shares no code with the program and borrows only LZ4 frames and the blocks of zstd frames, so the two agree only where
+the document says the same to both. It holds everything in memory and is slow: for tests. "Section" in a comment means a section of FORMAT.md.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import lz4.frame
+import zstandard
 from blake3 import blake3
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -253,11 +254,39 @@ def decode_zipnn(stored: bytes, original_size: int) -> bytes:
     return original
 
 
+def decode_zstd(stored: bytes, original_size: int) -> bytes:
+    """Check the header of a zstd frame and where its blocks end, and have a library decode them: section 5.3."""
+    must(stored[:4] == b"\x28\xb5\x2f\xfd" and len(stored) >= 6, "magic of a zstd frame")
+    flags, exponent, eighths = stored[4], stored[5] >> 3, stored[5] & 7
+    must(flags & 0b1011 == 0, "dictionary or reserved bit of a zstd frame")
+    single = flags >> 5 & 1
+    start = 6 - single
+    width = (single, 2, 4, 8)[flags >> 6]
+    at = start + width
+    must(width and at <= len(stored), "content size of a zstd frame is missing")
+    size = int.from_bytes(stored[start:at], "little") + (256 if width == 2 else 0)
+    must(size == original_size, "content size of a zstd frame")
+    must((size if single else (8 + eighths << 10 + exponent) // 8) <= 128 * MIB, "window of a zstd frame")
+    last = 0
+    while not last:
+        must(at + 3 <= len(stored), "last block of a zstd frame")
+        block = int.from_bytes(stored[at : at + 3], "little")
+        last, kind, length = block & 1, block >> 1 & 3, block >> 3
+        must(kind < 3, "type of a zstd block")
+        at += 3 + (1 if kind == 1 else length)
+    must(at + (4 if flags & 4 else 0) == len(stored), "end of a zstd frame")
+    try:
+        return bytes(zstandard.ZstdDecompressor().stream_reader(stored).read(size + 1))
+    except zstandard.ZstdError as error:
+        raise ValueError(f"damaged: {error}") from None
+
+
 DECODERS: dict[int, Callable[[bytes, int], bytes]] = {
     0: lambda stored, size: stored,
     1: decode_lz4,
     2: decode_lz4,
     3: decode_zipnn,
+    4: decode_zstd,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from blake3 import blake3
 
 from dumont_gpu.native import Dtype, zipnn_encode
-from support.hostile import LZ4, RAW, ZIPNN, header_checksum, lz4_frame
+from support.hostile import LZ4, RAW, ZIPNN, ZSTD, header_checksum, lz4_frame, zstd_frame
 
 OK, DAMAGED, UNSUPPORTED = "ok", "damaged", "not supported"
 KIB = 1 << 10
@@ -312,3 +312,117 @@ def _() -> Streams:
     sound = stream()
     for at in range(len(sound) - 8, len(sound)):
         yield zipnn(DAMAGED, sound[:at] + b"\0" * (len(sound) - at))
+
+
+# A zstd frame built by hand: every field of its header is one argument.
+
+
+def zstd_block(kind: int, size: int, content: bytes, last: bool = True) -> bytes:
+    return (last | kind << 1 | size << 3).to_bytes(3, "little") + content
+
+
+WHOLE = zstd_block(0, 256, TEXT[:256], last=False) + zstd_block(1, 44, b"r")  # a raw block and a repeated byte
+WHOLE_SIZE = 300
+
+
+def zstd(
+    verdict: str,
+    *,
+    magic: bytes = b"\x28\xb5\x2f\xfd",
+    flags: int = 0x80,  # a content size of four bytes, and a window
+    window: int | None = 0x58,  # 2 MiB
+    size: bytes = struct.pack("<I", WHOLE_SIZE),
+    blocks: bytes = WHOLE,
+    raw: int = WHOLE_SIZE,
+) -> tuple[str, int, bytes, int]:
+    header = magic + bytes([flags]) + (b"" if window is None else bytes([window])) + size
+    return verdict, ZSTD, header + blocks, raw
+
+
+@stream_rule("zstd frame: magic, bytes 0–3")
+def _() -> Streams:
+    yield zstd(OK)
+    yield OK, ZSTD, zstd_frame(TEXT), len(TEXT)
+    for magic in (b"\x27\xb5\x2f\xfd", b"\x50\x2a\x4d\x18", b"\x04\x22\x4d\x18", b"\x37\xa4\x30\xec", bytes(4)):
+        yield zstd(DAMAGED, magic=magic)
+    for size in range(6):
+        yield DAMAGED, ZSTD, zstd(OK)[2][:size], WHOLE_SIZE
+
+
+@stream_rule("zstd frame: dictionary, bits 0–1 of byte 4")
+def _() -> Streams:
+    for bits, width in ((1, 1), (2, 2), (3, 4)):
+        for number in (0, 7):
+            field = number.to_bytes(width, "little")
+            yield zstd(DAMAGED, flags=0x80 | bits, size=field + struct.pack("<I", WHOLE_SIZE))
+        yield zstd(DAMAGED, flags=0x80 | bits)
+
+
+@stream_rule("zstd frame: checksum, bit 2 of byte 4")
+def _() -> Streams:
+    checked = zstd_frame(TEXT, write_checksum=True)
+    yield OK, ZSTD, checked, len(TEXT)
+    for back in range(1, 5):
+        at = len(checked) - back
+        yield DAMAGED, ZSTD, checked[:at] + bytes([checked[at] ^ 1]) + checked[at + 1 :], len(TEXT)
+        yield DAMAGED, ZSTD, checked[:at], len(TEXT)
+    yield zstd(DAMAGED, flags=0x84)
+
+
+@stream_rule("zstd frame: reserved, bit 3 of byte 4")
+def _() -> Streams:
+    yield zstd(DAMAGED, flags=0x88)
+
+
+@stream_rule("zstd frame: unused, bit 4 of byte 4")
+def _() -> Streams:
+    yield zstd(OK, flags=0x90)
+
+
+@stream_rule("zstd frame: window")
+def _() -> Streams:
+    for window in range(256):
+        large = (1 << 10 + (window >> 3)) // 8 * (8 + window % 8) > 128 << 20
+        yield zstd(DAMAGED if large else OK, window=window)
+    for size in (128 << 20, (128 << 20) + 1, 1 << 30):
+        yield zstd(DAMAGED, flags=0xA0, window=None, size=struct.pack("<I", size))
+
+
+@stream_rule("zstd frame: content size")
+def _() -> Streams:
+    yield zstd(OK, flags=0x40, size=struct.pack("<H", WHOLE_SIZE - 256))
+    yield zstd(OK, flags=0xC0, size=struct.pack("<Q", WHOLE_SIZE))
+    for flags, size in ((0x60, struct.pack("<H", WHOLE_SIZE - 256)), (0xA0, struct.pack("<I", WHOLE_SIZE))):
+        yield zstd(OK, flags=flags, window=None, size=size)
+    few = zstd_block(1, 44, b"r")
+    yield zstd(OK, flags=0x20, window=None, size=b"\x2c", blocks=few, raw=44)
+    yield zstd(DAMAGED, flags=0x00, size=b"")
+    yield DAMAGED, ZSTD, zstd_frame(TEXT, write_content_size=False), len(TEXT)
+    for wrong in (0, 1, WHOLE_SIZE - 1, WHOLE_SIZE + 1, 1 << 30, (1 << 32) - 1):
+        yield zstd(DAMAGED, size=struct.pack("<I", wrong))
+        yield zstd(DAMAGED, raw=min(wrong, 1 << 20))
+        if 0 < wrong < 1 << 20:
+            yield zstd(DAMAGED, size=struct.pack("<I", wrong), raw=wrong)
+    for huge in (1 << 32 | WHOLE_SIZE, 1 << 62, (1 << 64) - 1):
+        yield zstd(DAMAGED, flags=0xC0, size=struct.pack("<Q", huge))
+
+
+@stream_rule("zstd frame: blocks")
+def _() -> Streams:
+    yield zstd(DAMAGED, blocks=zstd_block(0, 256, TEXT[:256], last=False) + zstd_block(3, 44, bytes(44)))
+    yield zstd(DAMAGED, blocks=zstd_block(2, 200, b"\xff" * 200))
+    yield zstd(DAMAGED, blocks=zstd_block(2, 0, b""))
+    yield zstd(OK, blocks=zstd_block(0, 0, b"", last=False) * 9 + WHOLE)
+    large = struct.pack("<I", 200 * KIB)
+    yield zstd(DAMAGED, size=large, blocks=zstd_block(2, 130 * KIB, bytes(130 * KIB)), raw=200 * KIB)
+
+
+@stream_rule("zstd frame: end")
+def _() -> Streams:
+    sound = zstd(OK)[2]
+    skippable = b"\x50\x2a\x4d\x18" + struct.pack("<I", 4) + b"skip"
+    wrong = [sound[:size] for size in range(6, len(sound))]
+    wrong += [sound + b"\0", sound + sound, sound + skippable, skippable + sound, sound + zstd_frame(b"")]
+    wrong += [sound + bytes(4), sound[:-4] + zstd_block(1, 44, b"r", last=False)]
+    for encoded in wrong:
+        yield DAMAGED, ZSTD, encoded, WHOLE_SIZE

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.frozen_codecs import FIRST_UNKNOWN, FROZEN_CODECS
 
 from dumont_gpu import native
-from dumont_gpu.codecs import CODECS, LZ4, LZ4_HC, Codec, ZipNN, codec_by_id
+from dumont_gpu.codecs import CODECS, LZ4, LZ4_HC, ZSTD, Codec, ZipNN, Zstd, codec_by_id
 from dumont_gpu.errors import DamagedError, UnsupportedError
 from dumont_gpu.native import Dtype
 
@@ -135,6 +135,58 @@ def test_the_lz4_command_decodes_our_frames(codec: Codec) -> None:
 def test_frames_of_the_lz4_command_decode(frame: Path) -> None:
     data = (GOLDEN_LZ4 / "original.txt").read_bytes()
     assert decode(LZ4, frame.read_bytes(), len(data)) == data
+
+
+# --- zstd -------------------------------------------------------------------------------------------------------------
+
+zstd_command = pytest.mark.skipif(not shutil.which("zstd"), reason="the zstd command is not installed")
+
+
+def test_zstd_frames_have_their_size_and_no_checksum() -> None:
+    stored = encode(ZSTD, b"workspace " * 20_000)
+    assert stored[:4] == b"\x28\xb5\x2f\xfd"
+    assert stored[4] == 0b1010_0000, "a single segment with a content size of four bytes"
+    assert struct.unpack_from("<I", stored, 5) == (200_000,)
+    large = encode(ZSTD, b"workspace " * 2_000_000)
+    assert large[4:6] == b"\x80\x58", "a window of 2 MiB: what a decoder allocates is no more"
+
+
+def test_equal_chunks_become_equal_zstd_frames() -> None:
+    data = b"".join(f"line {number}\n".encode() for number in range(100_000))
+    assert encode(ZSTD, data) == encode(ZSTD, data)
+
+
+@zstd_command
+def test_the_zstd_command_decodes_our_frames() -> None:
+    for _, data in samples():
+        stored = encode(ZSTD, data)
+        assert subprocess.run(["zstd", "-dc"], input=stored, capture_output=True, check=True).stdout == data
+
+
+@zstd_command
+@pytest.mark.parametrize("options", [["-1"], ["-19"], ["--ultra", "-22"], ["--long=27"], ["--no-check"]], ids=" ".join)
+def test_frames_of_the_zstd_command_decode(options: list[str], tmp_path: Path) -> None:
+    """From a file, so that the command knows the content size; with a checksum unless told otherwise."""
+    for name, data in samples():
+        path = tmp_path / name
+        path.write_bytes(data)
+        stored = subprocess.run(["zstd", "-c", *options, path], capture_output=True, check=True).stdout
+        assert decode(ZSTD, stored, len(data)) == data
+
+
+@zstd_command
+def test_longer_windows_of_the_zstd_command_are_damaged() -> None:
+    data = bytes(1000)
+    options = ["-c", "--long=28", "--stream-size=300000000", "--no-check"]
+    stored = subprocess.run(["zstd", *options], input=bytes(300_000_000), capture_output=True, check=True).stdout
+    with pytest.raises(DamagedError, match="window"):
+        decode(ZSTD, stored[:6] + struct.pack("<I", len(data)) + stored[10:], len(data))
+
+
+def test_every_level_of_zstd_round_trips() -> None:
+    data = b"".join(f"line {number}\n".encode() for number in range(20_000))
+    for level in range(1, 20):
+        assert decode(ZSTD, encode(Zstd(level=level), data), len(data)) == data
 
 
 # --- zipnn ------------------------------------------------------------------------------------------------------------

@@ -17,12 +17,13 @@ from typing import Any
 
 import lz4.frame
 import pytest
+import zstandard
 from support.commands import PROGRAM
 from support.hostile import Ran, clear_error
 from support.snapshots import assert_same_tree, pack_tree, restore_tree
 
 from dumont_gpu import native
-from dumont_gpu.codecs import Lz4, ZipNN
+from dumont_gpu.codecs import ZSTD, Lz4, ZipNN
 from dumont_gpu.errors import DumontError
 from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
 from dumont_gpu.jobs.pack import pack
@@ -369,6 +370,40 @@ def test_memory_that_lz4_cannot_have_is_no_damage(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(lz4.frame, "LZ4FrameDecompressor", Decompressor)
     with pytest.raises(MemoryError):
         Lz4().decode(memoryview(frame), memoryview(bytearray(1000)))
+
+
+@pytest.mark.parametrize("name", ["ZstdCompressor", "ZstdDecompressor"])
+def test_memory_that_zstd_cannot_have_is_no_damage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, room = memoryview(zstandard.compress(b"x" * 1000)), memoryview(bytearray(1000))
+
+    def no_memory(**settings: Any) -> None:
+        raise zstandard.ZstdError(f"zstd error: {ALLOCATION_ERROR}")
+
+    monkeypatch.setattr(zstandard, name, no_memory)
+    with pytest.raises(MemoryError):
+        ZSTD.encode(memoryview(b"x" * 1000), room) if name == "ZstdCompressor" else ZSTD.decode(frame, room)
+
+
+ALLOCATION_ERROR = "Allocation error : not enough memory"  # of libzstd for ZSTD_error_memory_allocation
+
+LIMITED = """
+import resource, sys
+from dumont_gpu.codecs import ZSTD, Zstd
+chunk, out = memoryview(bytes(range(256)) * 4096 * 16), memoryview(bytearray(1 << 20))
+ZSTD.decode(memoryview(out[: ZSTD.encode(chunk, out)]), memoryview(bytearray(len(chunk))))
+mapped = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 20), mapped + (1 << 20)))
+try:
+    Zstd(level=19).encode(chunk, out)
+except MemoryError:
+    sys.exit(42)
+"""
+
+
+def test_zstd_without_memory_is_a_memory_error() -> None:
+    """As the library words the shortage today, which nothing else would notice."""
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (42, "")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
