@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-import zstandard
-
 from dumont_gpu import native
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.sizes import KiB, MiB
@@ -40,6 +38,8 @@ class Zstd:
     element_size: int = field(default=1, compare=False)
 
     def encode(self, chunk: memoryview, out: memoryview) -> int:
+        import zstandard  # 20 ms, for those who have such chunks
+
         if not out:  # the library's reader would wait for room for ever
             return 0
         try:
@@ -58,6 +58,8 @@ class Zstd:
             raise DamagedError("bytes follow the end of a zstd frame, or its checksum is cut short")
         if not out:  # as in `encode`
             return
+        import zstandard
+
         # The library sees the end of the frame and room for its content, so it decodes into `out` and takes no window.
         try:
             with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(encoded) as content:
@@ -111,6 +113,6 @@ def _window_size(code: int) -> int:
     return base + base // 8 * (code & 7)
 
 
-def _failure(error: zstandard.ZstdError) -> Exception:
+def _failure(error: Exception) -> Exception:
     """Tells lack of memory from a damaged frame: the library has one type of error for both."""
     return MemoryError() if _NO_MEMORY in str(error) else DamagedError(f"malformed zstd frame: {error}")

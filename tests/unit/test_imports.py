@@ -91,6 +91,10 @@ def test_no_gpu_package_is_needed() -> None:
     assert not {name for name in loaded if name.split(".")[0] in {"cupy", "nvidia", "torch", "zipnn", "numpy"}}
 
 
+def test_a_codec_loads_its_library_when_a_chunk_needs_it() -> None:
+    assert "zstandard" not in loaded_by("import dumont_gpu.codecs, dumont_gpu.jobs.pack, dumont_gpu.jobs.restore")
+
+
 def test_local_snapshots_load_nothing_of_the_network() -> None:
     loaded = loaded_by(
         "import dumont_gpu.cli.main, dumont_gpu.jobs.pack, dumont_gpu.jobs.restore, dumont_gpu.jobs.verify"
