@@ -44,7 +44,7 @@ step_install() {
         [ -z "$wheels" ] || [ -n "$overlay" ] || echo "$python has no CuPy: wheels for it are collected without --lean"
         return 1
     }
-    "$run" -c "import dumont_gpu, blake3, lz4.frame, typer, rich, pytest, pytest_timeout, hypothesis, numpy, cupy" || return
+    "$run" -c "import dumont_gpu, blake3, lz4.frame, zstandard, typer, rich, pytest, pytest_timeout, hypothesis, numpy, cupy" || return
     echo "$now" >"$env/installed"
 }
 

@@ -455,7 +455,7 @@ def test_requirements_are_those_of_the_project() -> None:
     found = required("run", "check", "bench", "cuda13")
     assert all(f'"{each}"' in text for each in found)
     names = [each.partition(">")[0] for each in found]
-    assert names == ["blake3", "lz4", "pathspec", "rich", "typer", "hypothesis", "pytest", "pytest-timeout", "numpy",
+    assert names == ["blake3", "lz4", "pathspec", "rich", "typer", "zstandard", "hypothesis", "pytest", "pytest-timeout", "numpy",
                      "cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-libnvcomp-cu13"]  # fmt: skip
     assert [each.partition(">")[0] for each in required("cuda12", "--lean")] == ["nvidia-libnvcomp-cu12"]
 
