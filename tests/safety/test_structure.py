@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.frozen_codecs import FIRST_UNKNOWN
 from support.hostile import (  # fmt: skip
     LZ4,
     RAW,
@@ -98,7 +99,7 @@ def test_another_magic_is_damaged(magic: bytes, target: Path) -> None:
     refused(two_chunks(magic=magic), target)
 
 
-@pytest.mark.parametrize("codec", [4, 5, 127, 128, 255])
+@pytest.mark.parametrize("codec", [FIRST_UNKNOWN, FIRST_UNKNOWN + 1, 127, 128, 255])
 def test_unknown_codec_is_not_supported(codec: int, target: Path) -> None:
     archive = two_chunks()
     archive.chunks[1].codec = codec
