@@ -260,7 +260,7 @@ class SnapshotService:
         options = checked(ReadOptions, expect=expect, patience=patience, connections=connections, limit_rate=limit_rate)
         source = open_source(location, options.network)
         try:
-            entries = read_snapshot(source, options.expect).manifest.entries
+            entries = tuple(read_snapshot(source, options.expect).manifest.entries)
         finally:
             source.close()
         Meter(progress, "list", 0, 0)

@@ -37,7 +37,7 @@ class Manifest:
     created_ns: int
     chunk_digests: tuple[bytes, ...]  # of every chunk's encoded bytes
     digest: str  # name of the digest of chunks and extents; the header has a flag for it
-    entries: tuple[FileEntry, ...]  # in the byte order of their paths
+    entries: Sequence[FileEntry]  # in the byte order of their paths
     root: FileEntry | None = None  # mode, time and owner of the packed directory itself
 
     def to_json(self) -> bytearray:
@@ -69,7 +69,12 @@ def manifest_limit(header: Header) -> int:
     """
     if header.num_files > MAX_ENTRIES:
         raise DamagedError(f"the snapshot declares {header.num_files} entries; the limit is {MAX_ENTRIES}")
-    return min(_MAX_MANIFEST, _head_limit(header) + MAX_LINE * (header.num_files + 1))
+    return json_limit(header.num_chunks, header.num_files)
+
+
+def json_limit(num_chunks: int, num_entries: int) -> int:
+    """Returns how many bytes of JSON a manifest of so many chunks and entries may have."""
+    return min(_MAX_MANIFEST, _head_limit(num_chunks) + MAX_LINE * (num_entries + 1))
 
 
 def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[ChunkRecord]) -> Manifest:
@@ -78,7 +83,7 @@ def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[Chu
     Raises:
         DamagedError: the JSON is malformed, or breaks a rule; the message names the entry.
     """
-    lines = _lines(data, _head_limit(header))
+    lines = _lines(data, _head_limit(header.num_chunks))
     more = True  # whether the previous line ended in a comma, which announces another entry
     first = next(lines, b"")
     if not first.endswith(_OPEN):
@@ -120,16 +125,21 @@ def parse_manifest(data: bytes | bytearray, header: Header, chunks: Sequence[Chu
 
 def _chunk_digests(head: dict[str, Any], chunks: Sequence[ChunkRecord]) -> tuple[bytes, ...]:
     digests = tuple(digest_from_json(text) for text in typed(head, "chunks", list))
+    check_chunk_digests(digests, chunks)
+    return digests
+
+
+def check_chunk_digests(digests: Sequence[bytes], chunks: Sequence[ChunkRecord]) -> None:
+    """Raises DamagedError unless the manifest's digests of chunks begin as the index says."""
     if len(digests) != len(chunks):
         raise DamagedError(f"{len(digests)} chunk digests for {len(chunks)} chunks")
     for number, (digest, chunk) in enumerate(zip(digests, chunks, strict=True)):
         if digest[: len(chunk.checksum)] != chunk.checksum:
             raise DamagedError(f"chunk {number}: index and manifest give different digests")
-    return digests
 
 
-def _head_limit(header: Header) -> int:
-    return 1 * MiB + 80 * header.num_chunks  # a digest per chunk, and room for the other fields
+def _head_limit(num_chunks: int) -> int:
+    return 1 * MiB + 80 * num_chunks  # a digest per chunk, and room for the other fields
 
 
 def _lines(data: bytes | bytearray, first_limit: int) -> Iterator[bytes]:

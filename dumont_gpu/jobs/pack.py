@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dumont_gpu.backends import select_backend
+from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.disk.outputs import Identity, Output
 from dumont_gpu.errors import NO_ROOM, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format.digests import digest_function
@@ -116,7 +117,9 @@ def pack(
                     sink.parts.fit(writer.largest_size(plan.size))
                 stages = PackStages(plan, writer, backend, options, in_order=sink.parts is not None, cancel=sink.cancel)
                 seconds = stages.run(progress)
-                header, size = writer.finish(stages.files.entries(found), found.root, options.method)
+                header, size = writer.finish(
+                    EntryTable(stages.files.entries(found)), found.root, options.method, columns=False
+                )
             sink.commit(size)
         except OSError as error:
             if is_shortage(error.errno):  # the machine's fault, not the output's

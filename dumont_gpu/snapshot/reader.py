@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from dumont_gpu.codecs import codec_by_id
 from dumont_gpu.codecs.lz4 import decode_frame
+from dumont_gpu.columns.manifest import decode_manifest, limit_of_manifest, parse_head
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format.digests import Digest, digest_function
 from dumont_gpu.format.entries import EntryType, FileEntry
@@ -110,9 +111,7 @@ def read_index(source: Source, expect: str | None = None) -> SnapshotIndex:
     """
     with _naming(source):
         header = Header.parse(_read(source, 0, min(HEADER_SIZE, source.size)), source.size)
-        limit = manifest_limit(header)
-        # LZ4 adds less than 1/128 and 64 KiB to bytes that do not shrink.
-        if header.manifest_size > limit + limit // 128 + 64 * KiB:
+        if header.manifest_size > _stored_limit(header):
             raise DamagedError(f"a stored manifest of {header.manifest_size} bytes")
         if expect is not None:
             _check_id(header, expect)
@@ -131,7 +130,9 @@ def read_manifest(index: SnapshotIndex) -> bytearray:
     """
     with _naming(index.source):
         encoded = _read(index.source, index.header.manifest_offset, index.header.manifest_size)
-        if hashlib.sha256(encoded).digest() != index.header.manifest_sha256:
+        if index.header.has_columns:
+            parse_head(memoryview(encoded), index.header, index.chunks)
+        elif hashlib.sha256(encoded).digest() != index.header.manifest_sha256:
             raise DamagedError("the manifest does not match its SHA-256")
         return encoded
 
@@ -144,8 +145,12 @@ def open_snapshot(index: SnapshotIndex, encoded_manifest: bytes | bytearray) -> 
     """
     source, header, chunks = index
     with _naming(source):
-        data = decode_frame(memoryview(encoded_manifest), manifest_limit(header))
-        return Snapshot(source, header, chunks, parse_manifest(data, header, chunks), digest_function(header.digest))
+        if header.has_columns:
+            manifest = decode_manifest(memoryview(encoded_manifest), header, chunks)
+        else:
+            data = decode_frame(memoryview(encoded_manifest), manifest_limit(header))
+            manifest = parse_manifest(data, header, chunks)
+        return Snapshot(source, header, chunks, manifest, digest_function(header.digest))
 
 
 def parallel_reads(source: Source) -> int:
@@ -173,6 +178,14 @@ def _naming(source: Source) -> Iterator[None]:
         raise DamagedError(f"{source.location}: {error}") from None
     except OSError as error:
         raise DumontError(f"{source.location}: cannot be read: {error.strerror or error}") from error
+
+
+def _stored_limit(header: Header) -> int:
+    """Returns how many bytes a manifest may take in its snapshot."""
+    if header.has_columns:
+        return limit_of_manifest(header)
+    limit = manifest_limit(header)
+    return limit + limit // 128 + 64 * KiB  # LZ4 adds less to bytes that do not shrink
 
 
 def _read(source: Source, offset: int, size: int) -> bytearray:

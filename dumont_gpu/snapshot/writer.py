@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
 
 from dumont_gpu import __version__
 from dumont_gpu.codecs import Codec, Lz4
+from dumont_gpu.columns.manifest import encode_manifest
+from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.errors import DumontError
 from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.header import (
     CHUNK_ALIGNMENT,
     CHUNK_RECORD_SIZE,
     FLAG_BLAKE3,
+    FLAG_COLUMNS,
     HEADER_SIZE,
     ChunkRecord,
     Header,
     index_to_bytes,
 )
-from dumont_gpu.format.manifest import Manifest, manifest_limit
+from dumont_gpu.format.manifest import Manifest, json_limit
 from dumont_gpu.sizes import KiB, align_up
 from dumont_gpu.storage import Sink
 
@@ -69,13 +71,14 @@ class SnapshotWriter:
         self._codec_bytes[codec.name] = raw_sum + raw_size, encoded_sum + size
         self._end = align_up(self._end + size)
 
-    def finish(self, entries: Sequence[FileEntry], root: FileEntry | None, method: str) -> tuple[Header, int]:
+    def finish(self, entries: EntryTable, root: FileEntry | None, method: str, *, columns: bool) -> tuple[Header, int]:
         """Writes the manifest, the chunk index and the header; returns the header and the snapshot's size in bytes.
 
         Args:
             entries: the tree entries, in path order.
             root: mode, time and owner of the packed directory itself.
             method: how codecs were chosen; recorded in the manifest.
+            columns: whether the manifest is of version 3, which older readers do not know.
 
         Raises:
             DumontError: the manifest is larger than a snapshot can hold.
@@ -87,32 +90,38 @@ class SnapshotWriter:
             created_ns=_now_ns(),
             chunk_digests=tuple(self._digests[number] for number in numbers),
             digest=self._digest,
-            entries=tuple(entries),
+            entries=entries,
             root=root,
-        ).to_json()
-        encoded = memoryview(bytearray(len(manifest) + len(manifest) // 128 + 64 * KiB))
-        encoded = encoded[: Lz4().encode(memoryview(manifest), encoded)]
+        )
+        encoded, digest = encode_manifest(manifest, entries) if columns else _encode_json(manifest)
         records = [self._records[number] for number in numbers]
         index = index_to_bytes(records)
         header = Header(
             num_chunks=len(records),
             num_files=len(entries),
             total_size_compressed=sum(record.size_compressed for record in records),
-            total_size_original=sum(entry.size for entry in entries),
+            total_size_original=entries.total_size(),
             chunk_size=self._chunk_size,
             manifest_offset=self._end,
             manifest_size=len(encoded),
             index_sha256=hashlib.sha256(index).digest(),
-            manifest_sha256=hashlib.sha256(encoded).digest(),
-            flags=FLAG_BLAKE3 if self._digest == "blake3" else 0,
+            manifest_sha256=digest,
+            flags=(FLAG_BLAKE3 if self._digest == "blake3" else 0) | (FLAG_COLUMNS if columns else 0),
         )
-        if len(manifest) > manifest_limit(header):
-            raise DumontError(
-                f"a manifest of {len(manifest)} bytes is more than a snapshot can hold: pack less at once"
-            )
-        self._sink.write_at(self._end, encoded)
+        self._sink.write_at(self._end, memoryview(encoded))
         self._sink.write_at(0, memoryview(header.to_bytes() + index))
         return header, self._end + len(encoded)
+
+
+def _encode_json(manifest: Manifest) -> tuple[memoryview, bytes]:
+    """Returns a manifest of the versions before 3, as it stands in a snapshot, and its digest."""
+    text = manifest.to_json()
+    limit = json_limit(len(manifest.chunk_digests), len(manifest.entries))
+    if len(text) > limit:
+        raise DumontError(f"a manifest of {len(text)} bytes is more than a snapshot can hold: pack less at once")
+    encoded = memoryview(bytearray(len(text) + len(text) // 128 + 64 * KiB))
+    encoded = encoded[: Lz4().encode(memoryview(text), encoded)]
+    return encoded, hashlib.sha256(encoded).digest()
 
 
 def _now_ns() -> int:

@@ -19,6 +19,7 @@ LAYERS = [
     ["pipeline"],
     ["native", "format"],
     ["disk", "codecs"],
+    ["columns"],
     ["backends", "storage", "tree"],
     ["snapshot", "plan"],
     ["jobs"],

@@ -1,0 +1,87 @@
+"""Rows of an entry table to tree entries and back: one at a time, for those that somebody asks for."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from dumont_gpu import native
+from dumont_gpu.format.entries import EntryType, Extent, FileEntry
+
+TYPES: Final = (EntryType.FILE, EntryType.DIR, EntryType.SYMLINK, EntryType.HARDLINK)  # by their numbers in a row
+NUMBERS: Final = {kind: number for number, kind in enumerate(TYPES)}
+
+PieceKey = tuple[int, int, int, bytes]  # chunk, offset in the chunk, length, digest
+
+
+def entry_at(columns: native.Columns, index: int) -> FileEntry:
+    """Returns an entry as an object."""
+    mtime_ns, size, path, first, count, mode, number, flags = native.ENTRY.unpack_from(
+        columns.entries, index * native.ENTRY.size
+    )
+    kind = TYPES[number]
+    is_link = kind is EntryType.SYMLINK or kind is EntryType.HARDLINK
+    return FileEntry(
+        path=os.fsdecode(_bytes_at(columns, path)),
+        type=kind,
+        mode=mode,
+        mtime_ns=mtime_ns,
+        size=size,
+        extents=_extents(columns, first, count) if count else (),
+        target=os.fsdecode(_bytes_at(columns, first)) if is_link else "",
+        owner=_owner(columns, index),
+        changed=bool(flags & native.CHANGED_FLAG),
+    )
+
+
+def path_at(columns: native.Columns, index: int) -> bytes:
+    """Returns the path of an entry as it is on disk."""
+    return _bytes_at(columns, native.ENTRY.unpack_from(columns.entries, index * native.ENTRY.size)[2])
+
+
+def append_entry(columns: native.Columns, entry: FileEntry, pieces: dict[PieceKey, int]) -> None:
+    """Adds a row. `pieces`: the numbers of the table's pieces; equal ones are stored once."""
+    path = len(columns.names)
+    columns.names += os.fsencode(entry.path) + b"\0"
+    first, count = len(columns.extents) // native.EXTENT.size, len(entry.extents)
+    if entry.target:
+        first = len(columns.names)
+        columns.names += os.fsencode(entry.target) + b"\0"
+    for extent in entry.extents:
+        columns.extents += native.EXTENT.pack(extent.file_offset, _piece(columns, extent, pieces), 0)
+    if entry.owner is not None and columns.owners is None:
+        columns.owners = bytearray(b"\xff" * (len(columns.entries) // native.ENTRY.size * native.OWNER.size))
+    if columns.owners is not None:
+        columns.owners += native.OWNER.pack(*entry.owner or (native.NO_OWNER, native.NO_OWNER))
+    flags = native.CHANGED_FLAG if entry.changed else 0
+    columns.entries += native.ENTRY.pack(
+        entry.mtime_ns, entry.size, path, first, count, entry.mode, NUMBERS[entry.type], flags
+    )
+
+
+def _bytes_at(columns: native.Columns, offset: int) -> bytes:
+    return bytes(columns.names[offset : columns.names.index(0, offset)])
+
+
+def _owner(columns: native.Columns, index: int) -> tuple[int, int] | None:
+    if columns.owners is None:
+        return None
+    uid, gid = native.OWNER.unpack_from(columns.owners, index * native.OWNER.size)
+    return None if uid == native.NO_OWNER else (uid, gid)
+
+
+def _extents(columns: native.Columns, first: int, count: int) -> tuple[Extent, ...]:
+    extents = []
+    for number in range(first, first + count):
+        offset, piece, _ = native.EXTENT.unpack_from(columns.extents, number * native.EXTENT.size)
+        extents.append(Extent(offset, *native.PIECE.unpack_from(columns.pieces, piece * native.PIECE.size)))
+    return tuple(extents)
+
+
+def _piece(columns: native.Columns, extent: Extent, pieces: dict[PieceKey, int]) -> int:
+    key = extent.chunk, extent.chunk_offset, extent.length, extent.digest
+    count = len(columns.pieces) // native.PIECE.size
+    number = pieces.setdefault(key, count)
+    if number == count:
+        columns.pieces += native.PIECE.pack(*key)
+    return number
