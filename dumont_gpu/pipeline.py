@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
-from dumont_gpu.buffers import BufferPool, ClosedError, Window
+from dumont_gpu.buffers import BufferPool, ClosedError, Turns, Window
 from dumont_gpu.channel import Channel, SharedIterator
 
 _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wake the main thread
@@ -42,13 +42,13 @@ class Pipeline:
     >>>     pipeline.run()
 
     Args:
-        pools: closed when the pipeline fails, so that nobody waits for a buffer.
+        pools: closed when the pipeline fails, so that nobody waits for a buffer or a turn.
         cancel: wakes up stages that wait for something else, such as a network; called when the pipeline fails.
         trace: called for each item that a stage has worked on, from the stage's threads.
     """
 
     def __init__(
-        self, *pools: BufferPool | Window, cancel: Callable[[], None] = lambda: None, trace: Trace | None = None
+        self, *pools: BufferPool | Window | Turns, cancel: Callable[[], None] = lambda: None, trace: Trace | None = None
     ) -> None:
         self._pools, self._cancel, self._trace = pools, cancel, trace
         self._channels: list[Channel[Any]] = []

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dumont_gpu.backends import select_backend
-from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.disk.outputs import Identity, Output
 from dumont_gpu.errors import NO_ROOM, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format.digests import digest_function
@@ -21,8 +20,9 @@ from dumont_gpu.format.header import CHUNK_ALIGNMENT, MAX_CHUNK_SIZE, MIN_CHUNK_
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack_stages import PackStages
 from dumont_gpu.jobs.resources import thread_count
-from dumont_gpu.plan.methods import check_method
+from dumont_gpu.plan.methods import check_method, writes_columns
 from dumont_gpu.plan.planner import Plan
+from dumont_gpu.plan.rows import largest_small_file
 from dumont_gpu.progress import ProgressCallback
 from dumont_gpu.shortages import explain_shortages, is_shortage
 from dumont_gpu.sizes import counted
@@ -30,7 +30,8 @@ from dumont_gpu.snapshot.writer import SnapshotWriter
 from dumont_gpu.storage import check_place, open_sink
 from dumont_gpu.tree.globs import Patterns, roots_of
 from dumont_gpu.tree.problems import Problem
-from dumont_gpu.tree.source.scan import Scan, scan
+from dumont_gpu.tree.source.found import Scan
+from dumont_gpu.tree.source.scan import scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +112,15 @@ def pack(
         try:
             with closing(_scan(sources, options, exclude, sink.files, existing)) as found:
                 unmatched = exclude.unmatched()  # raises for a malformed pattern, before any work
-                plan = Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs))
+                plan = _plan(found, options)
                 writer = SnapshotWriter(sink, plan.max_chunks, options.digest, options.chunk_size)
                 if sink.parts is not None:
                     sink.parts.fit(writer.largest_size(plan.size))
                 stages = PackStages(plan, writer, backend, options, in_order=sink.parts is not None, cancel=sink.cancel)
                 seconds = stages.run(progress)
-                header, size = writer.finish(
-                    EntryTable(stages.files.entries(found)), found.root, options.method, columns=False
-                )
+                entries = stages.files.entries(found)
+                columns = writes_columns(options.method)
+                header, size = writer.finish(entries, found.root, options.method, columns=columns)
             sink.commit(size)
         except OSError as error:
             if is_shortage(error.errno):  # the machine's fault, not the output's
@@ -138,7 +139,7 @@ def pack(
         seconds=time.monotonic() - started,
         stage_seconds=seconds,
         codec_bytes=writer.codec_bytes,
-        shared_bytes=_shared_bytes(plan),
+        shared_bytes=_shared_bytes(plan) + (stages.rows.shared_bytes if stages.rows else 0),
         problems=tuple(found.problems),
         excluded=found.excluded,
         special=found.special,
@@ -160,14 +161,14 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None, output
     replaced = existing.identities if existing else frozenset()
     with closing(_scan(sources, options, exclude, replaced, existing)) as found:
         unmatched = exclude.unmatched()
-        plan = Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs))
+        plan = _plan(found, options)
         chunks = list(plan.chunks())
     codec_bytes: dict[str, int] = defaultdict(int)
     for chunk in chunks:
         codec_bytes[chunk.codec.name] += chunk.size
     return PackPlan(
-        original_size=sum(file.entry.size for file in found.files),
-        num_files=len(found.files) + len(found.others),
+        original_size=found.size,
+        num_files=found.num_entries,
         num_chunks=len(chunks),
         codec_bytes=dict(codec_bytes),
         shared_bytes=_shared_bytes(plan),
@@ -198,7 +199,8 @@ def _scan(
 ) -> Scan:
     found = scan(
         sources,
-        exclude.excludes,
+        exclude.excludes if exclude else None,
+        small_size=largest_small_file(options.chunk_size) if writes_columns(options.method) else None,
         leave_out=leave_out,
         output=existing,
         follow_outside=options.follow_outside,
@@ -207,6 +209,10 @@ def _scan(
     if found.is_empty:
         found.problems.append(Problem(".", f"nothing was left to pack: {_why_empty(found)}"))
     return found
+
+
+def _plan(found: Scan, options: PackOptions) -> Plan:
+    return Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs), found.small)
 
 
 def _why_empty(found: Scan) -> str:

@@ -17,6 +17,7 @@ from dumont_gpu.format.digests import digest_function
 from dumont_gpu.format.entries import Extent
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.packed_files import PackedFiles
+from dumont_gpu.jobs.packed_rows import PackedRows
 from dumont_gpu.jobs.resources import chunk_pairs, thread_count
 from dumont_gpu.jobs.source_reader import SourceReader
 from dumont_gpu.pipeline import Pipeline, in_turn
@@ -36,11 +37,13 @@ class _ReadChunk:
     buffer: Buffer
     content: memoryview  # within `buffer`
     extents: Sequence[PlannedExtent]  # as read: shorter than planned or absent where a file ended or was unreadable
+    pieces: range = range(0)  # of rows, instead of extents
 
 
 @dataclass(slots=True)
 class _EncodedChunk:
     planned: PlannedChunk
+    raw_size: int  # 0: the snapshot has all its bytes in other chunks
     buffer: Buffer
     codec: Codec  # RAW where the planned codec gains too little
     encoded: memoryview  # within `buffer`
@@ -75,6 +78,7 @@ class PackStages:
         self._digest = digest_function(options.digest)
         self._reader = SourceReader(plan.files)
         self.files = PackedFiles(plan, self._reader)
+        self.rows = PackedRows(plan.small, self._digest) if plan.small else None
         self._count = 0  # chunks so far
         largest = align_up(max(1, min(options.chunk_size, plan.size)))
         backend.prepare(largest, encode=True, decode=options.paranoid)
@@ -91,15 +95,17 @@ class PackStages:
         meter = Meter(progress, "pack", self._plan.size, self._plan.max_chunks)
         seconds = self._move(self._plan.chunks(), meter)
         orphaned = self.files.orphaned_copies()
-        if orphaned:
-            for name, more in self._move(self._plan.chunks_of_copies(orphaned), meter).items():
+        given_up = self.rows.given_up() if self.rows else []
+        if orphaned or given_up:
+            for name, more in self._move(self._plan.more_chunks(given_up, orphaned), meter).items():
                 seconds[name] += more
         return seconds
 
     def _move(self, chunks: Iterator[PlannedChunk], meter: Meter) -> dict[str, float]:
         # The window keeps chunks that wait for their turn from taking the buffer of the chunk whose turn has come.
         window = Window(self._pairs)
-        pipeline = Pipeline(self._raw, self._encoded, self._checks, window, cancel=self._cancel)
+        turns = [self.rows.turns] if self.rows else []
+        pipeline = Pipeline(self._raw, self._encoded, self._checks, window, *turns, cancel=self._cancel)
 
         def numbered() -> Generator[PlannedChunk, None, None]:
             for turn, chunk in enumerate(chunks):
@@ -132,6 +138,9 @@ class PackStages:
 
     def _read(self, item: tuple[PlannedChunk, Buffer]) -> _ReadChunk:
         chunk, buffer = item
+        if chunk.rows and self.rows is not None:
+            stored = self.rows.read(chunk, buffer.view[: chunk.size])
+            return _ReadChunk(chunk, buffer, buffer.view[: stored.size], (), stored.pieces)
         content = buffer.view[_shift(chunk) :][: chunk.size]
         return _ReadChunk(chunk, buffer, content, self._reader.read(chunk, content))
 
@@ -149,38 +158,43 @@ class PackStages:
             for extent in read.extents
         ]
         size = 0
-        if planned.codec.id != RAW.id:
-            size = self._backend.encode(planned.codec, raw, spare.view[: int(planned.size * GAIN)])
+        if planned.codec.id != RAW.id and raw:
+            size = self._backend.encode(planned.codec, raw, spare.view[: int(len(raw) * GAIN)])
         if not size:
             spare.release()
-            single_extent = [extent.length for extent in extents] == [planned.size]  # its digest covers the chunk
+            single_extent = [extent.length for extent in extents] == [len(raw)]  # its digest covers the chunk
             digest = extents[0].digest if single_extent else self._digest(raw)
-            return _EncodedChunk(planned, read.buffer, RAW, raw, digest, extents, read.extents)
+            return _EncodedChunk(planned, len(raw), read.buffer, RAW, raw, digest, extents, read.extents)
         read.buffer.release()
         encoded = spare.view[:size]
         if self._options.paranoid:
-            self._check(planned, encoded, extents)
-        return _EncodedChunk(planned, spare, planned.codec, encoded, self._digest(encoded), extents, read.extents)
+            self._check(read, encoded, extents)
+        digest = self._digest(encoded)
+        return _EncodedChunk(planned, len(raw), spare, planned.codec, encoded, digest, extents, read.extents)
 
-    def _check(self, planned: PlannedChunk, encoded: memoryview, extents: Sequence[Extent]) -> None:
+    def _check(self, read: _ReadChunk, encoded: memoryview, extents: Sequence[Extent]) -> None:
         """Raises DumontError unless the encoded chunk decodes to the bytes that were read."""
-        codec = planned.codec
+        codec = read.planned.codec
         buffer = self._checks.acquire()
-        raw = buffer.view[: planned.size]
+        raw = buffer.view[: len(read.content)]
         native.spoil(raw)  # an earlier chunk's bytes must not pass for this chunk's
+        expected: Iterable[tuple[int, int, bytes]] = ((e.chunk_offset, e.length, e.digest) for e in extents)
+        if self.rows is not None and read.pieces:
+            expected = self.rows.stored(read.pieces)
         with suppress(DamagedError):
             self._backend.decode(codec.id, encoded, raw)
-            if all(self._digest(raw[e.chunk_offset : e.chunk_offset + e.length]) == e.digest for e in extents):
+            if all(self._digest(raw[offset : offset + length]) == digest for offset, length, digest in expected):
                 buffer.release()
                 return
         raise DumontError(
-            f"chunk {planned.number}: {codec.name} on {self._backend.name} does not give back what it got; "
+            f"chunk {read.planned.number}: {codec.name} on {self._backend.name} does not give back what it got; "
             "this is a defect of dumont-gpu or of the machine"
         )
 
     def _write(self, chunk: _EncodedChunk) -> None:
         planned = chunk.planned
-        self._writer.write_chunk(planned.number, chunk.encoded, planned.size, chunk.codec, chunk.digest)
+        if chunk.raw_size:
+            self._writer.write_chunk(planned.number, chunk.encoded, chunk.raw_size, chunk.codec, chunk.digest)
         self.files.add((origin.file, extent) for origin, extent in zip(chunk.origins, chunk.extents, strict=True))
         chunk.buffer.release()
 

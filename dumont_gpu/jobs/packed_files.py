@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import chain
 
+from dumont_gpu import native
+from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.errors import DumontError
-from dumont_gpu.format.entries import EntryType, Extent, FileEntry
+from dumont_gpu.format.entries import Extent, FileEntry
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.source_reader import SourceReader
 from dumont_gpu.plan.planner import Plan
 from dumont_gpu.tree.problems import Problem
-from dumont_gpu.tree.source.scan import Scan
+from dumont_gpu.tree.source.found import Scan
 
 
 class PackedFiles:
@@ -34,14 +37,20 @@ class PackedFiles:
             if leader in self._reader.changed or self._problem(leader) is not None
         ]
 
-    def entries(self, found: Scan) -> list[FileEntry]:
+    def entries(self, found: Scan) -> EntryTable:
         """Returns the tree entries in path order; adds files that could not be packed to the scan's problems.
 
         Raises:
             DumontError: extents are missing; a defect of this program.
         """
-        entries = self._file_entries(found) + found.others
-        return _without_orphans(sorted(entries, key=lambda entry: entry.sort_key), found)
+        table = found.small.table if found.small else EntryTable()
+        files = self._file_entries(found)
+        for entry in chain(files, found.others):
+            table.append(entry)
+        table.sort()
+        if len(files) < len(self._plan.files):
+            _drop_orphans(table, found)
+        return table
 
     def _file_entries(self, found: Scan) -> list[FileEntry]:
         entries = []
@@ -74,15 +83,11 @@ def _change(size: int, scanned: int) -> str:
     return f"became shorter while it was packed: its first {size} of {scanned} bytes are stored"
 
 
-def _without_orphans(entries: list[FileEntry], found: Scan) -> list[FileEntry]:
-    """Leaves out hard links to files that could not be packed."""
-    present = {entry.path for entry in entries}
-    kept = []
-    for entry in entries:
-        if entry.type is EntryType.HARDLINK and entry.target not in present:
-            found.problems.append(
-                Problem(entry.path, f"is a hard link to {printable(entry.target)}, which could not be packed")
-            )
-        else:
-            kept.append(entry)
-    return kept
+def _drop_orphans(table: EntryTable, found: Scan) -> None:
+    """Leaves out hard links to files that could not be packed. The table is sorted."""
+    for index, kind in enumerate(table.types()):
+        if kind == native.HARDLINK and table.find(target := table[index].target) is None:
+            reason = f"is a hard link to {printable(target)}, which could not be packed"
+            found.problems.append(Problem(table.path(index), reason))
+            table.drop(index)
+    table.sort()

@@ -49,6 +49,11 @@ def check_method(name: str) -> str:
     return name
 
 
+def writes_columns(name: str) -> bool:
+    """Whether small files become rows, and the manifest columns; snapshots of the other methods keep their form."""
+    return name not in ("hybrid_v2", "lz4", "lz4_hc", "none")
+
+
 def codec_for_small_file(path: str) -> Codec:
     """Returns the codec for a file that is not probed, by its extension."""
     return RAW if path.rpartition(".")[2].lower() in _RAW_EXTENSIONS else LZ4

@@ -20,10 +20,12 @@ from dumont_gpu.format.header import MAGIC, MAX_CHUNKS
 from dumont_gpu.native import Dtype
 from dumont_gpu.plan.methods import PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
 from dumont_gpu.plan.regions import Region, find_regions
+from dumont_gpu.plan.rows import cut_rows
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.source.files import SourceFile
+from dumont_gpu.tree.source.small_files import SmallFiles
 
 _SHARE_MINIMUM: Final = 16 * KiB  # smaller files are not compared: opening each file twice costs more
 _SAMPLES: Final = 4  # checkpoints of one model have the same size and header, but differ in their samples
@@ -54,6 +56,7 @@ class PlannedChunk:
     codec: Codec
     size: int = 0
     extents: list[PlannedExtent] = field(default_factory=list)
+    rows: range = range(0)  # instead of extents: the chunk holds the files of these rows
     turn: int = 0  # how many chunks were cut before this chunk; `number` is given when a chunk is begun
 
 
@@ -65,22 +68,30 @@ class Plan:
         method: a name from METHODS.
         chunk_size: the most raw bytes in one chunk; a multiple of 4 KiB, and so of every element size.
         threads: how many large files are sampled and hashed at once.
+        small: more files, which are rows; chunks of these come first.
 
     Raises:
         UsageError: the files need more chunks than a snapshot may have.
     """
 
-    def __init__(self, files: Sequence[SourceFile], method: str, chunk_size: int, threads: int) -> None:
-        self.files = files
+    def __init__(
+        self, files: Sequence[SourceFile], method: str, chunk_size: int, threads: int, small: SmallFiles | None = None
+    ) -> None:
+        self.files = list(files)
+        self.small = small
         self.copies: dict[int, int] = {}  # file index -> index of the file with the same content
         self.problems: dict[int, Problem] = {}  # file index -> why the file cannot be packed
         self.snapshots: set[int] = set()  # file index: the file is a snapshot itself
         self.planned: dict[int, int] = defaultdict(int)  # file index -> bytes of the file in chunks
         self._method, self._chunk_size, self._threads = method, chunk_size, threads
-        self._cutter = _Cutter(chunk_size, self.planned)
-        self.size = sum(file.entry.size for file in files)  # an upper bound until all chunks are cut
-        self.max_chunks = self.size // chunk_size + _PARTIAL_CHUNKS
-        if self.size // chunk_size > MAX_CHUNKS - _PARTIAL_CHUNKS:
+        self._row_chunks = list(self._chunks_of_rows(small)) if small else []
+        self._row_size = sum(chunk.size for chunk in self._row_chunks)
+        self._cutter = _Cutter(chunk_size, self.planned, first=len(self._row_chunks))
+        # An upper bound until all chunks are cut.
+        self.size = self._row_size + sum(file.entry.size for file in files)
+        # Rows that change while they are packed become files, which need chunks, too.
+        self.max_chunks = len(self._row_chunks) + self.size // chunk_size + _PARTIAL_CHUNKS
+        if self.max_chunks > MAX_CHUNKS:
             raise UsageError(
                 f"{self.max_chunks} chunks; a snapshot may have {MAX_CHUNKS}: choose a larger --chunk-size"
             )
@@ -90,29 +101,43 @@ class Plan:
         sizes = _equal((file.entry.size, i) for i, file in enumerate(self.files) if file.entry.size >= _SHARE_MINIMUM)
         alike = {index for group in sizes for index in group}
         with ThreadPoolExecutor(self._threads) as pool:
-            yield from self._cut([index for index in range(len(self.files)) if index not in alike], pool)
+            different = [index for index in range(len(self.files)) if index not in alike]
+            yield from self._cut(different, pool, before=self._row_chunks)
             self.copies = self._find_copies(sizes, pool)
             yield from self._cut([index for index in sorted(alike) if index not in self.copies], pool)
-        self.size = sum(self.planned.values())
+        self.size = self._row_size + sum(self.planned.values())
 
-    def chunks_of_copies(self, orphaned: Iterable[int]) -> Iterator[PlannedChunk]:
-        """Yields chunks of files whose original has changed since they were compared, or was lost.
+    def more_chunks(self, files: Iterable[SourceFile], orphaned: Iterable[int]) -> Iterator[PlannedChunk]:
+        """Yields chunks of files that have to be packed after all.
 
-        The files are still copies of each other.
+        Args:
+            files: rows that changed after the scan.
+            orphaned: indices of files whose original has changed since they were compared, or was lost. The files are
+                still copies of each other.
         """
+        added = len(self.files)
+        self.files += files
         leaders: dict[int, int] = {}  # the former leader -> the new leader
         for index in sorted(orphaned):
             leader = leaders.setdefault(self.copies.pop(index), index)
             if leader != index:
                 self.copies[index] = leader
         with ThreadPoolExecutor(self._threads) as pool:
-            yield from self._cut(sorted(leaders.values()), pool)
-        self.size = sum(self.planned.values())
+            yield from self._cut([*sorted(leaders.values()), *range(added, len(self.files))], pool)
+        self.size = self._row_size + sum(self.planned.values())
 
-    def _cut(self, indices: Sequence[int], pool: ThreadPoolExecutor) -> Iterator[PlannedChunk]:
+    def _chunks_of_rows(self, small: SmallFiles) -> Iterator[PlannedChunk]:
+        codec = UNIFORM_METHODS.get(self._method, LZ4)
+        for number, (rows, size) in enumerate(cut_rows(small, self._chunk_size)):
+            yield PlannedChunk(number, codec, size, rows=rows)
+
+    def _cut(
+        self, indices: Sequence[int], pool: ThreadPoolExecutor, before: Iterable[PlannedChunk] = ()
+    ) -> Iterator[PlannedChunk]:
         """Cuts files into chunks: small files first, which take longest per byte, while the pool samples the rest."""
         indices = [index for index in indices if index not in self.problems]
         sampled = self._map_files(self._look, filter(self._is_sampled, indices), pool)
+        yield from before
         for index in indices:
             if not self._is_sampled(index):
                 yield from self._cutter.add(index, [self._by_extension(index)])
@@ -191,10 +216,10 @@ class Plan:
 class _Cutter:
     """Cuts regions into chunks: a full chunk holds one extent; the ends of regions share chunks of their codec."""
 
-    def __init__(self, chunk_size: int, planned: dict[int, int]) -> None:
+    def __init__(self, chunk_size: int, planned: dict[int, int], first: int) -> None:
         self._chunk_size, self._planned = chunk_size, planned
         self._shared: dict[Codec, PlannedChunk] = {}
-        self._count = 0
+        self._count = first
 
     def add(self, index: int, regions: Iterable[Region]) -> Iterator[PlannedChunk]:
         """Puts the regions of file number `index` into chunks; yields the chunks that are full."""

@@ -83,7 +83,9 @@ class SnapshotWriter:
         Raises:
             DumontError: the manifest is larger than a snapshot can hold.
         """
-        numbers = range(len(self._records))
+        numbers = sorted(self._records)
+        if numbers != list(range(len(numbers))):  # chunks of which equal contents left nothing
+            entries.renumber_chunks({number: index for index, number in enumerate(numbers)})
         manifest = Manifest(
             method=method,
             tool=f"dumont-gpu {__version__}",

@@ -10,6 +10,8 @@
 
 namespace {
 
+using dumont::to_nanoseconds;
+
 constexpr int64_t kNanoseconds = 1000000000;
 constexpr mode_t kUnfinishedMode = 01600;  // UNFINISHED_MODE in dumont_gpu/tree/unfinished.py
 
@@ -46,16 +48,6 @@ timespec to_timespec(int64_t nanoseconds) {
     return {static_cast<time_t>(seconds), static_cast<long>(rest)};
 }
 
-// Saturates as the scan does: the format holds 64 bits of nanoseconds, about the years 1677 to 2262.
-int64_t to_nanoseconds(const timespec& time) {
-    int64_t result = 0;
-    if (__builtin_mul_overflow(static_cast<int64_t>(time.tv_sec), kNanoseconds, &result) ||
-        __builtin_add_overflow(result, static_cast<int64_t>(time.tv_nsec), &result)) {
-        return time.tv_sec < 0 ? INT64_MIN : INT64_MAX;
-    }
-    return result;
-}
-
 // The mode comes last: until then a file is marked as unfinished.
 bool set_metadata(int fd, int64_t mtime_ns, uint64_t mode) {
     const timespec time = to_timespec(mtime_ns);
@@ -85,11 +77,29 @@ int finish_directory(int directory, const char* name, const DumontDirectory& ent
 
 bool is_as_scanned(const struct stat& status, const DumontOldFile& file) {
     return status.st_dev == file.device && status.st_ino == file.inode &&
-           static_cast<uint64_t>(status.st_size) == file.size && to_nanoseconds(status.st_mtim) == file.mtime_ns;
+           static_cast<uint64_t>(status.st_size) == file.size &&
+           to_nanoseconds(status.st_mtim.tv_sec, status.st_mtim.tv_nsec) == file.mtime_ns;
 }
 
-// Returns 0, an errno or a DumontReadProblem.
-int32_t read_file(int directory, const char* name, uint8_t* out, const DumontOldFile& file) {
+// Whether a range lies in the caller's memory: the numbers come from a manifest.
+bool fits(uint64_t begin, uint64_t size, uint64_t total) {
+    return begin <= total && size <= total - begin;
+}
+
+}  // namespace
+
+namespace dumont {
+
+int64_t to_nanoseconds(int64_t seconds, int64_t nanoseconds) {
+    int64_t result = 0;
+    if (__builtin_mul_overflow(seconds, kNanoseconds, &result) ||
+        __builtin_add_overflow(result, nanoseconds, &result)) {
+        return seconds < 0 ? INT64_MIN : INT64_MAX;
+    }
+    return result;
+}
+
+int32_t read_file(int32_t directory, const char* name, uint8_t* out, const DumontOldFile& file) {
     const int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return errno;
     struct stat status;
@@ -108,12 +118,7 @@ int32_t read_file(int directory, const char* name, uint8_t* out, const DumontOld
     return result;
 }
 
-// Whether a range lies in the caller's memory: the numbers come from a manifest.
-bool fits(uint64_t begin, uint64_t size, uint64_t total) {
-    return begin <= total && size <= total - begin;
-}
-
-}  // namespace
+}  // namespace dumont
 
 uint64_t dumont_create_files(int32_t directory, const char* names, const uint8_t* content, uint64_t content_size,
                              const DumontNewFile* files, uint64_t count, int32_t* error) {
@@ -142,6 +147,6 @@ void dumont_read_files(int32_t directory, const char* names, uint8_t* out, uint6
     for (uint64_t i = 0; i < count; ++i) {
         const DumontOldFile& file = files[i];
         const bool inside = fits(file.begin, file.size, out_size);
-        results[i] = inside ? read_file(directory, names + file.name, out + file.begin, file) : EINVAL;
+        results[i] = inside ? dumont::read_file(directory, names + file.name, out + file.begin, file) : EINVAL;
     }
 }

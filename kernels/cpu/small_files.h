@@ -49,3 +49,13 @@ enum DumontReadProblem : int32_t {
 // Reads files of the directory open as `directory`; `results` gets 0, an errno or a DumontReadProblem for each.
 DUMONT_API void dumont_read_files(int32_t directory, const char* names, uint8_t* out, uint64_t out_size,
                                   const DumontOldFile* files, uint64_t count, int32_t* results);
+
+namespace dumont {
+
+// Reads one file of `directory`; returns what `results` of dumont_read_files gets.
+int32_t read_file(int32_t directory, const char* name, uint8_t* out, const DumontOldFile& file);
+
+// Saturates: the format holds 64 bits of nanoseconds, about the years 1677 to 2262.
+int64_t to_nanoseconds(int64_t seconds, int64_t nanoseconds);
+
+}  // namespace dumont

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,44 +17,22 @@ from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.handles import DirectoryHandles, split
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.source.files import SourceFile, SourceTree
+from dumont_gpu.tree.source.found import Scan
+from dumont_gpu.tree.source.hard_links import link_hard_links
 from dumont_gpu.tree.source.outside import OutsideLinks
 from dumont_gpu.tree.source.own_files import is_begun, is_journal, is_own
+from dumont_gpu.tree.source.small_files import SmallFiles
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE
 
 _MODE_BITS: Final = 0o7777
 _BEGUN: Final = stat.S_IFREG | UNFINISHED_MODE
 
 
-@dataclass(slots=True)
-class Scan:
-    """The result of a scan. Files and other entries are in path order."""
-
-    trees: list[SourceTree] = field(default_factory=list)
-    files: list[SourceFile] = field(default_factory=list)
-    others: list[FileEntry] = field(default_factory=list)  # directories, symlinks, hard links
-    root: FileEntry | None = None
-    problems: list[Problem] = field(default_factory=list)
-    excluded: int = 0  # entries left out by a pattern, without the content of excluded directories
-    special: int = 0  # sockets, fifos and devices, which are not packed
-    unfinished: list[FileEntry] = field(default_factory=list)  # unfinished files of this program, which are left out
-    links_out: list[FileEntry] = field(default_factory=list)  # symlinks whose target is not packed
-    named: int = 0  # entries that are sources themselves
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the scan found no entry but the sources themselves."""
-        return not self.files and len(self.others) == self.named
-
-    def close(self) -> None:
-        """Closes the source trees."""
-        for tree in self.trees:
-            tree.handles.close()
-
-
 def scan(
     sources: Sequence[str],
-    excluded: Callable[[str, bool], bool],
+    excluded: Callable[[str, bool], bool] | None = None,
     *,
+    small_size: int | None = None,
     leave_out: Collection[tuple[int, int]] = (),
     output: Output | None = None,
     follow_outside: bool = False,
@@ -67,7 +44,8 @@ def scan(
         sources: a single directory, whose content stands at the snapshot's root; otherwise each source stands there
             under its base name. A symlink given as a source is followed.
         excluded: takes a path in the snapshot, and True for a directory; tells whether to leave out the entry and
-            everything below.
+            everything below. None: nothing is left out.
+        small_size: plain files of at most so many bytes become rows; None: every file becomes an object.
         leave_out: (device, inode) of the snapshot being written and of the snapshot to be replaced: both may lie inside
             a source.
         output: where the snapshot will stand, and the file that it replaces.
@@ -81,6 +59,8 @@ def scan(
         DumontError: a source cannot be opened.
     """
     result = Scan()
+    if small_size is not None and not follow_outside:
+        result.small = SmallFiles(small_size, leave_out, with_owner=with_owner)
     scanner = _Scanner(result, excluded, leave_out, output, with_owner)
     try:
         for source in sources:
@@ -90,8 +70,7 @@ def scan(
     except BaseException:
         result.close()
         raise
-    result.files.sort(key=lambda file: file.entry.sort_key)
-    _link_hard_links(result)
+    link_hard_links(result)
     result.others.sort(key=lambda entry: entry.sort_key)
     result.links_out = scanner.outside.leading_out(result.others)
     return result
@@ -101,12 +80,13 @@ class _Scanner:
     def __init__(
         self,
         result: Scan,
-        excluded: Callable[[str, bool], bool],
+        excluded: Callable[[str, bool], bool] | None,
         leave_out: Collection[tuple[int, int]],
         output: Output | None,
         with_owner: bool,
     ) -> None:
-        self.result, self._excluded, self._leave_out, self._with_owner = result, excluded, leave_out, with_owner
+        self.result, self._leave_out, self._with_owner = result, leave_out, with_owner
+        self._patterns = excluded
         self._output = output
         self._names: set[str] = set()
         self.outside = OutsideLinks()
@@ -124,7 +104,6 @@ class _Scanner:
             raise UsageError(f"{root}: not a directory")
         self._names.add(prefix)
         if prefix and is_tree and self._excluded(prefix, True):
-            self.result.excluded += 1
             return
         # A symlink given as a source is followed; its entry keeps the symlink's name.
         real = root if is_tree or not root.is_symlink() else Path(os.path.realpath(root))
@@ -162,25 +141,49 @@ class _Scanner:
         waiting = [tree.base]
         while waiting:
             folder = waiting.pop()
+            below = []
             try:
-                with tree.handles.lease(folder) as fd, os.scandir(fd) as listing:
-                    for item in listing:
-                        relative = f"{folder}/{item.name}" if folder else item.name
+                with tree.handles.lease(folder) as fd:
+                    for name in self._listed(tree, folder, fd):
+                        relative = f"{folder}/{name}" if folder else name
                         path = self._path(tree, relative)
                         try:
-                            status = item.stat(follow_symlinks=False)
-                            if self._add(tree, path, relative, item.name, status, fd):
-                                waiting.append(relative)
+                            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                            if self._add(tree, path, relative, name, status, fd):
+                                below.append(relative)
                         except OSError as error:
                             self.problem(path, error)
             except OSError as error:
                 self.problem(self._path(tree, folder), error)
+            waiting += reversed(below)
+
+    def _listed(self, tree: SourceTree, folder: str, fd: int) -> Iterator[str]:
+        """Yields the names in a directory, but not those of files that become rows."""
+        small = self.result.small
+        if small is None:
+            with os.scandir(fd) as listing:
+                yield from (item.name for item in listing)
+            return
+        first = len(small.table)
+        names, error = small.scan(tree, folder, self._path(tree, folder), fd)
+        if self._patterns is not None:
+            for row in range(first, len(small.table)):
+                if self._excluded(small.table.path(row), False):
+                    small.drop(row)
+        yield from names
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def _excluded(self, path: str, is_directory: bool) -> bool:
+        """Whether a pattern leaves out an entry; counts what is left out."""
+        out = self._patterns is not None and self._patterns(path, is_directory)
+        self.result.excluded += out
+        return out
 
     def _add(self, tree: SourceTree, path: str, relative: str, name: str, status: os.stat_result, parent: int) -> bool:
         """Adds an entry; returns True for a directory to walk."""
         kind = stat.S_IFMT(status.st_mode)
         if self._excluded(path, kind == stat.S_IFDIR):
-            self.result.excluded += 1
             return False
         if len(path) > MAX_PATH // 4 and len(os.fsencode(path)) > MAX_PATH:
             raise OSError(errno.ENAMETOOLONG, f"a path of more than {MAX_PATH} bytes")
@@ -281,16 +284,3 @@ def _status_of(source: Path) -> os.stat_result:
         raise SnapshotNotFoundError(f"{source}: {reason}") from None
     except OSError as error:
         raise DumontError(f"{source}: {error.strerror}") from None
-
-
-def _link_hard_links(result: Scan) -> None:
-    """Turns the second and later files of each inode into hard links to the first, their leader."""
-    first: dict[tuple[int, int], str] = {}
-    files = []
-    for file in result.files:
-        leader = first.setdefault(file.identity, file.entry.path) if file.links > 1 else file.entry.path
-        if leader == file.entry.path:
-            files.append(file)
-        else:
-            result.others.append(FileEntry(file.entry.path, EntryType.HARDLINK, target=leader))
-    result.files = files

@@ -1,0 +1,233 @@
+"""Plain small files as rows of an entry table: listed, cut, read, and stored once where contents are equal."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final, NamedTuple
+
+from dumont_gpu.native.entry_table import ENTRY, EXTENT, OWNER, PIECE, Columns
+from dumont_gpu.native.library import I32, POINTER, TEXT, U32, U64, Function
+from dumont_gpu.native.memory import address
+
+INODE: Final = struct.Struct("<Q")
+LINKED: Final = struct.Struct("<QQQ")  # DumontLinkedRow of file_rows.h: device, inode, row
+CONTENT: Final = struct.Struct("<QQ")  # DumontContent: begin, size
+RESULT: Final = struct.Struct("<i")
+_SLOT: Final = struct.Struct("<I")
+_FEWEST_SLOTS: Final = 1 << 12
+
+
+class _Listing(ctypes.Structure):
+    _fields_ = (
+        ("rows", POINTER), ("owners", POINTER), ("inodes", POINTER), ("names", POINTER), ("linked", POINTER),
+        ("others", POINTER), ("row_count", U64), ("names_size", U64), ("linked_count", U64), ("others_size", U64),
+        ("size", U64), ("device", U64),
+    )  # fmt: skip
+
+
+class _Rules(ctypes.Structure):
+    _fields_ = (("max_size", U64), ("left_out", POINTER), ("left_out_count", U64))
+
+
+class FoundRows(NamedTuple):
+    """What a scan of a directory found."""
+
+    error: int  # 0, or the errno that ended the scan
+    device: int
+    size: int  # bytes of the rows' files
+    others: list[bytes]  # names of entries that are no rows
+
+
+_new_listing = Function("dumont_new_listing", POINTER)
+_free_listing = Function("dumont_free_listing", None, POINTER)
+_scan_directory = Function("dumont_scan_directory", I32, POINTER, I32, TEXT, U64, U64, POINTER)
+
+
+class DirectoryScanner:
+    """Lists directories, one by one, and appends their plain small files to a table.
+
+    Args:
+        max_size: the most bytes of a file that becomes a row.
+        left_out: device and inode of files that must not become rows.
+    """
+
+    def __init__(self, max_size: int, left_out: Sequence[tuple[int, int]]) -> None:
+        flat = [number for identity in left_out for number in identity]
+        self._left_out = (ctypes.c_uint64 * len(flat))(*flat)
+        self._rules = _Rules(max_size, ctypes.addressof(self._left_out), len(left_out))
+        self._listing: int = _new_listing()
+        if not self._listing:
+            raise MemoryError
+        self._found = _Listing.from_address(self._listing)
+
+    def close(self) -> None:
+        """Frees the memory; a second time does nothing."""
+        _free_listing(self._listing)
+        self._listing = 0
+
+    def scan(self, directory: int, prefix: bytes, columns: Columns, inodes: bytearray, linked: bytearray) -> FoundRows:
+        """Lists a directory.
+
+        Args:
+            directory: descriptor.
+            prefix: what stands before names in paths, with its slash.
+            columns: gets the rows; owners only if it has some already.
+            inodes: gets an INODE for each row.
+            linked: gets a LINKED for each row of a file with several names.
+        """
+        rows = len(columns.entries) // ENTRY.size
+        error = _scan_directory(
+            self._listing, directory, prefix, rows, len(columns.names), ctypes.addressof(self._rules)
+        )
+        found = self._found
+        if found.row_count:
+            columns.entries += ctypes.string_at(found.rows, found.row_count * ENTRY.size)
+            columns.names += ctypes.string_at(found.names, found.names_size)
+            inodes += ctypes.string_at(found.inodes, found.row_count * INODE.size)
+            if columns.owners is not None:
+                columns.owners += ctypes.string_at(found.owners, found.row_count * OWNER.size)
+            if found.linked_count:
+                linked += ctypes.string_at(found.linked, found.linked_count * LINKED.size)
+        others = ctypes.string_at(found.others, found.others_size).split(b"\0")[:-1] if found.others_size else []
+        return FoundRows(error, found.device, found.size, others)
+
+
+_link_rows = Function("dumont_link_rows", U64, POINTER, POINTER, U64)
+
+
+def link_rows(columns: Columns, linked: bytearray) -> int:
+    """Turns all but the first name of each file into hard links; returns the bytes of the files that became links.
+
+    Args:
+        columns: the table.
+        linked: a LINKED for each row of a file with several names; is sorted.
+    """
+    with columns.in_c() as table, address(memoryview(linked), writable=True) as start:
+        saved: int = _link_rows(table, start, len(linked) // LINKED.size)
+    return saved
+
+
+_cut_rows = Function("dumont_cut_rows", U64, POINTER, U64, U64, U64, U64, POINTER)
+
+
+def cut_rows(columns: Columns, first: int, end: int, max_size: int, max_rows: int) -> tuple[int, int]:
+    """Returns where the chunk that begins with row `first` ends, and the bytes of its files."""
+    size = ctypes.c_uint64()
+    with address(memoryview(columns.entries)) as rows:
+        end = _cut_rows(rows, first, end, max_size, max_rows, ctypes.byref(size))
+    return end, size.value
+
+
+_read_rows = Function(
+    "dumont_read_rows", U64, I32, U64, POINTER, POINTER, POINTER, U64, POINTER, U64, U64, POINTER, POINTER
+)
+
+
+class RowReader:
+    """A context in which the files of consecutive rows are read into a chunk's buffer, directory by directory.
+
+    Args:
+        columns: the table; meanwhile, no other thread changes the length of its entries and names.
+        inodes: an INODE for each row of the table.
+        rows: of the chunk.
+        out: the chunk's buffer.
+    """
+
+    def __init__(self, columns: Columns, inodes: bytearray, rows: range, out: memoryview) -> None:
+        self._rows, self._size = rows, len(out)
+        self.end = 0  # of what was read
+        self.contents = bytearray(CONTENT.size * len(rows))  # a CONTENT for each row
+        self._results = bytearray(RESULT.size * len(rows))
+        self._memory = (columns.entries, columns.names, inodes, out, self.contents, self._results)
+        self._exported = ExitStack()
+
+    def __enter__(self) -> RowReader:
+        self._addresses = [
+            self._exported.enter_context(address(memoryview(memory), writable=True)) for memory in self._memory
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exported.close()
+
+    def read(self, directory: int, device: int, rows: range) -> None:
+        """Reads the files of `rows`, all of one directory, behind what was read before."""
+        entries, names, inodes, out, contents, results = self._addresses
+        at = rows.start - self._rows.start
+        self.end = _read_rows(
+            directory, device, entries + rows.start * ENTRY.size, names, inodes + rows.start * INODE.size, len(rows),
+            out, self._size, self.end, contents + at * CONTENT.size, results + at * RESULT.size,
+        )  # fmt: skip
+
+    def fail(self, rows: range, error: int) -> None:
+        """Notes that no file of `rows` can be read."""
+        at = rows.start - self._rows.start
+        self._results[at * RESULT.size : (at + len(rows)) * RESULT.size] = RESULT.pack(error) * len(rows)
+
+    def failures(self) -> list[tuple[int, int]]:
+        """Returns the rows that were not read, each with an errno, NOT_REGULAR, SHORT or CHANGED."""
+        if not any(self._results):
+            return []
+        results = memoryview(self._results).cast("i")
+        return [(row, result) for row, result in zip(self._rows, results, strict=True) if result]
+
+
+_index_pieces = Function("dumont_index_pieces", None, POINTER, U64, POINTER, U64)
+_share_rows = Function("dumont_share_rows", U64, POINTER, U64, U64, U32, POINTER, POINTER, POINTER, POINTER, U64)
+
+
+class ContentIndex:
+    """Finds the piece of a table that has the same content: 6 to 11 bytes a piece. Used by one thread at a time."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns, self._slots = columns, bytearray(_FEWEST_SLOTS * _SLOT.size)
+
+    def share(self, rows: range, chunk: int, raw: memoryview, contents: bytearray, digests: bytearray) -> int:
+        """Gives rows their extents: in pieces of equal content, or in new pieces, whose bytes move together.
+
+        Args:
+            rows: those that were read into the chunk; rows that could not be read are dropped.
+            chunk: its number.
+            raw: its bytes.
+            contents: from the `RowReader`.
+            digests: of each row's content.
+
+        Returns:
+            How many bytes are left in the chunk.
+        """
+        columns = self._columns
+        extents, pieces = len(columns.extents), len(columns.pieces)
+        self._grow(pieces // PIECE.size + len(rows))
+        columns.extents += bytes(EXTENT.size * len(rows))
+        columns.pieces += bytes(PIECE.size * len(rows))
+        with (
+            columns.in_c() as table, address(raw, writable=True) as start, address(memoryview(contents)) as places,
+            address(memoryview(digests)) as hashes, address(memoryview(self._slots), writable=True) as slots,
+        ):  # fmt: skip
+            used = table.contents
+            used.extent_count, used.piece_count = extents // EXTENT.size, pieces // PIECE.size
+            left: int = _share_rows(
+                table, rows.start, len(rows), chunk, start, places, hashes, slots, len(self._slots) // _SLOT.size
+            )
+            extents, pieces = used.extent_count * EXTENT.size, used.piece_count * PIECE.size
+        del columns.extents[extents:]
+        del columns.pieces[pieces:]
+        return left
+
+    def _grow(self, pieces: int) -> None:
+        """Makes room: lookups stay short while at least a third of the slots is free."""
+        count = len(self._slots) // _SLOT.size
+        if pieces * 3 <= count * 2:
+            return
+        while pieces * 3 > count * 2:
+            count *= 2
+        self._slots = bytearray(count * _SLOT.size)
+        known = len(self._columns.pieces) // PIECE.size
+        with (
+            address(memoryview(self._columns.pieces)) as start,
+            address(memoryview(self._slots), writable=True) as slots,
+        ):
+            _index_pieces(start, known, slots, count)
