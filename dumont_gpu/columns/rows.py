@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Final
 
 from dumont_gpu import native
@@ -37,6 +38,29 @@ def entry_at(columns: native.Columns, index: int) -> FileEntry:
 def path_at(columns: native.Columns, index: int) -> bytes:
     """Returns the path of an entry as it is on disk."""
     return _bytes_at(columns, native.ENTRY.unpack_from(columns.entries, index * native.ENTRY.size)[2])
+
+
+def size_at(columns: native.Columns, index: int) -> int:
+    """Returns the size of an entry's file."""
+    size: int = native.ENTRY.unpack_from(columns.entries, index * native.ENTRY.size)[1]
+    return size
+
+
+def type_at(columns: native.Columns, index: int) -> int:
+    """Returns the number of an entry's type, or native.DROPPED."""
+    return columns.entries[index * native.ENTRY.size + native.TYPE_AT]
+
+
+def drop_at(columns: native.Columns, index: int) -> None:
+    """Makes an entry a row that sorting leaves out."""
+    columns.entries[index * native.ENTRY.size + native.TYPE_AT] = native.DROPPED
+
+
+def renumber_chunks(columns: native.Columns, numbers: Mapping[int, int]) -> None:
+    """Gives chunks new numbers in all extents; `numbers`: old -> new."""
+    chunks = memoryview(columns.pieces).cast("I")[:: native.PIECE.size // 4]
+    for index, number in enumerate(chunks):
+        chunks[index] = numbers[number]
 
 
 def append_entry(columns: native.Columns, entry: FileEntry, pieces: dict[PieceKey, int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, overload
 
 from dumont_gpu import native
@@ -46,25 +46,6 @@ class EntryTable(Sequence[FileEntry]):
     def append(self, entry: FileEntry) -> None:
         """Adds an entry at the end, whatever its path."""
         append_entry(self.columns, entry, self._pieces)
-
-    def size_at(self, index: int) -> int:
-        """Returns the size of an entry's file."""
-        size: int = native.ENTRY.unpack_from(self.columns.entries, index * native.ENTRY.size)[_SIZE_WORD]
-        return size
-
-    def drop(self, index: int) -> None:
-        """Makes an entry a row that `sort` leaves out."""
-        self.columns.entries[index * native.ENTRY.size + native.TYPE_AT] = native.DROPPED
-
-    def is_dropped(self, index: int) -> bool:
-        """Whether `drop` was called."""
-        return self.columns.entries[index * native.ENTRY.size + native.TYPE_AT] == native.DROPPED
-
-    def renumber_chunks(self, numbers: Mapping[int, int]) -> None:
-        """Gives chunks new numbers in all extents; `numbers`: old -> new."""
-        words = memoryview(self.columns.pieces).cast("I")[:: native.PIECE.size // 4]
-        for index, number in enumerate(words):
-            words[index] = numbers[number]
 
     def sort(self) -> None:
         """Brings the entries into the byte order of their paths, and leaves out dropped rows."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import chain
 
 from dumont_gpu import native
+from dumont_gpu.columns.rows import drop_at
 from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.errors import DumontError
 from dumont_gpu.format.entries import Extent, FileEntry
@@ -89,5 +90,5 @@ def _drop_orphans(table: EntryTable, found: Scan) -> None:
         if kind == native.HARDLINK and table.find(target := table[index].target) is None:
             reason = f"is a hard link to {printable(target)}, which could not be packed"
             found.problems.append(Problem(table.path(index), reason))
-            table.drop(index)
+            drop_at(table.columns, index)
     table.sort()

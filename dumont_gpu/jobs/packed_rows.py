@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dumont_gpu import native
 from dumont_gpu.buffers import Turns
+from dumont_gpu.columns.rows import size_at, type_at
 from dumont_gpu.format.digests import Digest
 from dumont_gpu.plan.planner import PlannedChunk
 from dumont_gpu.shortages import is_shortage
@@ -82,7 +83,7 @@ class PackedRows:
             if is_shortage(result):
                 raise OSError(result, os.strerror(result))
             # A file without bytes needs no reading.
-            if self._small.table.size_at(row) and not self._small.table.is_dropped(row):
+            if size_at(self._columns, row) and type_at(self._columns, row) == native.FILE:
                 self._failed.append(row)
 
     def _digests(self, content: memoryview, contents: bytearray) -> bytearray:

@@ -9,6 +9,7 @@ import time
 from dumont_gpu import __version__
 from dumont_gpu.codecs import Codec, Lz4
 from dumont_gpu.columns.manifest import encode_manifest
+from dumont_gpu.columns.rows import renumber_chunks
 from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.errors import DumontError
 from dumont_gpu.format.entries import FileEntry
@@ -85,7 +86,7 @@ class SnapshotWriter:
         """
         numbers = sorted(self._records)
         if numbers != list(range(len(numbers))):  # chunks of which equal contents left nothing
-            entries.renumber_chunks({number: index for index, number in enumerate(numbers)})
+            renumber_chunks(entries.columns, {number: index for index, number in enumerate(numbers)})
         manifest = Manifest(
             method=method,
             tool=f"dumont-gpu {__version__}",

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from dumont_gpu import native
+from dumont_gpu.columns.rows import drop_at, size_at, type_at
 from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.tree.source.files import SourceFile, SourceTree
 
@@ -74,8 +75,8 @@ class SmallFiles:
 
     def drop(self, row: int) -> None:
         """Leaves out a file."""
-        self.size -= self.table.size_at(row)
-        self.table.drop(row)
+        self.size -= size_at(self.table.columns, row)
+        drop_at(self.table.columns, row)
         self._dropped += 1
 
     def give_up(self, identities: Collection[Identity]) -> list[SourceFile]:
@@ -83,7 +84,7 @@ class SmallFiles:
         rows = [
             row
             for device, inode, row in native.LINKED.iter_unpack(self._linked)
-            if (device, inode) in identities and not self.table.is_dropped(row)
+            if (device, inode) in identities and type_at(self.table.columns, row) == native.FILE
         ]
         files = [self.source_file(row, links=2) for row in rows]
         for row in rows:
