@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dumont_gpu.native.blake3 import digest_many
 from dumont_gpu.native.device_tables import (
     ENCODE_JOB,
     LZ4_BLOCK,
@@ -55,6 +56,7 @@ __all__ = [
     "copy",
     "cpu_path",
     "create_files",
+    "digest_many",
     "finish_directories",
     "layout",
     "lz4_device_blocks",
