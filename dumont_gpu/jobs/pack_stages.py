@@ -78,7 +78,7 @@ class PackStages:
         self._digest = digest_function(options.digest)
         self._reader = SourceReader(plan.files)
         self.files = PackedFiles(plan, self._reader)
-        self.rows = PackedRows(plan.small, self._digest) if plan.small else None
+        self.rows = PackedRows(plan.small, options.digest) if plan.small else None
         self._count = 0  # chunks so far
         largest = align_up(max(1, min(options.chunk_size, plan.size)))
         backend.prepare(largest, encode=True, decode=options.paranoid)

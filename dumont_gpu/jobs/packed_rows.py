@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dumont_gpu import native
 from dumont_gpu.buffers import Turns
 from dumont_gpu.columns.rows import size_at, type_at
-from dumont_gpu.format.digests import Digest
+from dumont_gpu.format.digests import DIGEST_SIZE, digest_function
 from dumont_gpu.plan.planner import PlannedChunk
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.source.files import SourceFile
@@ -30,11 +30,11 @@ class PackedRows:
 
     Args:
         small: the rows; their table gets extents and pieces.
-        digest: covers the content of each file.
+        digest: name of the digest that covers the content of each file.
     """
 
-    def __init__(self, small: SmallFiles, digest: Digest) -> None:
-        self._small, self._digest = small, digest
+    def __init__(self, small: SmallFiles, digest: str) -> None:
+        self._small, self._digest_name = small, digest
         self._columns = small.table.columns
         self._index = native.ContentIndex(self._columns)
         self._failed: list[int] = []  # rows
@@ -59,10 +59,10 @@ class PackedRows:
                 except OSError as error:
                     reader.fail(rows, error.errno or errno.EIO)
         self._note(reader.failures())
-        digests = self._digests(content, reader.contents)
+        digests = self._digests(content, reader)
         with self.turns.take(chunk.turn):
             first = self._count_pieces()
-            size = self._index.share(chunk.rows, chunk.number, content, reader.contents, digests)
+            size = self._index.share(reader, chunk.number, content, digests)
             self.shared_bytes += reader.end - size
             return StoredRows(size, range(first, self._count_pieces()))
 
@@ -86,10 +86,14 @@ class PackedRows:
             if size_at(self._columns, row) and type_at(self._columns, row) == native.FILE:
                 self._failed.append(row)
 
-    def _digests(self, content: memoryview, contents: bytearray) -> bytearray:
-        digests = bytearray()
-        for begin, size in native.CONTENT.iter_unpack(contents):
-            digests += self._digest(content[begin : begin + size])
+    def _digests(self, content: memoryview, reader: native.RowReader) -> bytearray:
+        digests = bytearray(DIGEST_SIZE * len(reader.rows))
+        if self._digest_name == "blake3":
+            native.digest_many(content, reader.begins, reader.sizes, memoryview(digests))
+            return digests
+        digest = digest_function(self._digest_name)
+        for index, (begin, size) in enumerate(zip(reader.begins, reader.sizes, strict=True)):
+            digests[index * DIGEST_SIZE : (index + 1) * DIGEST_SIZE] = digest(content[begin : begin + size])
         return digests
 
     def _count_pieces(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dumont_gpu.native.blake3 import digest_many
 from dumont_gpu.native.device_tables import (
     ENCODE_JOB,
     LZ4_BLOCK,
@@ -38,7 +39,6 @@ from dumont_gpu.native.entry_table import (
     write_pages,
 )
 from dumont_gpu.native.file_rows import (
-    CONTENT,
     INODE,
     LINKED,
     ContentIndex,
@@ -74,7 +74,6 @@ from dumont_gpu.native.zstd import zstd_blocks
 __all__ = [
     "CHANGED",
     "CHANGED_FLAG",
-    "CONTENT",
     "DIR",
     "DROPPED",
     "ENCODE_JOB",
@@ -112,6 +111,7 @@ __all__ = [
     "cpu_path",
     "create_files",
     "cut_rows",
+    "digest_many",
     "find_entry",
     "finish_directories",
     "join_paths",

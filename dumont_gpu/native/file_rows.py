@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final, NamedTuple
@@ -14,8 +15,7 @@ from dumont_gpu.native.memory import address
 
 INODE: Final = struct.Struct("<Q")
 LINKED: Final = struct.Struct("<QQQ")  # DumontLinkedRow of file_rows.h: device, inode, row
-CONTENT: Final = struct.Struct("<QQ")  # DumontContent: begin, size
-RESULT: Final = struct.Struct("<i")
+_RESULTS: Final = (("Q", 8), ("Q", 8), ("i", 4))
 _SLOT: Final = struct.Struct("<I")
 _FEWEST_SLOTS: Final = 1 << 12
 
@@ -122,7 +122,7 @@ def cut_rows(columns: Columns, first: int, end: int, max_size: int, max_rows: in
 
 
 _read_rows = Function(
-    "dumont_read_rows", U64, I32, U64, POINTER, POINTER, POINTER, U64, POINTER, U64, U64, POINTER, POINTER
+    "dumont_read_rows", U64, I32, U64, POINTER, POINTER, POINTER, U64, POINTER, U64, U64, POINTER, POINTER, POINTER
 )
 
 
@@ -137,11 +137,11 @@ class RowReader:
     """
 
     def __init__(self, columns: Columns, inodes: bytearray, rows: range, out: memoryview) -> None:
-        self._rows, self._size = rows, len(out)
+        self.rows, self._size = rows, len(out)
         self.end = 0  # of what was read
-        self.contents = bytearray(CONTENT.size * len(rows))  # a CONTENT for each row
-        self._results = bytearray(RESULT.size * len(rows))
-        self._memory = (columns.entries, columns.names, inodes, out, self.contents, self._results)
+        # Of each row, where its file's content is in the buffer; no bytes of what was not read.
+        self.begins, self.sizes, self._results = (array(kind, bytes(width * len(rows))) for kind, width in _RESULTS)
+        self._memory = (columns.entries, columns.names, inodes, out, self.begins, self.sizes, self._results)
         self._exported = ExitStack()
 
     def __enter__(self) -> RowReader:
@@ -155,28 +155,29 @@ class RowReader:
 
     def read(self, directory: int, device: int, rows: range) -> None:
         """Reads the files of `rows`, all of one directory, behind what was read before."""
-        entries, names, inodes, out, contents, results = self._addresses
-        at = rows.start - self._rows.start
+        entries, names, inodes, out, begins, sizes, results = self._addresses
+        at = rows.start - self.rows.start
         self.end = _read_rows(
             directory, device, entries + rows.start * ENTRY.size, names, inodes + rows.start * INODE.size, len(rows),
-            out, self._size, self.end, contents + at * CONTENT.size, results + at * RESULT.size,
+            out, self._size, self.end, begins + 8 * at, sizes + 8 * at, results + 4 * at,
         )  # fmt: skip
 
     def fail(self, rows: range, error: int) -> None:
         """Notes that no file of `rows` can be read."""
-        at = rows.start - self._rows.start
-        self._results[at * RESULT.size : (at + len(rows)) * RESULT.size] = RESULT.pack(error) * len(rows)
+        at = rows.start - self.rows.start
+        self._results[at : at + len(rows)] = array("i", [error]) * len(rows)
 
     def failures(self) -> list[tuple[int, int]]:
         """Returns the rows that were not read, each with an errno, NOT_REGULAR, SHORT or CHANGED."""
         if not any(self._results):
             return []
-        results = memoryview(self._results).cast("i")
-        return [(row, result) for row, result in zip(self._rows, results, strict=True) if result]
+        return [(row, result) for row, result in zip(self.rows, self._results, strict=True) if result]
 
 
 _index_pieces = Function("dumont_index_pieces", None, POINTER, U64, POINTER, U64)
-_share_rows = Function("dumont_share_rows", U64, POINTER, U64, U64, U32, POINTER, POINTER, POINTER, POINTER, U64)
+_share_rows = Function(
+    "dumont_share_rows", U64, POINTER, U64, U64, U32, POINTER, POINTER, POINTER, POINTER, POINTER, U64
+)
 
 
 class ContentIndex:
@@ -185,32 +186,32 @@ class ContentIndex:
     def __init__(self, columns: Columns) -> None:
         self._columns, self._slots = columns, bytearray(_FEWEST_SLOTS * _SLOT.size)
 
-    def share(self, rows: range, chunk: int, raw: memoryview, contents: bytearray, digests: bytearray) -> int:
+    def share(self, reader: RowReader, chunk: int, raw: memoryview, digests: bytearray) -> int:
         """Gives rows their extents: in pieces of equal content, or in new pieces, whose bytes move together.
 
         Args:
-            rows: those that were read into the chunk; rows that could not be read are dropped.
+            reader: has read the rows into the chunk; rows that could not be read are dropped.
             chunk: its number.
             raw: its bytes.
-            contents: from the `RowReader`.
             digests: of each row's content.
 
         Returns:
             How many bytes are left in the chunk.
         """
-        columns = self._columns
+        columns, rows = self._columns, reader.rows
         extents, pieces = len(columns.extents), len(columns.pieces)
         self._grow(pieces // PIECE.size + len(rows))
         columns.extents += bytes(EXTENT.size * len(rows))
         columns.pieces += bytes(PIECE.size * len(rows))
         with (
-            columns.in_c() as table, address(raw, writable=True) as start, address(memoryview(contents)) as places,
+            columns.in_c() as table, address(raw, writable=True) as start,
+            address(memoryview(reader.begins)) as begins, address(memoryview(reader.sizes)) as sizes,
             address(memoryview(digests)) as hashes, address(memoryview(self._slots), writable=True) as slots,
         ):  # fmt: skip
             used = table.contents
             used.extent_count, used.piece_count = extents // EXTENT.size, pieces // PIECE.size
             left: int = _share_rows(
-                table, rows.start, len(rows), chunk, start, places, hashes, slots, len(self._slots) // _SLOT.size
+                table, rows.start, len(rows), chunk, start, begins, sizes, hashes, slots, len(self._slots) // _SLOT.size
             )
             extents, pieces = used.extent_count * EXTENT.size, used.piece_count * PIECE.size
         del columns.extents[extents:]

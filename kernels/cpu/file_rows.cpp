@@ -72,10 +72,11 @@ uint64_t dumont_cut_rows(const DumontEntry* rows, uint64_t first, uint64_t end, 
 
 uint64_t dumont_read_rows(int32_t directory, uint64_t device, const DumontEntry* rows, const char* names,
                           const uint64_t* inodes, uint64_t count, uint8_t* out, uint64_t out_size, uint64_t begin,
-                          DumontContent* contents, int32_t* results) {
+                          uint64_t* begins, uint64_t* sizes, int32_t* results) {
     for (uint64_t i = 0; i < count; ++i) {
         const DumontEntry& row = rows[i];
-        contents[i] = {begin, 0};
+        begins[i] = begin;
+        sizes[i] = 0;
         results[i] = 0;
         if (row.type != DUMONT_FILE || row.size == 0) continue;
         if (row.size > out_size - begin) {
@@ -85,7 +86,7 @@ uint64_t dumont_read_rows(int32_t directory, uint64_t device, const DumontEntry*
         const DumontOldFile file = {0, begin, row.size, row.mtime_ns, device, inodes[i]};
         results[i] = dumont::read_file(directory, name_of(names + row.path), out + begin, file);
         if (results[i] != 0) continue;
-        contents[i].size = row.size;
+        sizes[i] = row.size;
         begin += row.size;
     }
     return begin;
@@ -99,25 +100,25 @@ void dumont_index_pieces(const DumontPiece* pieces, uint64_t count, uint32_t* sl
 }
 
 uint64_t dumont_share_rows(DumontTable* table, uint64_t first, uint64_t count, uint32_t chunk, uint8_t* raw,
-                           const DumontContent* contents, const uint8_t* digests, uint32_t* slots, uint64_t slot_count) {
+                           const uint64_t* begins, const uint64_t* sizes, const uint8_t* digests, uint32_t* slots,
+                           uint64_t slot_count) {
     uint64_t left = 0;
     for (uint64_t i = 0; i < count; ++i) {
         DumontEntry& row = table->entries[first + i];
-        const DumontContent& content = contents[i];
         if (row.type != DUMONT_FILE || row.size == 0) continue;
-        if (content.size == 0) {
+        if (sizes[i] == 0) {
             row.type = DUMONT_DROPPED;
             continue;
         }
         const uint8_t* digest = digests + i * sizeof(DumontPiece::digest);
-        uint32_t* slot = find_slot(table->pieces, digest, content.size, slots, slot_count);
+        uint32_t* slot = find_slot(table->pieces, digest, sizes[i], slots, slot_count);
         if (*slot == 0) {
             DumontPiece& piece = table->pieces[table->piece_count++];
-            piece = {chunk, static_cast<uint32_t>(left), static_cast<uint32_t>(content.size), {}};
+            piece = {chunk, static_cast<uint32_t>(left), static_cast<uint32_t>(sizes[i]), {}};
             memcpy(piece.digest, digest, sizeof piece.digest);
             *slot = static_cast<uint32_t>(table->piece_count);
-            if (content.begin != left) memmove(raw + left, raw + content.begin, content.size);
-            left += content.size;
+            if (begins[i] != left) memmove(raw + left, raw + begins[i], sizes[i]);
+            left += sizes[i];
         }
         row.first = static_cast<uint32_t>(table->extent_count);
         row.extent_count = 1;

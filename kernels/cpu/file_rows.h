@@ -53,17 +53,12 @@ DUMONT_API uint64_t dumont_link_rows(DumontTable* table, DumontLinkedRow* linked
 DUMONT_API uint64_t dumont_cut_rows(const DumontEntry* rows, uint64_t first, uint64_t end, uint64_t max_size,
                                     uint64_t max_rows, uint64_t* size);
 
-// Where the content of a row lies in a chunk's buffer; without size, nothing was read.
-struct DumontContent {
-    uint64_t begin;
-    uint64_t size;
-};
-
-// Reads the files of `count` rows in the directory open as `directory`, end to end from `out + begin` on. A file that cannot be
-// read, or is not as it was scanned, takes no room. `results`: as of dumont_read_files. Returns the end of what was read.
+// Reads the files of `count` rows in the directory open as `directory`, end to end from `out + begin` on; `begins` and `sizes`
+// get where each is. A file that cannot be read, or is not as it was scanned, has no size and takes no room. `results`: as of
+// dumont_read_files. Returns the end of what was read.
 DUMONT_API uint64_t dumont_read_rows(int32_t directory, uint64_t device, const DumontEntry* rows, const char* names,
                                      const uint64_t* inodes, uint64_t count, uint8_t* out, uint64_t out_size,
-                                     uint64_t begin, DumontContent* contents, int32_t* results);
+                                     uint64_t begin, uint64_t* begins, uint64_t* sizes, int32_t* results);
 
 // Pieces by their content: numbers of pieces, counted from 1, in open addressing; 0 is a free slot. `slot_count` is a power of 2.
 DUMONT_API void dumont_index_pieces(const DumontPiece* pieces, uint64_t count, uint32_t* slots, uint64_t slot_count);
@@ -72,5 +67,5 @@ DUMONT_API void dumont_index_pieces(const DumontPiece* pieces, uint64_t count, u
 // if there is one, or in a new piece. Moves the content of new pieces together. Rows that were not read are dropped.
 // The table has room for an extent and a piece a row. Returns the bytes that are left in the chunk.
 DUMONT_API uint64_t dumont_share_rows(DumontTable* table, uint64_t first, uint64_t count, uint32_t chunk, uint8_t* raw,
-                                      const DumontContent* contents, const uint8_t* digests, uint32_t* slots,
-                                      uint64_t slot_count);
+                                      const uint64_t* begins, const uint64_t* sizes, const uint8_t* digests,
+                                      uint32_t* slots, uint64_t slot_count);
