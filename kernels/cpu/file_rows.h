@@ -39,7 +39,8 @@ DUMONT_API DumontListing* dumont_new_listing(void);
 DUMONT_API void dumont_free_listing(DumontListing* listing);
 
 // Lists the directory open as `directory`, whose paths begin with `prefix`. A row is a regular file of at most `max_size`
-// bytes without holes, on the directory's device, whose metadata fits a row; not what may be an unfinished file of this program.
+// bytes without holes, on one device with the other rows, whose metadata fits a row; not what may be an unfinished file of this
+// program.
 // Returns 0 or an errno, after which the listing has what was found before.
 DUMONT_API int32_t dumont_scan_directory(DumontListing* listing, int32_t directory, const char* prefix,
                                          uint64_t rows_before, uint64_t names_before, const DumontRowRules* rules);

@@ -21,6 +21,7 @@ constexpr uint64_t kMostBytes = UINT32_MAX;  // of `names` of a table, whose off
 constexpr uint64_t kMostPath = 4096;         // longer paths are rare, and have limits that the caller checks
 constexpr int64_t kMostSeconds = INT64_MAX / 1000000000 - 1;
 constexpr uint64_t kReadSize = 64 << 10;
+constexpr uint64_t kPage = 4096;  // a hole in a smaller file saves nothing
 constexpr mode_t kModeBits = 07777;
 constexpr mode_t kUnfinishedMode = 01600;  // UNFINISHED_MODE in dumont_gpu/tree/unfinished.py
 constexpr char kPartial[] = ".partial";    // how this program's temporary files end, whose first character is a dot
@@ -139,6 +140,7 @@ struct Listing : DumontListing {
             0,
         };
         const uint64_t number = rows_before + row_array.count;
+        device = status.st_dev;
         if (!row_array.append(row) || !owner_array.append({status.st_uid, status.st_gid}) ||
             !inode_array.append(status.st_ino) || !name_array.append(prefix, prefix_size) ||
             !name_array.append(name, length + 1) ||
@@ -152,8 +154,9 @@ struct Listing : DumontListing {
     // Whether a row holds all there is to say about a regular file.
     bool fits(const struct stat& status, const DumontRowRules& rules) const {
         const uint64_t file_size = static_cast<uint64_t>(status.st_size);
-        if (file_size > rules.max_size || static_cast<uint64_t>(status.st_blocks) * 512 < file_size) return false;
-        if (status.st_dev != device || (status.st_mode & kModeBits) == kUnfinishedMode) return false;
+        if (file_size > rules.max_size) return false;
+        if (file_size > kPage && static_cast<uint64_t>(status.st_blocks) * 512 < file_size) return false;
+        if ((row_array.count > 0 && status.st_dev != device) || (status.st_mode & kModeBits) == kUnfinishedMode) return false;
         if (status.st_mtim.tv_sec < -kMostSeconds || status.st_mtim.tv_sec > kMostSeconds) return false;
         for (uint64_t i = 0; i < rules.left_out_count; ++i) {
             if (rules.left_out[2 * i] == status.st_dev && rules.left_out[2 * i + 1] == status.st_ino) return false;
@@ -194,9 +197,6 @@ int32_t dumont_scan_directory(DumontListing* listing, int32_t directory, const c
     Listing& all = *static_cast<Listing*>(listing);
     all.clear();
     all.publish();
-    struct stat status;
-    if (fstat(directory, &status) != 0) return errno;
-    all.device = status.st_dev;
     int32_t error = all.read_names(directory);
     const char* found = all.found.items;
     std::sort(all.order.items, all.order.items + all.order.count,

@@ -30,8 +30,11 @@ uint64_t write_all(int fd, const uint8_t* data, uint64_t size) {
 uint64_t read_all(int fd, uint8_t* out, uint64_t size) {
     uint64_t done = 0;
     while (done < size) {
-        const ssize_t count = read(fd, out + done, size - done);
-        if (count < 0 && errno == EINTR) continue;
+        const ssize_t count = pread(fd, out + done, size - done, static_cast<off_t>(done));
+        if (count < 0 && errno == EINTR) {
+            errno = 0;
+            continue;
+        }
         if (count <= 0) break;
         done += static_cast<uint64_t>(count);
     }
@@ -99,19 +102,19 @@ int64_t to_nanoseconds(int64_t seconds, int64_t nanoseconds) {
     return result;
 }
 
+// One look at the file, after it was read: pread fails where reading would take bytes away from somebody, as from a pipe.
 int32_t read_file(int32_t directory, const char* name, uint8_t* out, const DumontOldFile& file) {
     const int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return errno;
-    struct stat status;
-    int32_t result = 0;
     errno = 0;
+    const bool complete = read_all(fd, out, file.size) == file.size;
+    int32_t result = complete ? 0 : errno != 0 ? errno : static_cast<int32_t>(DUMONT_SHORT);
+    struct stat status;
     if (fstat(fd, &status) != 0) {
         result = errno;
     } else if (!S_ISREG(status.st_mode)) {
         result = DUMONT_NOT_REGULAR;
-    } else if (read_all(fd, out, file.size) != file.size) {
-        result = errno != 0 ? errno : static_cast<int32_t>(DUMONT_SHORT);
-    } else if (fstat(fd, &status) != 0 || !is_as_scanned(status, file)) {
+    } else if (complete && !is_as_scanned(status, file)) {
         result = DUMONT_CHANGED;
     }
     close(fd);

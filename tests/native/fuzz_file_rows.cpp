@@ -83,7 +83,8 @@ struct Tree {
                 if (content.size() > kMaxSize || marked || partial) continue;
                 struct stat status;
                 check(stat(path.c_str(), &status) == 0, "cannot stat");
-                if (static_cast<uint64_t>(status.st_blocks) * 512 >= content.size()) contents[name] = content;
+                const uint64_t allocated = static_cast<uint64_t>(status.st_blocks) * 512;
+                if (content.size() <= 4096 || allocated >= content.size()) contents[name] = content;
             }
         }
     }

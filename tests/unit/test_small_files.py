@@ -84,13 +84,13 @@ def test_rows_and_objects_together_are_the_tree(source: Path, snapshot: Path, ta
 
 
 def test_only_plain_small_files_become_rows(source: Path) -> None:
-    fill(source, {"plain": b"1", ".hidden": b"2", "large": bytes(200), ".x.partial": b"3", "y.partial": b"4"})
+    fill(source, {"plain": b"1", ".hidden": b"2", "large": bytes(6001), ".x.partial": b"3", "y.partial": b"4"})
     fill(source, {"begun": b"5", "output": b"6"})
     (source / "begun").chmod(0o1600)
     with (source / "sparse").open("wb") as file:
-        file.truncate(90)
+        file.truncate(5000)
     status = (source / "output").stat()
-    found = scan([str(source)], small_size=100, leave_out=[(status.st_dev, status.st_ino)])
+    found = scan([str(source)], small_size=6000, leave_out=[(status.st_dev, status.st_ino)])
     found.close()
     assert found.small is not None
     rows = [found.small.table.path(row) for row in range(found.small.count)]
