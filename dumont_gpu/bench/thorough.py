@@ -1,7 +1,7 @@
 """The thorough run behind `bench/cpu.py`: whole jobs on large trees, a profile, every codec path, on one machine.
 
-    python bench/cpu.py [codecs|jobs|profile|all] [--workspace DIR] [--repeats N] [--results DIR] [--scratch DIR]
-                        [--quick]
+    python bench/cpu.py [codecs|jobs|profile|all] [--workspace DIR] [--tree NAME=DIR] [--repeats N] [--results DIR]
+                        [--scratch DIR] [--quick]
 
 Building trees needs `pip install '.[bench]'`. Installed peers take part, others are listed as absent. Package:
 zipnn (`pip install --no-deps zipnn==0.5.4`); commands: zstd, lz4, restic, borg, mksquashfs, unsquashfs.
@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from dumont_gpu.bench.corpora.weights import weights
 from dumont_gpu.bench.measure.codecs import SIZE, measure_codecs
 from dumont_gpu.bench.measure.codecs import failures as codec_failures
-from dumont_gpu.bench.measure.contenders import SMALL_FILES, WORKSPACE, tools
+from dumont_gpu.bench.measure.contenders import OWN_TREE, SMALL_FILES, WORKSPACE, tools
 from dumont_gpu.bench.measure.jobs import Patience, Tree, measure_jobs
 from dumont_gpu.bench.measure.places import places
 from dumont_gpu.bench.measure.profile import measure_profile
@@ -55,7 +56,7 @@ def _measure(options: argparse.Namespace, checkout: Path) -> Record:
     record = new_record("python bench/cpu.py", checkout=checkout) | {"machines": {}}
     for part, measure in _PARTS.items():
         if options.part in (part, "all"):
-            needed = tools(WORKSPACE, SMALL_FILES) if part == "jobs" else ()
+            needed = tools(WORKSPACE, SMALL_FILES, OWN_TREE) if part == "jobs" else ()
             record["machines"][part] = describe(needed, checkout)
             repeats = options.repeats or (1 if options.quick else _REPEATS[part])
             record[part] = measure(options, repeats, record["failures"])
@@ -64,7 +65,7 @@ def _measure(options: argparse.Namespace, checkout: Path) -> Record:
 
 def _jobs(options: argparse.Namespace, repeats: int, failures: list[str]) -> Json:
     small = _QUICK_SMALL_FILES if options.quick else ()
-    trees = [
+    trees = [_own_tree(*given) for given in options.tree] or [
         _workspace(options),
         Tree(SMALL_FILES, "bench/small_files.py", lambda target: _build("small_files", target, str(target), *small)),
     ]
@@ -97,6 +98,10 @@ def _workspace(options: argparse.Namespace) -> Tree:
     )
 
 
+def _own_tree(name: str, folder: Path) -> Tree:
+    return Tree(replace(OWN_TREE, name=name), "given by --tree", lambda target: folder)
+
+
 def _build(module: str, target: Path, *arguments: str) -> Path:
     """Builds a tree in another process: the benchmark's own stays small, and without NumPy."""
     _say(f"building {module}")
@@ -119,12 +124,23 @@ def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and Path(folder).is_dir()):
+        raise argparse.ArgumentTypeError(f"{text}: NAME=DIR, where DIR is a directory")
+    return name, Path(folder).resolve()
+
+
 def _parse(checkout: Path, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure codecs and jobs on the CPU, against their peers.")
     parser.add_argument("part", nargs="?", choices=(*_PARTS, "all"), default="all")
     parser.add_argument(
         "--workspace", type=Path, metavar="DIR", help="pack DIR; otherwise bench/workspace.py builds a tree"
     )
+    parser.add_argument(
+        "--tree", type=_named, metavar="NAME=DIR", action="append", default=[],
+        help="jobs: pack DIR instead, against tar and hybrid_v2; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--repeats", type=int, metavar="N", help="timed runs of each (codecs 5, jobs 3, profile 5)")
     results = checkout / "bench" / "results"
     parser.add_argument("--results", type=Path, metavar="DIR", default=results, help="default: bench/results")

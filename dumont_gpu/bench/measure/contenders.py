@@ -53,6 +53,11 @@ DUMONT_SHA256_RESTORE = Contender(
     "sha256, --no-sync", ("dumont-gpu restore ARCHIVE TARGET --no-sync",), reads="dumont-gpu, sha256"
 )
 
+DUMONT_V2_PACK = Contender("dumont-gpu, hybrid_v2", ("dumont-gpu pack SOURCE -o ARCHIVE --method hybrid_v2",))
+DUMONT_V2_RESTORE = Contender(
+    "hybrid_v2, --no-sync", ("dumont-gpu restore ARCHIVE TARGET --no-sync",), reads="dumont-gpu, hybrid_v2"
+)
+
 TAR_ZSTD_PACK = Contender("tar, zstd -3", ("tar -cSf ARCHIVE -I 'zstd -3 -T0' .",), ("tar", "zstd"))
 TAR_LZ4_PACK = Contender("tar, lz4", ("tar -cSf ARCHIVE -I lz4 .",), ("tar", "lz4"))
 TAR_PACK = Contender("tar", ("tar -cf ARCHIVE .",), ("tar",))
@@ -92,6 +97,11 @@ SMALL_FILES = Case(
     "small files",
     (DUMONT_PACK, TAR_ZSTD_PACK, TAR_PACK),
     (DUMONT_RESTORE, DUMONT_NO_SYNC, TAR_ZSTD_RESTORE, TAR_RESTORE, COPY, COPY_SYNC),
+)
+OWN_TREE = Case(
+    "own tree",
+    (DUMONT_PACK, DUMONT_V2_PACK, TAR_ZSTD_PACK),
+    (DUMONT_RESTORE, DUMONT_NO_SYNC, DUMONT_V2_RESTORE, TAR_ZSTD_RESTORE),
 )
 
 # `dumont-gpu bench` takes less time.

@@ -1,7 +1,7 @@
 """Restores over http from a real server: how long, how much twice, how much memory. Needs nginx; `link` needs root.
 
     python bench/network.py kills SNAPSHOT [--count 50]      # kill -9 at random moments, then the same command again
-    python bench/network.py link SNAPSHOT --rate 1gbit       # a loopback of that rate, against aria2c and zstd | tar
+    python bench/network.py link SNAPSHOT --rate 1gbit       # a loopback of that rate; --tar: against curl and aria2c
     python bench/network.py open SNAPSHOT                    # no limit, against a local restore
 
 Run it with the Python that has dumont-gpu installed.
@@ -113,9 +113,13 @@ def _local(snapshot: Path) -> Contenders:
     return {"dumont-gpu restore PATH": lambda target: _restore(str(snapshot), target)}
 
 
-def _aria2(tar: Path) -> Contenders:
-    command = f"aria2c -q -x16 -s16 -o peer.tar.zst {_url(tar)} && tar -xf peer.tar.zst -I zstd"
-    return {"aria2c -x16, then zstd -d | tar x": lambda target: command}
+def _peers(tar: Path) -> Contenders:
+    piped = f"curl -sS {_url(tar)} | zstd -dc | tar -x"
+    in_two_steps = f"aria2c -q -x16 -s16 -o peer.tar.zst {_url(tar)} && tar -xf peer.tar.zst -I zstd"
+    return {
+        "curl | zstd -d | tar x": lambda target: piped,
+        "aria2c -x16, then zstd -d | tar x": lambda target: in_two_steps,
+    }
 
 
 def _url(file: Path) -> str:
@@ -166,6 +170,6 @@ def _measure(given: argparse.Namespace, snapshot: Path) -> dict[str, Any]:
         if given.what == "kills":
             part["kills"] = measure_kills(snapshot, log, given.count, room)
         else:
-            tar = _aria2(given.tar) if given.tar else {}
+            tar = _peers(given.tar) if given.tar else {}
             part["runs"] = compare(snapshot, room, tar if given.what == "link" else _local(snapshot), given.repeats)
     return part | {"peak_rss": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}
