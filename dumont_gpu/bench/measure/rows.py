@@ -20,7 +20,7 @@ from dumont_gpu.disk.direct_io import read_at
 from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.jobs.pack_stages import GAIN
-from dumont_gpu.plan.methods import DEFAULT_METHOD
+from dumont_gpu.plan.methods import DEFAULT_METHOD, make_method
 from dumont_gpu.plan.planner import Plan, PlannedChunk
 from dumont_gpu.sizes import MiB, align_up
 from dumont_gpu.tree.globs import Patterns
@@ -114,7 +114,7 @@ class Room:
         """
         chunks: list[Chunk] = []
         at = 0
-        planned = Plan(files, DEFAULT_METHOD, self.chunk_size, 1).chunks()
+        planned = Plan(files, make_method(DEFAULT_METHOD), self.chunk_size, 1).chunks()
         for plan in planned:
             if at + plan.size > self.limit and chunks:
                 break
