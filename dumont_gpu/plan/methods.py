@@ -25,7 +25,8 @@ DEFAULT_METHOD: Final = "hybrid_v3"
 DEFAULT_LINK: Final = 125_000_000  # bytes per second: 1 Gbit/s
 # Every codec of plain bytes is a method of its own, which encodes all files.
 _UNIFORM: Final[dict[str, Codec]] = {codec.name: codec for codec in CODECS if codec.element_size == 1}
-METHODS: Final = (DEFAULT_METHOD, "hybrid_v2", *sorted(_UNIFORM))
+HYBRID_METHODS: Final = ("hybrid_v3", "hybrid_v2")
+METHODS: Final = (*HYBRID_METHODS, *sorted(_UNIFORM))
 
 PROBE_MINIMUM: Final = 64 * KiB  # smaller files are not looked at: another open costs more than it saves
 SAMPLE_SIZE: Final = 64 * KiB  # one LZ4 block
@@ -93,7 +94,7 @@ def make_method(name: str, link: int = DEFAULT_LINK, level: int = LEVEL) -> Meth
     zstd = replace(ZSTD, level=level)
     if name == "hybrid_v3" and link != LOCAL:
         return HybridV3(link, zstd)
-    if name in ("hybrid_v2", "hybrid_v3"):
+    if name in HYBRID_METHODS:
         return HybridV2()
     if name not in _UNIFORM:
         raise UsageError(f"unknown method {name!r}; there are {', '.join(METHODS)}")

@@ -44,7 +44,7 @@ def test_pack_info_ls_verify_restore(workspace: Path, snapshot: Path, target: Pa
     assert cli("ls", snapshot, "*.py").stdout == "code/train.py\n"
     long = cli("ls", snapshot, "-l", "code/*").stdout
     assert long.startswith("-0644")
-    assert "4500 lz4" in long
+    assert "4500 zstd" in long
 
     verified = cli("verify", snapshot, "--content", "--expect", identity)
     assert verified.returncode == 0
