@@ -69,12 +69,13 @@ def parse_rate(text: str) -> int:
     if text.strip().lower() == "local":
         return LOCAL
     match = _RATE.fullmatch(text)
+    size = text.removesuffix("/s")
     try:
-        rate = float(match[1]) * _BITS[match[2].lower()] / 8 if match else parse_size(text.removesuffix("/s"))
+        rate = float(match[1]) * _BITS[match[2].lower()] / 8 if match else parse_size(size)
     except UsageError:
         rate = 0
-    if not 1 <= rate < _TOO_LARGE:
-        raise UsageError(f"{text!r} is no rate of a link; write it as 1Gbit, 100Mbit/s, 125MB or local")
+    if not 1 <= rate < _TOO_LARGE or size.rstrip().endswith("b"):  # 1Gb: a bit, or a byte?
+        raise UsageError(f"{text[:20]!r} is no rate of a link; write it as 1Gbit, 100Mbit/s, 125MB or local")
     return int(rate)
 
 
