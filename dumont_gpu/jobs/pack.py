@@ -20,7 +20,7 @@ from dumont_gpu.format.header import CHUNK_ALIGNMENT, MAX_CHUNK_SIZE, MIN_CHUNK_
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack_stages import PackStages
 from dumont_gpu.jobs.resources import thread_count
-from dumont_gpu.plan.methods import check_method, writes_columns
+from dumont_gpu.plan.methods import make_method, writes_columns
 from dumont_gpu.plan.planner import Plan
 from dumont_gpu.plan.rows import largest_small_file
 from dumont_gpu.progress import ProgressCallback
@@ -212,7 +212,8 @@ def _scan(
 
 
 def _plan(found: Scan, options: PackOptions) -> Plan:
-    return Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs), found.small)
+    method = make_method(options.method, options.link, options.level)
+    return Plan(found.files, method, options.chunk_size, thread_count(options.jobs), found.small)
 
 
 def _why_empty(found: Scan) -> str:
@@ -225,7 +226,7 @@ def _why_empty(found: Scan) -> str:
 
 
 def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:
-    check_method(options.method)
+    make_method(options.method)
     digest_function(options.digest)
     if not sources or not all(sources):
         raise UsageError(f"nothing to pack: {'a source without a name' if sources else 'name at least one source'}")

@@ -12,13 +12,13 @@ from typing import Final, TypeVar
 
 from blake3 import blake3
 
-from dumont_gpu.codecs import CODECS, LZ4, Codec
+from dumont_gpu.codecs import CODECS, Codec
 from dumont_gpu.disk.outputs import is_snapshot
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import MAX_EXTENTS
 from dumont_gpu.format.header import MAGIC, MAX_CHUNKS
 from dumont_gpu.native import Dtype
-from dumont_gpu.plan.methods import PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
+from dumont_gpu.plan.methods import PROBE_MINIMUM, Method
 from dumont_gpu.plan.regions import Region, find_regions
 from dumont_gpu.plan.rows import cut_rows
 from dumont_gpu.shortages import is_shortage
@@ -65,7 +65,7 @@ class Plan:
 
     Args:
         files: the files to pack, in path order.
-        method: a name from METHODS.
+        method: chooses the codecs.
         chunk_size: the most raw bytes in one chunk; a multiple of 4 KiB, and so of every element size.
         threads: how many large files are sampled and hashed at once.
         small: more files, which are rows; chunks of these come first.
@@ -75,7 +75,7 @@ class Plan:
     """
 
     def __init__(
-        self, files: Sequence[SourceFile], method: str, chunk_size: int, threads: int, small: SmallFiles | None = None
+        self, files: Sequence[SourceFile], method: Method, chunk_size: int, threads: int, small: SmallFiles | None = None
     ) -> None:
         self.files = list(files)
         self.small = small
@@ -95,6 +95,10 @@ class Plan:
             raise UsageError(
                 f"{self.max_chunks} chunks; a snapshot may have {MAX_CHUNKS}: choose a larger --chunk-size"
             )
+
+    def encoder_memory(self, size: int) -> int:
+        """Returns the bytes that encoding a chunk of `size` raw bytes takes, beside the chunk's buffers."""
+        return self._method.plain.encoder_memory(size)
 
     def chunks(self) -> Iterator[PlannedChunk]:
         """Yields the chunks, once. Reads samples of large files, and the whole of files that look like copies."""
@@ -127,7 +131,7 @@ class Plan:
         self.size = self._row_size + sum(self.planned.values())
 
     def _chunks_of_rows(self, small: SmallFiles) -> Iterator[PlannedChunk]:
-        codec = UNIFORM_METHODS.get(self._method, LZ4)
+        codec = self._method.plain
         for number, (rows, size) in enumerate(cut_rows(small, self._chunk_size)):
             yield PlannedChunk(number, codec, size, rows=rows)
 
@@ -140,7 +144,7 @@ class Plan:
         yield from before
         for index in indices:
             if not self._is_sampled(index):
-                yield from self._cutter.add(index, [self._by_extension(index)])
+                yield from self._cutter.add(index, [self._unseen(index)])
         yield from self._cutter.flush()
         for index, (regions, is_a_snapshot) in sampled:
             if is_a_snapshot:
@@ -153,21 +157,21 @@ class Plan:
         file = self.files[index]
         return file.entry.size >= PROBE_MINIMUM or file.allocated < file.entry.size
 
-    def _by_extension(self, index: int) -> Region:
+    def _unseen(self, index: int) -> Region:
         entry = self.files[index].entry
-        return Region(0, entry.size, UNIFORM_METHODS.get(self._method) or codec_for_small_file(entry.path))
+        return Region(0, entry.size, self._method.for_small_file(entry.path))
 
     def _look(self, file: SourceFile) -> tuple[list[Region], bool]:
         """Returns the regions of a file, and whether the file is a snapshot."""
-        ranges = file.data_ranges()
-        codec = UNIFORM_METHODS.get(self._method)
+        ranges, method = file.data_ranges(), self._method
         if file.entry.size < PROBE_MINIMUM:
-            return [Region(start, end, codec or codec_for_small_file(file.entry.path)) for start, end in ranges], False
+            codec = method.for_small_file(file.entry.path)
+            return [Region(start, end, codec) for start, end in ranges], False
         with file.open() as fd:
             found = is_snapshot(os.pread(fd, len(MAGIC), 0))
-            regions = find_regions(fd, ranges) if codec is None else []
-        if codec is not None or len(regions) > MAX_EXTENTS // 2:
-            regions = [Region(start, end, codec or LZ4) for start, end in ranges]
+            regions = find_regions(fd, ranges, method) if method.looks else []
+        if not method.looks or len(regions) > MAX_EXTENTS // 2:
+            regions = [Region(start, end, method.plain) for start, end in ranges]
         return regions, found
 
     def _find_copies(self, groups: list[list[int]], pool: ThreadPoolExecutor) -> dict[int, int]:

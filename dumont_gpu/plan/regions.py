@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from dumont_gpu.codecs import LZ4, Codec
-from dumont_gpu.plan.methods import SAMPLE_SIZE, codec_for_dtype, codec_for_sample
+from dumont_gpu.codecs import Codec
+from dumont_gpu.plan.methods import SAMPLE_SIZE, Method, codec_for_dtype
 from dumont_gpu.sizes import KiB, MiB
 
 _SMALL_REGION: Final = 64 * KiB  # shorter regions join a neighbour: an extent and its digest cost more than they save
@@ -45,24 +45,29 @@ class _Run:
     phase: int
 
 
-def find_regions(fd: int, ranges: Sequence[tuple[int, int]]) -> list[Region]:
+def find_regions(fd: int, ranges: Sequence[tuple[int, int]], method: Method) -> list[Region]:
     """Cuts a file's (start, end) ranges of data, all but its holes, into regions that cover the ranges.
+
+    Args:
+        fd: the file.
+        ranges: what to cut.
+        method: chooses the codecs.
 
     Raises:
         OSError: the file cannot be read.
     """
     size = os.fstat(fd).st_size
     magic = os.pread(fd, 9, 0)
-    tensors = _safetensors_runs(fd, magic, size)
+    tensors = _safetensors_runs(fd, magic, size, method)
     members = _zip_members(fd, size) if magic[:4] == b"PK\x03\x04" else []
     regions: list[Region] = []
     for start, end in ranges:
-        runs = _clip(tensors, start, end) if tensors else _between(fd, members, start, end)
-        regions += _align(_merge(runs))
+        runs = _clip(tensors, start, end) if tensors else _between(fd, members, start, end, method)
+        regions += _align(_merge(runs), method.plain)
     return regions
 
 
-def _safetensors_runs(fd: int, magic: bytes, size: int) -> list[_Run]:
+def _safetensors_runs(fd: int, magic: bytes, size: int, method: Method) -> list[_Run]:
     """Returns a run for each tensor of a safetensors file; an empty list if the file is not sound."""
     if len(magic) < 9 or magic[8:] != b"{":
         return []
@@ -80,17 +85,20 @@ def _safetensors_runs(fd: int, magic: bytes, size: int) -> list[_Run]:
         tensors.sort()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
-    runs = [_Run(0, data_start, LZ4, 0)]
+    plain = method.plain
+    runs = [_Run(0, data_start, plain, 0)]
     for start, end, dtype in tensors:
         if start != runs[-1].end or end < start:
             return []
         codec = codec_for_dtype(dtype)
         if codec is not None:
             runs.append(_Run(start, end, codec, start % codec.element_size))
+        elif end - start >= _SMALL_REGION:
+            runs.extend(_sampled(fd, start, end, method))
         else:
-            runs.extend(_sampled(fd, start, end) if end - start >= _SMALL_REGION else [_Run(start, end, LZ4, 0)])
+            runs.append(_Run(start, end, plain, 0))
     if runs[-1].end < size:
-        runs.append(_Run(runs[-1].end, size, LZ4, 0))
+        runs.append(_Run(runs[-1].end, size, plain, 0))
     return runs
 
 
@@ -113,10 +121,10 @@ def _zip_members(fd: int, size: int) -> list[tuple[int, int]]:
     return ranges if sound and ranges and ranges[-1][1] <= size else []
 
 
-def _between(fd: int, members: list[tuple[int, int]], start: int, end: int) -> Iterator[_Run]:
+def _between(fd: int, members: list[tuple[int, int]], start: int, end: int, method: Method) -> Iterator[_Run]:
     """Samples each member by itself: every tensor storage has its own element type and phase."""
     if not members:
-        yield from _sampled(fd, start, end)
+        yield from _sampled(fd, start, end, method)
         return
     at = start
     for member_start, member_end in members:
@@ -124,14 +132,14 @@ def _between(fd: int, members: list[tuple[int, int]], start: int, end: int) -> I
         if member_start >= member_end:
             continue
         if at < member_start:
-            yield _Run(at, member_start, LZ4, 0)
-        yield from _sampled(fd, member_start, member_end)
+            yield _Run(at, member_start, method.plain, 0)
+        yield from _sampled(fd, member_start, member_end, method)
         at = member_end
     if at < end:
-        yield _Run(at, end, LZ4, 0)
+        yield _Run(at, end, method.plain, 0)
 
 
-def _sampled(fd: int, start: int, end: int) -> Iterator[_Run]:
+def _sampled(fd: int, start: int, end: int, method: Method) -> Iterator[_Run]:
     """Chooses a codec for each window, from a sample in the middle of the window."""
     window = max(_WINDOW, -(-(end - start) // _MAX_WINDOWS))
     decision = None
@@ -139,7 +147,7 @@ def _sampled(fd: int, start: int, end: int) -> Iterator[_Run]:
         window_end = min(at + window, end)
         sample_at = at + max(0, (window_end - at - SAMPLE_SIZE) // 2)
         sample = os.pread(fd, min(SAMPLE_SIZE, window_end - sample_at), sample_at)
-        decision = codec_for_sample(memoryview(sample), sample_at, decision)
+        decision = method.for_sample(memoryview(sample), sample_at, decision)
         yield _Run(at, window_end, *decision)
 
 
@@ -163,8 +171,8 @@ def _merge(runs: Iterable[_Run]) -> list[_Run]:
     return merged
 
 
-def _align(runs: list[_Run]) -> list[Region]:
-    """Moves the ends of runs to element boundaries; the few bytes between two runs become LZ4 regions."""
+def _align(runs: list[_Run], plain: Codec) -> list[Region]:
+    """Moves the ends of runs to element boundaries; the few bytes between two runs become regions of `plain`."""
     regions: list[Region] = []
     for run in runs:
         size = run.codec.element_size
@@ -172,7 +180,7 @@ def _align(runs: list[_Run]) -> list[Region]:
         end = start + (run.end - start) // size * size
         if start >= end:
             start = end = run.end
-        for piece in (Region(run.start, start, LZ4), Region(start, end, run.codec), Region(end, run.end, LZ4)):
+        for piece in (Region(run.start, start, plain), Region(start, end, run.codec), Region(end, run.end, plain)):
             if piece.start < piece.end:
                 regions.append(piece)
     return regions
