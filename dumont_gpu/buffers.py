@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -94,6 +95,37 @@ class Window:
         with self._changed:
             self._left += 1
             self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Turns:
+    """Lets threads pass one by one, in the order of their items: turn 0 first and no turn left out.
+
+    An item must not wait for its turn before every item of an earlier turn has a thread.
+    """
+
+    def __init__(self) -> None:
+        self._due, self._closed = 0, False
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def take(self, turn: int) -> Iterator[None]:
+        """Waits for the turn; the next turn begins when the block ends.
+
+        Raises:
+            ClosedError: the pipeline is over.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._due == turn)
+            if self._closed:
+                raise ClosedError
+            yield
+            self._due += 1
+            self._changed.notify_all()
 
     def close(self) -> None:
         with self._changed:

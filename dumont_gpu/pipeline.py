@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
-from dumont_gpu.buffers import BufferPool, ClosedError, Window
+from dumont_gpu.buffers import BufferPool, ClosedError, Turns, Window
 from dumont_gpu.channel import Channel, SharedIterator
 
 _SIGNAL_POLL = 0.2  # seconds; a signal that another thread receives does not wake the main thread
@@ -48,7 +48,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, *pools: BufferPool | Window, cancel: Callable[[], None] = lambda: None, trace: Trace | None = None
+        self, *pools: BufferPool | Window | Turns, cancel: Callable[[], None] = lambda: None, trace: Trace | None = None
     ) -> None:
         self._pools, self._cancel, self._trace = pools, cancel, trace
         self._channels: list[Channel[Any]] = []

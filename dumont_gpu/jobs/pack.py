@@ -135,7 +135,7 @@ def pack(
         seconds=time.monotonic() - started,
         stage_seconds=seconds,
         codec_bytes=writer.codec_bytes,
-        shared_bytes=_shared_bytes(plan),
+        shared_bytes=_shared_bytes(plan) + stages.shared_bytes,
         problems=tuple(found.problems),
         excluded=found.excluded,
         special=found.special,

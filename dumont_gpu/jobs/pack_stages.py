@@ -9,7 +9,7 @@ from typing import Final
 
 from dumont_gpu import native
 from dumont_gpu.backends import Backend
-from dumont_gpu.buffers import Buffer, BufferPool, Window, with_buffers
+from dumont_gpu.buffers import Buffer, BufferPool, Turns, Window, with_buffers
 from dumont_gpu.codecs import Codec, Raw
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError, DumontError
@@ -18,9 +18,11 @@ from dumont_gpu.format.entries import Extent
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.packed_files import PackedFiles
 from dumont_gpu.jobs.resources import chunk_pairs, thread_count
+from dumont_gpu.jobs.shared_extents import SharedExtents, as_planned
 from dumont_gpu.jobs.source_reader import SourceReader
 from dumont_gpu.pipeline import Pipeline, in_turn
-from dumont_gpu.plan.planner import Plan, PlannedChunk, PlannedExtent
+from dumont_gpu.plan.cutter import PlannedChunk, PlannedExtent
+from dumont_gpu.plan.planner import Plan
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.sizes import align_up
 from dumont_gpu.snapshot.writer import SnapshotWriter
@@ -36,16 +38,19 @@ class _ReadChunk:
     buffer: Buffer
     content: memoryview  # within `buffer`
     extents: Sequence[PlannedExtent]  # as read: shorter than planned or absent where a file ended or was unreadable
+    complete: bool  # as planned
 
 
 @dataclass(slots=True)
 class _EncodedChunk:
     planned: PlannedChunk
+    number: int  # in the snapshot
+    raw_size: int  # 0: the snapshot has all the bytes in other chunks
     buffer: Buffer
     codec: Codec  # RAW where the planned codec gains too little
     encoded: memoryview  # within `buffer`
     digest: bytes  # of `encoded`
-    extents: list[Extent]
+    extents: Sequence[Extent]
     origins: Sequence[PlannedExtent]  # of `extents`, in the same order
 
 
@@ -75,6 +80,8 @@ class PackStages:
         self._digest = digest_function(options.digest)
         self._reader = SourceReader(plan.files)
         self.files = PackedFiles(plan, self._reader)
+        self._turns = Turns()
+        self._shared = SharedExtents(self._turns if in_order else None) if plan.align_tensors else None
         self._count = 0  # chunks so far
         largest = align_up(max(1, min(options.chunk_size, plan.size)))
         backend.prepare(largest, encode=True, decode=options.paranoid)
@@ -85,6 +92,11 @@ class PackStages:
         self._raw, self._encoded, self._checks = (
             BufferPool(self._pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest)
         )
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of extents that are not stored, because equal extents are."""
+        return self._shared.saved if self._shared else 0
 
     def run(self, progress: ProgressCallback | None) -> dict[str, float]:
         """Packs every chunk of the plan; returns busy seconds by stage."""
@@ -99,7 +111,7 @@ class PackStages:
     def _move(self, chunks: Iterator[PlannedChunk], meter: Meter) -> dict[str, float]:
         # The window keeps chunks that wait for their turn from taking the buffer of the chunk whose turn has come.
         window = Window(self._pairs)
-        pipeline = Pipeline(self._raw, self._encoded, self._checks, window, cancel=self._cancel)
+        pipeline = Pipeline(self._raw, self._encoded, self._checks, window, self._turns, cancel=self._cancel)
 
         def numbered() -> Generator[PlannedChunk, None, None]:
             for turn, chunk in enumerate(chunks):
@@ -123,6 +135,8 @@ class PackStages:
             planned = admitted(planned)
         to_read, readers = with_buffers(planned, self._raw), min(self._threads, _READERS)
         read = pipeline.stage("read", self._read, to_read, threads=readers)
+        if self._in_order and self._shared is not None:
+            read = in_turn(read, lambda chunk: chunk.planned.turn)
         encoded = pipeline.stage("encode", self._encode, with_buffers(read, self._encoded), threads=self._threads)
         if self._in_order:
             encoded = in_turn(encoded, lambda chunk: chunk.planned.turn)
@@ -133,54 +147,58 @@ class PackStages:
     def _read(self, item: tuple[PlannedChunk, Buffer]) -> _ReadChunk:
         chunk, buffer = item
         content = buffer.view[_shift(chunk) :][: chunk.size]
-        return _ReadChunk(chunk, buffer, content, self._reader.read(chunk, content))
+        extents = self._reader.read(chunk, content)
+        complete = extents is chunk.extents  # the reader makes another list where a file ended or was lost
+        return _ReadChunk(chunk, buffer, content, extents, complete)
 
     def _encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
         read, spare = item
-        planned, raw = read.planned, read.content
-        extents = [
-            Extent(
-                extent.file_offset,
-                planned.number,
-                extent.chunk_offset,
-                extent.length,
-                self._digest(raw[extent.chunk_offset : extent.chunk_offset + extent.length]),
-            )
-            for extent in read.extents
-        ]
+        planned = read.planned
+        number, extents, raw = self._settle(read)
         size = 0
-        if planned.codec.id != RAW.id:
-            size = self._backend.encode(planned.codec, raw, spare.view[: int(planned.size * GAIN)])
+        if planned.codec.id != RAW.id and raw:
+            size = self._backend.encode(planned.codec, raw, spare.view[: int(len(raw) * GAIN)])
         if not size:
             spare.release()
-            single_extent = [extent.length for extent in extents] == [planned.size]  # its digest covers the chunk
+            single_extent = [extent.length for extent in extents] == [len(raw)]  # its digest covers the chunk
             digest = extents[0].digest if single_extent else self._digest(raw)
-            return _EncodedChunk(planned, read.buffer, RAW, raw, digest, extents, read.extents)
+            return _EncodedChunk(planned, number, len(raw), read.buffer, RAW, raw, digest, extents, read.extents)
         read.buffer.release()
         encoded = spare.view[:size]
+        digest = self._digest(encoded)
+        chunk = _EncodedChunk(planned, number, len(raw), spare, planned.codec, encoded, digest, extents, read.extents)
         if self._options.paranoid:
-            self._check(planned, encoded, extents)
-        return _EncodedChunk(planned, spare, planned.codec, encoded, self._digest(encoded), extents, read.extents)
+            self._check(chunk)
+        return chunk
 
-    def _check(self, planned: PlannedChunk, encoded: memoryview, extents: Sequence[Extent]) -> None:
+    def _settle(self, read: _ReadChunk) -> tuple[int, Sequence[Extent], memoryview]:
+        """Returns the chunk's number, its extents with their digests, and the raw bytes that are to be stored."""
+        planned, raw = read.planned, read.content
+        digests = [self._digest(raw[e.chunk_offset : e.chunk_offset + e.length]) for e in read.extents]
+        if self._shared is not None:
+            return self._shared.settle(planned.turn, read.extents, digests, raw, complete=read.complete)
+        return planned.number, as_planned(planned.number, read.extents, digests), raw
+
+    def _check(self, chunk: _EncodedChunk) -> None:
         """Raises DumontError unless the encoded chunk decodes to the bytes that were read."""
-        codec = planned.codec
+        codec = chunk.codec
         buffer = self._checks.acquire()
-        raw = buffer.view[: planned.size]
+        raw = buffer.view[: chunk.raw_size]
         native.spoil(raw)  # an earlier chunk's bytes must not pass for this chunk's
         with suppress(DamagedError):
-            self._backend.decode(codec.id, encoded, raw)
-            if all(self._digest(raw[e.chunk_offset : e.chunk_offset + e.length]) == e.digest for e in extents):
+            self._backend.decode(codec.id, chunk.encoded, raw)
+            stored = [extent for extent in chunk.extents if extent.chunk == chunk.number]
+            if all(self._digest(raw[e.chunk_offset : e.chunk_offset + e.length]) == e.digest for e in stored):
                 buffer.release()
                 return
         raise DumontError(
-            f"chunk {planned.number}: {codec.name} on {self._backend.name} does not give back what it got; "
+            f"chunk {chunk.number}: {codec.name} on {self._backend.name} does not give back what it got; "
             "this is a defect of dumont-gpu or of the machine"
         )
 
     def _write(self, chunk: _EncodedChunk) -> None:
-        planned = chunk.planned
-        self._writer.write_chunk(planned.number, chunk.encoded, planned.size, chunk.codec, chunk.digest)
+        if chunk.raw_size:
+            self._writer.write_chunk(chunk.number, chunk.encoded, chunk.raw_size, chunk.codec, chunk.digest)
         self.files.add((origin.file, extent) for origin, extent in zip(chunk.origins, chunk.extents, strict=True))
         chunk.buffer.release()
 

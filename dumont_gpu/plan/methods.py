@@ -14,7 +14,7 @@ import lz4.block
 from dumont_gpu import native
 from dumont_gpu.codecs import CODECS, LZ4, Codec, Raw, ZipNN
 from dumont_gpu.errors import UsageError
-from dumont_gpu.native import PROBE_CANDIDATES, Dtype
+from dumont_gpu.native import PROBE_CANDIDATES
 from dumont_gpu.sizes import KiB
 
 RAW: Final = Raw()
@@ -75,21 +75,6 @@ def codec_for_sample(
     if previous in costs and costs[previous] <= costs[best] + _CHANGE_MARGIN:
         return previous
     return best
-
-
-def codec_for_dtype(name: str) -> ZipNN | None:
-    """Returns the codec for elements of the safetensors dtype `name`; None if no codec is for such elements."""
-    dtype = _SAFETENSORS_DTYPES.get(name)
-    return None if dtype is None else ZipNN(dtype)
-
-
-_SAFETENSORS_DTYPES: Final = {
-    "F32": Dtype.FP32,
-    "F16": Dtype.FP16,
-    "BF16": Dtype.BF16,
-    "F8_E4M3": Dtype.FP8_E4M3,
-    "F8_E5M2": Dtype.FP8_E5M2,
-}
 
 
 def _lz4_fraction(sample: Sequence[int] | memoryview) -> float:

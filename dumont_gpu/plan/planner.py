@@ -1,4 +1,4 @@
-"""Cuts files into regions of one codec, and regions into the extents of chunks."""
+"""Decides which bytes of which files go into which chunk."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final, TypeVar
 
 from blake3 import blake3
 
-from dumont_gpu.codecs import CODECS, LZ4, Codec
+from dumont_gpu.codecs import CODECS, LZ4
 from dumont_gpu.disk.outputs import is_snapshot
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import MAX_EXTENTS
 from dumont_gpu.format.header import MAGIC, MAX_CHUNKS
 from dumont_gpu.native import Dtype
+from dumont_gpu.plan.cutter import Cutter, PlannedChunk
 from dumont_gpu.plan.methods import PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
-from dumont_gpu.plan.regions import Region, find_regions
+from dumont_gpu.plan.regions import Region, find_regions, find_tensor_regions
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.tree.problems import Problem
@@ -31,30 +31,8 @@ _SAMPLE_SIZE: Final = 4 * KiB
 _LARGE: Final = 16 * MiB  # worth a thread of its own
 _HASH_PIECE: Final = 1 * MiB
 _PARTIAL_CHUNKS: Final = 6 * (len(CODECS) + len(Dtype) - 1)  # at most one per flush and codec, or element type
-_SECONDS_PER_EXTENT: Final = 20e-6
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedExtent:
-    """Bytes of one source file that go into a chunk."""
-
-    file: int  # index into Plan.files
-    file_offset: int
-    chunk_offset: int
-    length: int
-
-
-@dataclass(slots=True)
-class PlannedChunk:
-    """A chunk to be: its extents lie end to end."""
-
-    number: int
-    codec: Codec
-    size: int = 0
-    extents: list[PlannedExtent] = field(default_factory=list)
-    turn: int = 0  # how many chunks were cut before this chunk; `number` is given when a chunk is begun
 
 
 class Plan:
@@ -65,21 +43,32 @@ class Plan:
         method: a name from METHODS.
         chunk_size: the most raw bytes in one chunk; a multiple of 4 KiB, and so of every element size.
         threads: how many large files are sampled and hashed at once.
+        align_tensors: cuts files at the borders of their tensors, so that equal tensors become equal extents, and equal
+            files, too; files are not compared then, as the job shares equal extents.
 
     Raises:
         UsageError: the files need more chunks than a snapshot may have.
     """
 
-    def __init__(self, files: Sequence[SourceFile], method: str, chunk_size: int, threads: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[SourceFile],
+        method: str,
+        chunk_size: int,
+        threads: int,
+        *,
+        align_tensors: bool = False,
+    ) -> None:
         self.files = files
         self.copies: dict[int, int] = {}  # file index -> index of the file with the same content
         self.problems: dict[int, Problem] = {}  # file index -> why the file cannot be packed
         self.snapshots: set[int] = set()  # file index: the file is a snapshot itself
         self.planned: dict[int, int] = defaultdict(int)  # file index -> bytes of the file in chunks
         self._method, self._chunk_size, self._threads = method, chunk_size, threads
-        self._cutter = _Cutter(chunk_size, self.planned)
         self.size = sum(file.entry.size for file in files)  # an upper bound until all chunks are cut
-        self.max_chunks = self.size // chunk_size + _PARTIAL_CHUNKS
+        self.align_tensors = align_tensors and 2 * self.size // chunk_size <= MAX_CHUNKS - _PARTIAL_CHUNKS
+        self._cutter = Cutter(chunk_size, self.planned, whole=self.align_tensors)
+        self.max_chunks = (1 + self.align_tensors) * self.size // chunk_size + _PARTIAL_CHUNKS
         if self.size // chunk_size > MAX_CHUNKS - _PARTIAL_CHUNKS:
             raise UsageError(
                 f"{self.max_chunks} chunks; a snapshot may have {MAX_CHUNKS}: choose a larger --chunk-size"
@@ -87,13 +76,16 @@ class Plan:
 
     def chunks(self) -> Iterator[PlannedChunk]:
         """Yields the chunks, once. Reads samples of large files, and the whole of files that look like copies."""
-        sizes = _equal((file.entry.size, i) for i, file in enumerate(self.files) if file.entry.size >= _SHARE_MINIMUM)
+        sizes = [] if self.align_tensors else self._equal_sizes()
         alike = {index for group in sizes for index in group}
         with ThreadPoolExecutor(self._threads) as pool:
             yield from self._cut([index for index in range(len(self.files)) if index not in alike], pool)
             self.copies = self._find_copies(sizes, pool)
             yield from self._cut([index for index in sorted(alike) if index not in self.copies], pool)
         self.size = sum(self.planned.values())
+
+    def _equal_sizes(self) -> list[list[int]]:
+        return _equal((file.entry.size, i) for i, file in enumerate(self.files) if file.entry.size >= _SHARE_MINIMUM)
 
     def chunks_of_copies(self, orphaned: Iterable[int]) -> Iterator[PlannedChunk]:
         """Yields chunks of files whose original has changed since they were compared, or was lost.
@@ -140,7 +132,12 @@ class Plan:
             return [Region(start, end, codec or codec_for_small_file(file.entry.path)) for start, end in ranges], False
         with file.open() as fd:
             found = is_snapshot(os.pread(fd, len(MAGIC), 0))
-            regions = find_regions(fd, ranges) if codec is None else []
+            if codec is not None:
+                regions = []
+            elif self.align_tensors:
+                regions = find_tensor_regions(fd, ranges, self._chunk_size)
+            else:
+                regions = find_regions(fd, ranges)
         if codec is not None or len(regions) > MAX_EXTENTS // 2:
             regions = [Region(start, end, codec or LZ4) for start, end in ranges]
         return regions, found
@@ -186,55 +183,6 @@ class Plan:
                 self.problems[index] = Problem(self.files[index].entry.path, result.strerror or str(result))
             else:
                 yield index, result
-
-
-class _Cutter:
-    """Cuts regions into chunks: a full chunk holds one extent; the ends of regions share chunks of their codec."""
-
-    def __init__(self, chunk_size: int, planned: dict[int, int]) -> None:
-        self._chunk_size, self._planned = chunk_size, planned
-        self._shared: dict[Codec, PlannedChunk] = {}
-        self._count = 0
-
-    def add(self, index: int, regions: Iterable[Region]) -> Iterator[PlannedChunk]:
-        """Puts the regions of file number `index` into chunks; yields the chunks that are full."""
-        for region in regions:
-            start = region.start
-            while region.end - start >= self._chunk_size:
-                chunk = self._new_chunk(region.codec)
-                self._append(chunk, index, start, self._chunk_size)
-                start += self._chunk_size
-                yield chunk
-            while start < region.end:
-                chunk = self._shared.get(region.codec) or self._new_chunk(region.codec)
-                length = min(region.end - start, self._chunk_size - chunk.size)
-                self._append(chunk, index, start, length)
-                start += length
-                if chunk.size < self._chunk_size:
-                    self._shared[region.codec] = chunk
-                else:
-                    self._shared.pop(region.codec, None)
-                    yield chunk
-
-    def flush(self) -> Iterator[PlannedChunk]:
-        """Yields the chunks that are not full, the slowest first."""
-        chunks = sorted(self._shared.values(), key=_expected_seconds, reverse=True)
-        self._shared.clear()
-        yield from chunks
-
-    def _new_chunk(self, codec: Codec) -> PlannedChunk:
-        self._count += 1
-        return PlannedChunk(self._count - 1, codec)
-
-    def _append(self, chunk: PlannedChunk, index: int, start: int, length: int) -> None:
-        chunk.extents.append(PlannedExtent(index, start, chunk.size, length))
-        chunk.size += length
-        self._planned[index] += length
-
-
-def _expected_seconds(chunk: PlannedChunk) -> float:
-    """Returns about how long one core takes to read and encode the chunk; only the order of chunks depends on this."""
-    return chunk.size / chunk.codec.encode_rate + len(chunk.extents) * _SECONDS_PER_EXTENT
 
 
 def _equal(keyed: Iterable[tuple[Hashable, int]]) -> list[list[int]]:

@@ -1,0 +1,91 @@
+"""Leaves out of chunks the extents that the snapshot has already."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from dumont_gpu.buffers import Turns
+from dumont_gpu.format.entries import Extent
+from dumont_gpu.plan.cutter import PlannedExtent
+from dumont_gpu.sizes import KiB
+
+SHARE_MINIMUM: Final = 16 * KiB  # bytes; remembering a shorter extent takes memory that its bytes do not repay
+_Move = tuple[int, int, int]  # within a chunk: from, to, length
+
+
+class SharedExtents:
+    """Remembers the extents of a pack by their digests, and numbers the chunks; used from many threads.
+
+    Digests are of the bytes that were read to be stored, not of an earlier reading: whatever happens to files
+    meanwhile, an extent that shares stored bytes has those bytes.
+
+    Args:
+        turns: lets chunks in by their turns, so that the same tree gives the same chunks; None: as they come.
+    """
+
+    def __init__(self, turns: Turns | None) -> None:
+        self.saved = 0  # bytes of extents that are not stored again
+        self._turns = turns
+        self._lock = threading.Lock()
+        self._stored: dict[bytes, Extent] = {}
+        self._chunks = 0  # that hold any bytes
+
+    def settle(
+        self, turn: int, extents: Sequence[PlannedExtent], digests: Sequence[bytes], raw: memoryview, *, complete: bool
+    ) -> tuple[int, list[Extent], memoryview]:
+        """Moves the new extents of a chunk together, over those that the snapshot has already.
+
+        Args:
+            turn: the chunk's.
+            extents: what was read into the chunk.
+            digests: of these extents.
+            raw: the chunk's raw bytes.
+            complete: whether everything was read. Otherwise the chunk stays as it is: elements keep their places.
+
+        Returns:
+            The chunk's number, the extents as they are in the snapshot, and what is left of `raw`, if anything.
+
+        Raises:
+            ClosedError: the pipeline is over.
+        """
+        with self._lock if self._turns is None else self._turns.take(turn):
+            number = self._chunks
+            if complete:
+                settled, moves, size = self._share(number, extents, digests)
+            else:
+                settled, moves, size = as_planned(number, extents, digests), [], len(raw)
+            self._chunks += size > 0
+        for source, target, length in moves:
+            raw[target : target + length] = raw[source : source + length]
+        return number, settled, raw[:size]
+
+    def _share(
+        self, number: int, extents: Sequence[PlannedExtent], digests: Sequence[bytes]
+    ) -> tuple[list[Extent], list[_Move], int]:
+        """Returns the extents as they are in the snapshot, the moves of new extents, and how many bytes are new."""
+        settled, moves = [], []
+        size = 0
+        for extent, digest in zip(extents, digests, strict=True):
+            known = self._stored.get(digest)
+            if known is not None:
+                settled.append(Extent(extent.file_offset, known.chunk, known.chunk_offset, known.length, digest))
+                self.saved += known.length
+                continue
+            new = Extent(extent.file_offset, number, size, extent.length, digest)
+            if extent.length >= SHARE_MINIMUM:
+                self._stored[digest] = new
+            if size < extent.chunk_offset:
+                moves.append((extent.chunk_offset, size, extent.length))
+            settled.append(new)
+            size += extent.length
+        return settled, moves, size
+
+
+def as_planned(number: int, extents: Sequence[PlannedExtent], digests: Sequence[bytes]) -> list[Extent]:
+    """Returns the extents of a chunk whose bytes stay where they were planned."""
+    return [
+        Extent(extent.file_offset, number, extent.chunk_offset, extent.length, digest)
+        for extent, digest in zip(extents, digests, strict=True)
+    ]
