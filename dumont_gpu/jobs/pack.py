@@ -20,6 +20,7 @@ from dumont_gpu.format.header import CHUNK_ALIGNMENT, MAX_CHUNK_SIZE, MIN_CHUNK_
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack_stages import PackStages
 from dumont_gpu.jobs.resources import thread_count
+from dumont_gpu.plan.equal_parts import repeated_extents
 from dumont_gpu.plan.methods import check_method
 from dumont_gpu.plan.planner import Plan
 from dumont_gpu.progress import ProgressCallback
@@ -159,15 +160,19 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None, output
         unmatched = exclude.unmatched()
         plan = Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs))
         chunks = list(plan.chunks())
+        repeated = (
+            repeated_extents(found.files, chunks, thread_count(options.jobs)) if plan.align_tensors else frozenset()
+        )
+    sizes = [chunk.size - sum(extent.length for extent in chunk.extents if extent in repeated) for chunk in chunks]
     codec_bytes: dict[str, int] = defaultdict(int)
-    for chunk in chunks:
-        codec_bytes[chunk.codec.name] += chunk.size
+    for chunk, size in zip(chunks, sizes, strict=True):
+        codec_bytes[chunk.codec.name] += size
     return PackPlan(
         original_size=sum(file.entry.size for file in found.files),
         num_files=len(found.files) + len(found.others),
-        num_chunks=len(chunks),
-        codec_bytes=dict(codec_bytes),
-        shared_bytes=_shared_bytes(plan),
+        num_chunks=sum(size > 0 for size in sizes),
+        codec_bytes={name: size for name, size in codec_bytes.items() if size},
+        shared_bytes=_shared_bytes(plan) + sum(extent.length for extent in repeated),
         problems=(*found.problems, *plan.problems.values()),
         excluded=found.excluded,
         special=found.special,

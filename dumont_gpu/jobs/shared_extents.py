@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Final
 
 from dumont_gpu.buffers import Turns
 from dumont_gpu.format.entries import Extent
 from dumont_gpu.plan.cutter import PlannedExtent
-from dumont_gpu.sizes import KiB
+from dumont_gpu.plan.equal_parts import SHARE_MINIMUM
 
-SHARE_MINIMUM: Final = 16 * KiB  # bytes; remembering a shorter extent takes memory that its bytes do not repay
 _Move = tuple[int, int, int]  # within a chunk: from, to, length
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from typing import Final, TypeVar
-
-from blake3 import blake3
 
 from dumont_gpu.codecs import CODECS, LZ4
 from dumont_gpu.disk.outputs import is_snapshot
@@ -18,18 +17,15 @@ from dumont_gpu.format.entries import MAX_EXTENTS
 from dumont_gpu.format.header import MAGIC, MAX_CHUNKS
 from dumont_gpu.native import Dtype
 from dumont_gpu.plan.cutter import Cutter, PlannedChunk
+from dumont_gpu.plan.equal_parts import SHARE_MINIMUM, content_digest, groups_of_equal, sample_digest
 from dumont_gpu.plan.methods import PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
 from dumont_gpu.plan.regions import Region, find_regions, find_tensor_regions
 from dumont_gpu.shortages import is_shortage
-from dumont_gpu.sizes import KiB, MiB
+from dumont_gpu.sizes import MiB
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.source.files import SourceFile
 
-_SHARE_MINIMUM: Final = 16 * KiB  # smaller files are not compared: opening each file twice costs more
-_SAMPLES: Final = 4  # checkpoints of one model have the same size and header, but differ in their samples
-_SAMPLE_SIZE: Final = 4 * KiB
 _LARGE: Final = 16 * MiB  # worth a thread of its own
-_HASH_PIECE: Final = 1 * MiB
 _PARTIAL_CHUNKS: Final = 6 * (len(CODECS) + len(Dtype) - 1)  # at most one per flush and codec, or element type
 
 T = TypeVar("T")
@@ -85,7 +81,9 @@ class Plan:
         self.size = sum(self.planned.values())
 
     def _equal_sizes(self) -> list[list[int]]:
-        return _equal((file.entry.size, i) for i, file in enumerate(self.files) if file.entry.size >= _SHARE_MINIMUM)
+        return groups_of_equal(
+            (file.entry.size, i) for i, file in enumerate(self.files) if file.entry.size >= SHARE_MINIMUM
+        )
 
     def chunks_of_copies(self, orphaned: Iterable[int]) -> Iterator[PlannedChunk]:
         """Yields chunks of files whose original has changed since they were compared, or was lost.
@@ -144,13 +142,13 @@ class Plan:
 
     def _find_copies(self, groups: list[list[int]], pool: ThreadPoolExecutor) -> dict[int, int]:
         """Maps files to an earlier file of the same content, by equal size, then equal samples, then equal digest."""
-        for digest in (_sample_digest, _content_digest):
+        for digest in (sample_digest, content_digest):
             candidates = (index for group in groups for index in group)
-            digests = dict(self._map_files(digest, candidates, pool))
+            digests = dict(self._map_files(partial(_whole, digest), candidates, pool))
             groups = [
                 equal
                 for group in groups
-                for equal in _equal((digests[index], index) for index in group if index in digests)
+                for equal in groups_of_equal((digests[index], index) for index in group if index in digests)
             ]
         return {index: group[0] for group in groups for index in group[1:]}
 
@@ -185,25 +183,5 @@ class Plan:
                 yield index, result
 
 
-def _equal(keyed: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
-    """Returns the groups of two or more indices that have the same key."""
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for key, index in keyed:
-        groups[key].append(index)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _sample_digest(file: SourceFile) -> bytes:
-    digest = blake3()
-    with file.open() as fd:
-        for sample in range(_SAMPLES):
-            digest.update(os.pread(fd, _SAMPLE_SIZE, (file.entry.size - _SAMPLE_SIZE) * sample // (_SAMPLES - 1)))
-    return digest.digest()
-
-
-def _content_digest(file: SourceFile) -> bytes:
-    digest = blake3()
-    with file.open() as fd:
-        for offset in range(0, file.entry.size, _HASH_PIECE):
-            digest.update(os.pread(fd, _HASH_PIECE, offset))
-    return digest.digest()
+def _whole(digest: Callable[[SourceFile, int, int], bytes], file: SourceFile) -> bytes:
+    return digest(file, 0, file.entry.size)

@@ -20,8 +20,8 @@ from dumont_gpu.disk.direct_io import read_at
 from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.jobs.pack_stages import GAIN
-from dumont_gpu.plan.methods import DEFAULT_METHOD
 from dumont_gpu.plan.cutter import PlannedChunk
+from dumont_gpu.plan.methods import DEFAULT_METHOD
 from dumont_gpu.plan.planner import Plan
 from dumont_gpu.sizes import MiB, align_up
 from dumont_gpu.tree.globs import Patterns
