@@ -42,16 +42,22 @@ class _ReadChunk:
 
 
 @dataclass(slots=True)
-class _EncodedChunk:
+class _SettledChunk:
     planned: PlannedChunk
     number: int  # in the snapshot
-    raw_size: int  # 0: the snapshot has all the bytes in other chunks
+    buffer: Buffer
+    raw: memoryview  # within `buffer`; nothing if the snapshot has all the bytes in other chunks
+    extents: Sequence[Extent]
+    origins: Sequence[PlannedExtent]  # of `extents`, in the same order
+
+
+@dataclass(slots=True)
+class _EncodedChunk:
+    settled: _SettledChunk
     buffer: Buffer
     codec: Codec  # RAW where the planned codec gains too little
     encoded: memoryview  # within `buffer`
     digest: bytes  # of `encoded`
-    extents: Sequence[Extent]
-    origins: Sequence[PlannedExtent]  # of `extents`, in the same order
 
 
 class PackStages:
@@ -128,7 +134,7 @@ class PackStages:
         def write(chunk: _EncodedChunk) -> None:
             self._write(chunk)
             window.leave()
-            meter.add(chunk.planned.size)
+            meter.add(chunk.settled.planned.size)
 
         planned = pipeline.produce("plan", numbered())
         if self._in_order:
@@ -137,9 +143,11 @@ class PackStages:
         read = pipeline.stage("read", self._read, to_read, threads=readers)
         if self._in_order and self._shared is not None:
             read = in_turn(read, lambda chunk: chunk.planned.turn)
-        encoded = pipeline.stage("encode", self._encode, with_buffers(read, self._encoded), threads=self._threads)
+        encoded = pipeline.stage(
+            "encode", self._settle_and_encode, with_buffers(read, self._encoded), threads=self._threads
+        )
         if self._in_order:
-            encoded = in_turn(encoded, lambda chunk: chunk.planned.turn)
+            encoded = in_turn(encoded, lambda chunk: chunk.settled.planned.turn)
         pipeline.stage("write", write, encoded)
         pipeline.run()
         return pipeline.seconds
@@ -151,42 +159,44 @@ class PackStages:
         complete = extents is chunk.extents  # the reader makes another list where a file ended or was lost
         return _ReadChunk(chunk, buffer, content, extents, complete)
 
-    def _encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
+    def _settle_and_encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
         read, spare = item
-        planned = read.planned
-        number, extents, raw = self._settle(read)
-        size = 0
-        if planned.codec.id != RAW.id and raw:
-            size = self._backend.encode(planned.codec, raw, spare.view[: int(len(raw) * GAIN)])
-        if not size:
-            spare.release()
-            single_extent = [extent.length for extent in extents] == [len(raw)]  # its digest covers the chunk
-            digest = extents[0].digest if single_extent else self._digest(raw)
-            return _EncodedChunk(planned, number, len(raw), read.buffer, RAW, raw, digest, extents, read.extents)
-        read.buffer.release()
-        encoded = spare.view[:size]
-        digest = self._digest(encoded)
-        chunk = _EncodedChunk(planned, number, len(raw), spare, planned.codec, encoded, digest, extents, read.extents)
-        if self._options.paranoid:
-            self._check(chunk)
-        return chunk
+        return self._encode((self._settle(read), spare))
 
-    def _settle(self, read: _ReadChunk) -> tuple[int, Sequence[Extent], memoryview]:
-        """Returns the chunk's number, its extents with their digests, and the raw bytes that are to be stored."""
+    def _settle(self, read: _ReadChunk) -> _SettledChunk:
+        """Hashes the extents, and decides which of them are stored in this chunk."""
         planned, raw = read.planned, read.content
         digests = [self._digest(raw[e.chunk_offset : e.chunk_offset + e.length]) for e in read.extents]
-        if self._shared is not None:
-            return self._shared.settle(planned.turn, read.extents, digests, raw, complete=read.complete)
-        return planned.number, as_planned(planned.number, read.extents, digests), raw
+        if self._shared is None:
+            extents = as_planned(planned.number, read.extents, digests)
+            return _SettledChunk(planned, planned.number, read.buffer, raw, extents, read.extents)
+        number, extents, raw = self._shared.settle(planned.turn, read.extents, digests, raw, complete=read.complete)
+        return _SettledChunk(planned, number, read.buffer, raw, extents, read.extents)
 
-    def _check(self, chunk: _EncodedChunk) -> None:
+    def _encode(self, item: tuple[_SettledChunk, Buffer]) -> _EncodedChunk:
+        chunk, spare = item
+        codec, raw = chunk.planned.codec, chunk.raw
+        size = 0
+        if raw and codec.id != RAW.id:
+            size = self._backend.encode(codec, raw, spare.view[: int(len(raw) * GAIN)])
+        if not size:
+            spare.release()
+            single_extent = [extent.length for extent in chunk.extents] == [len(raw)]  # its digest covers the chunk
+            digest = chunk.extents[0].digest if single_extent else self._digest(raw)
+            return _EncodedChunk(chunk, chunk.buffer, RAW, raw, digest)
+        encoded = spare.view[:size]
+        chunk.buffer.release()
+        if self._options.paranoid:
+            self._check(chunk, codec, encoded)
+        return _EncodedChunk(chunk, spare, codec, encoded, self._digest(encoded))
+
+    def _check(self, chunk: _SettledChunk, codec: Codec, encoded: memoryview) -> None:
         """Raises DumontError unless the encoded chunk decodes to the bytes that were read."""
-        codec = chunk.codec
         buffer = self._checks.acquire()
-        raw = buffer.view[: chunk.raw_size]
+        raw = buffer.view[: len(chunk.raw)]
         native.spoil(raw)  # an earlier chunk's bytes must not pass for this chunk's
         with suppress(DamagedError):
-            self._backend.decode(codec.id, chunk.encoded, raw)
+            self._backend.decode(codec.id, encoded, raw)
             stored = [extent for extent in chunk.extents if extent.chunk == chunk.number]
             if all(self._digest(raw[e.chunk_offset : e.chunk_offset + e.length]) == e.digest for e in stored):
                 buffer.release()
@@ -196,11 +206,12 @@ class PackStages:
             "this is a defect of dumont-gpu or of the machine"
         )
 
-    def _write(self, chunk: _EncodedChunk) -> None:
-        if chunk.raw_size:
-            self._writer.write_chunk(chunk.number, chunk.encoded, chunk.raw_size, chunk.codec, chunk.digest)
+    def _write(self, encoded: _EncodedChunk) -> None:
+        chunk = encoded.settled
+        if chunk.raw:
+            self._writer.write_chunk(chunk.number, encoded.encoded, len(chunk.raw), encoded.codec, encoded.digest)
         self.files.add((origin.file, extent) for origin, extent in zip(chunk.origins, chunk.extents, strict=True))
-        chunk.buffer.release()
+        encoded.buffer.release()
 
 
 def _shift(chunk: PlannedChunk) -> int:
