@@ -14,7 +14,7 @@ from typing import Final
 from dumont_gpu import native
 from dumont_gpu.disk.direct_io import DIRECT_MINIMUM, read_at
 from dumont_gpu.format.entries import Extent
-from dumont_gpu.plan.planner import PlannedChunk, PlannedExtent
+from dumont_gpu.plan.cutter import PlannedChunk, PlannedExtent
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.problems import Problem

@@ -16,7 +16,7 @@ from dumont_gpu import native
 from dumont_gpu.codecs import CODECS, LZ4, ZSTD, Codec, Raw, ZipNN, Zstd
 from dumont_gpu.codecs.zstd import LEVEL
 from dumont_gpu.errors import UsageError
-from dumont_gpu.native import PROBE_CANDIDATES, Dtype
+from dumont_gpu.native import PROBE_CANDIDATES
 from dumont_gpu.sizes import LOCAL, KiB
 
 RAW: Final = Raw()
@@ -107,6 +107,11 @@ def writes_columns(name: str) -> bool:
     return name not in ("hybrid_v2", "lz4", "lz4_hc", "none")
 
 
+def aligns_tensors(name: str) -> bool:
+    """Whether files are cut at the borders of tensors, and equal extents are stored once."""
+    return name == "hybrid_v3"
+
+
 @dataclass(frozen=True, slots=True)
 class Uniform:
     """One codec for all bytes."""
@@ -162,21 +167,6 @@ class HybridV3:
     def _cost(self, codec: Codec, fraction: float) -> float:
         """Returns the time that a raw byte takes, in units of its time on the link if it were sent raw."""
         return fraction + self.link * (1 / codec.encode_rate + 1 / codec.decode_rate) / _CORES
-
-
-def codec_for_dtype(name: str) -> ZipNN | None:
-    """Returns the codec for elements of the safetensors dtype `name`; None if no codec is for such elements."""
-    dtype = _SAFETENSORS_DTYPES.get(name)
-    return None if dtype is None else ZipNN(dtype)
-
-
-_SAFETENSORS_DTYPES: Final = {
-    "F32": Dtype.FP32,
-    "F16": Dtype.FP16,
-    "BF16": Dtype.BF16,
-    "F8_E4M3": Dtype.FP8_E4M3,
-    "F8_E5M2": Dtype.FP8_E5M2,
-}
 
 
 def _cheapest(costs: dict[Choice, float], previous: Choice | None, margin: float) -> Choice:

@@ -14,8 +14,9 @@ from dumont_gpu.codecs import Codec, Raw
 from dumont_gpu.disk.direct_io import read_at
 from dumont_gpu.errors import DumontError
 from dumont_gpu.jobs.pack_stages import GAIN
+from dumont_gpu.plan.cutter import PlannedChunk
 from dumont_gpu.plan.methods import make_method
-from dumont_gpu.plan.planner import Plan, PlannedChunk
+from dumont_gpu.plan.planner import Plan
 from dumont_gpu.sizes import align_up
 from dumont_gpu.tree.globs import Patterns
 from dumont_gpu.tree.source.files import SourceFile
