@@ -43,7 +43,7 @@ class SharedExtents:
             digests: of these extents.
             raw: the chunk's raw bytes.
             turns: let chunks in by their turns, so that the same tree gives the same chunks; None: as they come.
-            complete: whether everything was read. Otherwise the chunk stays as it is: elements keep their places.
+            complete: whether everything was read. Otherwise all bytes keep their places, and elements their borders.
 
         Returns:
             The extents as they are in the snapshot, and what is left of `raw`, if anything.
@@ -52,16 +52,15 @@ class SharedExtents:
             ClosedError: the pipeline is over.
         """
         with self._lock if turns is None else turns.take(chunk.turn):
-            if complete:
-                settled, moves, size = self._share(chunk.number, extents, digests)
-            else:
-                settled, moves, size = as_planned(chunk.number, extents, digests), [], len(raw)
+            settled, moves, size = self._share(chunk.number, extents, digests, complete)
+        if not complete and size:
+            size = len(raw)
         for source, target, length in moves:
             raw[target : target + length] = raw[source : source + length]
         return settled, raw[:size]
 
     def _share(
-        self, number: int, extents: Sequence[PlannedExtent], digests: Sequence[bytes]
+        self, number: int, extents: Sequence[PlannedExtent], digests: Sequence[bytes], may_move: bool
     ) -> tuple[list[Extent], list[_Move], int]:
         """Returns the extents as they are in the snapshot, the moves of new extents, and how many bytes are new."""
         settled, moves = [], []
@@ -70,15 +69,16 @@ class SharedExtents:
             known = self._stored.get(digest)
             if known is not None:
                 settled.append(Extent(extent.file_offset, known.chunk, known.chunk_offset, known.length, digest))
-                self.saved += known.length
+                self.saved += known.length if may_move else 0
                 continue
-            new = Extent(extent.file_offset, number, size, extent.length, digest)
+            at = size if may_move else extent.chunk_offset
+            new = Extent(extent.file_offset, number, at, extent.length, digest)
             if extent.length >= SHARE_MINIMUM:
                 self._stored[digest] = new
-            if size < extent.chunk_offset:
-                moves.append((extent.chunk_offset, size, extent.length))
+            if at < extent.chunk_offset:
+                moves.append((extent.chunk_offset, at, extent.length))
             settled.append(new)
-            size += extent.length
+            size = at + extent.length
         return settled, moves, size
 
 
