@@ -21,8 +21,8 @@ def digest_many(data: memoryview, begins: array[int], sizes: array[int], out: me
 
     Args:
         data: bytes that hold every piece; pieces may overlap.
-        begins: where each piece begins, an array of type "Q".
-        sizes: bytes of each piece, an array of type "Q".
+        begins: where each piece begins, an array of type "Q". No other thread may change it meanwhile.
+        sizes: bytes of each piece, likewise.
         out: at least 32 bytes a piece.
 
     Raises:
@@ -32,12 +32,9 @@ def digest_many(data: memoryview, begins: array[int], sizes: array[int], out: me
         raise ValueError("begins and sizes are two arrays of type Q, a number for each piece")
     if out.nbytes < _DIGEST * len(sizes):
         raise ValueError(f"{len(sizes)} digests do not fit in {out.nbytes} bytes")
-    with (
-        address(data) as start,
-        address(memoryview(begins)) as first_begin,
-        address(memoryview(sizes)) as first_size,
-        address(out, writable=True) as target,
-    ):
-        status: int = _blake3_many(start, data.nbytes, first_begin, first_size, len(sizes), target)
+    first_begin, count = begins.buffer_info()
+    first_size, _ = sizes.buffer_info()
+    with address(data) as start, address(out, writable=True) as target:
+        status: int = _blake3_many(start, data.nbytes, first_begin, first_size, count, target)
     if status < 0:
         raise ValueError(f"a piece leaves the buffer of {data.nbytes} bytes")

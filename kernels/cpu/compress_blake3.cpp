@@ -99,9 +99,9 @@ static inline void exchange_blocks(Vector<lanes>* rows) {
     }
     for (uint32_t block = 0; block < lanes; block += 2 * width) {
         for (uint32_t i = block; i < block + width; ++i) {
-            const Vector<lanes> rows_upper = shuffle<lanes>(rows[i], rows[i + width], upper);
+            const Vector<lanes> exchanged = shuffle<lanes>(rows[i], rows[i + width], upper);
             rows[i + width] = shuffle<lanes>(rows[i], rows[i + width], lower);
-            rows[i] = rows_upper;
+            rows[i] = exchanged;
         }
     }
     if constexpr (2 * width < lanes) exchange_blocks<lanes, 2 * width>(rows);
