@@ -188,7 +188,8 @@ def _check_counts(table: EntryTable) -> None:
     most, index = table.most_extents()
     if most > MAX_EXTENTS:
         raise DumontError(
-            f"{shown(table.path(index))}: {most} extents are more than a snapshot can hold: choose a larger --chunk-size"
+            f"{shown(table.path(index))}: {most} extents are more than a snapshot can hold: "
+            "choose a larger --chunk-size"
         )
 
 
