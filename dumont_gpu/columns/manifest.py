@@ -237,8 +237,13 @@ def _read_page(frame: memoryview, record: PageRecord, chunk_sizes: array[int], t
     ZSTD.decode(frame, page)
     first, columns = len(table), table.columns
     needs = native.page_needs(page, record.entries)
-    # Each entry takes a byte of its page at least, and each new piece takes its digest.
-    if needs is None or record.entries > record.size or record.pieces * DIGEST_SIZE > record.size:
+    # Entries and extents take bytes of their page, and a new piece takes its digest: no small page can ask for much memory.
+    if (
+        needs is None
+        or record.entries > record.size
+        or needs.extents > record.size
+        or record.pieces * DIGEST_SIZE > record.size
+    ):
         raise DamagedError("malformed manifest: a page whose columns do not fit together")
     extents = len(columns.extents) // native.EXTENT.size + needs.extents
     if extents > _MAX_ALL_EXTENTS or len(columns.names) + needs.names > _MAX_PAGES_SIZE:

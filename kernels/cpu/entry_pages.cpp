@@ -456,12 +456,15 @@ int64_t dumont_page_needs(const uint8_t* page, uint64_t size, uint64_t entries, 
     *needs = {};
     needs->names = static_cast<uint64_t>(columns[TARGET].end - columns[TARGET].at);
     needs->owners = columns[UID].present;
+    uint64_t length = 0;  // of the path; exact, so that a small page cannot ask for much
     for (uint64_t i = 0; i < entries; ++i) {
         uint64_t rest = 0;
         const uint64_t shared = columns[PREFIX].number();
         columns[SUFFIX].text(&rest);
-        if (columns[PREFIX].failed || columns[SUFFIX].failed || shared > kMaxPath) return DUMONT_PAGE_MALFORMED;
-        needs->names += shared + rest + 1;
+        if (columns[PREFIX].failed || columns[SUFFIX].failed || shared > length) return DUMONT_PAGE_MALFORMED;
+        length = shared + rest;
+        if (length > kMaxPath) return DUMONT_PAGE_MALFORMED;
+        needs->names += length + 1;
     }
     while (columns[EXTENTS].at != columns[EXTENTS].end) {
         const uint64_t count = columns[EXTENTS].number();

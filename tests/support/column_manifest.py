@@ -98,18 +98,16 @@ class Columns:
     manifest: bytes | None = None  # the whole of it; its head is what head_size says, or all
 
     def to_bytes(self) -> bytes:
+        self.place()
+        return self.archive.to_bytes()
+
+    def place(self) -> None:
+        """Gives the archive this manifest, and a header that fits."""
         manifest = self._manifest() if self.manifest is None else self.manifest
         size = HEAD.unpack_from(manifest)[0] if len(manifest) >= HEAD.size else len(manifest)
         self.archive.stored_manifest = manifest
-        given = self.archive.header
-        flags = given.get("flags", 0) | FLAG
-        fields = {"manifest_sha256": self.head_sha256 or sha256(manifest[:size])} | given | {"flags": flags}
-        archive = self.archive
-        kept, archive.header = archive.header, fields
-        try:
-            return archive.to_bytes()
-        finally:
-            archive.header, archive.stored_manifest = kept, None
+        self.archive.header["flags"] = self.archive.header.get("flags", 0) | FLAG
+        self.archive.header["manifest_sha256"] = self.head_sha256 or sha256(manifest[:size])
 
     def _manifest(self) -> bytes:
         head = {"method": "none", "tool": "hostile", "created_ns": MTIME} | self.archive.head | self.facts
