@@ -113,7 +113,9 @@ class Header:
         if version != VERSION:
             raise UnsupportedError(f"snapshot of format version {version}; this dumont-gpu reads version {VERSION}")
         if flags & REQUIRED_FLAGS & ~_KNOWN_FLAGS:
-            raise UnsupportedError(f"the snapshot needs features this version does not have (flags {flags:#010x})")
+            raise UnsupportedError(
+                f"made by a newer version: the snapshot needs features that this version lacks (flags {flags:#010x})"
+            )
         if reserved.strip(b"\0"):
             raise DamagedError("reserved header bytes are not zero")
         header = cls(

@@ -7,6 +7,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from support.column_manifest import in_columns
 from support.frozen_codecs import FIRST_UNKNOWN
 from support.hostile import MTIME, Archive, Chunk, lz4_frame, sha256
 
@@ -107,7 +108,8 @@ def _() -> Archives:
 @rule("header: flags, bits 0–15")
 def _() -> Archives:
     yield OK, Archive(header={"flags": 1}).to_bytes()
-    for bit in range(1, 16):
+    yield OK, in_columns(Archive(header={"flags": 1})).to_bytes()
+    for bit in range(2, 16):
         yield UNSUPPORTED, with_header(flags=1 << bit)
 
 
@@ -168,6 +170,8 @@ def _() -> Archives:
         yield DAMAGED, with_header(manifest_size=size)
     most = (1 << 20) + (16 << 20)  # of JSON, without entries and chunks
     yield DAMAGED, Archive(stored_manifest=bytes(most + most // 128 + 64 * KIB + 1)).to_bytes()
+    most = (1 << 20) + (1 << 30) + (8 << 20)  # in columns, without entries and chunks
+    yield DAMAGED, Archive(header={"flags": 2, "manifest_size": most + 1}, trailer=b"").to_bytes()
 
 
 @rule("header: index_sha256")
