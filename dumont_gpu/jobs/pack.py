@@ -49,7 +49,7 @@ class PackResult:
     seconds: float
     stage_seconds: dict[str, float] = field(default_factory=dict)  # busy time, summed over threads
     codec_bytes: dict[str, tuple[int, int]] = field(default_factory=dict)  # codec -> (raw bytes, encoded bytes)
-    shared_bytes: int = 0  # raw bytes of files that share the extents of a file with the same content
+    shared_bytes: int = 0  # raw bytes of files that share stored bytes: of equal files, and equal tensors
     problems: tuple[Problem, ...] = ()  # entries that could not be packed, or changed during the pack
     excluded: int = 0  # entries left out by patterns
     special: int = 0  # sockets, fifos and devices, which are not packed
