@@ -217,6 +217,16 @@ def test_extents_of_all_files_are_limited(monkeypatch: pytest.MonkeyPatch) -> No
         encoded([many_extents(100)])
 
 
+def test_paths_of_all_entries_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [FileEntry("x" * 200 + f"{number:03}", EntryType.DIR, 0o755, 0) for number in range(100)]
+    data, header = encoded(entries)
+    monkeypatch.setattr(columns_manifest, "_MAX_PAGES_SIZE", 100 * 204 - 1)
+    with pytest.raises(DamagedError, match="limit"):
+        decode_manifest(memoryview(data), header, CHUNKS)
+    with pytest.raises(DumontError, match="pack less at once"):
+        encoded(entries)
+
+
 def test_entries_are_limited() -> None:
     _, header = encoded([])
     with pytest.raises(DamagedError, match="limit"):
