@@ -1,4 +1,4 @@
-"""Manifest version 3: a head, and pages of columns in zstd frames. FORMAT.md, section 6.2, is the specification.
+"""The manifest in columns: a head, and pages of columns in zstd frames. FORMAT.md, section 6.2, is the specification.
 
 The header covers the head, and the head every page: a page can be read and checked without the others.
 """
