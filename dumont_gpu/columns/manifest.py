@@ -237,7 +237,7 @@ def _read_page(frame: memoryview, record: PageRecord, chunk_sizes: array[int], t
     ZSTD.decode(frame, page)
     first, columns = len(table), table.columns
     needs = native.page_needs(page, record.entries)
-    # Entries and extents take bytes of their page, and a new piece takes its digest: no small page can ask for much memory.
+    # Entries and extents take bytes of their page, and a new piece its digest: no small page can ask for much memory.
     if (
         needs is None
         or record.entries > record.size
