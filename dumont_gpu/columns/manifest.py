@@ -1,4 +1,4 @@
-"""Manifest version 3: a head, and pages of columns in zstd frames. FORMAT.md, section 6.2, is the specification.
+"""The manifest in columns: a head, and pages of columns in zstd frames. FORMAT.md, section 6.2, is the specification.
 
 The header covers the head, and the head every page: a page can be read and checked without the others.
 """
@@ -237,7 +237,7 @@ def _read_page(frame: memoryview, record: PageRecord, chunk_sizes: array[int], t
     ZSTD.decode(frame, page)
     first, columns = len(table), table.columns
     needs = native.page_needs(page, record.entries)
-    # Entries and extents take bytes of their page, and a new piece takes its digest: no small page can ask for much memory.
+    # Entries and extents take bytes of their page, and a new piece its digest: no small page can ask for much memory.
     if (
         needs is None
         or record.entries > record.size

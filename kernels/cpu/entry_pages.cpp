@@ -1,4 +1,4 @@
-// Pages of a manifest of version 3: columns of numbers and text, written from a table and read into one.
+// Pages of a manifest in columns: columns of numbers and text, written from a table and read into one.
 //
 // Neighbours in a tree look alike, so numbers are stored as differences and paths by what they do not share with the path
 // before: zstd then needs few bytes beyond the digests. FORMAT.md, section 6.2, has every column.

@@ -170,8 +170,6 @@ def _() -> Archives:
         yield DAMAGED, with_header(manifest_size=size)
     most = (1 << 20) + (16 << 20)  # of JSON, without entries and chunks
     yield DAMAGED, Archive(stored_manifest=bytes(most + most // 128 + 64 * KIB + 1)).to_bytes()
-    most = (1 << 20) + (1 << 30) + (8 << 20)  # in columns, without entries and chunks
-    yield DAMAGED, Archive(header={"flags": 2, "manifest_size": most + 1}, trailer=b"").to_bytes()
 
 
 @rule("header: index_sha256")

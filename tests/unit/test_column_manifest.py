@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -217,14 +218,50 @@ def test_extents_of_all_files_are_limited(monkeypatch: pytest.MonkeyPatch) -> No
         encoded([many_extents(100)])
 
 
+def test_paths_of_all_entries_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [FileEntry("x" * 200 + f"{number:03}", EntryType.DIR, 0o755, 0) for number in range(100)]
+    data, header = encoded(entries)
+    monkeypatch.setattr(columns_manifest, "_MAX_PAGES_SIZE", 100 * 204 - 1)
+    with pytest.raises(DamagedError, match="limit"):
+        decode_manifest(memoryview(data), header, CHUNKS)
+    with pytest.raises(DumontError, match="pack less at once"):
+        encoded(entries)
+
+
 def test_entries_are_limited() -> None:
     _, header = encoded([])
     with pytest.raises(DamagedError, match="limit"):
-        columns_manifest.limit_of_manifest(Header(**{**_fields(header), "num_files": (1 << 24) + 1}))
+        columns_manifest.limit_of_manifest(replace(header, num_files=(1 << 24) + 1))
 
 
-def _fields(header: Header) -> dict[str, object]:
-    return {name: getattr(header, name) for name in header.__slots__}
+HUGE = 1 << 40  # bytes
+
+
+class Endless(MemorySource):
+    """A source that is said to be huge; only its start is there."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.size = HUGE
+
+
+@pytest.mark.parametrize(("num_files", "room"), [(2, (1 << 20) + 32 * 3 + 2 * 32_818), (1 << 24, 512 << 20)])
+def test_the_size_of_a_manifest_is_limited_before_it_is_read(num_files: int, room: int) -> None:
+    _, sound = encoded([])
+    limit = room + (1 << 30) + (8 << 20)
+    for size, reason in (
+        (limit, "SHA-256"),
+        (limit + 1, "a stored manifest of"),
+    ):  # the digest of the index is wrong, too
+        header = replace(
+            sound,
+            num_files=num_files,
+            manifest_offset=HUGE - size,
+            manifest_size=size,
+            index_sha256=bytes(32),
+        )
+        with pytest.raises(DamagedError, match=reason):
+            read_snapshot(Endless(header.to_bytes() + bytes(25 * len(CHUNKS))))
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
