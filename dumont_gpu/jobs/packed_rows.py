@@ -37,7 +37,7 @@ class PackedRows:
         self._small, self._digest_name = small, digest
         self._columns = small.table.columns
         self._index = native.ContentIndex(self._columns)
-        self._failed: list[int] = []  # rows
+        self._failed: dict[int, SourceFile] = {}  # by row
         self.shared_bytes = 0  # of files whose content another file has stored
 
     def read(self, chunk: PlannedChunk, content: memoryview, turns: Turns) -> StoredRows:
@@ -68,7 +68,7 @@ class PackedRows:
 
     def given_up(self) -> list[SourceFile]:
         """Returns the files that are to be packed as other files are: each says there what is the matter."""
-        return [self._small.source_file(row) for row in sorted(self._failed)]
+        return [file for _, file in sorted(self._failed.items())]
 
     def stored(self, pieces: range) -> Iterator[tuple[int, int, bytes]]:
         """Yields offset, length and digest of what a chunk stores."""
@@ -84,7 +84,7 @@ class PackedRows:
                 raise OSError(result, os.strerror(result))
             # A file without bytes needs no reading.
             if size_at(self._columns, row) and type_at(self._columns, row) == native.FILE:
-                self._failed.append(row)
+                self._failed[row] = self._small.source_file(row)
 
     def _digests(self, content: memoryview, reader: native.RowReader) -> bytearray:
         digests = bytearray(DIGEST_SIZE * len(reader.rows))
