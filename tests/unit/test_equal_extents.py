@@ -159,13 +159,13 @@ def test_threads_that_wait_for_their_turn_end_with_the_thread_that_fails(
     fill(source)
     settle, later = pack_stages.SharedExtents.settle, threading.Event()
 
-    def failing(shared: Any, turn: int, *given: Any, **named: Any) -> Any:
-        if turn == broken:
+    def failing(shared: Any, chunk: Any, *given: Any, **named: Any) -> Any:
+        if chunk.turn == broken:
             assert later.wait(30)
             raise RuntimeError("broken")
-        if turn > broken:
+        if chunk.turn > broken:
             later.set()
-        return settle(shared, turn, *given, **named)
+        return settle(shared, chunk, *given, **named)
 
     monkeypatch.setattr(pack_stages.SharedExtents, "settle", failing)
     with pytest.raises(RuntimeError, match="broken"):
