@@ -73,7 +73,7 @@ class PackPlan:
     num_files: int
     num_chunks: int
     codec_bytes: dict[str, int]  # codec -> raw bytes
-    shared_bytes: int
+    shared_bytes: int  # without those of small files that are rows: nobody has read them
     problems: tuple[Problem, ...]
     excluded: int
     special: int

@@ -141,7 +141,7 @@ def test_a_shortage_is_no_problem_of_a_small_file(
     number: int, filled: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "read_files", lambda directory, files, out: [number] * len(files))
-    message = clear_error(lambda: pack_tree(filled, snapshot), DumontError)
+    message = clear_error(lambda: pack_tree(filled, snapshot, method="hybrid_v2"), DumontError)
     assert os.strerror(number) in message
     assert names(snapshot.parent) == ["source"]
 
