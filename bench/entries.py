@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 from dumont_gpu import native
@@ -63,7 +64,7 @@ def _add(table: EntryTable, path: str, kind: int, size: int = 0, first: int = 0,
     if target:
         first = len(columns.names)
         columns.names += target.encode() + b"\0"
-    mtime = MTIME + at * 2_654_435_761 % 10**9  # nanoseconds of no pattern
+    mtime = MTIME + zlib.crc32(path.encode()) % 10**9  # without a pattern
     columns.entries += native.ENTRY.pack(mtime, size, at, first, int(kind == native.FILE), 0o644, kind, 0)
 
 
