@@ -30,6 +30,7 @@ _MAX_PAGE: Final = 16 * MiB  # raw bytes
 _MAX_PAGES: Final = 1 << 20
 _MAX_PAGES_SIZE: Final = 1 * GiB  # raw bytes of all pages; and the paths and targets of all entries
 _MAX_ALL_EXTENTS: Final = 1 << 25  # of all files: 512 MiB of memory
+_EXTENTS_AT: Final = 6  # which of a row's 32-bit words is its number of extents
 _MAX_FACTS: Final = 1 * MiB
 _MAX_HEAD: Final = 512 * MiB
 
@@ -185,12 +186,11 @@ def _check_counts(table: EntryTable) -> None:
     extents = len(table.columns.extents) // native.EXTENT.size
     if len(table) > MAX_ENTRIES or extents > _MAX_ALL_EXTENTS:
         raise DumontError(f"{len(table)} entries of {extents} extents; a snapshot may have {MAX_ENTRIES}")
-    most, index = table.most_extents()
+    of_each = memoryview(table.columns.entries).cast("I")[_EXTENTS_AT :: native.ENTRY.size // 4].tolist()
+    most = max(of_each, default=0)
     if most > MAX_EXTENTS:
-        raise DumontError(
-            f"{shown(table.path(index))}: {most} extents are more than a snapshot can hold: "
-            "choose a larger --chunk-size"
-        )
+        path = shown(table.path(of_each.index(most)))
+        raise DumontError(f"{path}: {most} extents are more than a snapshot can hold: choose a larger --chunk-size")
 
 
 def _encode_page(page: bytearray) -> memoryview:

@@ -12,7 +12,6 @@ from dumont_gpu.format.entries import EntryType, FileEntry
 
 _WORDS: Final = native.ENTRY.size // 8
 _SIZE_WORD: Final = 1  # which of a row's 64-bit words is the size
-_COUNT_HALF: Final = 6  # which of a row's 32-bit words is the number of extents
 
 
 class EntryTable(Sequence[FileEntry]):
@@ -69,12 +68,6 @@ class EntryTable(Sequence[FileEntry]):
         """Yields the entries of these types, in order."""
         wanted = {NUMBERS[kind] for kind in kinds}
         return (entry_at(self.columns, index) for index, number in enumerate(self.types()) if number in wanted)
-
-    def most_extents(self) -> tuple[int, int]:
-        """Returns the number of extents of the entry that has the most, and its index."""
-        counts = memoryview(self.columns.entries).cast("I")[_COUNT_HALF :: 2 * _WORDS].tolist()
-        most = max(counts, default=0)
-        return most, counts.index(most) if counts else 0
 
     def total_size(self) -> int:
         """Returns the bytes of all files."""

@@ -122,7 +122,7 @@ def read_index(source: Source, expect: str | None = None) -> SnapshotIndex:
 
 
 def read_manifest(index: SnapshotIndex) -> bytearray:
-    """Reads the encoded manifest and checks its digest; pages of columns have their own, see `open_snapshot`.
+    """Reads the encoded manifest and checks its digest; in columns, `open_snapshot` checks those of the pages.
 
     Raises:
         DamagedError: the manifest, or its head, does not match its digest.

@@ -167,7 +167,6 @@ def test_a_table_sorts_finds_and_counts(entries: list[FileEntry]) -> None:
     assert [table.find(entry.path) for entry in entries] == list(range(len(entries)))
     assert table.find("\x7f/not there") is None
     assert table.total_size() == sum(entry.size for entry in entries)
-    assert table.most_extents()[0] == max((len(entry.extents) for entry in entries), default=0)
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
