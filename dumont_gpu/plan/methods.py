@@ -53,7 +53,8 @@ _COMPARED_LEVEL: Final = 1
 # and 0.80: each per cent that LZ4 saves stands for some 0.3 % that zstd saves beyond its sample.
 _BEYOND_SAMPLE: Final = 0.3
 # A sample is a small part of its window: to leave zstd wrongly loses more than to leave it rightly gains. Of that
-# environment, 0.07 makes 0.3 % less than 0.05. LZ4 samples of 64 KiB would make 0.3 % less again, and take twice as long.
+# environment, 0.07 makes 0.3 % less than 0.05. LZ4 samples of 64 KiB would make 0.3 % less again, in half as much more
+# time for all choices.
 _DOUBT: Final = 0.07
 
 Choice: TypeAlias = tuple[Codec, int]  # a codec, and the file offset modulo its element size at which elements start
