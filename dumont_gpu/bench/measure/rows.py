@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +20,6 @@ from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.plan.methods import HYBRID_METHODS
 from dumont_gpu.sizes import MiB
-from dumont_gpu.tree.source.files import SourceFile
 
 ROW_LIMIT: Final = 128 * MiB  # original bytes of a row, at most: the first chunks of its plan
 _SAMPLE_SECONDS: Final = 0.05  # a timed sample repeats its work for at least so long
@@ -83,34 +82,21 @@ def measure_rows(
         say: told of each row.
     """
     room = Room(max(jobs, device.extra_threads if device is not None else 1), limit, chunk_size, device)
-    rows = []
+    rows: list[RowFigures] = []
     with scanned(corpus) as files:
         for content in corpus.contents:
             say(f"{corpus.name}: {content.key}")
             chosen = [files[str(path.relative_to(corpus.root))] for path in content.files]
-            rows += _measure_content(corpus.name, content, chosen, room, repeats, jobs, device)
+            measured: dict[tuple[tuple[Codec, int], ...], RowFigures] = {}
+            for method in HYBRID_METHODS:
+                chunks = room.load(chosen, method)
+                choices = tuple((chunk.codec, len(chunk.content)) for chunk in chunks)
+                if choices not in measured:
+                    row = _Row(corpus.name, content, chunks, room, repeats)
+                    measured[choices] = row.measure(jobs, device)
+                measured[choices].methods += (method,)
+            rows += measured.values()
     return rows
-
-
-def _measure_content(
-    corpus: str,
-    content: Content,
-    files: Sequence[SourceFile],
-    room: Room,
-    repeats: int,
-    jobs: int,
-    device: CudaBackend | None,
-) -> list[RowFigures]:
-    found: dict[tuple[tuple[Codec, int], ...], RowFigures] = {}
-    for method in HYBRID_METHODS:
-        chunks = room.load(files, method)
-        choices = tuple((chunk.codec, len(chunk.content)) for chunk in chunks)
-        if choices in found:
-            found[choices].methods += (method,)
-        else:
-            found[choices] = _Row(corpus, content, chunks, room, repeats).measure(jobs, device)
-            found[choices].methods = (method,)
-    return list(found.values())
 
 
 class _Row:
