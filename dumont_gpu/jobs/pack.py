@@ -21,7 +21,7 @@ from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack_stages import PackStages
 from dumont_gpu.jobs.resources import thread_count
 from dumont_gpu.plan.equal_parts import repeated_extents
-from dumont_gpu.plan.methods import check_method
+from dumont_gpu.plan.methods import make_method
 from dumont_gpu.plan.planner import Plan
 from dumont_gpu.progress import ProgressCallback
 from dumont_gpu.shortages import explain_shortages, is_shortage
@@ -111,7 +111,7 @@ def pack(
         try:
             with closing(_scan(sources, options, exclude, sink.files, existing)) as found:
                 unmatched = exclude.unmatched()  # raises for a malformed pattern, before any work
-                plan = Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs))
+                plan = _plan(found, options)
                 writer = SnapshotWriter(sink, plan.max_chunks, options.digest, options.chunk_size)
                 if sink.parts is not None:
                     sink.parts.fit(writer.largest_size(plan.size))
@@ -158,7 +158,7 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None, output
     replaced = existing.identities if existing else frozenset()
     with closing(_scan(sources, options, exclude, replaced, existing)) as found:
         unmatched = exclude.unmatched()
-        plan = Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs))
+        plan = _plan(found, options)
         chunks = list(plan.chunks())
         repeated = (
             repeated_extents(found.files, chunks, thread_count(options.jobs)) if plan.align_tensors else frozenset()
@@ -211,6 +211,11 @@ def _scan(
     return found
 
 
+def _plan(found: Scan, options: PackOptions) -> Plan:
+    method = make_method(options.method, options.link, options.level)
+    return Plan(found.files, method, options.chunk_size, thread_count(options.jobs))
+
+
 def _why_empty(found: Scan) -> str:
     reasons = (
         (found.excluded, "entry left out by patterns", "entries left out by patterns"),
@@ -221,7 +226,7 @@ def _why_empty(found: Scan) -> str:
 
 
 def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:
-    check_method(options.method)
+    make_method(options.method)
     digest_function(options.digest)
     if not sources or not all(sources):
         raise UsageError(f"nothing to pack: {'a source without a name' if sources else 'name at least one source'}")

@@ -93,7 +93,8 @@ class PackStages:
         backend.prepare(largest, encode=True, decode=options.paranoid)
         threads = thread_count(options.jobs) + backend.extra_threads
         buffers = 3 if options.paranoid else 2
-        self._pairs = chunk_pairs(options.memory, largest, threads, others=2 if in_order else 1, buffers=buffers)
+        others, context = 2 if in_order else 1, plan.encoder_memory(largest)
+        self._pairs = chunk_pairs(options.memory, largest, threads, others, buffers, context)
         self._threads = min(threads, self._pairs)
         self._raw, self._encoded, self._checks = (
             BufferPool(self._pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest)

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain
 from typing import Final, TypeVar
 
-from dumont_gpu.codecs import CODECS, LZ4
+from dumont_gpu.codecs import CODECS
 from dumont_gpu.disk.outputs import is_snapshot
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import MAX_EXTENTS
@@ -18,7 +18,7 @@ from dumont_gpu.format.header import MAGIC, MAX_CHUNKS
 from dumont_gpu.native import Dtype
 from dumont_gpu.plan.cutter import Cutter, PlannedChunk
 from dumont_gpu.plan.equal_parts import SHARE_MINIMUM, content_digest, groups_of_equal, sample_digest
-from dumont_gpu.plan.methods import PROBE_MINIMUM, UNIFORM_METHODS, codec_for_small_file
+from dumont_gpu.plan.methods import PROBE_MINIMUM, Method
 from dumont_gpu.plan.regions import Region, find_regions, find_tensor_regions
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.sizes import MiB
@@ -36,25 +36,15 @@ class Plan:
 
     Args:
         files: the files to pack, in path order.
-        method: a name from METHODS.
+        method: chooses the codecs.
         chunk_size: the most raw bytes in one chunk; a multiple of 4 KiB, and so of every element size.
         threads: how many large files are sampled and hashed at once.
-        align_tensors: cuts files at the borders of their tensors, so that equal tensors become equal extents, and equal
-            files, too; files are not compared then, as the job shares equal extents.
 
     Raises:
         UsageError: the files need more chunks than a snapshot may have.
     """
 
-    def __init__(
-        self,
-        files: Sequence[SourceFile],
-        method: str,
-        chunk_size: int,
-        threads: int,
-        *,
-        align_tensors: bool = False,
-    ) -> None:
+    def __init__(self, files: Sequence[SourceFile], method: Method, chunk_size: int, threads: int) -> None:
         self.files = files
         self.copies: dict[int, int] = {}  # file index -> index of the file with the same content
         self.problems: dict[int, Problem] = {}  # file index -> why the file cannot be packed
@@ -62,13 +52,19 @@ class Plan:
         self.planned: dict[int, int] = defaultdict(int)  # file index -> bytes of the file in chunks
         self._method, self._chunk_size, self._threads = method, chunk_size, threads
         self.size = sum(file.entry.size for file in files)  # an upper bound until all chunks are cut
-        self.align_tensors = align_tensors and 2 * self.size // chunk_size <= MAX_CHUNKS - _PARTIAL_CHUNKS
+        # Borders of tensors make equal extents of equal tensors, and of equal files, too: the job stores them once, and
+        # no files are compared. They cost chunks that may be only half full.
+        self.align_tensors = method.aligns and 2 * self.size // chunk_size <= MAX_CHUNKS - _PARTIAL_CHUNKS
         self._cutter = Cutter(chunk_size, self.planned, whole=self.align_tensors)
         self.max_chunks = (1 + self.align_tensors) * self.size // chunk_size + _PARTIAL_CHUNKS
         if self.size // chunk_size > MAX_CHUNKS - _PARTIAL_CHUNKS:
             raise UsageError(
                 f"{self.max_chunks} chunks; a snapshot may have {MAX_CHUNKS}: choose a larger --chunk-size"
             )
+
+    def encoder_memory(self, size: int) -> int:
+        """Returns the bytes that encoding a chunk of `size` raw bytes takes, beside the chunk's buffers."""
+        return self._method.plain.encoder_memory(size)
 
     def chunks(self) -> Iterator[PlannedChunk]:
         """Yields the chunks, once. Reads samples of large files, and the whole of files that look like copies."""
@@ -105,7 +101,7 @@ class Plan:
         sampled = self._map_files(self._look, filter(self._is_sampled, indices), pool)
         for index in indices:
             if not self._is_sampled(index):
-                yield from self._cutter.add(index, [self._by_extension(index)])
+                yield from self._cutter.add(index, [self._unseen(index)])
         yield from self._cutter.flush()
         for index, (regions, is_a_snapshot) in sampled:
             if is_a_snapshot:
@@ -118,26 +114,26 @@ class Plan:
         file = self.files[index]
         return file.entry.size >= PROBE_MINIMUM or file.allocated < file.entry.size
 
-    def _by_extension(self, index: int) -> Region:
+    def _unseen(self, index: int) -> Region:
         entry = self.files[index].entry
-        return Region(0, entry.size, UNIFORM_METHODS.get(self._method) or codec_for_small_file(entry.path))
+        return Region(0, entry.size, self._method.for_small_file(entry.path))
 
     def _look(self, file: SourceFile) -> tuple[list[Region], bool]:
         """Returns the regions of a file, and whether the file is a snapshot."""
-        ranges = file.data_ranges()
-        codec = UNIFORM_METHODS.get(self._method)
+        ranges, method = file.data_ranges(), self._method
         if file.entry.size < PROBE_MINIMUM:
-            return [Region(start, end, codec or codec_for_small_file(file.entry.path)) for start, end in ranges], False
+            codec = method.for_small_file(file.entry.path)
+            return [Region(start, end, codec) for start, end in ranges], False
         with file.open() as fd:
             found = is_snapshot(os.pread(fd, len(MAGIC), 0))
-            if codec is not None:
+            if not method.looks:
                 regions = []
             elif self.align_tensors:
-                regions = find_tensor_regions(fd, ranges, self._chunk_size)
+                regions = find_tensor_regions(fd, ranges, method, self._chunk_size)
             else:
-                regions = find_regions(fd, ranges)
-        if codec is not None or len(regions) > MAX_EXTENTS // 2:
-            regions = [Region(start, end, codec or LZ4) for start, end in ranges]
+                regions = find_regions(fd, ranges, method)
+        if not method.looks or len(regions) > MAX_EXTENTS // 2:
+            regions = [Region(start, end, method.plain) for start, end in ranges]
         return regions, found
 
     def _find_copies(self, groups: list[list[int]], pool: ThreadPoolExecutor) -> dict[int, int]:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dumont_gpu.codecs import LZ4, Codec, ZipNN
-from dumont_gpu.plan.methods import SAMPLE_SIZE, codec_for_sample
+from dumont_gpu.codecs import Codec, ZipNN
+from dumont_gpu.plan.methods import SAMPLE_SIZE, Method
 from dumont_gpu.plan.tensors import find_tensors, safetensors, zip_members
 from dumont_gpu.plan.tensors.cursor import Cursor
 from dumont_gpu.plan.tensors.tensor import Tensor, UnsoundError
@@ -44,26 +44,31 @@ class _Run:
     phase: int
 
 
-def find_regions(fd: int, ranges: Sequence[tuple[int, int]]) -> list[Region]:
+def find_regions(fd: int, ranges: Sequence[tuple[int, int]], method: Method) -> list[Region]:
     """Cuts a file's (start, end) ranges of data, all but its holes, into regions that cover the ranges.
 
     The tails of regions may share chunks with others, and be cut where a chunk is full.
+
+    Args:
+        fd: the file.
+        ranges: what to cut.
+        method: chooses the codecs.
 
     Raises:
         OSError: the file cannot be read.
     """
     size = os.fstat(fd).st_size
     magic = os.pread(fd, 9, 0)
-    tensors = _safetensors_runs(fd, size) if magic[8:] == b"{" else []
+    tensors = _safetensors_runs(fd, size, method) if magic[8:] == b"{" else []
     members = _zip_members(fd, size) if magic[:4] == b"PK\x03\x04" else []
     regions: list[Region] = []
     for start, end in ranges:
-        runs = _clip(tensors, start, end) if tensors else _between(fd, members, start, end)
-        regions += _align(_merge(runs))
+        runs = _clip(tensors, start, end) if tensors else _between(fd, members, start, end, method)
+        regions += _align(_merge(runs), method.plain)
     return regions
 
 
-def find_tensor_regions(fd: int, ranges: Sequence[tuple[int, int]], step: int) -> list[Region]:
+def find_tensor_regions(fd: int, ranges: Sequence[tuple[int, int]], method: Method, step: int) -> list[Region]:
     """Cuts a file's ranges of data at the borders of its tensors, and tensors at every `step` bytes from their start.
 
     The same tensor gives the same regions wherever it is in whatever file, so that its extents can be shared.
@@ -71,6 +76,7 @@ def find_tensor_regions(fd: int, ranges: Sequence[tuple[int, int]], step: int) -
     Args:
         fd: the file.
         ranges: (start, end) of the file's data: all but its holes.
+        method: chooses the codecs.
         step: the most bytes in a region of a tensor; a multiple of 4 KiB.
 
     Raises:
@@ -84,24 +90,24 @@ def find_tensor_regions(fd: int, ranges: Sequence[tuple[int, int]], step: int) -
         at = start
         while tensor is not None and tensor.start < end:
             if start <= tensor.start and tensor.end <= end:  # a tensor with a hole in it is as any other data
-                regions += _other_regions(fd, at, tensor.start)
-                regions += _regions_of_tensor(fd, tensor, step)
+                regions += _other_regions(fd, at, tensor.start, method)
+                regions += _regions_of_tensor(fd, tensor, method, step)
                 at = tensor.end
             elif tensor.end > end:
                 break
             tensor = next(left, None)
-        regions += _other_regions(fd, at, end)
+        regions += _other_regions(fd, at, end, method)
     return regions
 
 
-def _regions_of_tensor(fd: int, tensor: Tensor, step: int) -> Iterator[Region]:
+def _regions_of_tensor(fd: int, tensor: Tensor, method: Method, step: int) -> Iterator[Region]:
     for start in range(tensor.start, tensor.end, step):
         end = min(start + step, tensor.end)
         if tensor.dtype is not None:
             codec = ZipNN(tensor.dtype)
-            yield from _align([_Run(start, end, codec, start % codec.element_size)])
+            yield from _align([_Run(start, end, codec, start % codec.element_size)], method.plain)
         else:
-            yield from _align(_prevailing(list(_sampled(fd, start, end))))
+            yield from _align(_prevailing(list(_sampled(fd, start, end, method))), method.plain)
 
 
 def _prevailing(runs: list[_Run]) -> list[_Run]:
@@ -117,30 +123,33 @@ def _prevailing(runs: list[_Run]) -> list[_Run]:
     return [_Run(start, end, *best)] if sizes[best] >= _PREVAILING * (end - start) else _merge(runs)
 
 
-def _other_regions(fd: int, start: int, end: int) -> list[Region]:
+def _other_regions(fd: int, start: int, end: int, method: Method) -> list[Region]:
     """Cuts the bytes that belong to no large tensor: headers, small tensors, or all of a file without tensors."""
     if end - start < _SMALL_REGION:
-        return [Region(start, end, LZ4)] if start < end else []
-    return _align(_merge(_sampled(fd, start, end)))
+        return [Region(start, end, method.plain)] if start < end else []
+    return _align(_merge(_sampled(fd, start, end, method)), method.plain)
 
 
-def _safetensors_runs(fd: int, size: int) -> list[_Run]:
+def _safetensors_runs(fd: int, size: int, method: Method) -> list[_Run]:
     """Returns a run for each tensor of a safetensors file; an empty list if the file is not sound."""
     try:
         header_end, tensors = safetensors.header_and_tensors(Cursor(fd, size))
     except UnsoundError:
         return []
-    runs = [_Run(0, header_end, LZ4, 0)]
+    plain = method.plain
+    runs = [_Run(0, header_end, plain, 0)]
     for start, end, dtype in tensors:
         if start != runs[-1].end or not start <= end <= size:
             return []
         if dtype is not None:
             codec = ZipNN(dtype)
             runs.append(_Run(start, end, codec, start % codec.element_size))
+        elif end - start >= _SMALL_REGION:
+            runs.extend(_sampled(fd, start, end, method))
         else:
-            runs.extend(_sampled(fd, start, end) if end - start >= _SMALL_REGION else [_Run(start, end, LZ4, 0)])
+            runs.append(_Run(start, end, plain, 0))
     if runs[-1].end < size:
-        runs.append(_Run(runs[-1].end, size, LZ4, 0))
+        runs.append(_Run(runs[-1].end, size, plain, 0))
     return runs
 
 
@@ -154,10 +163,10 @@ def _zip_members(fd: int, size: int) -> list[tuple[int, int]]:
     return ranges if sound else []
 
 
-def _between(fd: int, members: list[tuple[int, int]], start: int, end: int) -> Iterator[_Run]:
+def _between(fd: int, members: list[tuple[int, int]], start: int, end: int, method: Method) -> Iterator[_Run]:
     """Samples each member by itself: every tensor storage has its own element type and phase."""
     if not members:
-        yield from _sampled(fd, start, end)
+        yield from _sampled(fd, start, end, method)
         return
     at = start
     for member_start, member_end in members:
@@ -165,14 +174,14 @@ def _between(fd: int, members: list[tuple[int, int]], start: int, end: int) -> I
         if member_start >= member_end:
             continue
         if at < member_start:
-            yield _Run(at, member_start, LZ4, 0)
-        yield from _sampled(fd, member_start, member_end)
+            yield _Run(at, member_start, method.plain, 0)
+        yield from _sampled(fd, member_start, member_end, method)
         at = member_end
     if at < end:
-        yield _Run(at, end, LZ4, 0)
+        yield _Run(at, end, method.plain, 0)
 
 
-def _sampled(fd: int, start: int, end: int) -> Iterator[_Run]:
+def _sampled(fd: int, start: int, end: int, method: Method) -> Iterator[_Run]:
     """Chooses a codec for each window, from a sample in the middle of the window."""
     window = max(_WINDOW, -(-(end - start) // _MAX_WINDOWS))
     decision = None
@@ -180,7 +189,7 @@ def _sampled(fd: int, start: int, end: int) -> Iterator[_Run]:
         window_end = min(at + window, end)
         sample_at = at + max(0, (window_end - at - SAMPLE_SIZE) // 2)
         sample = os.pread(fd, min(SAMPLE_SIZE, window_end - sample_at), sample_at)
-        decision = codec_for_sample(memoryview(sample), sample_at, decision)
+        decision = method.for_sample(memoryview(sample), sample_at, decision)
         yield _Run(at, window_end, *decision)
 
 
@@ -204,8 +213,8 @@ def _merge(runs: Iterable[_Run]) -> list[_Run]:
     return merged
 
 
-def _align(runs: list[_Run]) -> list[Region]:
-    """Moves the ends of runs to element boundaries; the few bytes between two runs become LZ4 regions."""
+def _align(runs: list[_Run], plain: Codec) -> list[Region]:
+    """Moves the ends of runs to element boundaries; the few bytes between two runs become regions of `plain`."""
     regions: list[Region] = []
     for run in runs:
         size = run.codec.element_size
@@ -213,7 +222,7 @@ def _align(runs: list[_Run]) -> list[Region]:
         end = start + (run.end - start) // size * size
         if start >= end:
             start = end = run.end
-        for piece in (Region(run.start, start, LZ4), Region(start, end, run.codec), Region(end, run.end, LZ4)):
+        for piece in (Region(run.start, start, plain), Region(start, end, run.codec), Region(end, run.end, plain)):
             if piece.start < piece.end:
                 regions.append(piece)
     return regions

@@ -98,6 +98,15 @@ def zipnn(root: Path) -> None:
         write(root / f"{kind}.safetensors", data)
 
 
+def mixed(root: Path) -> None:
+    rng = random.Random(6)
+    write(root / "weights.bin", floats(40_000, "bf16"))
+    write(root / "log.txt", "".join(f"step {i} loss {rng.random():.3f}\n" for i in range(4000)).encode())
+    write(root / "same-line.txt", b"the same line, once more\n" * 3000)
+    write(root / "noise.bin", rng.randbytes(70_000))
+    write(root / "code.py", b"print('hello')\n" * 20)
+
+
 ARCHIVES: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
     "example": (example, {}),
     "empty": (empty, {}),
@@ -108,6 +117,7 @@ ARCHIVES: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
     "spans-chunks": (spans, {"chunk_size": 4 * KiB}),
     **{name: (lz4_text, {"method": name}) for name in FROZEN_CODECS.values()},
     "zipnn": (zipnn, {}),  # no method by itself: hybrid_v2 chooses this codec for floats
+    "hybrid-v3": (mixed, {"method": "hybrid_v3"}),  # every codec that the method chooses, in one archive
     "blake3": (lz4_text, {"digest": "blake3"}),
 }
 # From the future: a reader of today must say "not supported", not "damaged". name -> (from, offset, bytes)
@@ -155,7 +165,8 @@ def main() -> None:
             for path in sorted(root.rglob("*"), reverse=True):
                 os.utime(path, ns=(MTIME, MTIME), follow_symlinks=False)
             os.utime(root, ns=(MTIME, MTIME))
-            pack([str(root)], str(HERE / f"{name}.dumont"), PackOptions(jobs=1, **options))  # type: ignore[arg-type]
+            chosen = PackOptions(**{"jobs": 1, "method": "hybrid_v2", **options})  # type: ignore[arg-type]
+            pack([str(root)], str(HERE / f"{name}.dumont"), chosen)
             (HERE / f"{name}.json").write_text(json.dumps(describe(root), indent=1, sort_keys=True) + "\n")
     for name, (base, offset, data) in FUTURE.items():
         path = HERE / f"{name}.dumont"

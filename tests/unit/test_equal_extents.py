@@ -7,7 +7,6 @@ import random
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,6 @@ BIASES = {f"{name}.bias": rng.randbytes(400) for name in TENSORS}
 ALL = {name: data for pair in zip(TENSORS.items(), BIASES.items(), strict=True) for name, data in pair}
 WEIGHT = sum(SIZES)
 CHUNK = 256 * KiB
-
-
-@pytest.fixture(autouse=True)
-def aligned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "Plan", partial(Plan, align_tensors=True))
 
 
 @pytest.fixture
