@@ -40,7 +40,8 @@ class SharedExtents:
             extents: what was read into the chunk.
             digests: of these extents.
             raw: the chunk's raw bytes.
-            complete: whether everything was read. Otherwise the chunk stays as it is: elements keep their places.
+            complete: whether everything was read. Otherwise elements keep their places: nothing moves, and the chunk
+                is left out only as a whole.
 
         Returns:
             The chunk's number, the extents as they are in the snapshot, and what is left of `raw`, if anything.
@@ -50,17 +51,16 @@ class SharedExtents:
         """
         with self._lock if self._turns is None else self._turns.take(turn):
             number = self._chunks
-            if complete:
-                settled, moves, size = self._share(number, extents, digests)
-            else:
-                settled, moves, size = as_planned(number, extents, digests), [], len(raw)
+            settled, moves, size = self._share(number, extents, digests, in_place=not complete)
             self._chunks += size > 0
+        if not complete:
+            return number, settled, raw if size else raw[:0]
         for source, target, length in moves:
             raw[target : target + length] = raw[source : source + length]
         return number, settled, raw[:size]
 
     def _share(
-        self, number: int, extents: Sequence[PlannedExtent], digests: Sequence[bytes]
+        self, number: int, extents: Sequence[PlannedExtent], digests: Sequence[bytes], *, in_place: bool
     ) -> tuple[list[Extent], list[_Move], int]:
         """Returns the extents as they are in the snapshot, the moves of new extents, and how many bytes are new."""
         settled, moves = [], []
@@ -71,11 +71,12 @@ class SharedExtents:
                 settled.append(Extent(extent.file_offset, known.chunk, known.chunk_offset, known.length, digest))
                 self.saved += known.length
                 continue
-            new = Extent(extent.file_offset, number, size, extent.length, digest)
+            place = extent.chunk_offset if in_place else size
+            new = Extent(extent.file_offset, number, place, extent.length, digest)
             if extent.length >= SHARE_MINIMUM:
                 self._stored[digest] = new
-            if size < extent.chunk_offset:
-                moves.append((extent.chunk_offset, size, extent.length))
+            if place < extent.chunk_offset:
+                moves.append((extent.chunk_offset, place, extent.length))
             settled.append(new)
             size += extent.length
         return settled, moves, size
