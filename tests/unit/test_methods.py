@@ -207,9 +207,7 @@ def test_one_tree_by_every_way_of_choosing(
 
 def test_a_local_link_makes_the_choices_of_hybrid_v2(source: Path, snapshot: Path) -> None:
     frozen_tree(source)
-    results = [
-        pack_tree(source, snapshot, jobs=1, **options) for options in ({"link": LOCAL}, {"method": "hybrid_v2"})
-    ]
+    results = [pack_tree(source, snapshot, jobs=1, **options) for options in ({"link": LOCAL}, {"method": "hybrid_v2"})]
     raw = [{codec: size for codec, (size, _) in result.codec_bytes.items()} for result in results]
     assert raw[0].keys() == raw[1].keys()
     # hybrid_v3 stores equal tensors once, whatever the link.
