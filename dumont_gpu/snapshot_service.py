@@ -84,7 +84,7 @@ class SnapshotService:
             exclude_from: files with more such patterns, one per line.
             method: how codecs are chosen: "hybrid_v3", "hybrid_v2", "lz4", "lz4_hc", "none" or "zstd".
             link: the link that the snapshot will cross, for hybrid_v3: bytes per second, "1Gbit", or "local" for none.
-            level: of zstd, where zstd encodes: from 1 to 19.
+            level: the level of zstd, where zstd encodes: from 1 to 19.
             digest: the digest of chunks and files: "blake3" or "sha256".
             owner: record user and group ids.
             follow_outside: replace links that lead out of the sources by the entries they lead to.

@@ -93,9 +93,9 @@ class PackOptions(RunOptions):
         DEFAULT_METHOD, TEXT, "How codecs are chosen.", metavar="hybrid_v3|hybrid_v2|lz4|lz4_hc|none|zstd"
     )
     link: int = option(
-        DEFAULT_LINK, RATE, "The link that the snapshot will cross, for hybrid_v3: 1Gbit, 125MB a second; local: none."
+        DEFAULT_LINK, RATE, "The link that the snapshot will cross, for hybrid_v3: 1Gbit, 125MB a second, local."
     )
-    level: int = option(DEFAULT_LEVEL, whole(MAX_LEVEL, "1..19", lowest=1), "Of zstd, where zstd encodes.")
+    level: int = option(DEFAULT_LEVEL, whole(MAX_LEVEL, "N", lowest=1), "The level of zstd, where zstd encodes.")
     chunk_size: int = option(DEFAULT_CHUNK_SIZE, SIZE, "Raw bytes in a chunk, at most.")
     exclude: Sequence[str] = option(
         (), PATTERNS, "Leave out the entries that match; may be repeated.",
