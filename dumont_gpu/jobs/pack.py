@@ -21,7 +21,7 @@ from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack_stages import PackStages
 from dumont_gpu.jobs.resources import thread_count
 from dumont_gpu.plan.equal_parts import repeated_extents
-from dumont_gpu.plan.methods import aligns_tensors, make_method, writes_columns
+from dumont_gpu.plan.methods import make_method, writes_columns
 from dumont_gpu.plan.planner import Plan
 from dumont_gpu.plan.rows import largest_small_file
 from dumont_gpu.progress import ProgressCallback
@@ -218,14 +218,7 @@ def _scan(
 
 def _plan(found: Scan, options: PackOptions) -> Plan:
     method = make_method(options.method, options.link, options.level)
-    return Plan(
-        found.files,
-        method,
-        options.chunk_size,
-        thread_count(options.jobs),
-        found.small,
-        align_tensors=aligns_tensors(options.method),
-    )
+    return Plan(found.files, method, options.chunk_size, thread_count(options.jobs), found.small)
 
 
 def _why_empty(found: Scan) -> str:

@@ -43,7 +43,8 @@ class SharedExtents:
             digests: of these extents.
             raw: the chunk's raw bytes.
             turns: let chunks in by their turns, so that the same tree gives the same chunks; None: as they come.
-            complete: whether everything was read. Otherwise all bytes keep their places, and elements their borders.
+            complete: whether everything was read. Otherwise elements keep their places: nothing moves, and the chunk
+                is left out only as a whole.
 
         Returns:
             The extents as they are in the snapshot, and what is left of `raw`, if anything.
@@ -52,15 +53,15 @@ class SharedExtents:
             ClosedError: the pipeline is over.
         """
         with self._lock if turns is None else turns.take(chunk.turn):
-            settled, moves, size = self._share(chunk.number, extents, digests, complete)
-        if not complete and size:
-            size = len(raw)
+            settled, moves, size = self._share(chunk.number, extents, digests, in_place=not complete)
+        if not complete:
+            return settled, raw if size else raw[:0]
         for source, target, length in moves:
             raw[target : target + length] = raw[source : source + length]
         return settled, raw[:size]
 
     def _share(
-        self, number: int, extents: Sequence[PlannedExtent], digests: Sequence[bytes], may_move: bool
+        self, number: int, extents: Sequence[PlannedExtent], digests: Sequence[bytes], *, in_place: bool
     ) -> tuple[list[Extent], list[_Move], int]:
         """Returns the extents as they are in the snapshot, the moves of new extents, and how many bytes are new."""
         settled, moves = [], []
@@ -69,16 +70,16 @@ class SharedExtents:
             known = self._stored.get(digest)
             if known is not None:
                 settled.append(Extent(extent.file_offset, known.chunk, known.chunk_offset, known.length, digest))
-                self.saved += known.length if may_move else 0
+                self.saved += known.length
                 continue
-            at = size if may_move else extent.chunk_offset
-            new = Extent(extent.file_offset, number, at, extent.length, digest)
+            place = extent.chunk_offset if in_place else size
+            new = Extent(extent.file_offset, number, place, extent.length, digest)
             if extent.length >= SHARE_MINIMUM:
                 self._stored[digest] = new
-            if at < extent.chunk_offset:
-                moves.append((extent.chunk_offset, at, extent.length))
+            if place < extent.chunk_offset:
+                moves.append((extent.chunk_offset, place, extent.length))
             settled.append(new)
-            size = at + extent.length
+            size = place + extent.length
         return settled, moves, size
 
 

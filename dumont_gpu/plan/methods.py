@@ -71,6 +71,10 @@ class Method(Protocol):
     def looks(self) -> bool:
         """Whether the method looks into large files; otherwise `plain` is for all bytes."""
 
+    @property
+    def aligns(self) -> bool:
+        """Whether files are cut at the borders of their tensors, so that equal tensors are stored once."""
+
     def for_small_file(self, path: str) -> Codec:
         """Returns the codec for a file that is too small to look at."""
 
@@ -99,7 +103,7 @@ def make_method(name: str, link: int = DEFAULT_LINK, level: int = LEVEL) -> Meth
     if name == "hybrid_v3" and link != LOCAL:
         return HybridV3(link, zstd)
     if name in HYBRID_METHODS:
-        return HybridV2()
+        return HybridV2(aligns=name == "hybrid_v3")
     if name not in _UNIFORM:
         raise UsageError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
     codec = _UNIFORM[name]
@@ -111,17 +115,13 @@ def writes_columns(name: str) -> bool:
     return name not in ("hybrid_v2", "lz4", "lz4_hc", "none")
 
 
-def aligns_tensors(name: str) -> bool:
-    """Whether files are cut at the borders of tensors, and equal extents are stored once."""
-    return name == "hybrid_v3"
-
-
 @dataclass(frozen=True, slots=True)
 class Uniform:
     """One codec for all bytes."""
 
     plain: Codec
     looks: bool = False
+    aligns: bool = False
 
     def for_small_file(self, path: str) -> Codec:
         return self.plain
@@ -136,6 +136,7 @@ class HybridV2:
 
     plain: Codec = LZ4
     looks: bool = True
+    aligns: bool = False  # except for hybrid_v3, which chooses in the same way for a link that costs nothing
 
     def for_small_file(self, path: str) -> Codec:
         return RAW if path.rpartition(".")[2].lower() in _RAW_EXTENSIONS else LZ4
@@ -154,6 +155,7 @@ class HybridV3:
     link: int  # bytes per second
     plain: Zstd
     looks: bool = True
+    aligns: bool = True
 
     def for_small_file(self, path: str) -> Codec:
         return self.plain  # whatever the extension says: zstd passes quickly over what does not shrink

@@ -42,8 +42,6 @@ class Plan:
         chunk_size: the most raw bytes in one chunk; a multiple of 4 KiB, and so of every element size.
         threads: how many large files are sampled and hashed at once.
         small: more files, which are rows; chunks of these come first.
-        align_tensors: cuts files at the borders of their tensors, so that equal tensors become equal extents, and equal
-            files, too; files are not compared then, as the job shares equal extents.
 
     Raises:
         UsageError: the files need more chunks than a snapshot may have.
@@ -56,8 +54,6 @@ class Plan:
         chunk_size: int,
         threads: int,
         small: SmallFiles | None = None,
-        *,
-        align_tensors: bool = False,
     ) -> None:
         self.files = list(files)
         self.small = small
@@ -72,7 +68,9 @@ class Plan:
         self.size = self._row_size + sum(file.entry.size for file in files)
         # Rows that change while they are packed become files, which need chunks, too.
         others = len(self._row_chunks) + _PARTIAL_CHUNKS
-        self.align_tensors = align_tensors and 2 * self.size // chunk_size <= MAX_CHUNKS - others
+        # Borders of tensors make equal extents of equal tensors, and of equal files, too: the job stores them once, and
+        # no files are compared. They cost chunks that may be only half full.
+        self.align_tensors = method.aligns and 2 * self.size // chunk_size <= MAX_CHUNKS - others
         self._cutter = Cutter(chunk_size, self.planned, first=len(self._row_chunks), whole=self.align_tensors)
         self.max_chunks = (1 + self.align_tensors) * self.size // chunk_size + others
         if self.max_chunks > MAX_CHUNKS:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dumont_gpu.codecs import Codec, ZipNN
+from dumont_gpu.native import Dtype
 from dumont_gpu.plan.methods import SAMPLE_SIZE, Method
 from dumont_gpu.plan.tensors import find_tensors, safetensors, zip_members
 from dumont_gpu.plan.tensors.cursor import Cursor
@@ -53,7 +54,6 @@ def find_regions(fd: int, ranges: Sequence[tuple[int, int]], method: Method) -> 
         fd: the file.
         ranges: what to cut.
         method: chooses the codecs.
-
 
     Raises:
         OSError: the file cannot be read.
@@ -104,24 +104,29 @@ def find_tensor_regions(fd: int, ranges: Sequence[tuple[int, int]], method: Meth
 def _regions_of_tensor(fd: int, tensor: Tensor, method: Method, step: int) -> Iterator[Region]:
     for start in range(tensor.start, tensor.end, step):
         end = min(start + step, tensor.end)
-        if tensor.dtype is not None:
-            codec = ZipNN(tensor.dtype)
-            yield from _align([_Run(start, end, codec, start % codec.element_size)], method.plain)
+        if tensor.dtype is not None and (end - start) % tensor.dtype.size == 0:
+            yield Region(start, end, ZipNN(tensor.dtype))
+            continue
+        runs = list(_sampled(fd, start, end, method))
+        dtype = _prevailing_dtype(runs)
+        if dtype is not None and (end - start) % dtype.size == 0:
+            yield Region(start, end, ZipNN(dtype))
         else:
-            yield from _align(_prevailing(list(_sampled(fd, start, end, method))), method.plain)
+            yield from _align(_merge(runs), method.plain)
 
 
-def _prevailing(runs: list[_Run]) -> list[_Run]:
-    """Returns one run in place of all, if most bytes suit one codec: zeros within weights, say, get no border.
+def _prevailing_dtype(runs: list[_Run]) -> Dtype | None:
+    """Returns the type of elements that most bytes look like; None if most bytes do not look like floats.
 
-    A file that names element types is not sampled; this keeps the borders of a file that names none the same.
+    A file that names element types is not sampled. In a file that does not name them, some windows of a tensor may look
+    like another type, like zeros, or like elements that begin two bytes later: the tensor still gets no borders within.
     """
-    sizes: dict[tuple[Codec, int], int] = defaultdict(int)
+    sizes: dict[Dtype, int] = defaultdict(int)
     for run in runs:
-        sizes[run.codec, run.phase] += run.end - run.start
-    best = max(sizes, key=sizes.__getitem__)
-    start, end = runs[0].start, runs[-1].end
-    return [_Run(start, end, *best)] if sizes[best] >= _PREVAILING * (end - start) else _merge(runs)
+        if isinstance(run.codec, ZipNN):
+            sizes[run.codec.dtype] += run.end - run.start
+    prevails = sum(sizes.values()) >= _PREVAILING * (runs[-1].end - runs[0].start)
+    return max(sizes, key=sizes.__getitem__) if prevails else None
 
 
 def _other_regions(fd: int, start: int, end: int, method: Method) -> list[Region]:

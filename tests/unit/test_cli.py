@@ -128,7 +128,11 @@ def test_excludes_come_from_files_too(workspace: Path, snapshot: Path, tmp_path:
         (["restore", "{golden}/example.dumont", "{tmp}/t", "--connections", "65"], 2, "connections"),
         (["info", "{tmp}"], 2, "not a regular file"),
         (["info", sys.executable], 4, "not a .dumont file"),
-        (["restore", "{golden}/future-codec.dumont", "{tmp}/t"], 8, "made by a newer version: the snapshot uses codec 127"),
+        (
+            ["restore", "{golden}/future-codec.dumont", "{tmp}/t"],
+            8,
+            "made by a newer version: the snapshot uses codec 127",
+        ),
         (["restore", "{golden}/future-flag.dumont", "{tmp}/t"], 8, "flags"),
         (["restore", "{golden}/example.dumont", "{golden}"], 2, "not empty"),
         (["restore", "{golden}/example.dumont", "{golden}/make.py"], 2, "not a directory"),

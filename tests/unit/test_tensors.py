@@ -17,6 +17,8 @@ from support import containers
 from support.containers import CONTAINERS, field, onnx_tensor, zip_file
 
 from dumont_gpu.native import Dtype
+from dumont_gpu.plan.methods import make_method
+from dumont_gpu.plan.regions import Region, find_tensor_regions
 from dumont_gpu.plan.tensors import find_tensors
 from dumont_gpu.plan.tensors.tensor import MAX_TENSORS, SHORTEST, Tensor
 from dumont_gpu.sizes import KiB, MiB
@@ -34,6 +36,15 @@ def found_in(data: bytes, claimed_size: int | None = None) -> list[Tensor]:
         if claimed_size is not None:
             os.truncate(fd, claimed_size)
         return find_tensors(fd, len(data) if claimed_size is None else claimed_size)
+    finally:
+        os.close(fd)
+
+
+def regions_in(data: bytes) -> list[Region]:
+    fd = os.memfd_create("container")
+    try:
+        os.write(fd, data)
+        return find_tensor_regions(fd, [(0, len(data))] if data else [], make_method("hybrid_v3"), 64 * KiB)
     finally:
         os.close(fd)
 
@@ -194,6 +205,14 @@ LIES = {
 }
 
 
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_a_tensor_of_no_whole_elements_is_covered(dtype: str) -> None:
+    data = containers.safetensors({"a": rng.randbytes(100_001), "b": rng.randbytes(70_003)}, dtype)
+    regions = regions_in(data)
+    assert [0, *(region.end for region in regions)] == [*(region.start for region in regions), len(data)]
+    assert all((region.end - region.start) % region.codec.element_size == 0 for region in regions)
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_file_that_lies_has_no_tensors(lie: str) -> None:
     assert found_in(LIES[lie]) == []
@@ -220,8 +239,10 @@ def test_bent_tables_of_contents_never_raise(name: str, data: st.DataObject) -> 
         value = data.draw(st.binary(min_size=1, max_size=8) | st.sampled_from([b"\xff" * 8, bytes(8), b"\x7f" * 8]))
         bent[at : at + len(value)] = value
     cut = data.draw(st.none() | st.integers(0, len(bent)))
-    found = found_in(bytes(bent[:cut]))
     size = len(bent) if cut is None else cut
+    regions = regions_in(bytes(bent[:cut]))
+    assert [0, *(region.end for region in regions)] == [*(region.start for region in regions), size]
+    found = found_in(bytes(bent[:cut]))
     edges = [edge for tensor in found for edge in (tensor.start, tensor.end)]
     assert edges == sorted(edges)
     assert all(0 <= edge <= size for edge in edges)
