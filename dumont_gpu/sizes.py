@@ -12,6 +12,8 @@ MiB: Final = 1 << 20
 GiB: Final = 1 << 30
 PAGE: Final = 4 * KiB
 
+LOCAL: Final = 0  # in place of a link's rate: a snapshot that crosses no link
+
 _UNITS: Final = {"": 1, "B": 1} | {
     f"{letter}{suffix}": base**power
     for power, letter in enumerate("KMGT", start=1)
@@ -19,6 +21,8 @@ _UNITS: Final = {"": 1, "B": 1} | {
 }
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(s|m|min|h|d|)\s*", re.ASCII | re.IGNORECASE)
+_RATE: Final = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([kmgt]?)bit(?:/s)?\s*", re.ASCII | re.IGNORECASE)
+_BITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _TOO_LARGE: Final = 1 << 63
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
@@ -54,6 +58,33 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise UsageError(f"{text!r} is no time; write it as 90, 90s, 5m or 1h")
     return float(match[1]) * _SECONDS[match[2].lower()]
+
+
+def parse_rate(text: str) -> int:
+    """Returns the bytes per second of `1Gbit`, `100Mbit/s`, `125MB` or `125MB/s`; LOCAL for `local`.
+
+    Raises:
+        UsageError: `text` is no rate, or less than a byte per second.
+    """
+    if text.strip().lower() == "local":
+        return LOCAL
+    match = _RATE.fullmatch(text)
+    size = text.removesuffix("/s")
+    try:
+        rate = float(match[1]) * _BITS[match[2].lower()] / 8 if match else parse_size(size)
+    except UsageError:
+        rate = 0
+    if not 1 <= rate < _TOO_LARGE or size.rstrip().endswith("b"):  # 1Gb: a bit, or a byte?
+        raise UsageError(f"{text[:20]!r} is no rate of a link; write it as 1Gbit, 100Mbit/s, 125MB or local")
+    return int(rate)
+
+
+def write_rate(rate: int) -> str:
+    """Returns `rate`, in bytes per second, as `parse_rate` takes it: `1Gbit`, `local`."""
+    for unit in "TGMk":
+        if rate and rate * 8 % _BITS[unit.lower()] == 0:
+            return f"{rate * 8 // _BITS[unit.lower()]}{unit}bit"
+    return write_size(rate) if rate else "local"
 
 
 def write_size(size: int) -> str:

@@ -6,8 +6,10 @@ from dumont_gpu.format.digests import DEFAULT_DIGEST
 from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.jobs import arguments as take
-from dumont_gpu.jobs.arguments import Duration, OneOrMore, Size, StrPath
+from dumont_gpu.jobs.arguments import Duration, OneOrMore, Rate, Size, StrPath
 from dumont_gpu.jobs.options import (
+    DEFAULT_LEVEL,
+    DEFAULT_LINK,
     DEFAULT_MAX_SIZE,
     DEFAULT_METHOD,
     DEFAULT_PATIENCE,
@@ -59,6 +61,8 @@ class SnapshotService:
         exclude: OneOrMore = (),
         exclude_from: OneOrMore = (),
         method: str = DEFAULT_METHOD,
+        link: Rate = DEFAULT_LINK,
+        level: int = DEFAULT_LEVEL,
         digest: str = DEFAULT_DIGEST,
         owner: bool = False,
         follow_outside: bool = False,
@@ -78,7 +82,9 @@ class SnapshotService:
             progress: called with the progress of the job.
             exclude: leave out the entries that match; a pattern, or several.
             exclude_from: files with more such patterns, one per line.
-            method: how codecs are chosen: "hybrid_v2", "lz4", "lz4_hc", "none" or "zstd".
+            method: how codecs are chosen: "hybrid_v3", "hybrid_v2", "lz4", "lz4_hc", "none" or "zstd".
+            link: the link that the snapshot will cross, for hybrid_v3: bytes per second, "1Gbit", or "local" for none.
+            level: the level of zstd, where zstd encodes: from 1 to 19.
             digest: the digest of chunks and files: "blake3" or "sha256".
             owner: record user and group ids.
             follow_outside: replace links that lead out of the sources by the entries they lead to.
@@ -101,6 +107,8 @@ class SnapshotService:
             device=self._running.device,
             jobs=self._running.jobs,
             method=method,
+            link=link,
+            level=level,
             chunk_size=chunk_size,
             exclude=exclude,
             exclude_from=exclude_from,

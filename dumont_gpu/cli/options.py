@@ -134,7 +134,7 @@ class _Group:
 def _parameter(name: str, declaration: Option) -> inspect.Parameter:
     kind, default = declaration.kind, _default(declaration)
     flags = declaration.flags or (f"--{name.replace('_', '-')}",)
-    limits: dict[str, Any] = {"min": 0, "max": kind.highest} if kind.highest else {}
+    limits: dict[str, Any] = {"min": kind.lowest, "max": kind.highest} if kind.highest else {}
     shown = typer.Option(
         *flags, metavar=declaration.metavar or None, envvar=declaration.envvar, help=declaration.help, **limits
     )

@@ -29,7 +29,9 @@ def codec_by_id(compressor_id: int) -> Codec:
     """
     codec = _BY_ID.get(compressor_id)
     if codec is None:
-        raise UnsupportedError(f"the snapshot uses compressor {compressor_id}, which this version does not have")
+        raise UnsupportedError(
+            f"made by a newer version: the snapshot uses codec {compressor_id}, which this version lacks"
+        )
     return codec
 
 

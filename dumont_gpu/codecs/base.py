@@ -9,8 +9,8 @@ class Codec(Protocol):
     """Encodes one chunk into fewer bytes, and decodes it again.
 
     Codecs hold no state and are called from many threads at once; they never modify their input. `decode` on the CPU is
-    the oracle for the device kernels. Equal codecs share
-    chunks: the planner collects the ends of files for one codec in one chunk.
+    the oracle for the device kernels. Equal codecs share chunks: the planner collects the ends of files for one codec
+    in one chunk.
     """
 
     @property
@@ -27,7 +27,14 @@ class Codec(Protocol):
 
     @property
     def encode_rate(self) -> float:
-        """About how many raw bytes one core encodes in a second. Only the order of chunks depends on the rate."""
+        """About how many raw bytes one core encodes in a second: for the order of chunks, and a method's choice."""
+
+    @property
+    def decode_rate(self) -> float:
+        """About how many raw bytes one core decodes in a second: for a method's choice."""
+
+    def encoder_memory(self, size: int) -> int:
+        """Returns the bytes that `encode` takes for a chunk of `size` raw bytes; 0 if they are less than a MiB."""
 
     def encode(self, chunk: memoryview, out: memoryview) -> int:
         """Writes the encoded chunk to `out` and returns its size, or 0 if the encoded chunk does not fit in `out`."""

@@ -35,7 +35,11 @@ class Lz4:
     name: str = "lz4"
     level: int = _FAST_LEVEL
     encode_rate: float = field(default=0.6e9, compare=False)  # measured on a Zen 4 core
+    decode_rate: float = field(default=2.1e9, compare=False)  # measured on a Xeon core, on an environment
     element_size: int = field(default=1, compare=False)
+
+    def encoder_memory(self, size: int) -> int:
+        return 0
 
     def encode(self, chunk: memoryview, out: memoryview) -> int:
         frame = lz4.frame.LZ4FrameCompressor(

@@ -13,6 +13,10 @@ class Raw:
     name: str = "none"
     element_size: int = field(default=1, compare=False)
     encode_rate: float = field(default=10e9, compare=False)  # a copy
+    decode_rate: float = field(default=10e9, compare=False)
+
+    def encoder_memory(self, size: int) -> int:
+        return 0
 
     def encode(self, chunk: memoryview, out: memoryview) -> int:
         if len(chunk) > len(out):

@@ -23,10 +23,14 @@ class ZipNN:
     id: int = 3
     name: str = "zipnn"
     encode_rate: float = field(default=2.5e9, compare=False)  # measured on a Zen 4 core
+    decode_rate: float = field(default=4.5e9, compare=False)  # measured on a Xeon core, on bf16 weights
 
     @property
     def element_size(self) -> int:
         return self.dtype.size
+
+    def encoder_memory(self, size: int) -> int:
+        return 0
 
     def encode(self, chunk: memoryview, out: memoryview) -> int:
         return native.zipnn_encode(chunk, out, self.dtype, BLOCK_LOG2)

@@ -1,4 +1,4 @@
-"""Manifest version 3: a head, and pages of columns in zstd frames. FORMAT.md, section 6.2, is the specification.
+"""The manifest in columns: a head, and pages of columns in zstd frames. FORMAT.md, section 6.2, is the specification.
 
 The header covers the head, and the head every page: a page can be read and checked without the others.
 """
@@ -17,11 +17,11 @@ from dumont_gpu.columns.rows import path_at
 from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.format.digests import DIGEST_SIZE
-from dumont_gpu.format.entries import MAX_MTIME, MIN_MTIME
+from dumont_gpu.format.entries import MAX_EXTENTS, MAX_MTIME, MIN_MTIME
 from dumont_gpu.format.entry_json import ENCODER, metadata_to_json, root_from_json
 from dumont_gpu.format.header import ChunkRecord, Header
 from dumont_gpu.format.manifest import MAX_ENTRIES, Manifest, check_chunk_digests
-from dumont_gpu.format.paths import MAX_PATH
+from dumont_gpu.format.paths import MAX_PATH, shown
 from dumont_gpu.format.strict_json import as_object, parse_json, typed, whole_number
 from dumont_gpu.sizes import GiB, KiB, MiB
 
@@ -29,13 +29,14 @@ _PAGE_ENTRIES: Final = 8192
 _MAX_PAGE: Final = 16 * MiB  # raw bytes
 _MAX_PAGES: Final = 1 << 20
 _MAX_PAGES_SIZE: Final = 1 * GiB  # raw bytes of all pages; and the paths and targets of all entries
+_MAX_ALL_EXTENTS: Final = 1 << 25  # of all files: 512 MiB of memory
+_EXTENTS_AT: Final = 6  # which of a row's 32-bit words is its number of extents
 _MAX_FACTS: Final = 1 * MiB
 _MAX_HEAD: Final = 512 * MiB
 
 _HEAD: Final = struct.Struct("<III")  # sizes of head and facts, number of pages
-_PAGE: Final = struct.Struct(
-    "<IIII32sH"
-)  # sizes of frame and page, entries, new pieces, digest, size of the first path
+# Sizes of frame and page, entries, new pieces, digest, size of the first path:
+_PAGE: Final = struct.Struct("<IIII32sH")
 
 _REASONS: Final = {
     native.PageError.PATH: "not a plain relative path",
@@ -83,8 +84,7 @@ def encode_manifest(manifest: Manifest, table: EntryTable) -> tuple[bytes, bytes
     Raises:
         DumontError: the manifest would break a limit, so that no reader would accept it.
     """
-    if len(table) > MAX_ENTRIES:
-        raise DumontError(f"{len(table)} entries; a snapshot may have {MAX_ENTRIES}")
+    _check_counts(table)
     facts: dict[str, Any] = {"method": manifest.method, "tool": manifest.tool, "created_ns": manifest.created_ns}
     if manifest.root is not None:
         facts["root"] = metadata_to_json(manifest.root)
@@ -105,7 +105,13 @@ def encode_manifest(manifest: Manifest, table: EntryTable) -> tuple[bytes, bytes
 
 
 def limit_of_manifest(header: Header) -> int:
-    """Returns how many bytes the manifest may take in a snapshot."""
+    """Returns how many bytes the manifest may take in a snapshot.
+
+    Raises:
+        DamagedError: the header declares more entries than a snapshot may have.
+    """
+    if header.num_files > MAX_ENTRIES:
+        raise DamagedError(f"the snapshot declares {header.num_files} entries; the limit is {MAX_ENTRIES}")
     return _limit_of_head(header) + _MAX_PAGES_SIZE + _MAX_PAGES_SIZE // 128
 
 
@@ -176,6 +182,17 @@ def decode_manifest(data: memoryview, header: Header, chunks: Sequence[ChunkReco
     )
 
 
+def _check_counts(table: EntryTable) -> None:
+    extents = len(table.columns.extents) // native.EXTENT.size
+    if len(table) > MAX_ENTRIES or extents > _MAX_ALL_EXTENTS:
+        raise DumontError(f"{len(table)} entries of {extents} extents; a snapshot may have {MAX_ENTRIES}")
+    of_each = memoryview(table.columns.entries).cast("I")[_EXTENTS_AT :: native.ENTRY.size // 4].tolist()
+    most = max(of_each, default=0)
+    if most > MAX_EXTENTS:
+        path = shown(table.path(of_each.index(most)))
+        raise DumontError(f"{path}: {most} extents are more than a snapshot can hold: choose a larger --chunk-size")
+
+
 def _encode_page(page: bytearray) -> memoryview:
     frame = memoryview(bytearray(len(page) + len(page) // 128 + 64 * KiB))
     return frame[: ZSTD.encode(memoryview(page), frame)]
@@ -185,6 +202,7 @@ def _page_records(head: bytes, at: int, count: int, header: Header) -> Iterator[
     if count > _MAX_PAGES:
         raise DamagedError(f"malformed manifest: {count} pages; the limit is {_MAX_PAGES}")
     entries = raw_size = 0
+    before = b""
     for _ in range(count):
         if len(head) - at < _PAGE.size:
             raise DamagedError("malformed manifest: its head breaks off")
@@ -201,6 +219,9 @@ def _page_records(head: bytes, at: int, count: int, header: Header) -> Iterator[
             or len(path) != path_size
         ):
             raise DamagedError("malformed manifest: a page that breaks a limit")
+        if path <= before:
+            raise DamagedError("malformed manifest: its pages are not in path order")
+        before = path
         yield PageRecord(frame_size, size, of_page, pieces, digest, path)
     if at != len(head):
         raise DamagedError("malformed manifest: something follows the pages in its head")
@@ -216,10 +237,16 @@ def _read_page(frame: memoryview, record: PageRecord, chunk_sizes: array[int], t
     ZSTD.decode(frame, page)
     first, columns = len(table), table.columns
     needs = native.page_needs(page, record.entries)
-    # Each entry takes a byte of its page at least, and each new piece takes its digest.
-    if needs is None or record.entries > record.size or record.pieces * DIGEST_SIZE > record.size:
+    # Entries and extents take bytes of their page, and a new piece its digest: no small page can ask for much memory.
+    if (
+        needs is None
+        or record.entries > record.size
+        or needs.extents > record.size
+        or record.pieces * DIGEST_SIZE > record.size
+    ):
         raise DamagedError("malformed manifest: a page whose columns do not fit together")
-    if needs.extents > record.size or len(columns.names) + needs.names > _MAX_PAGES_SIZE:
+    extents = len(columns.extents) // native.EXTENT.size + needs.extents
+    if extents > _MAX_ALL_EXTENTS or len(columns.names) + needs.names > _MAX_PAGES_SIZE:
         raise DamagedError("malformed manifest: a page that breaks a limit")
     wrong = native.read_page(page, record.entries, record.pieces, needs, chunk_sizes, columns)
     if wrong is not None:

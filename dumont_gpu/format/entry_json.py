@@ -1,4 +1,4 @@
-"""Tree entries as JSON: records to lines of a manifest and back. FORMAT.md, section 6, is the specification."""
+"""Tree entries as JSON: records to lines of a manifest and back. FORMAT.md, section 6.1, is the specification."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ MIN_CHUNK_SIZE: Final = 4 * KiB
 MAX_CHUNKS: Final = 1 << 22  # 256 TiB of 64 MiB chunks; limits the memory that a hostile header can demand
 REQUIRED_FLAGS: Final = 0xFFFF  # bits that a reader must understand; it may ignore the upper half
 FLAG_BLAKE3: Final = 0x0001  # the digests of chunks and extents are BLAKE3, not SHA-256
-FLAG_COLUMNS: Final = 0x0002  # the manifest is of version 3: pages of columns instead of JSON
+FLAG_COLUMNS: Final = 0x0002  # the manifest is in columns instead of JSON
 _KNOWN_FLAGS: Final = FLAG_BLAKE3 | FLAG_COLUMNS
 
 _HEADER = struct.Struct("<8sIIIIQQQQQ32s32s352s32s")
@@ -69,7 +69,7 @@ class Header:
 
     @property
     def has_columns(self) -> bool:
-        """Whether the manifest is of version 3."""
+        """Whether the manifest is in columns."""
         return bool(self.flags & FLAG_COLUMNS)
 
     @property
@@ -113,7 +113,9 @@ class Header:
         if version != VERSION:
             raise UnsupportedError(f"snapshot of format version {version}; this dumont-gpu reads version {VERSION}")
         if flags & REQUIRED_FLAGS & ~_KNOWN_FLAGS:
-            raise UnsupportedError(f"the snapshot needs features this version does not have (flags {flags:#010x})")
+            raise UnsupportedError(
+                f"made by a newer version: the snapshot needs features that this version lacks (flags {flags:#010x})"
+            )
         if reserved.strip(b"\0"):
             raise DamagedError("reserved header bytes are not zero")
         header = cls(

@@ -1,6 +1,6 @@
 """The manifest of a snapshot: its tree entries, and where their bytes are. JSON to records and back, no I/O.
 
-FORMAT.md, section 6, is the specification. Paths are `str` as from `os.fsdecode` (names.py says why).
+FORMAT.md, section 6.1, is the specification. Paths are `str` as from `os.fsdecode` (names.py says why).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Strict JSON for the manifest, and values of the stated types. FORMAT.md, section 6, is the specification."""
+"""Strict JSON for the manifest, and values of the stated types. FORMAT.md, section 6.1, is the specification."""
 
 from __future__ import annotations
 

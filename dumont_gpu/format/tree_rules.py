@@ -1,4 +1,4 @@
-"""The rules that hold between the tree entries of a manifest. FORMAT.md, section 6, is the specification."""
+"""The rules that hold between the tree entries of a manifest. FORMAT.md, section 6.3, is the specification."""
 
 from __future__ import annotations
 

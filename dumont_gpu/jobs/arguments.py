@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
 
 from dumont_gpu.errors import UsageError
-from dumont_gpu.sizes import one_line, parse_duration, parse_size
+from dumont_gpu.sizes import one_line, parse_duration, parse_rate, parse_size
 from dumont_gpu.tree.globs import pattern_lines
 
 StrPath: TypeAlias = str | os.PathLike[str]
 Size: TypeAlias = int | str  # bytes, or as `64MiB`
+Rate: TypeAlias = int | str  # bytes per second, or as `1Gbit`, or `local`
 Duration: TypeAlias = float | str  # seconds, or as `5m`
 OneOrMore: TypeAlias = StrPath | Iterable[StrPath]
 T = TypeVar("T")
@@ -84,6 +85,13 @@ def optional_size(name: str, value: object) -> int | None:
     return None if value is None else size(name, value)
 
 
+def rate(name: str, value: object) -> int:
+    """Returns bytes per second; LOCAL for `local`."""
+    if isinstance(value, str):
+        return parse_rate(value)
+    return whole(name, value, _MAX_SIZE, lowest=1)
+
+
 def duration(name: str, value: object) -> float:
     """Returns seconds."""
     if isinstance(value, str):
@@ -93,10 +101,10 @@ def duration(name: str, value: object) -> float:
     return float(value)
 
 
-def whole(name: str, value: object, highest: int) -> int:
-    """Returns a whole number from 0 to `highest`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= highest:
-        raise _wrong(name, value, f"a whole number from 0 to {highest}")
+def whole(name: str, value: object, highest: int, lowest: int = 0) -> int:
+    """Returns a whole number from `lowest` to `highest`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        raise _wrong(name, value, f"a whole number from {lowest} to {highest}")
     return int(value)
 
 

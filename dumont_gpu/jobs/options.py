@@ -14,6 +14,7 @@ from dumont_gpu.jobs.parameters import (
     DURATION,
     FLAG,
     PATTERNS,
+    RATE,
     SIZE,
     TEXT,
     choice,
@@ -27,7 +28,11 @@ if TYPE_CHECKING:  # the command line reads this module at every start
     from dumont_gpu.storage import NetworkOptions
     from dumont_gpu.tree.target.options import Overwrite
 
-DEFAULT_METHOD: Final = "hybrid_v2"
+# As plan/methods.py and codecs/zstd.py have them, which load the codecs; a test compares both.
+DEFAULT_METHOD: Final = "hybrid_v3"
+DEFAULT_LINK: Final = 125_000_000  # bytes per second: 1 Gbit/s
+DEFAULT_LEVEL: Final = 3
+MAX_LEVEL: Final = 19
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
 DEFAULT_MEMORY: Final = 512 * MiB  # four raw and four encoded chunks of the default size
 DEFAULT_PATIENCE: Final = 300.0  # seconds
@@ -84,7 +89,13 @@ class RunOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackOptions(RunOptions):
     # The methods of plan/methods.py, which loads the codecs; a test compares both.
-    method: str = option(DEFAULT_METHOD, TEXT, "How codecs are chosen.", metavar="hybrid_v2|lz4|lz4_hc|none|zstd")
+    method: str = option(
+        DEFAULT_METHOD, TEXT, "How codecs are chosen.", metavar="hybrid_v3|hybrid_v2|lz4|lz4_hc|none|zstd"
+    )
+    link: int = option(
+        DEFAULT_LINK, RATE, "The link that the snapshot will cross, for hybrid_v3: 1Gbit, 125MB a second, local."
+    )
+    level: int = option(DEFAULT_LEVEL, whole(MAX_LEVEL, "N", lowest=1), "The level of zstd, where zstd encodes.")
     chunk_size: int = option(DEFAULT_CHUNK_SIZE, SIZE, "Raw bytes in a chunk, at most.")
     exclude: Sequence[str] = option(
         (), PATTERNS, "Leave out the entries that match; may be repeated.",

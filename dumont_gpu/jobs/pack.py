@@ -20,7 +20,8 @@ from dumont_gpu.format.header import CHUNK_ALIGNMENT, MAX_CHUNK_SIZE, MIN_CHUNK_
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack_stages import PackStages
 from dumont_gpu.jobs.resources import thread_count
-from dumont_gpu.plan.methods import check_method, writes_columns
+from dumont_gpu.plan.equal_parts import repeated_extents
+from dumont_gpu.plan.methods import make_method, writes_columns
 from dumont_gpu.plan.planner import Plan
 from dumont_gpu.plan.rows import largest_small_file
 from dumont_gpu.progress import ProgressCallback
@@ -48,7 +49,7 @@ class PackResult:
     seconds: float
     stage_seconds: dict[str, float] = field(default_factory=dict)  # busy time, summed over threads
     codec_bytes: dict[str, tuple[int, int]] = field(default_factory=dict)  # codec -> (raw bytes, encoded bytes)
-    shared_bytes: int = 0  # raw bytes of files that share the extents of a file with the same content
+    shared_bytes: int = 0  # raw bytes of files that share stored bytes: of equal files, and equal tensors
     problems: tuple[Problem, ...] = ()  # entries that could not be packed, or changed during the pack
     excluded: int = 0  # entries left out by patterns
     special: int = 0  # sockets, fifos and devices, which are not packed
@@ -139,7 +140,7 @@ def pack(
         seconds=time.monotonic() - started,
         stage_seconds=seconds,
         codec_bytes=writer.codec_bytes,
-        shared_bytes=_shared_bytes(plan) + (stages.rows.shared_bytes if stages.rows else 0),
+        shared_bytes=_shared_bytes(plan) + stages.shared_bytes,
         problems=tuple(found.problems),
         excluded=found.excluded,
         special=found.special,
@@ -163,15 +164,19 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None, output
         unmatched = exclude.unmatched()
         plan = _plan(found, options)
         chunks = list(plan.chunks())
+        repeated = (
+            repeated_extents(found.files, chunks, thread_count(options.jobs)) if plan.align_tensors else frozenset()
+        )
+    sizes = [chunk.size - sum(extent.length for extent in chunk.extents if extent in repeated) for chunk in chunks]
     codec_bytes: dict[str, int] = defaultdict(int)
-    for chunk in chunks:
-        codec_bytes[chunk.codec.name] += chunk.size
+    for chunk, size in zip(chunks, sizes, strict=True):
+        codec_bytes[chunk.codec.name] += size
     return PackPlan(
         original_size=found.size,
         num_files=found.num_entries,
-        num_chunks=len(chunks),
-        codec_bytes=dict(codec_bytes),
-        shared_bytes=_shared_bytes(plan),
+        num_chunks=sum(size > 0 for size in sizes),
+        codec_bytes={name: size for name, size in codec_bytes.items() if size},
+        shared_bytes=_shared_bytes(plan) + sum(extent.length for extent in repeated),
         problems=(*found.problems, *plan.problems.values()),
         excluded=found.excluded,
         special=found.special,
@@ -212,7 +217,8 @@ def _scan(
 
 
 def _plan(found: Scan, options: PackOptions) -> Plan:
-    return Plan(found.files, options.method, options.chunk_size, thread_count(options.jobs), found.small)
+    method = make_method(options.method, options.link, options.level)
+    return Plan(found.files, method, options.chunk_size, thread_count(options.jobs), found.small)
 
 
 def _why_empty(found: Scan) -> str:
@@ -225,7 +231,7 @@ def _why_empty(found: Scan) -> str:
 
 
 def _checked(options: PackOptions, sources: Sequence[str]) -> PackOptions:
-    check_method(options.method)
+    make_method(options.method)
     digest_function(options.digest)
     if not sources or not all(sources):
         raise UsageError(f"nothing to pack: {'a source without a name' if sources else 'name at least one source'}")

@@ -9,7 +9,7 @@ from typing import Final
 
 from dumont_gpu import native
 from dumont_gpu.backends import Backend
-from dumont_gpu.buffers import Buffer, BufferPool, Window, with_buffers
+from dumont_gpu.buffers import Buffer, BufferPool, Turns, Window, with_buffers
 from dumont_gpu.codecs import Codec, Raw
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError, DumontError
@@ -19,9 +19,11 @@ from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.packed_files import PackedFiles
 from dumont_gpu.jobs.packed_rows import PackedRows
 from dumont_gpu.jobs.resources import chunk_pairs, thread_count
+from dumont_gpu.jobs.shared_extents import SharedExtents, as_planned
 from dumont_gpu.jobs.source_reader import SourceReader
 from dumont_gpu.pipeline import Pipeline, in_turn
-from dumont_gpu.plan.planner import Plan, PlannedChunk, PlannedExtent
+from dumont_gpu.plan.cutter import PlannedChunk, PlannedExtent
+from dumont_gpu.plan.planner import Plan
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.sizes import align_up
 from dumont_gpu.snapshot.writer import SnapshotWriter
@@ -37,19 +39,27 @@ class _ReadChunk:
     buffer: Buffer
     content: memoryview  # within `buffer`
     extents: Sequence[PlannedExtent]  # as read: shorter than planned or absent where a file ended or was unreadable
+    complete: bool = True  # as planned
     pieces: range = range(0)  # of rows, instead of extents
 
 
 @dataclass(slots=True)
-class _EncodedChunk:
+class _SettledChunk:
     planned: PlannedChunk
-    raw_size: int  # 0: the snapshot has all its bytes in other chunks
+    buffer: Buffer
+    raw: memoryview  # within `buffer`; nothing if the snapshot has all the bytes in other chunks
+    extents: Sequence[Extent]
+    origins: Sequence[PlannedExtent]  # of `extents`, in the same order
+    pieces: range  # of rows, instead of extents
+
+
+@dataclass(slots=True)
+class _EncodedChunk:
+    settled: _SettledChunk
     buffer: Buffer
     codec: Codec  # RAW where the planned codec gains too little
     encoded: memoryview  # within `buffer`
     digest: bytes  # of `encoded`
-    extents: list[Extent]
-    origins: Sequence[PlannedExtent]  # of `extents`, in the same order
 
 
 class PackStages:
@@ -79,16 +89,24 @@ class PackStages:
         self._reader = SourceReader(plan.files)
         self.files = PackedFiles(plan, self._reader)
         self.rows = PackedRows(plan.small, options.digest) if plan.small else None
+        self._shared = SharedExtents() if plan.align_tensors else None
+        self._turns = Turns()
         self._count = 0  # chunks so far
         largest = align_up(max(1, min(options.chunk_size, plan.size)))
         backend.prepare(largest, encode=True, decode=options.paranoid)
         threads = thread_count(options.jobs) + backend.extra_threads
         buffers = 3 if options.paranoid else 2
-        self._pairs = chunk_pairs(options.memory, largest, threads, others=2 if in_order else 1, buffers=buffers)
+        others, context = 2 if in_order else 1, plan.encoder_memory(largest)
+        self._pairs = chunk_pairs(options.memory, largest, threads, others, buffers, context)
         self._threads = min(threads, self._pairs)
         self._raw, self._encoded, self._checks = (
             BufferPool(self._pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest)
         )
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of extents, and of small files, that are not stored because equal ones are."""
+        return (self._shared.saved if self._shared else 0) + (self.rows.shared_bytes if self.rows else 0)
 
     def run(self, progress: ProgressCallback | None) -> dict[str, float]:
         """Packs every chunk of the plan; returns busy seconds by stage."""
@@ -104,8 +122,8 @@ class PackStages:
     def _move(self, chunks: Iterator[PlannedChunk], meter: Meter) -> dict[str, float]:
         # The window keeps chunks that wait for their turn from taking the buffer of the chunk whose turn has come.
         window = Window(self._pairs)
-        turns = [self.rows.turns] if self.rows else []
-        pipeline = Pipeline(self._raw, self._encoded, self._checks, window, *turns, cancel=self._cancel)
+        self._turns = Turns()
+        pipeline = Pipeline(self._raw, self._encoded, self._checks, window, self._turns, cancel=self._cancel)
 
         def numbered() -> Generator[PlannedChunk, None, None]:
             for turn, chunk in enumerate(chunks):
@@ -122,16 +140,20 @@ class PackStages:
         def write(chunk: _EncodedChunk) -> None:
             self._write(chunk)
             window.leave()
-            meter.add(chunk.planned.size)
+            meter.add(chunk.settled.planned.size)
 
         planned = pipeline.produce("plan", numbered())
         if self._in_order:
             planned = admitted(planned)
         to_read, readers = with_buffers(planned, self._raw), min(self._threads, _READERS)
         read = pipeline.stage("read", self._read, to_read, threads=readers)
-        encoded = pipeline.stage("encode", self._encode, with_buffers(read, self._encoded), threads=self._threads)
+        if self._in_order and self._shared is not None:
+            read = in_turn(read, lambda chunk: chunk.planned.turn)
+        encoded = pipeline.stage(
+            "encode", self._settle_and_encode, with_buffers(read, self._encoded), threads=self._threads
+        )
         if self._in_order:
-            encoded = in_turn(encoded, lambda chunk: chunk.planned.turn)
+            encoded = in_turn(encoded, lambda chunk: chunk.settled.planned.turn)
         pipeline.stage("write", write, encoded)
         pipeline.run()
         return pipeline.seconds
@@ -139,64 +161,76 @@ class PackStages:
     def _read(self, item: tuple[PlannedChunk, Buffer]) -> _ReadChunk:
         chunk, buffer = item
         if chunk.rows and self.rows is not None:
-            stored = self.rows.read(chunk, buffer.view[: chunk.size])
-            return _ReadChunk(chunk, buffer, buffer.view[: stored.size], (), stored.pieces)
+            stored = self.rows.read(chunk, buffer.view[: chunk.size], self._turns)
+            return _ReadChunk(chunk, buffer, buffer.view[: stored.size], (), pieces=stored.pieces)
         content = buffer.view[_shift(chunk) :][: chunk.size]
-        return _ReadChunk(chunk, buffer, content, self._reader.read(chunk, content))
+        extents = self._reader.read(chunk, content)
+        complete = extents is chunk.extents  # the reader makes another list where a file ended or was lost
+        return _ReadChunk(chunk, buffer, content, extents, complete)
 
-    def _encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
+    def _settle_and_encode(self, item: tuple[_ReadChunk, Buffer]) -> _EncodedChunk:
         read, spare = item
+        return self._encode((self._settle(read), spare))
+
+    def _settle(self, read: _ReadChunk) -> _SettledChunk:
+        """Hashes the extents, and decides which of them are stored in this chunk; of rows, the reader has done that."""
         planned, raw = read.planned, read.content
-        extents = [
-            Extent(
-                extent.file_offset,
-                planned.number,
-                extent.chunk_offset,
-                extent.length,
-                self._digest(raw[extent.chunk_offset : extent.chunk_offset + extent.length]),
-            )
-            for extent in read.extents
-        ]
+        if planned.rows:
+            return _SettledChunk(planned, read.buffer, raw, (), (), read.pieces)
+        digests = [self._digest(raw[e.chunk_offset : e.chunk_offset + e.length]) for e in read.extents]
+        if self._shared is None:
+            extents = as_planned(planned.number, read.extents, digests)
+        else:
+            turns = self._turns if self._in_order else None
+            extents, raw = self._shared.settle(planned, read.extents, digests, raw, turns, complete=read.complete)
+        return _SettledChunk(planned, read.buffer, raw, extents, read.extents, read.pieces)
+
+    def _encode(self, item: tuple[_SettledChunk, Buffer]) -> _EncodedChunk:
+        chunk, spare = item
+        codec, raw = chunk.planned.codec, chunk.raw
         size = 0
-        if planned.codec.id != RAW.id and raw:
-            size = self._backend.encode(planned.codec, raw, spare.view[: int(len(raw) * GAIN)])
+        if raw and codec.id != RAW.id:
+            size = self._backend.encode(codec, raw, spare.view[: int(len(raw) * GAIN)])
         if not size:
             spare.release()
-            single_extent = [extent.length for extent in extents] == [len(raw)]  # its digest covers the chunk
-            digest = extents[0].digest if single_extent else self._digest(raw)
-            return _EncodedChunk(planned, len(raw), read.buffer, RAW, raw, digest, extents, read.extents)
-        read.buffer.release()
+            single_extent = [extent.length for extent in chunk.extents] == [len(raw)]  # its digest covers the chunk
+            digest = chunk.extents[0].digest if single_extent else self._digest(raw)
+            return _EncodedChunk(chunk, chunk.buffer, RAW, raw, digest)
         encoded = spare.view[:size]
+        chunk.buffer.release()
         if self._options.paranoid:
-            self._check(read, encoded, extents)
-        digest = self._digest(encoded)
-        return _EncodedChunk(planned, len(raw), spare, planned.codec, encoded, digest, extents, read.extents)
+            self._check(chunk, codec, encoded)
+        return _EncodedChunk(chunk, spare, codec, encoded, self._digest(encoded))
 
-    def _check(self, read: _ReadChunk, encoded: memoryview, extents: Sequence[Extent]) -> None:
+    def _check(self, chunk: _SettledChunk, codec: Codec, encoded: memoryview) -> None:
         """Raises DumontError unless the encoded chunk decodes to the bytes that were read."""
-        codec = read.planned.codec
         buffer = self._checks.acquire()
-        raw = buffer.view[: len(read.content)]
+        raw = buffer.view[: len(chunk.raw)]
         native.spoil(raw)  # an earlier chunk's bytes must not pass for this chunk's
-        expected: Iterable[tuple[int, int, bytes]] = ((e.chunk_offset, e.length, e.digest) for e in extents)
-        if self.rows is not None and read.pieces:
-            expected = self.rows.stored(read.pieces)
         with suppress(DamagedError):
             self._backend.decode(codec.id, encoded, raw)
-            if all(self._digest(raw[offset : offset + length]) == digest for offset, length, digest in expected):
+            if all(self._digest(raw[at : at + length]) == digest for at, length, digest in self._stored(chunk)):
                 buffer.release()
                 return
         raise DumontError(
-            f"chunk {read.planned.number}: {codec.name} on {self._backend.name} does not give back what it got; "
+            f"chunk {chunk.planned.number}: {codec.name} on {self._backend.name} does not give back what it got; "
             "this is a defect of dumont-gpu or of the machine"
         )
 
-    def _write(self, chunk: _EncodedChunk) -> None:
-        planned = chunk.planned
-        if chunk.raw_size:
-            self._writer.write_chunk(planned.number, chunk.encoded, chunk.raw_size, chunk.codec, chunk.digest)
+    def _stored(self, chunk: _SettledChunk) -> Iterable[tuple[int, int, bytes]]:
+        """Yields offset, length and digest of what a chunk stores."""
+        if self.rows is not None and chunk.pieces:
+            return self.rows.stored(chunk.pieces)
+        number = chunk.planned.number
+        return ((e.chunk_offset, e.length, e.digest) for e in chunk.extents if e.chunk == number)
+
+    def _write(self, encoded: _EncodedChunk) -> None:
+        chunk = encoded.settled
+        if chunk.raw:
+            number, raw_size = chunk.planned.number, len(chunk.raw)
+            self._writer.write_chunk(number, encoded.encoded, raw_size, encoded.codec, encoded.digest)
         self.files.add((origin.file, extent) for origin, extent in zip(chunk.origins, chunk.extents, strict=True))
-        chunk.buffer.release()
+        encoded.buffer.release()
 
 
 def _shift(chunk: PlannedChunk) -> int:

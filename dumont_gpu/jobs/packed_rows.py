@@ -11,7 +11,7 @@ from dumont_gpu import native
 from dumont_gpu.buffers import Turns
 from dumont_gpu.columns.rows import size_at, type_at
 from dumont_gpu.format.digests import DIGEST_SIZE, digest_function
-from dumont_gpu.plan.planner import PlannedChunk
+from dumont_gpu.plan.cutter import PlannedChunk
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.source.files import SourceFile
 from dumont_gpu.tree.source.small_files import SmallFiles
@@ -38,12 +38,12 @@ class PackedRows:
         self._columns = small.table.columns
         self._index = native.ContentIndex(self._columns)
         self._failed: dict[int, SourceFile] = {}  # by row
-        # Which of two equal files is stored depends on their order alone: the same tree gives the same chunks.
-        self.turns = Turns()
         self.shared_bytes = 0  # of files whose content another file has stored
 
-    def read(self, chunk: PlannedChunk, content: memoryview) -> StoredRows:
+    def read(self, chunk: PlannedChunk, content: memoryview, turns: Turns) -> StoredRows:
         """Fills the start of `content` with the bytes that the chunk stores, and gives its rows their extents.
+
+        Which of two equal files is stored depends on `turns` alone: the same tree gives the same chunks.
 
         A file that cannot be read, or has changed since the scan, is no row any more: see `given_up`.
 
@@ -60,7 +60,7 @@ class PackedRows:
                     reader.fail(rows, error.errno or errno.EIO)
         self._note(reader.failures())
         digests = self._digests(content, reader)
-        with self.turns.take(chunk.turn):
+        with turns.take(chunk.turn):
             first = self._count_pieces()
             size = self._index.share(reader, chunk.number, content, digests)
             self.shared_bytes += reader.end - size

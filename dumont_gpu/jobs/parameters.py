@@ -12,7 +12,7 @@ from dataclasses import field
 from typing import Any, Final, NamedTuple, TypeVar
 
 from dumont_gpu.jobs import arguments as take
-from dumont_gpu.sizes import parse_duration, parse_size, write_duration, write_size
+from dumont_gpu.sizes import parse_duration, parse_rate, parse_size, write_duration, write_rate, write_size
 
 T = TypeVar("T")
 
@@ -26,19 +26,25 @@ class Kind(NamedTuple):
     write: Callable[[Any], Any] = lambda value: value  # the other way, to show a default
     metavar: str = ""
     highest: int = 0  # of a whole number
+    lowest: int = 0
 
 
 FLAG: Final = Kind(take.flag, bool)
 TEXT: Final = Kind(take.text)
 DEVICE: Final = Kind(lambda _, value: take.device(value), metavar="auto|cpu|N")
 SIZE: Final = Kind(take.size, str, parse_size, write_size, "SIZE")
+RATE: Final = Kind(take.rate, str, parse_rate, write_rate, "RATE|local")
 DURATION: Final = Kind(take.duration, str, parse_duration, write_duration, "TIME")
 PATTERNS: Final = Kind(take.patterns, list[str], tuple, lambda _: None, "GLOB")
 
 
-def whole(highest: int, metavar: str = "") -> Kind:
-    """Whole numbers from 0 to `highest`."""
-    return Kind(lambda name, value: take.whole(name, value, highest), int, metavar=metavar, highest=highest)
+def whole(highest: int, metavar: str = "", lowest: int = 0) -> Kind:
+    """Whole numbers from `lowest` to `highest`."""
+
+    def check(name: str, value: object) -> int:
+        return take.whole(name, value, highest, lowest)
+
+    return Kind(check, int, metavar=metavar, highest=highest, lowest=lowest)
 
 
 def choice(*choices: str, default: str) -> Kind:

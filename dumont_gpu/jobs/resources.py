@@ -29,18 +29,19 @@ def thread_count(jobs: int) -> int:
     return jobs or default_threads()
 
 
-def default_memory(needed: int = 0, root: Path = Path("/")) -> int:
+def default_memory(needed: int = 0, root: Path = Path("/"), *, contexts: int = 0) -> int:
     """Returns the bytes for chunk buffers: DEFAULT_MEMORY, or a quarter of the memory that is left if that is less.
 
     Args:
         needed: the fewest bytes that a job can do with: a small quarter is raised to them.
+        contexts: of encoders, in bytes, which DEFAULT_MEMORY does not count.
     """
-    limits = memory_limits(root)
-    share = int(limits[-1].left) // _SHARE if limits else DEFAULT_MEMORY
-    return min(DEFAULT_MEMORY, max(needed, share))
+    limits, most = memory_limits(root), DEFAULT_MEMORY + contexts
+    share = int(limits[-1].left) // _SHARE if limits else most
+    return min(most, max(needed, share))
 
 
-def chunk_pairs(memory: int, chunk_size: int, threads: int, others: int = 1, buffers: int = 2) -> int:
+def chunk_pairs(memory: int, chunk_size: int, threads: int, others: int = 1, buffers: int = 2, context: int = 0) -> int:
     """Returns how many chunks may be in memory at once, each as raw and as encoded bytes.
 
     One chunk per thread, and `others` that are read or written meanwhile: more chunks would only take more fresh pages,
@@ -52,12 +53,17 @@ def chunk_pairs(memory: int, chunk_size: int, threads: int, others: int = 1, buf
         threads: that encode, or check and decode.
         others: chunks that are read or written meanwhile.
         buffers: how many a chunk takes.
+        context: bytes that an encoder takes while it runs, one in each thread.
 
     Raises:
         UsageError: not even one chunk fits.
     """
-    needed = buffers * chunk_size
-    pairs = (memory or default_memory(needed)) // needed
-    if not pairs:
+    alone = buffers * chunk_size
+    needed = alone + context
+    memory = memory or default_memory(needed, contexts=threads * context)
+    encoding = min(threads, memory // needed)
+    if not encoding:
         raise UsageError(f"this snapshot needs --memory of at least {needed // MiB + 1}MiB")
-    return min(pairs, threads + others)
+    if encoding < threads:
+        return encoding
+    return threads + min(others, (memory - threads * needed) // alone)

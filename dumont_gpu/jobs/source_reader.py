@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from dumont_gpu import native
 from dumont_gpu.disk.direct_io import DIRECT_MINIMUM, read_at
 from dumont_gpu.format.entries import Extent
-from dumont_gpu.plan.planner import PlannedChunk, PlannedExtent
+from dumont_gpu.plan.cutter import PlannedChunk, PlannedExtent
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.problems import Problem
@@ -44,13 +45,16 @@ class SourceReader:
             OSError: the machine is short of memory or descriptors.
         """
         small: dict[tuple[int, str], list[PlannedExtent]] = defaultdict(list)  # tree and directory -> whole files
+        large: list[PlannedExtent] = []
         incomplete: dict[PlannedExtent, int] = {}  # extents that were not read to their end -> bytes read
         for extent in chunk.extents:
             file = self._files[extent.file]
             if extent.length == file.entry.size < DIRECT_MINIMUM:
                 small[id(file.tree), split(file.relative)[0]].append(extent)
             else:
-                self._read_large(file, extent, content, incomplete)
+                large.append(extent)
+        for index, of_one_file in itertools.groupby(large, key=lambda extent: extent.file):
+            self._read_large(self._files[index], list(of_one_file), content, incomplete)
         for extents in small.values():
             self._read_small(extents, content, incomplete)
         return _read_extents(chunk.extents, incomplete)
@@ -70,26 +74,31 @@ class SourceReader:
         return max(last, min(end, self._shrunk.get(index, size)))
 
     def _read_large(
-        self, file: SourceFile, extent: PlannedExtent, content: memoryview, incomplete: dict[PlannedExtent, int]
+        self, file: SourceFile, extents: list[PlannedExtent], content: memoryview, incomplete: dict[PlannedExtent, int]
     ) -> None:
-        out = content[extent.chunk_offset : extent.chunk_offset + extent.length]
+        """Reads parts of one file, opened once."""
         try:
             with file.open() as fd:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    self._lose(extent, content, incomplete, _NOT_REGULAR)
+                    self._lose(extents, content, incomplete, _NOT_REGULAR)
                     return
-                done = read_at(fd, extent.file_offset, out)
+                for run in _adjoining(extents):
+                    start, shift = run[0].file_offset, run[0].chunk_offset - run[0].file_offset
+                    end = start + read_at(
+                        fd, start, content[start + shift : run[-1].file_offset + run[-1].length + shift]
+                    )
+                    for extent in run:
+                        if extent.file_offset + extent.length > end:
+                            self._cut(extent, content, incomplete, max(0, end - extent.file_offset))
                 status = os.fstat(fd)
-                if done < extent.length:
-                    self._cut(extent, content, incomplete, done)
-                elif not file.unchanged(status):
-                    self.changed.add(extent.file)
+                if not file.unchanged(status):
+                    self.changed.add(extents[0].file)
                 if status.st_size < file.entry.size:
-                    self._note_end(self._shrunk, extent, status.st_size)
+                    self._note_end(self._shrunk, extents[0], status.st_size)
         except OSError as error:
             if is_shortage(error.errno):
                 raise
-            self._lose(extent, content, incomplete, error.strerror or str(error))
+            self._lose(extents, content, incomplete, error.strerror or str(error))
 
     def _read_small(
         self, extents: Sequence[PlannedExtent], content: memoryview, incomplete: dict[PlannedExtent, int]
@@ -113,10 +122,10 @@ class SourceReader:
             if result == native.CHANGED:
                 self.changed.add(extent.file)
             elif result == native.SHORT:  # read again to learn where the file ends
-                self._read_large(file, extent, content, incomplete)
+                self._read_large(file, [extent], content, incomplete)
             elif result:
                 reason = _NOT_REGULAR if result == native.NOT_REGULAR else os.strerror(result)
-                self._lose(extent, content, incomplete, reason)
+                self._lose([extent], content, incomplete, reason)
 
     def _cut(self, extent: PlannedExtent, content: memoryview, incomplete: dict[PlannedExtent, int], done: int) -> None:
         """Keeps the bytes read of an extent in which the file ends."""
@@ -132,11 +141,25 @@ class SourceReader:
             ends[extent.file] = min(end, ends.get(extent.file, end))
 
     def _lose(
-        self, extent: PlannedExtent, content: memoryview, incomplete: dict[PlannedExtent, int], reason: str
+        self, extents: list[PlannedExtent], content: memoryview, incomplete: dict[PlannedExtent, int], reason: str
     ) -> None:
-        _clear(content[extent.chunk_offset : extent.chunk_offset + extent.length])
-        incomplete[extent] = 0
-        self.lost.setdefault(extent.file, Problem(self._files[extent.file].entry.path, reason))
+        """Notes that the file of these extents cannot be in the snapshot."""
+        for extent in extents:
+            _clear(content[extent.chunk_offset : extent.chunk_offset + extent.length])
+            incomplete[extent] = 0
+            self.lost.setdefault(extent.file, Problem(self._files[extent.file].entry.path, reason))
+
+
+def _adjoining(extents: list[PlannedExtent]) -> Iterator[list[PlannedExtent]]:
+    """Yields runs of extents that lie end to end in the file as in the chunk: one read fills them."""
+    run = extents[:1]
+    for before, extent in itertools.pairwise(extents):
+        ends = before.file_offset + before.length, before.chunk_offset + before.length
+        if (extent.file_offset, extent.chunk_offset) != ends:
+            yield run
+            run = []
+        run.append(extent)
+    yield run
 
 
 def _read_extents(extents: list[PlannedExtent], incomplete: dict[PlannedExtent, int]) -> list[PlannedExtent]:

@@ -183,7 +183,7 @@ def read_page(
     columns.extents.extend(bytes(needs.extents * EXTENT.size))
     columns.pieces.extend(bytes(pieces * PIECE.size))
     if needs.owners and columns.owners is None:
-        columns.owners = bytearray(b"\xff" * before[0] * OWNER.size) if before[0] else bytearray()
+        columns.owners = bytearray(b"\xff" * (counts[0] * OWNER.size))
     if columns.owners is not None:
         columns.owners.extend(b"\xff" * (len(columns.entries) // ENTRY.size * OWNER.size - len(columns.owners)))
     wrong = ctypes.c_uint64()

@@ -122,10 +122,10 @@ def read_index(source: Source, expect: str | None = None) -> SnapshotIndex:
 
 
 def read_manifest(index: SnapshotIndex) -> bytearray:
-    """Reads the encoded manifest and checks its digest.
+    """Reads the encoded manifest and checks its digest; in columns, `open_snapshot` checks those of the pages.
 
     Raises:
-        DamagedError: the manifest does not match its digest.
+        DamagedError: the manifest, or its head, does not match its digest.
         DumontError: the source cannot be read.
     """
     with _naming(index.source):

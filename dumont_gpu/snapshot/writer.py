@@ -79,7 +79,7 @@ class SnapshotWriter:
             entries: the tree entries, in path order.
             root: mode, time and owner of the packed directory itself.
             method: how codecs were chosen; recorded in the manifest.
-            columns: whether the manifest is of version 3, which older readers do not know.
+            columns: whether the manifest is in columns, which older readers do not know.
 
         Raises:
             DumontError: the manifest is larger than a snapshot can hold.
@@ -117,7 +117,7 @@ class SnapshotWriter:
 
 
 def _encode_json(manifest: Manifest) -> tuple[memoryview, bytes]:
-    """Returns a manifest of the versions before 3, as it stands in a snapshot, and its digest."""
+    """Returns a manifest in JSON, as it stands in a snapshot, and its digest."""
     text = manifest.to_json()
     limit = json_limit(len(manifest.chunk_digests), len(manifest.entries))
     if len(text) > limit:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from dumont_gpu.columns.views import entries_of_type
 from dumont_gpu.format.entries import EntryType, FileEntry
 
 _MAX_HOPS: Final = 40  # symlinks on the way to a target; Linux's limit
 
 
-def links_out(entries: Iterable[FileEntry]) -> list[FileEntry]:
+def links_out(entries: Sequence[FileEntry]) -> list[FileEntry]:
     """Returns the symlinks among `entries` that lead out of the tree: their targets will be missing elsewhere.
 
     An absolute symlink leads out wherever it points, as nobody knows where the snapshot will be restored.
     """
-    links = [entry for entry in entries if entry.type is EntryType.SYMLINK]
+    links = list(entries_of_type(entries, EntryType.SYMLINK))
     targets = {entry.path: entry.target for entry in links}
     return [entry for entry in links if leads_out(entry.path, entry.target, targets)]
 

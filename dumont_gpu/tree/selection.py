@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import compress
+from collections.abc import Iterator, Sequence
+from itertools import chain, compress
 from typing import NamedTuple
 
+from dumont_gpu.columns.views import paths_of
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry, with_new_leaders
 from dumont_gpu.tree.globs import Patterns, chosen, roots_of
@@ -18,13 +19,22 @@ class Selection(NamedTuple):
     unmatched: tuple[str, ...] = ()  # patterns that match nothing
 
 
-def select(
-    entries: Sequence[FileEntry],
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    target: str | None = None,
+def matching(entries: Sequence[FileEntry], pattern: str) -> Iterator[FileEntry]:
+    """Returns the entries that a pattern names.
+
+    Raises:
+        UsageError: the pattern is malformed, or names nothing.
+    """
+    kept, _ = _kept(entries, (pattern,), (), None)
+    return (entries[index] for index in compress(range(len(entries)), kept))
+
+
+def select_tree(
+    entries: Sequence[FileEntry], include: Sequence[str], exclude: Sequence[str], target: str | None
 ) -> Selection:
-    """Returns the entries that `include` names (all entries, if empty) and `exclude` does not.
+    """Selects the entries that `include` names (all entries, if empty) and `exclude` does not, with their directories.
+
+    A hard link whose leader is not selected gets a new leader.
 
     Args:
         entries: tree entries of a snapshot, in the snapshot's order.
@@ -35,16 +45,6 @@ def select(
     Raises:
         UsageError: a pattern is malformed, or `include` is not empty but selects nothing.
     """
-    if not include and not exclude:
-        return Selection(list(entries))
-    kept, unmatched = _kept(entries, include, exclude, target)
-    return Selection(list(compress(entries, kept)), unmatched)
-
-
-def select_tree(
-    entries: Sequence[FileEntry], include: Sequence[str], exclude: Sequence[str], target: str | None
-) -> Selection:
-    """As `select`, with the entries' parent directories; a hard link whose leader is not selected gets a new leader."""
     if not include and not exclude:
         return Selection(list(entries))
     kept, unmatched = _kept(entries, include, exclude, target)
@@ -62,14 +62,13 @@ def select_tree(
 def _kept(
     entries: Sequence[FileEntry], include: Sequence[str], exclude: Sequence[str], target: str | None
 ) -> tuple[list[bool], tuple[str, ...]]:
-    """Returns whether each entry is selected, and the patterns that match nothing; see `select`."""
+    """Returns whether each entry is selected, and the patterns that match nothing; see `select_tree`."""
     roots = {}
     if target is not None:
-        top = {entry.path for entry in entries if "/" not in entry.path}
+        top = {path for path in chain.from_iterable(paths_of(entries)) if "/" not in path}
         roots = roots_of({target: ""}, lambda _, name: name in top)
     including, excluding = Patterns(include, roots), Patterns(exclude, roots)
-    directory = EntryType.DIR
-    paths = [f"{entry.path}/" if entry.type is directory else entry.path for entry in entries]
+    paths = chain.from_iterable(paths_of(entries, slashes=True))
     kept = list(chosen(paths, including, excluding))
     unmatched = including.unmatched() + excluding.unmatched()
     if include and not any(kept):

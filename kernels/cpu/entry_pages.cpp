@@ -1,4 +1,4 @@
-// Pages of a manifest of version 3: columns of numbers and text, written from a table and read into one.
+// Pages of a manifest in columns: columns of numbers and text, written from a table and read into one.
 //
 // Neighbours in a tree look alike, so numbers are stored as differences and paths by what they do not share with the path
 // before: zstd then needs few bytes beyond the digests. FORMAT.md, section 6.2, has every column.
@@ -14,6 +14,7 @@ constexpr uint64_t kMaxPath = 32 << 10;
 constexpr uint64_t kMaxExtents = 100000;  // as dumont_gpu/format/entries.py
 constexpr uint32_t kNone = UINT32_MAX;
 constexpr uint64_t kColumnCountSize = 2;
+constexpr uint32_t kMaxColumns = 64;  // known or not
 constexpr uint64_t kDigestSize = sizeof(DumontPiece::digest);
 
 enum Column : uint32_t {
@@ -144,6 +145,7 @@ struct Source {
             if (at == end) return fail();
             const uint64_t bits = *at & 127;
             if (shift == 63 && bits > 1) return fail();
+            if (shift > 0 && *at == 0) return fail();  // a number has one spelling, the shortest
             value |= bits << shift;
             if (*at++ < 128) return value;
         }
@@ -180,28 +182,32 @@ struct Source {
 bool find_columns(const uint8_t* page, uint64_t size, Source* columns) {
     if (size < kColumnCountSize) return false;
     const uint32_t count = page[0] | page[1] << 8;
+    if (count > kMaxColumns) return false;
+    const uint8_t* rows[kMaxColumns];
     // The table of columns: a name's size, the name, four bytes for the column's size. Column data follows the table.
     uint64_t table_end = kColumnCountSize;
     for (uint32_t i = 0; i < count; ++i) {
         if (size - table_end < 1 || size - table_end - 1 < page[table_end] + uint64_t{4}) return false;
+        rows[i] = page + table_end;
+        for (uint32_t before = 0; before < i; ++before) {
+            if (memcmp(rows[before], rows[i], 1 + uint64_t{rows[i][0]}) == 0) return false;  // the same name twice
+        }
         table_end += 1 + page[table_end] + 4;
     }
-    const uint8_t* row = page + kColumnCountSize;
     uint64_t begin = table_end;
     for (uint32_t i = 0; i < count; ++i) {
+        const uint8_t* row = rows[i];
         const uint64_t name_size = row[0];
         const uint8_t* field = row + 1 + name_size;
         const uint64_t column_size = field[0] | field[1] << 8 | field[2] << 16 | uint64_t{field[3]} << 24;
         if (size - begin < column_size) return false;
         for (uint32_t known = 0; known < COLUMNS; ++known) {
             if (strlen(kNames[known]) != name_size || memcmp(kNames[known], row + 1, name_size) != 0) continue;
-            if (columns[known].present) return false;
             columns[known].at = page + begin;
             columns[known].end = page + begin + column_size;
             columns[known].present = true;
         }
         begin += column_size;
-        row = field + 4;
     }
     for (uint32_t known = 0; known < kFirstOptional; ++known) {
         if (!columns[known].present) return false;
@@ -273,6 +279,7 @@ struct PageReader {
         uint64_t rest = 0;
         const char* suffix = columns[SUFFIX].text(&rest);
         if (columns[PREFIX].failed || columns[SUFFIX].failed || shared > previous_length) return DUMONT_PAGE_MALFORMED;
+        if (shared < previous_length && rest > 0 && suffix[0] == previous[shared]) return DUMONT_PAGE_MALFORMED;  // one spelling
         memcpy(path, previous, shared);
         memcpy(path + shared, suffix, rest);
         path[shared + rest] = 0;
@@ -449,12 +456,15 @@ int64_t dumont_page_needs(const uint8_t* page, uint64_t size, uint64_t entries, 
     *needs = {};
     needs->names = static_cast<uint64_t>(columns[TARGET].end - columns[TARGET].at);
     needs->owners = columns[UID].present;
+    uint64_t length = 0;  // of the path; exact, so that a small page cannot ask for much
     for (uint64_t i = 0; i < entries; ++i) {
         uint64_t rest = 0;
         const uint64_t shared = columns[PREFIX].number();
         columns[SUFFIX].text(&rest);
-        if (columns[PREFIX].failed || columns[SUFFIX].failed || shared > kMaxPath) return DUMONT_PAGE_MALFORMED;
-        needs->names += shared + rest + 1;
+        if (columns[PREFIX].failed || columns[SUFFIX].failed || shared > length) return DUMONT_PAGE_MALFORMED;
+        length = shared + rest;
+        if (length > kMaxPath) return DUMONT_PAGE_MALFORMED;
+        needs->names += length + 1;
     }
     while (columns[EXTENTS].at != columns[EXTENTS].end) {
         const uint64_t count = columns[EXTENTS].number();

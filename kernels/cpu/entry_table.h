@@ -1,4 +1,4 @@
-// C ABI: tree entries as columns, and the pages of a manifest of version 3 (FORMAT.md, section 6.2). A million entries are
+// C ABI: tree entries as columns, and the pages of a manifest in columns (FORMAT.md, section 6.2). A million entries are
 // read, checked, sorted and written here without an object for each.
 #pragma once
 

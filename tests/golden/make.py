@@ -13,14 +13,21 @@ import stat
 import struct
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from support.frozen_codecs import FROZEN_CODECS
 
+from dumont_gpu.columns import manifest
+from dumont_gpu.columns.table import EntryTable
+from dumont_gpu.format.header import FLAG_COLUMNS, HEADER_SIZE
 from dumont_gpu.format.names import to_utf8
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack import pack
 from dumont_gpu.sizes import KiB
+from dumont_gpu.snapshot.reader import read_snapshot
+from dumont_gpu.storage import MemorySource
 
 HERE = Path(__file__).parent
 MTIME = 1_700_000_000_123_456_789
@@ -98,6 +105,21 @@ def zipnn(root: Path) -> None:
         write(root / f"{kind}.safetensors", data)
 
 
+def mixed(root: Path) -> None:
+    rng = random.Random(6)
+    write(root / "weights.bin", floats(40_000, "bf16"))
+    write(root / "log.txt", "".join(f"step {i} loss {rng.random():.3f}\n" for i in range(4000)).encode())
+    write(root / "same-line.txt", b"the same line, once more\n" * 3000)
+    write(root / "noise.bin", rng.randbytes(70_000))
+    write(root / "code.py", b"print('hello')\n" * 20)
+
+
+def columns(root: Path) -> None:
+    for build in (entry_types, names, holes, shared):
+        build(root)
+    write(root / "z", (root / "a").read_bytes())  # in another page than its pieces
+
+
 ARCHIVES: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
     "example": (example, {}),
     "empty": (empty, {}),
@@ -108,7 +130,9 @@ ARCHIVES: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
     "spans-chunks": (spans, {"chunk_size": 4 * KiB}),
     **{name: (lz4_text, {"method": name}) for name in FROZEN_CODECS.values()},
     "zipnn": (zipnn, {}),  # no method by itself: hybrid_v2 chooses this codec for floats
+    "hybrid-v3": (mixed, {"method": "hybrid_v3"}),  # every codec that the method chooses, in one archive
     "blake3": (lz4_text, {"digest": "blake3"}),
+    "columns": (columns, {"chunk_size": 16 * KiB}),
 }
 # From the future: a reader of today must say "not supported", not "damaged". name -> (from, offset, bytes)
 FUTURE = {
@@ -117,6 +141,26 @@ FUTURE = {
     "future-flag": ("example", 13, b"\x80"),
     "future-codec": ("example", 512 + 16, b"\x7f"),
 }
+
+
+def in_columns(path: Path) -> None:
+    """Gives a snapshot a manifest in columns with all that it can say: several pages, owners, a file that changed."""
+    data = path.read_bytes()
+    snapshot = read_snapshot(MemorySource(data))
+    entries = list(snapshot.manifest.entries)
+    for number, entry in enumerate(entries):
+        if entry.path in ("a", "dir", "to"):
+            entries[number] = entry._replace(owner=(1000, 100 + number), changed=entry.path == "a")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "_PAGE_ENTRIES", 4)
+        encoded, digest = manifest.encode_manifest(snapshot.manifest, EntryTable(entries))
+    header = replace(
+        snapshot.header,
+        manifest_size=len(encoded),
+        manifest_sha256=digest,
+        flags=snapshot.header.flags | FLAG_COLUMNS,
+    )
+    path.write_bytes(header.to_bytes() + data[HEADER_SIZE : header.manifest_offset] + encoded)
 
 
 def describe(root: Path) -> dict[str, object]:
@@ -155,7 +199,10 @@ def main() -> None:
             for path in sorted(root.rglob("*"), reverse=True):
                 os.utime(path, ns=(MTIME, MTIME), follow_symlinks=False)
             os.utime(root, ns=(MTIME, MTIME))
-            pack([str(root)], str(HERE / f"{name}.dumont"), PackOptions(jobs=1, **options))  # type: ignore[arg-type]
+            chosen = PackOptions(**{"jobs": 1, "method": "hybrid_v2", **options})  # type: ignore[arg-type]
+            pack([str(root)], str(HERE / f"{name}.dumont"), chosen)
+            if name == "columns":
+                in_columns(HERE / f"{name}.dumont")
             (HERE / f"{name}.json").write_text(json.dumps(describe(root), indent=1, sort_keys=True) + "\n")
     for name, (base, offset, data) in FUTURE.items():
         path = HERE / f"{name}.dumont"

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.hostile import LZ4, Archive, Chunk, clear_error, header_checksum, sha256
+from support.column_manifest import Columns, in_columns, number
+from support.hostile import LZ4, Archive, Chunk, clear_error, header_checksum, sha256, zstd_frame
 
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.snapshot.reader import read_snapshot
@@ -102,3 +104,73 @@ def test_index_is_checked_before_its_entries_are_kept() -> None:
         assert tracemalloc.get_traced_memory()[1] < 2 * len(index)
     finally:
         tracemalloc.stop()
+
+
+# --- manifests in columns ---------------------------------------------------------------------------------------------
+
+
+def one_entry() -> Columns:
+    archive = Archive(header={"num_files": 1 << 24})
+    archive.directory("d")
+    return in_columns(archive)
+
+
+def small_page_that_declares(**bends: Any) -> bytes:
+    built = one_entry()
+    page = built.pages[0]
+    page.columns |= bends.pop("columns", {})
+    vars(page).update(bends)
+    built.archive.header["num_files"] = page.num_entries
+    return built.to_bytes()
+
+
+def head_that_declares(**fields: int) -> bytes:
+    built = one_entry()
+    vars(built).update(fields)
+    return built.to_bytes()
+
+
+DECLARED = {
+    "a page of 16 MiB": small_page_that_declares(page_size=16 * MiB),
+    "the most entries": small_page_that_declares(num_entries=1 << 24),
+    "the most pieces": small_page_that_declares(num_pieces=(1 << 32) - 1),
+    "files of the most extents": small_page_that_declares(columns={"extents": number(100_000) * 300}),
+    "paths that begin as others do not": small_page_that_declares(
+        num_entries=4000, columns={"prefix": number(32 * KiB - 2) * 4000, "suffix": b"d\0" * 4000}
+    ),
+    "a large head": head_that_declares(head_size=(1 << 32) - 1),
+    "large facts": head_that_declares(facts_size=(1 << 32) - 1),
+    "the most pages": head_that_declares(num_pages=1 << 20),
+}
+
+
+@pytest.mark.parametrize("declared", DECLARED)
+def test_what_a_small_manifest_in_columns_declares_takes_no_memory(declared: str) -> None:
+    source = MemorySource(DECLARED[declared])
+    tracemalloc.start()
+    try:
+        clear_error(lambda: read_snapshot(source), DamagedError)
+        assert tracemalloc.get_traced_memory()[1] < 17 * MiB
+    finally:
+        tracemalloc.stop()
+
+
+def test_pages_that_declare_a_gibibyte_are_read_one_at_a_time() -> None:
+    archive = Archive()
+    for name in range(64):
+        archive.directory(f"{name:02}")
+    built = in_columns(archive, 1)
+    for page in built.pages:
+        page.columns["pad"] = b""
+        page.columns["pad"] = bytes(16 * MiB - len(page.page()))
+        page.frame, page.page_size = zstd_frame(page.page()), 16 * MiB
+        page.columns.pop("pad")
+    source = MemorySource(built.to_bytes())
+    tracemalloc.start()
+    try:
+        assert len(read_snapshot(source).manifest.entries) == 64
+        assert tracemalloc.get_traced_memory()[1] < 40 * MiB
+    finally:
+        tracemalloc.stop()
+    built.pages[-1].page_size = 16 * MiB + 1
+    clear_error(lambda: read_snapshot(MemorySource(built.to_bytes())), DamagedError)

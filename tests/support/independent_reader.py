@@ -1,13 +1,16 @@
 """Written from dumont_gpu/FORMAT.md alone, as a second opinion: a reader of .dumont files in pure Python.
 
 It shares no code with the program and borrows only LZ4 frames and the blocks of zstd frames, so the two agree only where
-the document says the same to both. It holds everything in memory and is slow: for tests. "Section" in a comment means a section of FORMAT.md.
+the document says the same to both. It holds everything in memory and is slow: for tests. "Section" in a comment means a
+section of FORMAT.md.
 """
 
 from __future__ import annotations
 
 import base64
+import bisect
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -122,11 +125,22 @@ class Header:
         return blake3(data).digest() if self.flags & 1 else hashlib.sha256(data).digest()
 
     @property
+    def in_columns(self) -> bool:
+        return bool(self.flags & 2)
+
+    @property
+    def most_head(self) -> int:
+        """The L of section 6.2."""
+        return min(512 * MIB, MIB + 32 * self.num_chunks + 32_818 * self.num_files)
+
+    @property
     def index_end(self) -> int:
         return HEADER.size + CHUNK.size * self.num_chunks
 
 
-def parse_header(data: bytes) -> Header:
+def parse_header(data: bytes, file_size: int | None = None) -> Header:
+    """Check the header of a file, or of `file_size` bytes of which `data` is the start."""
+    file_size = len(data) if file_size is None else file_size
     if data[:8] != b"DUMONT02":
         if re.fullmatch(rb"DUMONT[0-9]{2}", data[:8]):
             raise Unsupported(f"magic {data[:8]!r}")
@@ -136,16 +150,17 @@ def parse_header(data: bytes) -> Header:
     must(hashlib.sha256(data[:480]).digest() == own_sha256, "header_sha256")
     if version != 2:
         raise Unsupported(f"version {version}")
-    if flags & 0xFFFE:
+    if flags & 0xFFFC:
         raise Unsupported(f"flags {flags:#x}")
 
     header = Header(*fields, flags)
     must(not any(reserved), "reserved bytes")
     must(header.num_chunks <= 4_194_304 and header.num_files <= 16_777_216, "counts")
     must(4 * KIB <= header.chunk_size <= GIB, "chunk_size")
-    must(header.manifest_offset + header.manifest_size == len(data), "end of manifest")
+    must(header.manifest_offset + header.manifest_size == file_size, "end of manifest")
     most = min(GIB, MIB + 80 * header.num_chunks + 16 * MIB * (header.num_files + 1))
-    must(header.manifest_size <= most + most // 128 + 64 * KIB, "manifest_size")
+    most += most // 128 + 64 * KIB
+    must(header.manifest_size <= (header.most_head + GIB + 8 * MIB if header.in_columns else most), "manifest_size")
     room = header.manifest_offset - -(-header.index_end // ALIGNMENT) * ALIGNMENT
     must(room >= 0 and header.total_size_compressed <= room, "room for chunks")
     return header
@@ -535,6 +550,56 @@ class Snapshot:
 
 def parse_manifest(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[list[bytes], list[Entry]]:
     """Return the digests of the chunks, and the entries."""
+    parse = parse_columns if header.in_columns else parse_json
+    digests, entries = parse(data, header, chunks)
+    check_tree(entries)
+    must(len(entries) == header.num_files, "num_files")
+    must(sum(entry.size for entry in entries) == header.total_size_original, "total_size_original")
+    return digests, entries
+
+
+def check_tree(entries: list[Entry]) -> None:
+    """Check the rules of section 6.3 that hold between entries."""
+    kinds: dict[bytes, str] = {b"": "dir"}
+    before = b""
+    for entry in entries:
+        must(before < entry.path, "order of paths")
+        must(kinds.get(entry.path.rpartition(b"/")[0]) == "dir", "directory of an entry")
+        must(entry.kind != "hardlink" or kinds.get(entry.target) == "file", "target of a hard link")
+        kinds[entry.path] = entry.kind
+        before = entry.path
+
+
+def check_path(path: bytes) -> bytes:
+    must(len(path) <= 32 * KIB and b"\0" not in path, "path")
+    for component in path.split(b"/"):
+        must(component not in (b"", b".", b"..") and len(component) <= 255, "component of a path")
+    return path
+
+
+def check_extent(extent: Extent, end: int, size: int, chunks: list[Chunk]) -> int:
+    """Check an extent that follows another, which ends at `end`, in a file of `size` bytes; return its own end."""
+    must(extent.length > 0 and end <= extent.file_offset, "order of extents")
+    end = extent.file_offset + extent.length
+    must(end <= size and extent.chunk < len(chunks), "extent outside its file, or of no chunk")
+    must(extent.chunk_offset + extent.length <= chunks[extent.chunk].size_original, "extent outside its chunk")
+    return end
+
+
+def check_facts(facts: dict[str, object]) -> None:
+    string(facts.get("method"))
+    string(facts.get("tool"))
+    integer(facts.get("created_ns"), -(1 << 63), (1 << 63) - 1)
+    if "root" in facts:
+        root = facts["root"]
+        must(isinstance(root, dict), "root")
+        check_metadata(dict(root))  # type: ignore[call-overload]
+
+
+# --- Manifest in JSON: section 6.1
+
+
+def parse_json(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[list[bytes], list[Entry]]:
     stored = data[header.manifest_offset :]
     must(hashlib.sha256(stored).digest() == header.manifest_sha256, "manifest_sha256")
     all_lines = decode_lz4(stored, GIB).split(b"\n")
@@ -545,36 +610,20 @@ def parse_manifest(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[li
     must(len(lines) == header.num_files, "num_files")
 
     head = json_object(first + b"]}")
-    string(head.get("method"))
-    string(head.get("tool"))
-    integer(head.get("created_ns"), -(1 << 63), (1 << 63) - 1)
-    if "root" in head:
-        root = head["root"]
-        must(isinstance(root, dict), "root")
-        check_metadata(dict(root))
+    check_facts(head)
     digests = [digest(value) for value in array(head.get("chunks"))]
     must([chunk.checksum for chunk in chunks] == [value[:8] for value in digests], "digests of chunks")
 
     entries: list[Entry] = []
-    kinds: dict[bytes, str] = {b"": "dir"}
     for number, line in enumerate(lines, 1):
         must(len(line) <= 16 * MIB, "length of a manifest's line")
         must(line.endswith(b",") == (number < len(lines)), "comma after an entry")
-        entry = parse_entry(json_object(line.removesuffix(b",")), chunks, header)
-        must(not entries or entries[-1].path < entry.path, "order of paths")
-        must(kinds.get(entry.path.rpartition(b"/")[0]) == "dir", "directory of an entry")
-        must(entry.kind != "hardlink" or kinds.get(entry.target) == "file", "target of a hard link")
-        kinds[entry.path] = entry.kind
-        entries.append(entry)
-    must(sum(entry.size for entry in entries) == header.total_size_original, "total_size_original")
+        entries.append(parse_entry(json_object(line.removesuffix(b",")), chunks, header))
     return digests, entries
 
 
 def parse_entry(record: dict[str, object], chunks: list[Chunk], header: Header) -> Entry:
-    path = name(record, "path")
-    must(len(path) <= 32 * KIB and b"\0" not in path, "path")
-    for component in path.split(b"/"):
-        must(component not in (b"", b".", b"..") and len(component) <= 255, "component of a path")
+    path = check_path(name(record, "path"))
     kind = string(record.get("type"))
     must(kind in ("file", "dir", "symlink", "hardlink"), "type of an entry")
     if kind == "hardlink":
@@ -612,10 +661,7 @@ def parse_extents(record: dict[str, object], size: int, chunks: list[Chunk], hea
         must(len(numbers) == 4, "fields of an extent")
         at, chunk, chunk_offset, length = (integer(number, 0, (1 << 63) - 1) for number in numbers)
         extent = Extent(at, chunk, chunk_offset, length, digest(text))
-        must(extent.length > 0 and end <= extent.file_offset, "order of extents")
-        end = extent.file_offset + extent.length
-        must(end <= size and extent.chunk < len(chunks), "extent outside its file, or of no chunk")
-        must(extent.chunk_offset + extent.length <= chunks[extent.chunk].size_original, "extent outside its chunk")
+        end = check_extent(extent, end, size, chunks)
         extents.append(extent)
     return tuple(extents)
 
@@ -672,3 +718,265 @@ def name(record: dict[str, object], key: str) -> bytes:
     decoded = base64.b64decode(encoded, validate=True)
     must(base64.b64encode(decoded) == encoded, f"{key}_b64 is spelled in another way")
     return decoded
+
+
+# --- Manifest in columns: section 6.2
+
+HEAD = struct.Struct("<3I")
+PAGE = struct.Struct("<4I32sH")
+KINDS = ("file", "dir", "symlink", "hardlink")
+COLUMNS = (
+    *("prefix", "suffix", "type", "mode", "mtime", "size", "extents"),
+    *("gap", "piece", "chunk", "at", "rest", "digest", "target"),
+)
+OPTIONAL = ("changed", "uid", "gid")
+Fetch = Callable[[int, int], bytes]  # takes an offset in the file and a size
+
+
+@dataclass(frozen=True, slots=True)
+class PageRecord:
+    offset: int
+    frame_size: int
+    page_size: int
+    num_entries: int
+    num_pieces: int
+    frame_sha256: bytes
+    first_path: bytes
+    first_piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    chunk: int
+    chunk_offset: int
+    length: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    entries: list[Entry]
+    pieces: list[Piece]
+    names: int  # bytes that paths and targets take, each with a NUL
+
+
+def parse_columns(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[list[bytes], list[Entry]]:
+    digests, records = parse_head(data[header.manifest_offset :], header, chunks)
+    pages = Pages(records, chunks, lambda offset, size: data[offset : offset + size])
+    entries: list[Entry] = []
+    names = extents = 0
+    for number in range(len(records)):
+        page = pages.page(number)
+        entries += page.entries
+        names += page.names
+        extents += sum(len(entry.extents) for entry in page.entries)
+        must(names <= GIB and extents <= 1 << 25, "bytes of names, or extents in all")
+    return digests, entries
+
+
+def read_directory(fetch: Fetch, file_size: int, directory: bytes) -> list[Entry]:
+    """Return the entries below a directory, without fetching pages that have none of them. Raises as `read`."""
+    header = parse_header(fetch(0, min(HEADER.size, file_size)), file_size)
+    chunks = parse_index(fetch(0, header.index_end), header)
+    must(header.manifest_size >= HEAD.size, "head is cut short")
+    head_size = HEAD.unpack(fetch(header.manifest_offset, HEAD.size))[0]
+    must(head_size <= header.manifest_size, "head_size")
+    _, records = parse_head(fetch(header.manifest_offset, head_size), header, chunks)
+
+    below = directory + b"/"
+    firsts = [record.first_path for record in records]
+    start = max(0, bisect.bisect_right(firsts, below) - 1)
+    end = bisect.bisect_left(firsts, directory + b"0")  # the byte after the slash
+    pages = Pages(records, chunks, fetch)
+    found = [entry for number in range(start, end) for entry in pages.page(number).entries]
+    must(all(a.path < b.path for a, b in itertools.pairwise(found)), "order of paths")
+    return [entry for entry in found if entry.path.startswith(below)]
+
+
+def parse_head(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[list[bytes], list[PageRecord]]:
+    """Return the digests of chunks, and the page records, from the start of a manifest."""
+    must(len(data) >= HEAD.size, "head is cut short")
+    head_size, facts_size, num_pages = HEAD.unpack_from(data)
+    must(head_size <= min(header.most_head + 12, header.manifest_size, len(data)), "head_size")
+    head = data[:head_size]
+    must(hashlib.sha256(head).digest() == header.manifest_sha256, "manifest_sha256")
+    at = HEAD.size + facts_size
+    must(facts_size <= MIB and at + 32 * header.num_chunks <= head_size, "facts_size")
+    must(num_pages <= 1 << 20, "num_pages")
+    check_facts(json_object(head[HEAD.size : at]))
+    digests = [head[at + 32 * number : at + 32 * number + 32] for number in range(header.num_chunks)]
+    must([chunk.checksum for chunk in chunks] == [value[:8] for value in digests], "digests of chunks")
+
+    at += 32 * header.num_chunks
+    offset, first_piece, raw, count, before = header.manifest_offset + head_size, 0, 0, 0, b""
+    records = []
+    for _ in range(num_pages):
+        must(at + PAGE.size <= head_size, "page records")
+        frame_size, page_size, num_entries, num_pieces, frame_sha256, path_size = PAGE.unpack_from(head, at)
+        at += PAGE.size
+        path = head[at : at + path_size]
+        at += path_size
+        must(at <= head_size and 1 <= path_size <= 32 * KIB and before < path, "first_path")
+        must(page_size <= 16 * MIB and num_entries >= 1, "page_size and num_entries")
+        records.append(
+            PageRecord(offset, frame_size, page_size, num_entries, num_pieces, frame_sha256, path, first_piece)
+        )
+        offset, first_piece, raw = offset + frame_size, first_piece + num_pieces, raw + page_size
+        count, before = count + num_entries, path
+    must(at == head_size and raw <= GIB and count == header.num_files, "page records")
+    must(offset == header.manifest_offset + header.manifest_size, "end of the pages")
+    return digests, records
+
+
+class Pages:
+    """The pages of a manifest. A page is fetched when its entries, or the pieces that are new in it, are needed."""
+
+    def __init__(self, records: list[PageRecord], chunks: list[Chunk], fetch: Fetch) -> None:
+        self.records, self.chunks, self.fetch = records, chunks, fetch
+        self.first_pieces = [record.first_piece for record in records]
+        self.read: dict[int, Page] = {}
+
+    def page(self, number: int) -> Page:
+        if number not in self.read:
+            record = self.records[number]
+            frame = self.fetch(record.offset, record.frame_size)
+            must(hashlib.sha256(frame).digest() == record.frame_sha256, "frame_sha256")
+            page = decode_zstd(frame, record.page_size)
+            must(len(page) == record.page_size, "page_size")
+            self.read[number] = PageParser(page, record, self).parse()
+        return self.read[number]
+
+    def piece(self, number: int) -> Piece:
+        """Return a piece of a page that is not being read."""
+        page = bisect.bisect_right(self.first_pieces, number) - 1  # the last that begins there: others have none
+        return self.page(page).pieces[number - self.first_pieces[page]]
+
+
+class Column:
+    """The values of a column, in order."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        must(self.at + count <= len(self.data), "a column ends too early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def number(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                must(value < 1 << 64 and (byte or shift == 7), "spelling of a number")
+                return value
+            must(shift < 70, "length of a number")
+
+    def difference(self, before: int) -> int:
+        """Return the 64-bit number that differs from `before` by the column's next value."""
+        value = self.number()
+        return (before + (-(value + 1) // 2 if value & 1 else value // 2)) % (1 << 64)
+
+    def text(self) -> bytes:
+        end = self.data.find(b"\0", self.at)
+        must(end >= 0, "a text without an end")
+        return self.take(end + 1 - self.at)[:-1]
+
+
+class PageParser:
+    """Reads the entries of a page."""
+
+    def __init__(self, page: bytes, record: PageRecord, pages: Pages) -> None:
+        self.record, self.pages = record, pages
+        self.columns = split_columns(page)
+        self.pieces: list[Piece] = []
+        self.path, self.mtime = b"", 0
+        self.names = 0
+
+    def parse(self) -> Page:
+        entries = [self.entry() for _ in range(self.record.num_entries)]
+        must(all(column.at == len(column.data) for column in self.columns.values()), "a column is not used up")
+        must(len(self.pieces) == self.record.num_pieces, "num_pieces")
+        must(entries[0].path == self.record.first_path, "first_path")
+        return Page(entries, self.pieces, self.names)
+
+    def entry(self) -> Entry:
+        columns = self.columns
+        shared, suffix = columns["prefix"].number(), columns["suffix"].text()
+        must(shared <= len(self.path), "prefix")
+        must(not suffix or suffix[:1] != self.path[shared : shared + 1], "prefix is not all that is equal")
+        path = self.path = check_path(self.path[:shared] + suffix)
+        self.names += len(path) + 1
+        number = columns["type"].byte()
+        must(number < 4, "type of an entry")
+        kind = KINDS[number]
+        if kind != "hardlink":
+            must(columns["mode"].number() <= 0o7777, "mode")
+            self.mtime = columns["mtime"].difference(self.mtime)
+            if "uid" in columns:
+                uid, gid = columns["uid"].number(), columns["gid"].number()
+                must(max(uid, gid) < 1 << 32 and (uid == 0) == (gid == 0), "owner")
+        if kind in ("symlink", "hardlink"):
+            target = columns["target"].text()
+            self.names += len(target) + 1
+            must(kind == "hardlink" or 1 <= len(target) <= 32 * KIB, "target of a symlink")
+            return Entry(path, kind, target=target)
+        if kind == "dir":
+            return Entry(path, kind)
+        must("changed" not in columns or columns["changed"].byte() < 2, "changed")
+        size = columns["size"].number()
+        must(size < 1 << 63, "size")
+        return Entry(path, kind, size, self.extents(size))
+
+    def extents(self, size: int) -> tuple[Extent, ...]:
+        count = self.columns["extents"].number()
+        must(count <= 100_000, "number of extents")
+        extents = []
+        end = 0
+        for _ in range(count):
+            offset = end + self.columns["gap"].number()
+            must(offset < size, "gap")
+            piece = self.piece(size - offset)
+            extent = Extent(offset, piece.chunk, piece.chunk_offset, piece.length, piece.digest)
+            end = check_extent(extent, end, size, self.pages.chunks)
+            extents.append(extent)
+        return tuple(extents)
+
+    def piece(self, left: int) -> Piece:
+        """Return the piece of an extent that begins `left` bytes before the end of its file."""
+        back = self.columns["piece"].number()
+        if back:
+            must(back <= self.record.first_piece + len(self.pieces), "piece")
+            number = len(self.pieces) - back
+            return self.pieces[number] if number >= 0 else self.pages.piece(self.record.first_piece + number)
+        before = self.pieces[-1] if self.pieces else Piece(0, 0, 0, b"")
+        chunk = self.columns["chunk"].difference(before.chunk)
+        end = before.chunk_offset + before.length if chunk == before.chunk else 0
+        piece = Piece(
+            chunk,
+            self.columns["at"].difference(end),
+            left - self.columns["rest"].number(),
+            self.columns["digest"].take(32),
+        )
+        self.pieces.append(piece)
+        return piece
+
+
+def split_columns(page: bytes) -> dict[str, Column]:
+    """Return the columns of a page that section 6.2 knows."""
+    table = Column(page)
+    rows = []
+    for _ in range(int.from_bytes(table.take(2), "little")):
+        name = table.take(table.byte())
+        rows.append((name, int.from_bytes(table.take(4), "little")))
+    must(len(rows) <= 64 and len({name for name, _ in rows}) == len(rows), "names of columns")
+    found = {name: Column(table.take(size)) for name, size in rows}
+    must(table.at == len(page), "sizes of columns")
+    must(all(name.encode() in found for name in COLUMNS), "a column is missing")
+    must((b"uid" in found) == (b"gid" in found), "uid without gid")
+    return {name: found[name.encode()] for name in (*COLUMNS, *OPTIONAL) if name.encode() in found}

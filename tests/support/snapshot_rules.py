@@ -7,6 +7,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from support.column_manifest import in_columns
 from support.frozen_codecs import FIRST_UNKNOWN
 from support.hostile import MTIME, Archive, Chunk, lz4_frame, sha256
 
@@ -107,7 +108,8 @@ def _() -> Archives:
 @rule("header: flags, bits 0–15")
 def _() -> Archives:
     yield OK, Archive(header={"flags": 1}).to_bytes()
-    for bit in range(1, 16):
+    yield OK, in_columns(Archive(header={"flags": 1})).to_bytes()
+    for bit in range(2, 16):
         yield UNSUPPORTED, with_header(flags=1 << bit)
 
 

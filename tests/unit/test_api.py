@@ -67,7 +67,9 @@ def test_sizes_and_devices_are_taken_as_the_command_line_takes_them(
     workspace: Path, snapshot: Path, target: Path
 ) -> None:
     service = SnapshotService(device="cpu")
-    service.create_snapshot(workspace, snapshot, chunk_size="4KiB", memory="1GiB")
+    service.create_snapshot(workspace, snapshot, chunk_size="4KiB", memory="1GiB", link="100Mbit", level=5)
+    service.create_snapshot(workspace, snapshot, link=125_000_000)
+    service.create_snapshot(workspace, snapshot, chunk_size="4KiB", link="local")
     service.restore_snapshot(snapshot, target, memory="200MiB", max_size="1MB", limit_rate="1GiB", sync=False)
     with pytest.raises(DumontError):  # no such device, but a device all the same
         SnapshotService(device=9999).verify_snapshot(snapshot, content=True)
@@ -95,6 +97,12 @@ def test_a_listing_reports_progress(workspace: Path, snapshot: Path) -> None:
         lambda s, x, t: s.create_snapshot("/", x, memory=-1),
         lambda s, x, t: s.create_snapshot("/", x, paranoid="no"),
         lambda s, x, t: s.create_snapshot("/", x, method="zip"),
+        lambda s, x, t: s.create_snapshot("/", x, link="fast"),
+        lambda s, x, t: s.create_snapshot("/", x, link=0),
+        lambda s, x, t: s.create_snapshot("/", x, link=1.5),
+        lambda s, x, t: s.create_snapshot("/", x, level=0),
+        lambda s, x, t: s.create_snapshot("/", x, level=20),
+        lambda s, x, t: s.create_snapshot("/", x, level="3"),
         lambda s, x, t: s.create_snapshot("/", x, digest="md5"),
         lambda s, x, t: s.create_snapshot("/", x, progress=True),
         lambda s, x, t: s.restore_snapshot(x, t, overwrite="bogus"),

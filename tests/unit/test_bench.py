@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import random
 import statistics
 import struct
 import subprocess
@@ -33,10 +34,11 @@ from dumont_gpu.bench.measure.codecs import failures, measure_codecs
 from dumont_gpu.bench.measure.contenders import COMMAND, Case
 from dumont_gpu.bench.measure.links import Link, LinkedSource, measure_links
 from dumont_gpu.bench.measure.places import places
-from dumont_gpu.bench.measure.rows import Room, measure_rows
+from dumont_gpu.bench.measure.room import Room
+from dumont_gpu.bench.measure.rows import measure_rows
 from dumont_gpu.bench.publish import publish
 from dumont_gpu.bench.report import machine
-from dumont_gpu.bench.report.by_type import rate
+from dumont_gpu.bench.report.by_type import is_of, rate
 from dumont_gpu.bench.report.codecs import codec_tables
 from dumont_gpu.bench.report.jobs import job_seconds
 from dumont_gpu.bench.report.page import page
@@ -64,7 +66,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("bench")
     own = seed_corpus(folder / "own", SCALE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "COMMAND", Case("corpus", COMMAND.packs[:1], (COMMAND.restores[1], COMMAND.restores[4])))
+        patch.setattr(command, "COMMAND", Case("corpus", COMMAND.packs[:1], (COMMAND.restores[1], COMMAND.restores[5])))
         patch.setattr(command, "_SETTLE", 0.0)
         patch.setattr(rows, "_SAMPLE_SECONDS", 0.0)
         patch.setattr(command, "measure_links", lambda *given, **named: measure_links(*given, (1e12, 2e12), **named))
@@ -143,7 +145,7 @@ def test_a_tree_without_known_files_is_refused(source: Path) -> None:
 
 
 def test_rows_show_what_the_product_chooses(record: dict[str, Any]) -> None:
-    found = {row["key"]: row for row in record["rows"] if row["corpus"] == "seed"}
+    found = {row["key"]: row for row in record["rows"] if row["corpus"] == "seed" and is_of(row, "hybrid_v2")}
     assert all(row["intact"] for row in record["rows"])
     assert set(found["python"]["codecs"]) == {"lz4"}
     assert "zipnn" in found["bf16"]["codecs"]
@@ -151,6 +153,23 @@ def test_rows_show_what_the_product_chooses(record: dict[str, Any]) -> None:
     assert found["images"]["one_core"] is None
     assert rate(found["bf16"], "one_core", "decode") is not None
     assert found["bf16"]["size"] / found["bf16"]["stored_size"] == pytest.approx(1.5, abs=0.05)
+
+
+def test_a_row_for_each_way_in_which_the_methods_encode_a_content(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    (tmp_path / "a.py").write_text("".join(f"step({i}, loss={rng.random():.3f}, lr=0.0003)\n" for i in range(6000)))
+    (tmp_path / "a.gguf").write_bytes(rng.randbytes(100_000))
+    options = BenchOptions(corpus=tmp_path, parts=("rows",), device="cpu", jobs=1, repeats=1, scratch=tmp_path)
+    found = [
+        (row["key"], tuple(row["methods"]), set(row["codecs"]))
+        for row in run_bench(replace(options, seed_scale=SCALE))["rows"]
+        if row["corpus"] != "seed"
+    ]
+    assert found == [
+        ("python", ("hybrid_v3",), {"zstd"}),
+        ("python", ("hybrid_v2",), {"lz4"}),
+        ("gguf", ("hybrid_v3", "hybrid_v2"), {"none"}),
+    ]
 
 
 def test_no_more_than_the_limit_is_measured(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,10 @@ from support.snapshots import GOLDEN, assert_same_tree
 
 from dumont_gpu import __version__
 from dumont_gpu.cli.main import COMMANDS
-from dumont_gpu.jobs.options import Network, PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.codecs import zstd
+from dumont_gpu.jobs.options import MAX_LEVEL, Network, PackOptions, RestoreOptions, VerifyOptions
 from dumont_gpu.jobs.parameters import build, declared
-from dumont_gpu.plan.methods import DEFAULT_METHOD, METHODS
+from dumont_gpu.plan.methods import DEFAULT_LINK, DEFAULT_METHOD, METHODS
 from dumont_gpu.storage import NetworkOptions
 from dumont_gpu.tree.target.options import OVERWRITE_CHOICES
 
@@ -44,7 +45,7 @@ def test_pack_info_ls_verify_restore(workspace: Path, snapshot: Path, target: Pa
     assert cli("ls", snapshot, "*.py").stdout == "code/train.py\n"
     long = cli("ls", snapshot, "-l", "code/*").stdout
     assert long.startswith("-0644")
-    assert "4500 lz4" in long
+    assert "4500 zstd" in long
 
     verified = cli("verify", snapshot, "--content", "--expect", identity)
     assert verified.returncode == 0
@@ -109,6 +110,10 @@ def test_excludes_come_from_files_too(workspace: Path, snapshot: Path, tmp_path:
         (["pack", "{tmp}/nothing", "-o", "{tmp}/x.dumont"], 10, "no such file"),
         (["pack", "{tmp}", "-o", "{tmp}"], 2, "directory"),
         (["pack", "{tmp}", "-o", "{tmp}/x", "--method", "zip"], 2, "method"),
+        (["pack", "{tmp}", "-o", "{tmp}/x", "--link", "fast"], 2, "no rate of a link"),
+        (["pack", "{tmp}", "-o", "{tmp}/x", "--link", "0"], 2, "no rate of a link"),
+        (["pack", "{tmp}", "-o", "{tmp}/x", "--level", "0"], 2, "--level"),
+        (["pack", "{tmp}", "-o", "{tmp}/x", "--level", "20"], 2, "--level"),
         (["pack", "{tmp}", "-o", "{tmp}/x", "--digest", "md5"], 2, "digest"),
         (["pack", "{tmp}", "-o", "{tmp}/x", "--chunk-size", "5000"], 2, "chunk size"),
         (["pack", "{tmp}", "-o", "{tmp}/x", "--chunk-size", "lots"], 2, "size"),
@@ -123,8 +128,8 @@ def test_excludes_come_from_files_too(workspace: Path, snapshot: Path, tmp_path:
         (["restore", "{golden}/example.dumont", "{tmp}/t", "--connections", "65"], 2, "connections"),
         (["info", "{tmp}"], 2, "not a regular file"),
         (["info", sys.executable], 4, "not a .dumont file"),
-        (["restore", "{golden}/future-codec.dumont", "{tmp}/t"], 8, "compressor 127"),
-        (["restore", "{golden}/future-flag.dumont", "{tmp}/t"], 8, "flags"),
+        (["restore", "{golden}/future-codec.dumont", "{tmp}/t"], 8, "codec 127"),
+        (["restore", "{golden}/future-flag.dumont", "{tmp}/t"], 8, "made by a newer version"),
         (["restore", "{golden}/example.dumont", "{golden}"], 2, "not empty"),
         (["restore", "{golden}/example.dumont", "{golden}/make.py"], 2, "not a directory"),
         (["restore", "{golden}/example.dumont", "{tmp}/t", "--overwrite", "maybe"], 2, "--overwrite"),
@@ -182,6 +187,7 @@ def test_help_names_what_there_is_to_choose() -> None:
     """The command line must not load codecs, or the target of a restore, to say so."""
     assert dict(declared(PackOptions))["method"].metavar.split("|") == list(METHODS)
     assert PackOptions().method == DEFAULT_METHOD
+    assert (PackOptions().link, PackOptions().level, MAX_LEVEL) == (DEFAULT_LINK, zstd.LEVEL, zstd.MAX_LEVEL)
     assert dict(declared(RestoreOptions))["overwrite"].metavar.split("|") == list(OVERWRITE_CHOICES)
     assert Network().made() == NetworkOptions()
 

@@ -7,6 +7,7 @@ import random
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from support.frozen_codecs import FIRST_UNKNOWN, FROZEN_CODECS
 
 from dumont_gpu import native
 from dumont_gpu.codecs import CODECS, LZ4, LZ4_HC, ZSTD, Codec, ZipNN, Zstd, codec_by_id
+from dumont_gpu.codecs.zstd import MAX_LEVEL, parse_frame_header
 from dumont_gpu.errors import DamagedError, UnsupportedError
 from dumont_gpu.native import Dtype
+from dumont_gpu.sizes import GiB, KiB, MiB
 
 GOLDEN_LZ4 = Path(__file__).resolve().parents[1] / "golden" / "lz4"
 
@@ -187,6 +190,47 @@ def test_every_level_of_zstd_round_trips() -> None:
     data = b"".join(f"line {number}\n".encode() for number in range(20_000))
     for level in range(1, 20):
         assert decode(ZSTD, encode(Zstd(level=level), data), len(data)) == data
+
+
+@pytest.mark.parametrize("level", range(1, MAX_LEVEL + 1))
+def test_no_level_of_zstd_makes_a_window_that_readers_refuse(level: int) -> None:
+    """At level 19, large chunks have windows of 8 MiB; at level 22, of the 128 MiB that are allowed."""
+    import zstandard
+
+    for size in (4 * KiB, 4 * MiB, 64 * MiB, GiB):
+        stream = zstandard.ZstdCompressor(level=level).compressobj(size=size)
+        frame = stream.compress(bytes(4 * KiB)) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        assert parse_frame_header(memoryview(frame)).content_size == size  # which checks the window
+
+
+@pytest.mark.parametrize("level", [9, 12, 19])
+def test_the_encoder_takes_no_more_memory_than_it_says(level: int) -> None:
+    """In a process of its own, with peak memory set back before the chunk is encoded."""
+    grown, most = subprocess.run(
+        [sys.executable, "-c", ENCODER_MEMORY, str(level)], capture_output=True, check=True, text=True
+    ).stdout.split()
+    assert int(grown) <= int(most) < 2 * int(grown) + MiB
+
+
+ENCODER_MEMORY = """
+import random
+import sys
+from dumont_gpu.codecs import Zstd
+
+def resident(field):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field)) << 10
+
+codec, size = Zstd(level=int(sys.argv[1])), 4 << 20
+chunk = memoryview(random.Random(1).randbytes(4096) * (size >> 12))
+out = memoryview(bytearray(b"x" * size))
+codec.encode(chunk[:1000], out)
+with open("/proc/self/clear_refs", "w") as peak:
+    peak.write("5")
+before = resident("VmRSS")
+codec.encode(chunk, out)
+print(resident("VmHWM") - before, codec.encoder_memory(size))
+"""
 
 
 # --- zipnn ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Every row of the table in FORMAT.md, section 9: the valid values of a field, and the error for any other value.
 
-Right and wrong values of each (snapshot_rules.py, stream_rules.py), judged by the program and by the independent reader; streams
-also by a device's decoder.
+Right and wrong values of each (snapshot_rules.py, column_rules.py, stream_rules.py), judged by the program and by the
+independent reader; streams also by a device's decoder.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import independent_reader
+from support.column_rules import COLUMN_RULES
 from support.devices import emulated_device
 from support.hostile import Archive
 from support.snapshot_rules import DAMAGED, OK, RULES, UNSUPPORTED
@@ -26,6 +27,7 @@ from dumont_gpu.storage import MemorySource
 
 FORMAT = (Path(dumont_gpu.__file__).parent / "FORMAT.md").read_text(encoding="utf-8")
 GIB = 1 << 30
+SNAPSHOT_RULES = RULES | COLUMN_RULES
 
 
 def program(data: bytes) -> str:
@@ -59,9 +61,9 @@ def decoded(backend: Backend, codec: int, stored: bytes, size: int) -> tuple[str
     return OK, bytes(out)
 
 
-@pytest.mark.parametrize("row", RULES)
+@pytest.mark.parametrize("row", SNAPSHOT_RULES)
 def test_program_and_reader_give_a_snapshot_the_verdict_of_the_table(row: str) -> None:
-    for number, (verdict, data) in enumerate(RULES[row]()):
+    for number, (verdict, data) in enumerate(SNAPSHOT_RULES[row]()):
         assert (number, verdict) == (number, program(data))
         assert (number, verdict) == (number, reader(lambda data=data: independent_reader.read(data)))
 
@@ -96,7 +98,7 @@ def test_every_row_of_the_table_has_cases() -> None:
         re.split(r" \| ?", line.strip("| ").replace("`", "")) for line in table.splitlines() if line.startswith("| ")
     ]
     named = {f"{part}: {field}" for part, field, *_ in rows[1:]}
-    assert named == RULES.keys() | STREAM_RULES.keys()
+    assert named == SNAPSHOT_RULES.keys() | STREAM_RULES.keys()
 
 
 def test_every_row_has_a_wrong_value_or_says_that_there_is_none() -> None:
@@ -105,7 +107,7 @@ def test_every_row_has_a_wrong_value_or_says_that_there_is_none() -> None:
             continue
         part, field, _, otherwise = (cell.strip() for cell in line.strip("|").split("|"))
         row = f"{part}: {field}".replace("`", "")
-        verdicts = {case[0] for case in (RULES.get(row) or STREAM_RULES[row])()}
+        verdicts = {case[0] for case in (SNAPSHOT_RULES.get(row) or STREAM_RULES[row])()}
         assert {word for word in (DAMAGED, UNSUPPORTED) if word in otherwise} <= verdicts, row
         assert otherwise or verdicts == {OK}, row
 

@@ -129,6 +129,8 @@ def tree_of(top: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("method", "chunk_size", "codecs"),
     [
+        ("hybrid_v3", "64MiB", {1, 3, 4}),
+        ("hybrid_v3", "64KiB", {0, 3, 4}),
         ("hybrid_v2", "64MiB", {1, 3}),
         ("hybrid_v2", "64KiB", {0, 1, 3}),
         ("lz4_hc", "64MiB", {2}),

@@ -253,6 +253,18 @@ def test_what_is_given_wins_over_the_limits() -> None:
         chunk_pairs(3 * MiB - 1, MiB, threads=1, buffers=3)
 
 
+def test_each_thread_that_encodes_needs_its_context(machine: Machine) -> None:
+    assert chunk_pairs(6 * MiB, MiB, threads=100, context=MiB) == 2
+    assert chunk_pairs(5 * MiB, MiB, threads=100, context=MiB) == 1  # no second thread, so no second chunk
+    assert chunk_pairs(6 * MiB, MiB, threads=1, others=2, context=2 * MiB) == 2  # chunks that wait need no context
+    assert chunk_pairs(9 * MiB, MiB, threads=1, others=2, context=2 * MiB) == 3
+    with pytest.raises(UsageError, match="at least 4MiB"):
+        chunk_pairs(3 * MiB - 1, MiB, threads=4, context=MiB)
+    machine.v2("/")
+    machine.write("sys/fs/cgroup/memory.max", str(64 * GiB))
+    assert default_memory(0, machine.root, contexts=MiB) == DEFAULT_MEMORY + MiB
+
+
 def test_doctor_shows_each_limit_with_its_place() -> None:
     line = f'ulimit -Sn 100; ulimit -Hn 120; ulimit -v 4000000; exec "{PROGRAM}" doctor --json'
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)

@@ -9,9 +9,11 @@ import importlib
 import inspect
 import json
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
+from support.column_manifest import in_columns
 from support.commands import command
 from support.hostile import Archive
 from support.snapshots import pack_tree
@@ -20,7 +22,11 @@ import dumont_gpu
 from dumont_gpu.cli.main import COMMANDS, DUMONT_RESTORE, Command
 from dumont_gpu.cli.options import Debugging, Output
 from dumont_gpu.cli.outcome import Report, show
+from dumont_gpu.cli.report.listing import listing
+from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.options import Network, PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.snapshot.reader import read_snapshot
+from dumont_gpu.storage import MemorySource
 
 OTHER_ID = "sha256:" + "0" * 64
 
@@ -153,3 +159,78 @@ def test_an_empty_name_is_a_mistake_of_the_command_line(source: Path, snapshot: 
         ran = command(*arguments)
         assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
         assert "without a name" in ran.err or "has no name" in ran.err
+
+
+def odd_names() -> Archive:
+    """Names that a list must escape, entries of every type, links that lead out, a changed file, more than one page."""
+    archive = Archive()
+    archive.directory("d")
+    archive.directory("d/\x1b[2J")
+    archive.file("d/a\nb", b"in a file with a line feed", changed=True)
+    archive.file(b"d/latin-\xe9", b"not UTF-8")
+    archive.hardlink("d/zz", "d/a\nb")
+    archive.file("e\\f", b"")
+    for number in range(30):
+        archive.file(f"f{number:02}", b"plain")
+    archive.symlink("g", "/outside")
+    archive.symlink("h", "d/zz")
+    archive.directory("日本")
+    return archive
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["-l"], ["--json"], ["d/**"], ["f?[0-4]", "-l"], ["d/", "--json"], ["日*"]], ids=repr
+)
+@pytest.mark.parametrize("page_entries", [7, 8192])
+def test_ls_prints_the_same_whichever_form_the_manifest_has(
+    arguments: list[str], page_entries: int, tmp_path: Path
+) -> None:
+    json_form, columns = tmp_path / "json.dumont", tmp_path / "columns.dumont"
+    odd_names().write(json_form)
+    columns.write_bytes(in_columns(odd_names(), page_entries).to_bytes())
+    expected = command("ls", json_form, *arguments)
+    assert expected.code == 0
+    assert expected.out == command("ls", columns, *arguments).out
+    assert len(expected.out.splitlines()) > 0
+
+
+def test_ls_escapes_each_path_of_many() -> None:
+    archive = Archive()
+    paths = [f"{number:05}" for number in range(20_000)]
+    paths[9_000] += "\n"
+    paths[17_000] += "\\"
+    paths[18_000] += "é"
+    for path in paths:
+        archive.directory(path)
+    snapshot = read_snapshot(MemorySource(in_columns(archive).to_bytes()))
+    lines = "\n".join(listing(snapshot, None, long=False, as_json=False)).split("\n")
+    assert lines == [printable(path) for path in paths]
+
+
+def test_info_counts_the_same_whichever_form_the_manifest_has(tmp_path: Path) -> None:
+    json_form, columns = tmp_path / "json.dumont", tmp_path / "columns.dumont"
+    odd_names().write(json_form)
+    columns.write_bytes(in_columns(odd_names(), 7).to_bytes())
+    by_form = [json.loads(command("info", snapshot, "--json").out) for snapshot in (json_form, columns)]
+    for data in by_form:
+        assert data["entries"] == {"dir": 3, "file": 33, "hardlink": 1, "symlink": 2}
+        assert (data["changed"], data["links_out"]) == (1, 1)
+    assert "it holds no bytes" not in command("info", columns).out
+    columns.write_bytes(in_columns(Archive([odd_names().entries[0]])).to_bytes())
+    assert "it holds no bytes" in command("info", columns).out
+
+
+def test_ls_takes_no_object_for_each_entry() -> None:
+    archive = Archive()
+    for number in range(20_000):
+        archive.directory(f"{number:05}")
+    snapshot = read_snapshot(MemorySource(in_columns(archive).to_bytes()))
+    tracemalloc.start()
+    try:
+        for _ in listing(snapshot, None, long=False, as_json=False):
+            pass
+        for _ in listing(snapshot, "1*", long=True, as_json=False):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20  # as objects, 20,000 entries take 12 MiB
+    finally:
+        tracemalloc.stop()

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 from support.snapshots import pack_tree
 
-from dumont_gpu.codecs import Codec, Lz4, Raw, ZipNN
+from dumont_gpu.codecs import ZSTD, Codec, Lz4, Raw, ZipNN
 from dumont_gpu.native import Dtype
-from dumont_gpu.plan.methods import codec_for_small_file
+from dumont_gpu.plan.methods import HybridV2, Method, make_method
 from dumont_gpu.plan.regions import Region, find_regions
 from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import LocalSource
 
+DEFAULT = make_method("hybrid_v3")
 rng = random.Random(9)
 COUNT = 150_000
 FP32 = struct.pack(f"<{COUNT}f", *(rng.gauss(0, 0.02) for _ in range(COUNT)))
@@ -33,11 +34,11 @@ TEXT = b"".join(
 )
 
 
-def regions_of(path: Path, data: bytes) -> list[Region]:
+def regions_of(path: Path, data: bytes, method: Method = DEFAULT) -> list[Region]:
     path.write_bytes(data)
     fd = os.open(path, os.O_RDONLY)
     try:
-        found = find_regions(fd, [(0, len(data))])
+        found = find_regions(fd, [(0, len(data))], method)
     finally:
         os.close(fd)
     assert found[0].start == 0
@@ -55,13 +56,16 @@ def share(regions: list[Region], codec: Codec) -> float:
     return total / regions[-1].end
 
 
+@pytest.mark.parametrize(("method", "plain"), [(HybridV2(), Lz4()), (DEFAULT, ZSTD)], ids=["hybrid_v2", "hybrid_v3"])
 @pytest.mark.parametrize(
     ("data", "codec"),
-    [(FP32, ZipNN(Dtype.FP32)), (BF16, ZipNN(Dtype.BF16)), (NOISE, Raw()), (TEXT, Lz4())],
+    [(FP32, ZipNN(Dtype.FP32)), (BF16, ZipNN(Dtype.BF16)), (NOISE, Raw()), (TEXT, None)],
     ids=["fp32", "bf16", "noise", "text"],
 )
-def test_unknown_files_are_probed(tmp_path: Path, data: bytes, codec: Codec) -> None:
-    assert share(regions_of(tmp_path / "f", data), codec) > 0.99
+def test_unknown_files_are_probed(
+    tmp_path: Path, data: bytes, codec: Codec | None, method: Method, plain: Codec
+) -> None:
+    assert share(regions_of(tmp_path / "f", data, method), codec or plain) > 0.99
 
 
 def test_fp16_is_probed(tmp_path: Path) -> None:
@@ -134,7 +138,7 @@ def test_holes_cut_regions_and_keep_their_phase(tmp_path: Path) -> None:
     start = path.stat().st_size - len(FP32)
     ranges = [(0, start + 80_001), (start + 90_002, path.stat().st_size)]
     fd = os.open(path, os.O_RDONLY)
-    found = find_regions(fd, ranges)
+    found = find_regions(fd, ranges, DEFAULT)
     os.close(fd)
     covered = [(region.start, region.end) for region in found]
     assert [(a, b) for a, b in ranges if a not in dict(covered) or b not in dict(covered).values()] == []
@@ -155,8 +159,8 @@ def test_broken_zips_do_not_matter(tmp_path: Path, cut: int) -> None:
     ("name", "codec"),
     [("a.py", Lz4()), ("a.PNG", Raw()), ("dir.png/a", Lz4()), ("model.gguf", Raw()), ("x.tar.gz", Raw()), ("x", Lz4())],
 )
-def test_small_files_follow_the_extension_map(name: str, codec: Codec) -> None:
-    assert codec_for_small_file(name) == codec
+def test_small_files_follow_the_extension_map_of_hybrid_v2(name: str, codec: Codec) -> None:
+    assert HybridV2().for_small_file(name) == codec
 
 
 def test_small_files_share_chunks_and_large_regions_do_not(source: Path, snapshot: Path) -> None:
@@ -178,5 +182,5 @@ def test_packing_is_smaller_with_the_right_codec(source: Path, snapshot: Path) -
     none = pack_tree(source, snapshot, method="none")
     assert hybrid.compressed_size < 0.85 * lz4.compressed_size
     assert none.compressed_size > none.original_size
-    assert set(hybrid.codec_bytes) == {"zipnn", "lz4"}
+    assert set(hybrid.codec_bytes) == {"zipnn", "zstd"}
     assert set(none.codec_bytes) == {"none"}

@@ -173,9 +173,8 @@ def needed(snapshot: Path) -> int:
 def test_kill_at_a_random_moment_and_the_same_command_goes_on(
     seed: int, packed: Path, filled: Path, target: Path, log: Path
 ) -> None:
-    moment = random.Random(seed).randrange(
-        1, 130
-    )  # there are ten more; the last ones are the target's own time and mode
+    # There are ten more; the last of them set the target's own time and mode.
+    moment = random.Random(seed).randrange(1, 100)
 
     def work(die: Callable[[], None]) -> None:
         run(packed, target, log, kill_at(moment, die))

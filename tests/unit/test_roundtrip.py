@@ -101,12 +101,13 @@ def test_holes_stay_holes(source: Path, snapshot: Path, target: Path) -> None:
     assert (target / "sparse").stat().st_blocks * 512 < 1 << 20
 
 
-def test_equal_files_are_stored_once(source: Path, snapshot: Path, target: Path) -> None:
+@pytest.mark.parametrize("method", ["hybrid_v3", "hybrid_v2", "none"])
+def test_equal_files_are_stored_once(method: str, source: Path, snapshot: Path, target: Path) -> None:
     data = random.Random(1).randbytes(300_000)
     for name in ("a.bin", "b.bin", "c.bin"):
         (source / name).write_bytes(data)
     (source / "almost.bin").write_bytes(data[:-1] + b"!")
-    result = pack_tree(source, snapshot)
+    result = pack_tree(source, snapshot, method=method)
     assert result.shared_bytes == 600_000
     assert 600_000 < snapshot.stat().st_size < 620_000
     restore_tree(snapshot, target, verify=True)

@@ -351,10 +351,10 @@ def test_a_reader_that_waits_for_its_turn_ends_with_the_pack(
     fill(source, {f"{number:03d}": noise(number, 500) for number in range(200)})
     read = PackedRows.read
 
-    def failing(rows: PackedRows, chunk: Any, content: memoryview) -> Any:
+    def failing(rows: PackedRows, chunk: Any, *given: Any) -> Any:
         if chunk.number == 3:
             raise OSError(errno.EIO, "the disk is gone")
-        return read(rows, chunk, content)
+        return read(rows, chunk, *given)
 
     monkeypatch.setattr(PackedRows, "read", failing)
     with pytest.raises(DumontError, match="the disk is gone"):

@@ -80,7 +80,7 @@ def listed(result: PackResult) -> list[tuple[str, str]]:
 # --- files that end early ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["hybrid_v2", "none"])
+@pytest.mark.parametrize("method", ["hybrid_v3", "hybrid_v2", "none"])
 @pytest.mark.parametrize(
     ("scanned", "left"),
     [
@@ -212,14 +212,15 @@ def rewritten(path: Path) -> None:
     path.write_bytes(bytes(len(NOISE)))
 
 
+@pytest.mark.parametrize("method", ["hybrid_v3", "hybrid_v2"])  # equal extents, and equal files
 @pytest.mark.parametrize("change", [truncated, gone, rewritten])
 def test_copies_of_a_file_that_changes_are_packed_as_they_are(
-    change: Callable[[Path], None], source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+    change: Callable[[Path], None], method: str, source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "abc":
         (source / name).write_bytes(NOISE)
     once_planned(monkeypatch, lambda: change(source / "a"))
-    result = pack([str(source)], str(snapshot), options())
+    result = pack([str(source)], str(snapshot), options(method=method))
     assert [problem.path for problem in result.problems] == ["a"]
     found = came_back(source, snapshot)
     assert found["b"] == found["c"] == ("file", NOISE)
@@ -235,13 +236,14 @@ def test_copies_of_a_file_that_changes_are_packed_as_they_are(
     assert {path: entry.changed for path, entry in entries(snapshot).items() if path != "a"} == {"b": False, "c": False}
 
 
+@pytest.mark.parametrize("method", ["hybrid_v3", "hybrid_v2"])
 def test_copies_that_are_lost_with_what_they_copy_are_listed(
-    source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "abc":
         (source / name).write_bytes(NOISE)
     once_planned(monkeypatch, lambda: [(source / name).unlink() for name in "abc"] and None)
-    result = pack([str(source)], str(snapshot), options())
+    result = pack([str(source)], str(snapshot), options(method=method))
     assert [problem.path for problem in result.problems] == ["a", "b", "c"]
     assert came_back(source, snapshot) == {}
 

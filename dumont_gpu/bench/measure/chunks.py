@@ -8,10 +8,11 @@ from typing import Final
 
 from dumont_gpu.bench.corpora.corpus import Content, Corpus
 from dumont_gpu.bench.corpora.original import PROJECTED
-from dumont_gpu.bench.measure.rows import Chunk, Room, scanned
+from dumont_gpu.bench.measure.room import Chunk, Room, scanned
 from dumont_gpu.codecs import Lz4, ZipNN
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.native import Dtype
+from dumont_gpu.plan.methods import DEFAULT_METHOD
 from dumont_gpu.sizes import MiB
 
 _LZ4: Final = Lz4()
@@ -96,5 +97,5 @@ def _largest_size(content: Content) -> int:
 def _zipnn_chunks(corpus: Corpus, content: Content, room: Room) -> list[Chunk]:
     path = max(content.files, key=lambda file: file.stat().st_size)
     with scanned(corpus) as files:
-        loaded = room.load([files[str(path.relative_to(corpus.root))]])
+        loaded = room.load([files[str(path.relative_to(corpus.root))]], DEFAULT_METHOD)
     return [chunk for chunk in loaded if isinstance(chunk.codec, ZipNN)]

@@ -47,10 +47,14 @@ class Case:
 
 DUMONT_PACK = Contender("dumont-gpu", ("dumont-gpu pack SOURCE -o ARCHIVE",))
 DUMONT_SHA256_PACK = Contender("dumont-gpu, sha256", ("dumont-gpu pack SOURCE -o ARCHIVE --digest sha256",))
+DUMONT_V2_PACK = Contender("dumont-gpu, hybrid_v2", ("dumont-gpu pack SOURCE -o ARCHIVE --method hybrid_v2",))
 DUMONT_RESTORE = Contender("dumont-gpu", ("dumont-gpu restore ARCHIVE TARGET",), reads="dumont-gpu")
 DUMONT_NO_SYNC = Contender("dumont-gpu --no-sync", ("dumont-gpu restore ARCHIVE TARGET --no-sync",), reads="dumont-gpu")
 DUMONT_SHA256_RESTORE = Contender(
     "sha256, --no-sync", ("dumont-gpu restore ARCHIVE TARGET --no-sync",), reads="dumont-gpu, sha256"
+)
+DUMONT_V2_RESTORE = Contender(
+    "hybrid_v2, --no-sync", ("dumont-gpu restore ARCHIVE TARGET --no-sync",), reads="dumont-gpu, hybrid_v2"
 )
 
 DUMONT_V2_PACK = Contender("dumont-gpu, hybrid_v2", ("dumont-gpu pack SOURCE -o ARCHIVE --method hybrid_v2",))
@@ -89,9 +93,10 @@ SQUASHFS_RESTORE = Contender(
 
 WORKSPACE = Case(
     "workspace",
-    (DUMONT_PACK, DUMONT_SHA256_PACK, TAR_ZSTD_PACK, TAR_LZ4_PACK, RESTIC_PACK, BORG_PACK, SQUASHFS_PACK),
-    (DUMONT_RESTORE, DUMONT_NO_SYNC, DUMONT_SHA256_RESTORE, TAR_ZSTD_RESTORE, TAR_LZ4_RESTORE, COPY, COPY_SYNC,
-     RESTIC_RESTORE, BORG_RESTORE, SQUASHFS_RESTORE),
+    (DUMONT_PACK, DUMONT_V2_PACK, DUMONT_SHA256_PACK, TAR_ZSTD_PACK, TAR_LZ4_PACK,
+     RESTIC_PACK, BORG_PACK, SQUASHFS_PACK),
+    (DUMONT_RESTORE, DUMONT_NO_SYNC, DUMONT_V2_RESTORE, DUMONT_SHA256_RESTORE, TAR_ZSTD_RESTORE, TAR_LZ4_RESTORE,
+     COPY, COPY_SYNC, RESTIC_RESTORE, BORG_RESTORE, SQUASHFS_RESTORE),
 )  # fmt: skip
 SMALL_FILES = Case(
     "small files",
@@ -107,8 +112,8 @@ OWN_TREE = Case(
 # `dumont-gpu bench` takes less time.
 COMMAND = Case(
     "corpus",
-    (DUMONT_PACK, TAR_ZSTD_PACK, TAR_LZ4_PACK, RESTIC_PACK, BORG_PACK, SQUASHFS_PACK),
-    (DUMONT_RESTORE, DUMONT_NO_SYNC, TAR_ZSTD_RESTORE, TAR_LZ4_RESTORE, COPY,
+    (DUMONT_PACK, DUMONT_V2_PACK, TAR_ZSTD_PACK, TAR_LZ4_PACK, RESTIC_PACK, BORG_PACK, SQUASHFS_PACK),
+    (DUMONT_RESTORE, DUMONT_NO_SYNC, DUMONT_V2_RESTORE, TAR_ZSTD_RESTORE, TAR_LZ4_RESTORE, COPY,
      RESTIC_RESTORE, BORG_RESTORE, SQUASHFS_RESTORE),
 )  # fmt: skip
 

@@ -6,28 +6,21 @@ import hashlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from dumont_gpu.backends import Backend, CpuBackend, CudaBackend
 from dumont_gpu.bench.corpora.corpus import Content, Corpus
-from dumont_gpu.buffers import BufferPool
-from dumont_gpu.codecs import Codec, Raw
-from dumont_gpu.disk.direct_io import read_at
-from dumont_gpu.errors import DamagedError, DumontError
+from dumont_gpu.bench.measure.room import RAW, Chunk, Room, scanned
+from dumont_gpu.codecs import Codec
+from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
-from dumont_gpu.jobs.pack_stages import GAIN
-from dumont_gpu.plan.methods import DEFAULT_METHOD
-from dumont_gpu.plan.planner import Plan, PlannedChunk
-from dumont_gpu.sizes import MiB, align_up
-from dumont_gpu.tree.globs import Patterns
-from dumont_gpu.tree.source.files import SourceFile
-from dumont_gpu.tree.source.scan import scan
+from dumont_gpu.plan.methods import HYBRID_METHODS
+from dumont_gpu.sizes import MiB
 
-RAW: Final = Raw()
 ROW_LIMIT: Final = 128 * MiB  # original bytes of a row, at most: the first chunks of its plan
 _SAMPLE_SECONDS: Final = 0.05  # a timed sample repeats its work for at least so long
 
@@ -60,70 +53,11 @@ class RowFigures:
     stored_size: int
     codecs: dict[str, tuple[int, int]]  # codec -> original and encoded bytes
     intact: bool  # every chunk decoded to its original, by SHA-256, on every backend
+    methods: tuple[str, ...] = ()  # which choose these codecs
     one_core: Rates | None = None  # None: all chunks are raw
     all_cores: Rates | None = None
     device: Rates | None = None  # None: there is no device, or no chunk is for it
     device_stored_size: int = 0
-
-
-@dataclass(slots=True)
-class Chunk:
-    """A chunk in memory: its original content, and its encoded bytes."""
-
-    codec: Codec
-    content: memoryview
-    room: memoryview  # for the encoded bytes
-    size: int = 0  # of the encoded bytes; 0: the chunk does not shrink, and stays raw
-
-    @property
-    def encoded(self) -> memoryview:
-        return self.room[: self.size] if self.size else self.content
-
-    @property
-    def compressor_id(self) -> int:
-        return self.codec.id if self.size else RAW.id
-
-    @property
-    def limit(self) -> int:
-        """The most encoded bytes that are worth keeping."""
-        return int(len(self.content) * GAIN)
-
-
-class Room:
-    """Memory for one row at a time, allocated once and pinned, as the product's buffer pools are.
-
-    Args:
-        workers: threads that work side by side, on each of the backends.
-        limit: original bytes of one row.
-        chunk_size: the most original bytes in one chunk.
-        device: pins the memory.
-    """
-
-    def __init__(self, workers: int, limit: int, chunk_size: int, device: CudaBackend | None) -> None:
-        pin = device.pin if device is not None else lambda memory: None
-        arena = align_up(limit) + chunk_size
-        self.limit, self.chunk_size = limit, chunk_size
-        self._contents, self._encoded = (BufferPool(1, arena, pin).acquire().view for _ in range(2))
-        self.outputs = [BufferPool(1, chunk_size, pin).acquire().view for _ in range(workers)]
-
-    def load(self, files: Sequence[SourceFile]) -> list[Chunk]:
-        """Plans `files` as a pack would, and reads the first chunks into memory.
-
-        Raises:
-            DumontError: a file became shorter.
-        """
-        chunks: list[Chunk] = []
-        at = 0
-        planned = Plan(files, DEFAULT_METHOD, self.chunk_size, 1).chunks()
-        for plan in planned:
-            if at + plan.size > self.limit and chunks:
-                break
-            content = self._contents[at : at + plan.size]
-            _read(plan, files, content)
-            chunks.append(Chunk(plan.codec, content, self._encoded[at : at + plan.size]))
-            at += align_up(plan.size)
-        planned.close()  # type: ignore[attr-defined]  # a generator, which holds threads
-        return chunks
 
 
 def measure_rows(
@@ -136,7 +70,7 @@ def measure_rows(
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[RowFigures]:
-    """Measures every content of `corpus`.
+    """Measures every content of `corpus`: a row for each way in which the hybrid methods encode it.
 
     Args:
         corpus: its contents become the rows.
@@ -148,30 +82,21 @@ def measure_rows(
         say: told of each row.
     """
     room = Room(max(jobs, device.extra_threads if device is not None else 1), limit, chunk_size, device)
-    rows = []
+    rows: list[RowFigures] = []
     with scanned(corpus) as files:
         for content in corpus.contents:
             say(f"{corpus.name}: {content.key}")
             chosen = [files[str(path.relative_to(corpus.root))] for path in content.files]
-            rows.append(_Row(corpus.name, content, room.load(chosen), room, repeats).measure(jobs, device))
+            measured: dict[tuple[tuple[Codec, int], ...], RowFigures] = {}
+            for method in HYBRID_METHODS:
+                chunks = room.load(chosen, method)
+                choices = tuple((chunk.codec, len(chunk.content)) for chunk in chunks)
+                if choices not in measured:
+                    row = _Row(corpus.name, content, chunks, room, repeats)
+                    measured[choices] = row.measure(jobs, device)
+                measured[choices].methods += (method,)
+            rows += measured.values()
     return rows
-
-
-@contextmanager
-def scanned(corpus: Corpus) -> Iterator[dict[str, SourceFile]]:
-    found = scan([str(corpus.root)], Patterns(()).excludes)
-    try:
-        yield {file.entry.path: file for file in found.files}
-    finally:
-        found.close()
-
-
-def _read(plan: PlannedChunk, files: Sequence[SourceFile], out: memoryview) -> None:
-    for extent in plan.extents:
-        with files[extent.file].open() as fd:
-            target = out[extent.chunk_offset : extent.chunk_offset + extent.length]
-            if read_at(fd, extent.file_offset, target) != extent.length:
-                raise DumontError(f"{files[extent.file].entry.path}: became shorter while it was measured")
 
 
 class _Row:

@@ -23,6 +23,11 @@ def ratio(row: Json) -> float:
     return float(row["size"] / row["stored_size"])
 
 
+def is_of(row: Json, method: str) -> bool:
+    """Whether `method` chooses the codecs of a row; in older records there was a single method."""
+    return method in row.get("methods", (method,))
+
+
 def rate(row: Json, place: str, task: str) -> float | None:
     """MB/s of original bytes, by the median; None where nothing was measured, or the place had no part in it."""
     rates = row[place]
@@ -34,18 +39,19 @@ def rate(row: Json, place: str, task: str) -> float | None:
 
 def row_table(record: Json, corpus: str) -> Table:
     places = _places(record)
-    header = ["type", "codec", "ratio", COLUMN]
+    header = ["type", "method", "codec", "ratio", COLUMN]
     for task in ("compress", "decompress"):
         header += [f"{task}, {title}" for _, title in places] + [COLUMN]
     rows, origins = [], []
     for row in (row for row in record["rows"] if row["corpus"] == corpus):
         original = original_row(row["key"])
-        cells = [original.title, _codecs(row), f"{short(ratio(row))}x", f"{short(original.ratio)}x"]
+        cells = [original.title, _methods(row), _codecs(row), f"{short(ratio(row))}x", f"{short(original.ratio)}x"]
         for task, theirs in (("encode", original.encode), ("decode", original.decode)):
             cells += [number(rate(row, place, task)) for place, _ in places] + [number(theirs)]
         rows.append((*cells, "ok" if row["intact"] else "DAMAGED"))
         label = "" if not row["generated"] or corpus == "seed" else "NOT REAL, "
-        origins.append(f"{original.title}: {label}{row['origin']} ({_files(row)}, {row['size'] / MB:.1f} MB)")
+        origin = f"{original.title}: {label}{row['origin']} ({_files(row)}, {row['size'] / MB:.1f} MB)"
+        origins += [origin] if origin not in origins else []
     notes = (
         f"{record['corpora'][corpus]}. MB/s of original bytes: the codecs alone, in memory and warm, median of "
         f"{_samples(record['rows'])} samples of at least 0.05 s; raw chunks need no codec and are not counted. ok: "
@@ -102,6 +108,10 @@ def _places(record: Json) -> list[tuple[str, str]]:
     workers = max((row["all_cores"]["workers"] for row in rows if row["all_cores"]), default=0)
     titles = {"one_core": "1 core", "all_cores": f"{workers} cores", "device": "GPU"}
     return [(place, titles[place]) for place in _PLACES if any(row[place] for row in rows)]
+
+
+def _methods(row: Json) -> str:
+    return " and ".join(row.get("methods", ())) or "hybrid_v2"
 
 
 def _codecs(row: Json) -> str:

@@ -12,9 +12,10 @@ from statistics import median
 from typing import Any, Final
 
 from dumont_gpu.bench.corpora.original import COLUMN
-from dumont_gpu.bench.report.by_type import contention, original_row, rate, ratio
+from dumont_gpu.bench.report.by_type import contention, is_of, original_row, rate, ratio
 from dumont_gpu.bench.report.jobs import job_rows, job_seconds
 from dumont_gpu.bench.report.summary import headline
+from dumont_gpu.plan.methods import DEFAULT_METHOD
 
 Json = dict[str, Any]
 _WIDTH: Final = 1080
@@ -67,8 +68,9 @@ def _types(record: Json, y: float) -> tuple[list[str], float]:
     if not record.get("rows"):
         return [], 0.0
     real = [corpus for corpus in record["corpora"] if corpus != "seed"]
-    rows = {row["key"]: row for row in record["rows"] if row["corpus"] in real}
-    repeated = {row["key"]: row for row in record["rows"] if row["corpus"] == "seed"}
+    ours = [row for row in record["rows"] if is_of(row, DEFAULT_METHOD)]
+    rows = {row["key"]: row for row in ours if row["corpus"] in real}
+    repeated = {row["key"]: row for row in ours if row["corpus"] == "seed"}
     keys = list(dict.fromkeys(row["key"] for row in record["rows"]))
     out, left, width, top = [], 24 + _LABELS, 278.0, y + 52
     for number, key in enumerate(keys):

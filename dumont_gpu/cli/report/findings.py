@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from dumont_gpu.format.entries import EntryType, FileEntry
+from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.paths import printable
 from dumont_gpu.sizes import counted, format_size
 
@@ -51,11 +51,6 @@ def links_out_lines(links: Sequence[FileEntry], *, followed: bool) -> list[str]:
     if len(links) > _NAMED:
         lines.append(f"    and {len(links) - _NAMED:,} more")
     return lines
-
-
-def no_bytes(entries: Sequence[FileEntry]) -> bool:
-    """Returns whether there are entries but no file with bytes."""
-    return bool(entries) and not any(entry.type is EntryType.FILE and entry.size for entry in entries)
 
 
 def _named(entries: Sequence[FileEntry]) -> str:

@@ -39,7 +39,7 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
         *codec_lines(result.codec_bytes),
     ]
     if result.shared_bytes:
-        lines.append(f"  {format_size(result.shared_bytes)} of equal files stored once")
+        lines.append(f"  {format_size(result.shared_bytes)} of equal files and tensors stored once")
     lines += _left_out(result.excluded, options.exclude, result.special)
     lines += finding_lines(result, followed=options.follow_outside)
     lines += [f"  {note}" for note in result.notes]
@@ -59,7 +59,7 @@ def pack_plan(plan: PackPlan, options: PackOptions) -> Report:
     ]
     lines += [f"  {name:8} {format_size(size)}" for name, size in sorted(plan.codec_bytes.items())]
     if plan.shared_bytes:
-        lines.append(f"  {format_size(plan.shared_bytes)} of equal files stored once")
+        lines.append(f"  {format_size(plan.shared_bytes)} of equal files and tensors stored once")
     lines += _left_out(plan.excluded, (), plan.special)
     lines += finding_lines(plan, followed=options.follow_outside)
     lines += [f"  {printable(problem.path)}: {problem.reason}" for problem in plan.problems]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from dumont_gpu.cli.outcome import Report
-from dumont_gpu.cli.report.findings import NO_BYTES, links_out_lines, no_bytes
+from dumont_gpu.cli.report.findings import NO_BYTES, links_out_lines
 from dumont_gpu.cli.report.words import CODEC_NAMES, codec_lines, count_chunks, count_entries, fields_of, local_time
+from dumont_gpu.columns.views import count_changed, count_types
 from dumont_gpu.format.paths import printable
 from dumont_gpu.sizes import counted, format_size
 from dumont_gpu.snapshot.reader import Snapshot
@@ -24,10 +24,8 @@ def info(snapshot: Snapshot) -> Report:
         name = CODEC_NAMES[chunk.compressor_id]
         original, stored = codecs.get(name, (0, 0))
         codecs[name] = (original + chunk.size_original, stored + chunk.size_compressed)
-    counts: dict[str, int] = defaultdict(int)
-    for entry in manifest.entries:
-        counts[entry.type.value] += 1
-    changed = sum(entry.changed for entry in manifest.entries)
+    counts = {kind.value: count for kind, count in count_types(manifest.entries).items()}
+    changed = count_changed(manifest.entries)
     leading_out = links_out(manifest.entries)
     size = snapshot.source.size
     created = local_time(manifest.created_ns)
@@ -41,7 +39,7 @@ def info(snapshot: Snapshot) -> Report:
         "num_chunks": header.num_chunks,
         "chunk_size": header.chunk_size,
         "digest": header.digest,
-        "entries": dict(counts),
+        "entries": counts,
         "changed": changed,
         "links_out": len(leading_out),
         "codec_bytes": codecs,
@@ -53,7 +51,7 @@ def info(snapshot: Snapshot) -> Report:
     lines = [
         f"{snapshot.source.location}: {format_size(header.total_size_original)} in {format_size(size)} ({ratio:.2f}x)",
         f"  {entries or 'no entries'}",
-        *([NO_BYTES] if no_bytes(manifest.entries) else []),
+        *([NO_BYTES] if header.num_files and not header.total_size_original else []),
         *(links_out_lines(leading_out, followed=False) if leading_out else []),
         f"  {count_chunks(header.num_chunks)} of up to {format_size(header.chunk_size)}, covered by {header.digest}",
         *codec_lines(codecs),

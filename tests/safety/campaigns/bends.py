@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import campaign  # noqa: F401 - says where the tests' modules are
+import column_bends
 from blake3 import blake3
 from support import independent_reader
 from support.hostile import (
@@ -111,8 +112,18 @@ TEXTS = (b" ", b",", b"\n", b"\r", b"\t", b'"', b"{", b"}", b"[", b"]", b"]}", b
 
 
 def draw(dice: random.Random) -> Bent:
+    if dice.randrange(3) == 0:
+        base = dice.choice(tuple(column_bends.BASES))
+        bends = tuple(_draw_column_bend(dice) for _ in range(dice.choice((1, 1, 1, 2, 3))))
+        return Bent(base, bends)
     base = dice.choice(("small", "small", "floats", "floats", "blake3", "many", "many", "empty"))
     return Bent(base, tuple(_draw_bend(dice) for _ in range(dice.choice((1, 1, 1, 1, 2, 2, 3)))))
+
+
+def _draw_column_bend(dice: random.Random) -> Bend:
+    if dice.randrange(8) == 0:
+        return "header", dice.choice(HEADER), dice.choice((*NUMBERS, 1 << dice.randrange(64)))
+    return column_bends.draw(dice, NUMBERS)
 
 
 def _draw_bend(dice: random.Random) -> Bend:
@@ -169,7 +180,7 @@ def smaller(case: Bent) -> Iterator[Bent]:
     for number in range(len(case.bends)):
         if len(case.bends) > 1:
             yield Bent(case.base, case.bends[:number] + case.bends[number + 1 :])
-    for base in BASES:
+    for base in column_bends.BASES if case.base in column_bends.BASES else BASES:
         if base == case.base:
             break
         yield Bent(base, case.bends)
@@ -189,6 +200,9 @@ def smaller(case: Bent) -> Iterator[Bent]:
 
 def build(case: Bent) -> bytes:
     """The bytes of a bent snapshot, signed."""
+    if case.base in column_bends.BASES:
+        archive = column_bends.build(case.base, case.bends)
+        return _whole(archive, [bend for bend in case.bends if bend[0] == "header"])
     archive = BASES[case.base]()
     late: list[Bend] = []
     for bend in case.bends:
