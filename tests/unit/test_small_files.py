@@ -34,7 +34,7 @@ from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage.local import LocalSource
 from dumont_gpu.tree.source.scan import scan
 
-METHOD = "zstd"
+METHOD = "hybrid_v3"
 
 
 def packed(source: Path, snapshot: Path, **options: Any) -> PackResult:
