@@ -59,7 +59,7 @@ def test_job_goes_on_unpinned_and_its_result_says_so(
 ) -> None:
     fill(source)
     use(device := emulated_device(pins=pins))
-    packed = pack_tree(source, snapshot, chunk_size=256 * KiB, device=option)
+    packed = pack_tree(source, snapshot, chunk_size=256 * KiB, method="hybrid_v2", device=option)
     assert packed.device == "cuda:0" + REMARK
     assert {"zipnn_write", "lz4 encode"} <= set(device.launches)
     assert device.closed
@@ -88,7 +88,7 @@ def test_memory_that_stays_pinned_ends_no_job(
 ) -> None:
     fill(source)
     use(device := emulated_device(unpins=False))
-    assert pack_tree(source, snapshot, chunk_size=256 * KiB, device=option).device == "cuda:0"
+    assert pack_tree(source, snapshot, chunk_size=256 * KiB, method="hybrid_v2", device=option).device == "cuda:0"
     assert device.closed
     use(device := emulated_device(unpins=False, short_at=frozenset({1})))  # the pool gives up a slot in between
     assert restore_tree(snapshot, target, device=option, jobs=1).device == "cuda:0"
