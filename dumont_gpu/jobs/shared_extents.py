@@ -65,12 +65,12 @@ class SharedExtents:
     ) -> tuple[list[Extent], list[_Move], int]:
         """Returns the extents as they are in the snapshot, the moves of new extents, and how many bytes are new."""
         settled, moves = [], []
-        size = 0
+        size = repeated = 0
         for extent, digest in zip(extents, digests, strict=True):
             known = self._stored.get(digest)
             if known is not None:
                 settled.append(Extent(extent.file_offset, known.chunk, known.chunk_offset, known.length, digest))
-                self.saved += known.length
+                repeated += known.length
                 continue
             place = extent.chunk_offset if in_place else size
             new = Extent(extent.file_offset, number, place, extent.length, digest)
@@ -79,7 +79,9 @@ class SharedExtents:
             if place < extent.chunk_offset:
                 moves.append((extent.chunk_offset, place, extent.length))
             settled.append(new)
-            size = place + extent.length
+            size += extent.length
+        if not in_place or not size:
+            self.saved += repeated
         return settled, moves, size
 
 

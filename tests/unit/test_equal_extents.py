@@ -6,21 +6,27 @@ import os
 import random
 import struct
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.containers import CONTAINERS, npy, safetensors
 from support.hostile import float_bytes
 from support.snapshots import assert_same_tree, pack_tree, restore_tree
 
+from dumont_gpu.codecs import CODECS, Codec
 from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.jobs import pack as packing
 from dumont_gpu.jobs import pack_stages, source_reader
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack import pack, plan_pack
+from dumont_gpu.plan.cutter import Cutter
 from dumont_gpu.plan.planner import Plan
+from dumont_gpu.plan.regions import Region
 from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import LocalSource
@@ -272,6 +278,24 @@ def test_a_file_that_grows_shares_what_it_had(
 
 
 # --- chunks -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.sampled_from(CODECS)), max_size=60))
+def test_regions_stay_whole_and_chunks_are_more_than_half_full(sizes: list[tuple[int, Codec]]) -> None:
+    chunk_size, at = 100, 0
+    cutter = Cutter(chunk_size, defaultdict(int), whole=True)
+    cut = []
+    for size, codec in sizes:
+        cut += cutter.add(0, [Region(at, at + size, codec)])
+        at += size
+    rest = list(cutter.flush())
+    assert all(chunk_size < 2 * chunk.size <= 2 * chunk_size for chunk in cut)
+    assert len(rest) <= len({codec for _, codec in sizes})
+    chunks = sorted([*cut, *rest], key=lambda chunk: chunk.number)
+    assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
+    lengths = sorted(extent.length for chunk in chunks for extent in chunk.extents)
+    pieces = [min(chunk_size, size - start) for size, _ in sizes for start in range(0, size, chunk_size)]
+    assert lengths == sorted(pieces)
 
 
 @pytest.mark.parametrize("chunk_size", [4 * KiB, 64 * KiB, 96 * KiB, MiB])
