@@ -14,7 +14,7 @@ from dumont_gpu.tree.globs import Patterns, chosen, roots_of
 class Selection(NamedTuple):
     """The entries that a command's patterns select."""
 
-    entries: list[FileEntry]
+    entries: Sequence[FileEntry]
     unmatched: tuple[str, ...] = ()  # patterns that match nothing
 
 
@@ -46,7 +46,7 @@ def select_tree(
 ) -> Selection:
     """As `select`, with the entries' parent directories; a hard link whose leader is not selected gets a new leader."""
     if not include and not exclude:
-        return Selection(list(entries))
+        return Selection(entries)
     kept, unmatched = _kept(entries, include, exclude, target)
     folders = {entry.path.rpartition("/")[0] for entry in compress(entries, kept)}
     for path in list(folders):

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Container, Iterable, Sequence
 
+from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.errors import DumontError
 from dumont_gpu.format.entries import EntryType, FileEntry, with_new_leaders
 from dumont_gpu.tree.handles import split
@@ -68,9 +69,13 @@ class Policy:
                 if entry.type is not EntryType.DIR:
                     replaced.append(entry.path)
         left = [entries[index] for index in kept]
-        # A hard link's leader must be among the files that this restore writes.
         return Decision(
-            with_new_leaders(wanted, _files(entries)), frozenset(kept), _count(left), _regular(left), replaced
+            # A hard link's leader must be among the files that this restore writes.
+            wanted=EntryTable(with_new_leaders(wanted, _files(entries))),
+            kept_indices=frozenset(kept),
+            kept=_count(left),
+            kept_files=_regular(left),
+            replaced=replaced,
         )
 
     def _decide_again(self, entries: Sequence[FileEntry], kept: Container[int]) -> Decision:
@@ -105,7 +110,7 @@ class Policy:
                     replaced.append(entry.path)
             wanted.append(entry)
         return Decision(
-            wanted=with_new_leaders(wanted, files),
+            wanted=EntryTable(with_new_leaders(wanted, files)),
             kept=_count(left) + newly_kept,
             kept_files=_regular(left),
             replaced=replaced,
