@@ -18,7 +18,6 @@ FileExtents = Sequence[tuple[FileEntry, Sequence[Extent]]]
 class Piece(NamedTuple):
     """A run of bytes of a chunk, which several extents may share."""
 
-    number: int  # in the table
     begin: int
     size: int
     digest: bytes
@@ -99,19 +98,23 @@ class Placement:
                 result[-1][1].append(extent_at(columns, extent))
         return result
 
-    def pieces(self, chunk: int) -> Iterator[Piece]:
-        """Yields the pieces that the files have in a chunk, each once."""
-        columns = self._table.columns
-        rows = self._rows_of(2 * chunk, 2 * chunk + 2).cast("I")[1::2]
-        for number in {_piece_of(columns.extents, extent) for extent in rows}:
-            yield Piece(number, *native.PIECE.unpack_from(columns.pieces, number * native.PIECE.size)[1:])
+    def piece(self, number: int) -> Piece:
+        """Returns a piece of the table."""
+        return Piece(*native.PIECE.unpack_from(self._table.columns.pieces, number * native.PIECE.size)[1:])
 
-    def owner_of(self, piece: Piece, chunk: int) -> FileEntry:
+    def check_small_pieces(self, chunk: int, content: memoryview, below: int) -> memoryview:
+        """Compares pieces of less than `below` bytes with their BLAKE3 digests; returns the numbers of the pieces left.
+
+        Raises:
+            native.WrongPieceError: a piece does not match its digest.
+        """
+        return native.check_pieces(self._table.columns, self._rows_of(2 * chunk, 2 * chunk + 2), content, below)
+
+    def owner_of(self, piece: int, chunk: int) -> FileEntry:
         """Returns the first file that has this piece of a chunk."""
-        extents = self._table.columns.extents
+        columns = self._table.columns
         placed = native.PLACED.iter_unpack(self._rows_of(2 * chunk, 2 * chunk + 2))
-        rows = (row for row, extent in placed if _piece_of(extents, extent) == piece.number)
-        return entry_at(self._table.columns, min(rows))
+        return entry_at(columns, min(row for row, extent in placed if _piece_of(columns.extents, extent) == piece))
 
     def _group(self, group: int) -> memoryview:
         return self._rows_of(group, group + 1)

@@ -3,6 +3,10 @@
 Measured on a core that encodes bf16 weights at 3 GB/s, SHA-256 runs at 1.8 GB/s with the CPU's SHA instructions and
 BLAKE3 at 4.3: with SHA-256, hashing was the largest single cost of a pack. SHA-256 always covers the table of contents,
 so that a snapshot id never depends on this choice.
+
+There are two implementations of BLAKE3. The package, which this module uses, is the fastest for one large input. The
+library of CPU kernels (`native.digest_many`) hashes many small pieces in one call, where the package's calls from
+Python would cost more than the digests: kernels/README.md has the figures.
 """
 
 from __future__ import annotations

@@ -113,6 +113,7 @@ def restore(
         if _needs_every_chunk(target, options):
             stages.fetch_ahead()
         snapshot = open_snapshot(index, manifest)
+        del manifest  # dozens of megabytes, where there are a million entries
         selected = select_entries(snapshot, options, target)
         with open_target(target, snapshot, options) as tree:
             failures.target = tree

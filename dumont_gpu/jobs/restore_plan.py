@@ -162,8 +162,9 @@ def make_plan(
             decision = policy.decide(wrong)
     tree = TreePlan(selected, decision, decision.wanted)
     if target.resumed:
-        rest = remaining(_files(decision.wanted), checker, decision.foreign, target.path)
-        todo = [rest.todo.get(entry.path) if entry.type is EntryType.FILE else entry for entry in decision.wanted]
+        wanted = list(decision.wanted)
+        rest = remaining(_files(wanted), checker, decision.foreign, target.path)
+        todo = [rest.todo.get(entry.path) if entry.type is EntryType.FILE else entry for entry in wanted]
         tree = replace(
             tree,
             todo=EntryTable(entry for entry in todo if entry is not None),

@@ -177,7 +177,7 @@ class _Decoder:
             chunk.buffer.release()
             chunk = LoadedChunk(chunk.number, spare, content)
         if self._verify:
-            check_content(chunk.content, self._placement, chunk.number, self._snapshot.digest)
+            check_content(chunk.content, self._snapshot, self._placement, chunk.number)
         return chunk
 
 

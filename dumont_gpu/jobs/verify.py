@@ -130,7 +130,7 @@ class _VerifyStages:
             self._snapshot.check_chunk(number, encoded)
             if self._options.content:
                 self._backend.decode(self._records[number].compressor_id, encoded, raw)
-                check_content(raw, self._placement, number, self._snapshot.digest)
+                check_content(raw, self._snapshot, self._placement, number)
         except DamagedError as error:
             self.damaged.append(f"chunk {number}: {error}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dumont_gpu.native.blake3 import digest_many
 from dumont_gpu.native.device_tables import (
     ENCODE_JOB,
     LZ4_BLOCK,
@@ -38,6 +39,15 @@ from dumont_gpu.native.entry_table import (
     write_pages,
 )
 from dumont_gpu.native.memory import address_of, copy, spoil
+from dumont_gpu.native.placed_rows import (
+    NO_EXTENT,
+    PLACED,
+    PlacedRows,
+    WrongPieceError,
+    check_pieces,
+    place_rows,
+    size_in_blocks,
+)
 from dumont_gpu.native.small_files import (
     CHANGED,
     NOT_REGULAR,
@@ -45,16 +55,7 @@ from dumont_gpu.native.small_files import (
     OldFile,
     read_files,
 )
-from dumont_gpu.native.target_rows import (
-    NO_EXTENT,
-    PLACED,
-    PlacedRows,
-    create_files,
-    finish_directories,
-    make_directories,
-    place_rows,
-    size_in_blocks,
-)
+from dumont_gpu.native.target_rows import create_files, finish_directories, make_directories
 from dumont_gpu.native.zipnn import (
     PROBE_CANDIDATES,
     Dtype,
@@ -96,10 +97,13 @@ __all__ = [
     "OldFile",
     "PageError",
     "PlacedRows",
+    "WrongPieceError",
     "address_of",
+    "check_pieces",
     "copy",
     "cpu_path",
     "create_files",
+    "digest_many",
     "find_entry",
     "finish_directories",
     "join_paths",

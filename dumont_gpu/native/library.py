@@ -14,7 +14,7 @@ from typing import Any, Final
 from dumont_gpu.errors import DumontError
 from dumont_gpu.shortages import shortage
 
-_ABI_VERSION: Final = 4
+_ABI_VERSION: Final = 5
 
 POINTER: Final = ctypes.c_void_p
 TEXT: Final = ctypes.c_char_p

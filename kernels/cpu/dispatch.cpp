@@ -75,7 +75,7 @@ const Kernels& kernels() {
 }  // namespace dumont
 
 uint32_t dumont_abi_version() {
-    return 4;
+    return 5;
 }
 
 const char* dumont_cpu_path() {

@@ -1,5 +1,5 @@
 // C ABI of the CPU kernels: the functions that `dumont_gpu/native` calls through ctypes. More headers belong to it:
-// device_tables.h, entry_table.h, small_files.h and target_rows.h.
+// device_tables.h, entry_table.h, placed_rows.h, small_files.h and target_rows.h.
 //
 // Every function is reentrant, touches no global state and never writes to its input. Sizes are bytes.
 #pragma once
@@ -68,3 +68,12 @@ DUMONT_API int64_t dumont_probe(const uint8_t* sample, uint64_t size, float* fra
 // Returns the bytes from the first block header of a zstd frame to the end of its last block, or DUMONT_DAMAGED if a block
 // has the reserved type or leaves the `size` bytes. Blocks are not decoded.
 DUMONT_API int64_t dumont_zstd_blocks(const uint8_t* blocks, uint64_t size);
+
+// Writes the 32-byte BLAKE3 digest of `size` bytes.
+DUMONT_API void dumont_blake3(const uint8_t* data, uint64_t size, uint8_t* out);
+
+// Writes the digests of many pieces of one buffer: that of the `sizes[i]` bytes at `data + begins[i]` to `out + 32 * i`.
+// Small pieces are hashed side by side. Returns 0, or DUMONT_ARGUMENT if a piece leaves the `data_size` bytes; then nothing
+// is read or written.
+DUMONT_API int64_t dumont_blake3_many(const uint8_t* data, uint64_t data_size, const uint64_t* begins,
+                                      const uint64_t* sizes, uint64_t count, uint8_t* out);

@@ -24,6 +24,17 @@ constexpr size_t stream_room(size_t symbols) {
     return symbols * kMaxWrittenLength / 8 + 16;
 }
 
+// A node of a BLAKE3 tree: a chunk, or a parent whose input is the values of its two children.
+struct Blake3Node {
+    const uint8_t* input;
+    uint64_t counter;  // the chunk's number in its piece; 0 for a parent
+    uint8_t* value;    // receives 32 bytes
+    uint32_t size;     // bytes of input, at most kBlake3Chunk
+    uint8_t flags;     // Blake3Flags of every block, and further ones of the first and the last
+    uint8_t first_flags;
+    uint8_t last_flags;
+};
+
 struct Kernels {
     const char* name;
 
@@ -47,6 +58,10 @@ struct Kernels {
     // Takes `elements` whole elements apart into planes[0..plane_count), the sign moved first.
     void (*split_planes)(const uint8_t* source, size_t elements, uint32_t plane_count, bool moves_sign,
                          uint8_t* const* planes);
+
+    // Computes the values of nodes, fastest if neighbours have about as many blocks. A value may overwrite the input of
+    // the same node or of earlier ones, if all nodes are parents.
+    void (*compress_blake3)(const Blake3Node* nodes, size_t count);
 };
 
 // The path in use; see dispatch.cpp.

@@ -9,6 +9,7 @@ namespace DUMONT_PATH {
 
 const Kernels kernels = {
     DUMONT_QUOTE(DUMONT_PATH), decode_huff0, encode_streams, count_bytes, join_planes, split_planes,
+    compress_blake3,
 };
 
 }  // namespace DUMONT_PATH

@@ -24,6 +24,7 @@ void join_planes(const uint8_t* const* planes, uint32_t plane_count, bool moves_
                  size_t elements);
 void split_planes(const uint8_t* source, size_t elements, uint32_t plane_count, bool moves_sign,
                   uint8_t* const* planes);
+void compress_blake3(const Blake3Node* nodes, size_t count);
 
 // One 8-byte load or store, at any address.
 [[maybe_unused]] static inline uint64_t load_word(const uint8_t* bytes) {

@@ -16,12 +16,14 @@ constexpr uint64_t kMaxName = 255;
 constexpr uint32_t kNone = UINT32_MAX;
 constexpr int kDirectory = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 
-// The open directory of the entry in work. Entries come in path order, so most share the directory of the entry before, or
-// have one inside it.
+// Opens the directories of entries in path order. Directories on the way from the root stay open, as the next entry's way is
+// mostly the same.
 class Folder {
 public:
-    explicit Folder(int root) : root_(root), fd_(root) {}
-    ~Folder() { close_to_root(); }
+    explicit Folder(int root) : open_{{root, 0}} {}
+    ~Folder() {
+        while (depth_ > 0) close(open_[depth_--].fd);
+    }
     Folder(const Folder&) = delete;
     Folder& operator=(const Folder&) = delete;
 
@@ -30,48 +32,51 @@ public:
         const char* slash = strrchr(path, '/');
         *name = slash == nullptr ? path : slash + 1;
         const uint64_t length = slash == nullptr ? 0 : static_cast<uint64_t>(slash - path);
-        const bool inside = length >= length_ && memcmp(path, path_, length_) == 0 &&
-                            (length == length_ || length_ == 0 || path[length_] == '/');
-        if (!inside) close_to_root();
-        while (length_ < length) {
-            const uint64_t begin = length_ == 0 ? 0 : length_ + 1;
+        while (!is_on_the_way(path, length)) close(open_[depth_--].fd);
+        path_ = path;
+        while (open_[depth_].length < length) {
+            const uint64_t begin = depth_ == 0 ? 0 : open_[depth_].length + 1;
             const void* next = memchr(path + begin, '/', length - begin);
             const uint64_t end = next == nullptr ? length : static_cast<uint64_t>(static_cast<const char*>(next) - path);
-            if (const int error = descend(path + begin, end - begin)) {
-                close_to_root();
-                return error;
-            }
-            path_ = path;
-            length_ = end;
+            if (const int error = descend(path + begin, end - begin, end)) return error;
         }
         return 0;
     }
 
-    int fd() const { return fd_; }
+    int fd() const { return open_[depth_].fd; }
 
 private:
-    int descend(const char* name, uint64_t size) {
+    static constexpr uint32_t kMaxOpen = 8;  // more levels are rare, and descriptors scarce
+
+    // Whether the innermost open directory is that of `length` bytes of `path`, or above it.
+    bool is_on_the_way(const char* path, uint64_t length) const {
+        const uint64_t open = open_[depth_].length;
+        return open == 0 || (open <= length && memcmp(path, path_, open) == 0 && path[open] == '/');
+    }
+
+    int descend(const char* name, uint64_t size, uint64_t length) {
         if (size > kMaxName) return ENAMETOOLONG;
         char component[kMaxName + 1];
         memcpy(component, name, size);
         component[size] = 0;
-        const int fd = openat(fd_, component, kDirectory);
+        const int fd = openat(open_[depth_].fd, component, kDirectory);
         if (fd < 0) return errno;
-        if (fd_ != root_) close(fd_);
-        fd_ = fd;
+        if (depth_ == kMaxOpen) {
+            close(open_[depth_].fd);
+        } else {
+            ++depth_;
+        }
+        open_[depth_] = {fd, length};
         return 0;
     }
 
-    void close_to_root() {
-        if (fd_ != root_) close(fd_);
-        fd_ = root_;
-        length_ = 0;
-    }
-
-    const int root_;
-    int fd_;
-    const char* path_ = "";  // the open directory is its first `length_` bytes
-    uint64_t length_ = 0;
+    struct Open {
+        int fd;
+        uint64_t length;  // of its path, which `path_` begins with
+    };
+    Open open_[kMaxOpen + 1];
+    uint32_t depth_ = 0;  // of the innermost open directory; 0 is the root, which stays open
+    const char* path_ = "";
 };
 
 // Stops at the first error.
@@ -140,53 +145,7 @@ int finish_directory(Folder& folder, const char* path, const DumontEntry& entry,
     return error;
 }
 
-// Calls `visit` with a row, its extent and its group, for every extent and for every file without extents.
-template <typename Visit>
-void for_each_placed(const DumontTable& table, uint64_t chunks, uint64_t small_below, const uint8_t* apart, Visit visit) {
-    for (uint64_t row = 0; row < table.entry_count; ++row) {
-        const DumontEntry& entry = table.entries[row];
-        if (entry.type != DUMONT_FILE) continue;
-        const bool alone = apart != nullptr && apart[row] != 0;
-        if (entry.extent_count == 0) visit(row, kNone, 2 * chunks + (alone || entry.size != 0));
-        for (uint32_t i = entry.first; i < entry.first + entry.extent_count; ++i) {
-            const DumontPiece& piece = table.pieces[table.extents[i].piece];
-            const bool whole = entry.extent_count == 1 && piece.length == entry.size;
-            const bool small = whole && !alone && entry.size < small_below;
-            visit(row, i, uint64_t{2} * piece.chunk + !small);
-        }
-    }
-}
-
 }  // namespace
-
-uint64_t dumont_place_rows(const DumontTable* table, uint64_t chunks, uint64_t small_below, const uint8_t* apart,
-                           uint64_t* starts, DumontPlacedRow* placed) {
-    uint64_t total = 0;
-    const uint64_t groups = 2 * chunks + 2;
-    memset(starts, 0, (groups + 1) * sizeof *starts);
-    for_each_placed(*table, chunks, small_below, apart, [&](uint64_t, uint32_t, uint64_t group) {
-        ++starts[group + 1];
-        ++total;
-    });
-    if (placed == nullptr) return total;
-    for (uint64_t group = 0; group < groups; ++group) starts[group + 1] += starts[group];
-    for_each_placed(*table, chunks, small_below, apart, [&](uint64_t row, uint32_t extent, uint64_t group) {
-        placed[starts[group]++] = {static_cast<uint32_t>(row), extent};
-    });
-    for (uint64_t group = groups; group > 0; --group) starts[group] = starts[group - 1];  // each start was moved to its end
-    starts[0] = 0;
-    return total;
-}
-
-uint64_t dumont_size_in_blocks(const DumontTable* table, uint64_t block) {
-    uint64_t size = 0;
-    for_each_placed(*table, 0, 0, nullptr, [&](uint64_t, uint32_t extent, uint64_t) {
-        if (extent == kNone) return;
-        const uint64_t length = table->pieces[table->extents[extent].piece].length;
-        size += (length + block - 1) / block * block;
-    });
-    return size;
-}
 
 uint64_t dumont_create_files(int32_t root, const DumontTable* table, const DumontPlacedRow* placed, uint64_t count,
                              const uint8_t* content, uint64_t content_size, uint32_t mode_mask, int32_t* error) {

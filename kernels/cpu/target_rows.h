@@ -6,25 +6,7 @@
 // function stops there, and is called again for the entries after it.
 #pragma once
 
-#include "entry_table.h"
-
-// A row, and the extent that lies in the chunk in question; UINT32_MAX for a file without extents.
-struct DumontPlacedRow {
-    uint32_t row;
-    uint32_t extent;
-};
-
-// Sorts the extents of a table's files by chunk. Chunk c has two groups, each in path order: 2c are extents that are whole
-// files of less than `small_below` bytes, 2c + 1 all others. The groups after the last chunk's are of files without
-// extents: 2 * chunks of those without bytes, and one more of the others. Files whose byte in `apart` is set are never in
-// the first group of a chunk; `apart` may be null.
-// Group g is `placed[starts[g]]` to `placed[starts[g + 1]]`; `starts` has 2 * chunks + 3 numbers. Returns how many rows are
-// placed; without `placed`, only that.
-DUMONT_API uint64_t dumont_place_rows(const DumontTable* table, uint64_t chunks, uint64_t small_below, const uint8_t* apart,
-                                      uint64_t* starts, DumontPlacedRow* placed);
-
-// Returns how many bytes the extents of a table's files take, each rounded up to whole blocks of `block` bytes.
-DUMONT_API uint64_t dumont_size_in_blocks(const DumontTable* table, uint64_t block);
+#include "placed_rows.h"
 
 // Creates placed rows, each a whole file, with their bytes in the decoded chunk `content`; nothing may exist under their
 // names. Bits of modes that `mode_mask` lacks are not set. Returns how many were finished before the first failure, and the

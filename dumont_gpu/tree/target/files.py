@@ -26,7 +26,8 @@ from dumont_gpu.tree.target.temporary import temporary_name
 from dumont_gpu.tree.unfinished import UNFINISHED_MODE
 
 _REOPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the file's place must not block
-_TRY_SINGLY: Final = (errno.EEXIST, errno.EACCES, errno.ENOENT)  # `write` handles these causes, file by file
+# `write` handles these causes, file by file. Descriptors run short sooner in the kernel, which keeps directories open.
+_TRY_SINGLY: Final = (errno.EEXIST, errno.EACCES, errno.ENOENT, errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(slots=True)

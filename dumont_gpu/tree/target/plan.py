@@ -21,7 +21,7 @@ class SelectedEntries:
     def paths(self) -> frozenset[str]:
         """Returns the paths of the entries."""
         if self._paths is None:
-            self._paths = frozenset(entry.path for entry in self.entries)
+            self._paths = frozenset(self.entries.path(row) for row in range(len(self.entries)))
         return self._paths
 
     def file(self, path: str) -> FileEntry | None:

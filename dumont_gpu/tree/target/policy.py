@@ -38,13 +38,15 @@ class Policy:
             UsageError: an entry changed after this restore was interrupted, and the policy does not replace it.
             OSError: the target cannot be read.
         """
-        entries = self._selected.entries
+        if self._target.fresh and not self._target.resumed:
+            return Decision(self._selected.entries)
+        entries = list(self._selected.entries)  # looked at more than once
         if self._target.resumed:
             kept = self._target.journal.kept
             if distrusted:
                 kept = frozenset(index for index in kept if entries[index].path not in distrusted)
             return self._decide_again(entries, kept)
-        return Decision(entries) if self._target.fresh else self._decide(entries, distrusted)
+        return self._decide(entries, distrusted)
 
     def _decide(self, entries: Sequence[FileEntry], distrusted: Container[str]) -> Decision:
         """Decides for a target that was not empty when the restore began."""
