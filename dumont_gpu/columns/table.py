@@ -88,6 +88,11 @@ def as_table(entries: Sequence[FileEntry]) -> EntryTable:
     return entries if isinstance(entries, EntryTable) else EntryTable(entries)
 
 
+def rows_at(table: EntryTable, paths: Iterable[str]) -> Iterator[int]:
+    """Yields the indices of the entries that there are at these paths."""
+    return (row for path in paths if (row := table.find(path)) is not None)
+
+
 def changed_files(table: EntryTable) -> Iterator[FileEntry]:
     """Yields the files that changed while they were packed."""
     flags = bytes(table.columns.entries[native.FLAGS_AT :: native.ENTRY.size])

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from dumont_gpu import native
 from dumont_gpu.columns.placement import Placement
-from dumont_gpu.columns.table import EntryTable, as_table, changed_files
+from dumont_gpu.columns.table import EntryTable, as_table, changed_files, rows_at
 from dumont_gpu.errors import DumontError, NoSpaceError
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.jobs.options import RestoreOptions
@@ -111,7 +111,7 @@ def target_options(options: RestoreOptions) -> TargetOptions:
 def open_target(path: str, snapshot: Snapshot, options: RestoreOptions, *, read_only: bool = False) -> Target:
     """Opens the target of a restore; raises as `Target` does."""
     entries = as_table(snapshot.manifest.entries)
-    names = {name for name in NAMES if entries.find(name) is not None}
+    names = {entries.path(row) for row in rows_at(entries, NAMES)}
     return Target(path, _journal(snapshot, options), options.overwrite, names, read_only=read_only)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import compress
 from typing import NamedTuple
 
+from dumont_gpu.columns.table import EntryTable, as_table, part_of, rows_at
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry, with_new_leaders
 from dumont_gpu.tree.globs import Patterns, chosen, roots_of
@@ -48,14 +49,19 @@ def select_tree(
     if not include and not exclude:
         return Selection(entries)
     kept, unmatched = _kept(entries, include, exclude, target)
-    folders = {entry.path.rpartition("/")[0] for entry in compress(entries, kept)}
-    for path in list(folders):
+    table = as_table(entries)
+    rows = set(compress(range(len(table)), kept))
+    folders: set[str] = set()
+    for row in rows:
+        path = table.path(row)
         while (path := path.rpartition("/")[0]) and path not in folders:
             folders.add(path)
-    selected = [entry for entry, keep in zip(entries, kept, strict=True) if keep or entry.path in folders]
-    if any(entry.type is EntryType.HARDLINK for entry in selected):
-        files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
-        selected = with_new_leaders(selected, files)
+    rows.update(rows_at(table, folders))
+    selected = part_of(table, sorted(rows))
+    links = list(selected.of_type(EntryType.HARDLINK))
+    if links:
+        leaders = {table.path(row): table[row] for row in rows_at(table, {link.target for link in links})}
+        selected = EntryTable(with_new_leaders(selected, leaders))
     return Selection(selected, unmatched)
 
 

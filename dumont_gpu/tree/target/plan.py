@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dumont_gpu.columns.table import EntryTable
+from dumont_gpu.columns.table import EntryTable, rows_at
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.tree.target.leftovers import Fingerprint, Leftover
 
@@ -60,4 +60,4 @@ class TreePlan:
         They are files that are continued, and leaders of hard links, whose identity must be known.
         """
         leaders = {entry.target for entry in self.todo.of_type(EntryType.HARDLINK)}
-        return (row for path in leaders.union(self.begun) if (row := self.todo.find(path)) is not None)
+        return rows_at(self.todo, leaders.union(self.begun))
