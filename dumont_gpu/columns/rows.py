@@ -63,6 +63,12 @@ def renumber_chunks(columns: native.Columns, numbers: Mapping[int, int]) -> None
         chunks[index] = numbers[number]
 
 
+def extent_at(columns: native.Columns, index: int) -> Extent:
+    """Returns an extent as an object."""
+    offset, piece, _ = native.EXTENT.unpack_from(columns.extents, index * native.EXTENT.size)
+    return Extent(offset, *native.PIECE.unpack_from(columns.pieces, piece * native.PIECE.size))
+
+
 def append_entry(columns: native.Columns, entry: FileEntry, pieces: dict[PieceKey, int]) -> None:
     """Adds a row. `pieces`: the numbers of the table's pieces; equal ones are stored once."""
     path = len(columns.names)
@@ -95,11 +101,7 @@ def _owner(columns: native.Columns, index: int) -> tuple[int, int] | None:
 
 
 def _extents(columns: native.Columns, first: int, count: int) -> tuple[Extent, ...]:
-    extents = []
-    for number in range(first, first + count):
-        offset, piece, _ = native.EXTENT.unpack_from(columns.extents, number * native.EXTENT.size)
-        extents.append(Extent(offset, *native.PIECE.unpack_from(columns.pieces, piece * native.PIECE.size)))
-    return tuple(extents)
+    return tuple(extent_at(columns, number) for number in range(first, first + count))
 
 
 def _piece(columns: native.Columns, extent: Extent, pieces: dict[PieceKey, int]) -> int:

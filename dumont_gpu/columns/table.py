@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, overload
 
@@ -69,6 +70,50 @@ class EntryTable(Sequence[FileEntry]):
         wanted = {NUMBERS[kind] for kind in kinds}
         return (entry_at(self.columns, index) for index, number in enumerate(self.types()) if number in wanted)
 
+    def rows_of(self, kind: EntryType) -> Iterator[int]:
+        """Yields the indices of the entries of a type, in order: in no time where there are few."""
+        types, number = self.types(), NUMBERS[kind]
+        row = types.find(number)
+        while row >= 0:
+            yield row
+            row = types.find(number, row + 1)
+
     def total_size(self) -> int:
         """Returns the bytes of all files."""
         return sum(memoryview(self.columns.entries).cast("Q")[_SIZE_WORD::_WORDS])
+
+
+def as_table(entries: Sequence[FileEntry]) -> EntryTable:
+    """Returns the entries, which are in order, as a table."""
+    return entries if isinstance(entries, EntryTable) else EntryTable(entries)
+
+
+def rows_at(table: EntryTable, paths: Iterable[str]) -> Iterator[int]:
+    """Yields the indices of the entries that there are at these paths."""
+    return (row for path in paths if (row := table.find(path)) is not None)
+
+
+def changed_files(table: EntryTable) -> Iterator[FileEntry]:
+    """Yields the files that changed while they were packed."""
+    flags = bytes(table.columns.entries[native.FLAGS_AT :: native.ENTRY.size])
+    if flags.count(0) == len(flags):
+        return iter(())
+    return (table[row] for row, flag in enumerate(flags) if flag & native.CHANGED_FLAG)
+
+
+def part_of(table: EntryTable, rows: Iterable[int]) -> EntryTable:
+    """Returns a table of some of the entries. Both tables share their names and extents: append to neither."""
+    part, columns, rows = EntryTable(), table.columns, list(rows)
+    entries, owners = memoryview(columns.entries), memoryview(columns.owners or b"")
+    part.columns = native.Columns(
+        entries=bytearray().join(_row(entries, native.ENTRY, row) for row in rows),
+        names=columns.names,
+        extents=columns.extents,
+        pieces=columns.pieces,
+        owners=bytearray().join(_row(owners, native.OWNER, row) for row in rows) if owners else None,
+    )
+    return part
+
+
+def _row(column: memoryview, layout: struct.Struct, row: int) -> memoryview:
+    return column[row * layout.size : (row + 1) * layout.size]

@@ -113,17 +113,18 @@ def restore(
         if _needs_every_chunk(target, options):
             stages.fetch_ahead()
         snapshot = open_snapshot(index, manifest)
-        selection = select_entries(snapshot, options, target)
+        del manifest  # dozens of megabytes, where there are a million entries
+        selected = select_entries(snapshot, options, target)
         with open_target(target, snapshot, options) as tree:
             failures.target = tree
-            plan = make_plan(snapshot, selection, tree, options, progress)
+            plan = make_plan(snapshot, selected, tree, options, progress)
             with filling(tree, plan.tree, target_options(options), snapshot.manifest.root) as writer:
                 decoded = stages.decode(plan)
                 files = writer.make_directories()  # while chunks are fetched and decoded
                 needed, changed = plan.needed_chunks, plan.changed_files
                 stage_seconds = stages.write(decoded, plan, files, progress)
     restored = writer.refusals.present(plan.entries)
-    size = sum(file.size for file in restored)
+    size = restored.total_size()
     kept_files = plan.tree.decision.kept_files
     unchecked = options.overwrite == "never" and bool(kept_files)
     kept_size = 0 if unchecked else sum(file.size for file in kept_files)
@@ -167,11 +168,11 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None, ta
     select_backend(options.device).close()
     with opened_source(source, options.network) as opened, _Failures(target or opened.location):
         snapshot = read_snapshot(opened, options.expect)
-        selection = select_entries(snapshot, options, target)
+        selected = select_entries(snapshot, options, target)
         if target is None or not os.path.lexists(target):
-            return plan_new_target(snapshot, selection, target, options)
+            return plan_new_target(snapshot, selected, target, options)
         with open_target(target, snapshot, options, read_only=True) as tree:
-            return make_plan(snapshot, selection, tree, options)
+            return make_plan(snapshot, selected, tree, options)
 
 
 class _Failures:

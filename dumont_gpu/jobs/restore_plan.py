@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from dumont_gpu import native
+from dumont_gpu.columns.placement import Placement
+from dumont_gpu.columns.table import EntryTable, as_table, changed_files, rows_at
 from dumont_gpu.errors import DumontError, NoSpaceError
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import default_memory, thread_count
 from dumont_gpu.jobs.resume import Checker, altered, remaining
 from dumont_gpu.progress import ProgressCallback
-from dumont_gpu.sizes import align_up
-from dumont_gpu.snapshot.placement import Placement, placement_of
 from dumont_gpu.snapshot.reader import Snapshot
-from dumont_gpu.tree.selection import Selection, select_tree
+from dumont_gpu.tree.selection import select_tree
 from dumont_gpu.tree.target.journal import NAMES, Journal
 from dumont_gpu.tree.target.leftovers import Leftovers
 from dumont_gpu.tree.target.options import TargetOptions
@@ -34,35 +35,35 @@ class RestorePlan:
     snapshot: Snapshot
     tree: TreePlan
     placement: Placement  # the chunks to fetch, and the extents to write from each
-    unmatched: tuple[str, ...]  # patterns that match nothing
     resumed: bool  # the restore continues an interrupted one
     altered: int  # files that would have been kept, but have other content (with `verify`)
     check_seconds: float | None  # busy time of reading the target's files; None: no file was read
 
-    @cached_property
-    def entries(self) -> tuple[FileEntry, ...]:
+    @property
+    def entries(self) -> EntryTable:
         """The entries to restore, including entries that an interrupted run has written."""
-        return tuple(self.tree.decision.wanted)
+        return self.tree.decision.wanted
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """Patterns that match nothing."""
+        return self.tree.selected.unmatched
 
     @cached_property
-    def files(self) -> list[FileEntry]:
-        """The regular files among `entries`."""
-        return _files(self.entries)
-
-    @cached_property
-    def needed_chunks(self) -> set[int]:
+    def needed_chunks(self) -> frozenset[int]:
         """The chunks that hold bytes of `entries`, including bytes that are in the target already."""
-        return {extent.chunk for file in self.files for extent in file.extents}
+        written = self.tree.todo is self.entries
+        return frozenset(self.placement if written else Placement(self.entries, len(self.snapshot.chunks)))
 
     @property
     def changed_files(self) -> tuple[str, ...]:
         """Paths of the files that changed while they were packed."""
-        return tuple(file.path for file in self.files if file.changed)
+        return tuple(file.path for file in changed_files(self.entries))
 
     @property
     def original_size(self) -> int:
-        """Bytes of `files`."""
-        return sum(entry.size for entry in self.entries)
+        """Bytes of the files among `entries`."""
+        return self.entries.total_size()
 
     @property
     def compressed_size(self) -> int:
@@ -87,10 +88,9 @@ class RestorePlan:
     @property
     def new(self) -> tuple[str, ...]:
         """Paths of the files and links that are written where nothing stands."""
-        replaced = set(self.replaced)
-        return tuple(
-            entry.path for entry in self.tree.todo if entry.type is not EntryType.DIR and entry.path not in replaced
-        )
+        todo, replaced = self.tree.todo, set(self.replaced)
+        paths = (todo.path(row) for row, number in enumerate(todo.types()) if number != native.DIR)
+        return tuple(path for path in paths if path not in replaced)
 
     @property
     def replaced(self) -> tuple[str, ...]:
@@ -110,11 +110,12 @@ def target_options(options: RestoreOptions) -> TargetOptions:
 
 def open_target(path: str, snapshot: Snapshot, options: RestoreOptions, *, read_only: bool = False) -> Target:
     """Opens the target of a restore; raises as `Target` does."""
-    names = {entry.path for entry in snapshot.manifest.entries if entry.path.startswith(NAMES)}
+    entries = as_table(snapshot.manifest.entries)
+    names = {entries.path(row) for row in rows_at(entries, NAMES)}
     return Target(path, _journal(snapshot, options), options.overwrite, names, read_only=read_only)
 
 
-def select_entries(snapshot: Snapshot, options: RestoreOptions, target: str | None) -> Selection:
+def select_entries(snapshot: Snapshot, options: RestoreOptions, target: str | None) -> SelectedEntries:
     """Returns the entries that the include and exclude patterns select, with their parent directories.
 
     Raises:
@@ -122,17 +123,18 @@ def select_entries(snapshot: Snapshot, options: RestoreOptions, target: str | No
         DumontError: the entries declare more than `options.max_size` bytes.
     """
     selection = select_tree(snapshot.manifest.entries, options.include, options.exclude, target)
-    size = sum(entry.size for entry in selection.entries)
+    entries = as_table(selection.entries)
+    size = entries.total_size()
     if size > options.max_size:
         raise DumontError(
             f"{snapshot.source.location}: the files are said to have {size} bytes; --max-size {size} allows it"
         )
-    return selection
+    return SelectedEntries(entries, selection.unmatched)
 
 
 def make_plan(
     snapshot: Snapshot,
-    selection: Selection,
+    selected: SelectedEntries,
     target: Target,
     options: RestoreOptions,
     progress: ProgressCallback | None = None,
@@ -144,7 +146,6 @@ def make_plan(
         NoSpaceError: the file system has too little room.
         OSError: the target cannot be written to.
     """
-    selected = SelectedEntries(selection.entries)
     policy = Policy(target, selected, options.overwrite)
     checker = Checker(
         Leftovers(target, target_options(options)),
@@ -161,12 +162,16 @@ def make_plan(
             decision = policy.decide(wrong)
     tree = TreePlan(selected, decision, decision.wanted)
     if target.resumed:
-        rest = remaining(_files(decision.wanted), checker, decision.foreign, target.path)
-        todo = [rest.todo.get(entry.path) if entry.type is EntryType.FILE else entry for entry in decision.wanted]
+        wanted = list(decision.wanted)
+        rest = remaining(_files(wanted), checker, decision.foreign, target.path)
+        todo = [rest.todo.get(entry.path) if entry.type is EntryType.FILE else entry for entry in wanted]
         tree = replace(
-            tree, todo=[entry for entry in todo if entry is not None], begun=rest.begun, complete=rest.complete
+            tree,
+            todo=EntryTable(entry for entry in todo if entry is not None),
+            begun=rest.begun,
+            complete=rest.complete,
         )
-    plan = _plan(snapshot, tree, selection, target.resumed, len(wrong), checker.seconds)
+    plan = _plan(snapshot, tree, target.resumed, len(wrong), checker.seconds)
     if tree.todo:
         target.check_writable()
     _check_bounds(plan, options, target.statvfs(), target.path)
@@ -174,31 +179,30 @@ def make_plan(
 
 
 def plan_new_target(
-    snapshot: Snapshot, selection: Selection, target: str | None, options: RestoreOptions
+    snapshot: Snapshot, selected: SelectedEntries, target: str | None, options: RestoreOptions
 ) -> RestorePlan:
     """Plans a restore into a directory that does not exist. Raises as `make_plan`.
 
     Args:
         target: path of the directory; None plans without a file system to check.
     """
-    tree = TreePlan(SelectedEntries(selection.entries), Decision(selection.entries), selection.entries)
-    plan = _plan(snapshot, tree, selection, resumed=False, altered=0, seconds=None)
+    tree = TreePlan(selected, Decision(selected.entries), selected.entries)
+    plan = _plan(snapshot, tree, resumed=False, altered=0, seconds=None)
     if target is not None:
         _check_bounds(plan, options, os.statvfs(check_creatable(target)), target)
     return plan
 
 
-def _plan(
-    snapshot: Snapshot, tree: TreePlan, selection: Selection, resumed: bool, altered: int, seconds: float | None
-) -> RestorePlan:
-    return RestorePlan(snapshot, tree, placement_of(_files(tree.todo)), selection.unmatched, resumed, altered, seconds)
+def _plan(snapshot: Snapshot, tree: TreePlan, resumed: bool, altered: int, seconds: float | None) -> RestorePlan:
+    placement = Placement(tree.todo, len(snapshot.chunks), tree.apart())
+    return RestorePlan(snapshot, tree, placement, resumed, altered, seconds)
 
 
 def _check_bounds(plan: RestorePlan, options: RestoreOptions, status: os.statvfs_result, target: str) -> None:
     """Refuses a plan that decodes more than allowed or fills the disk; `status`: of the target's file system."""
     if plan.decoded_size > options.max_size:
         raise DumontError(f"the chunks decode to {plan.decoded_size} bytes; --max-size {plan.decoded_size} allows it")
-    needed = sum(align_up(extent.length, status.f_frsize) for file in _files(plan.tree.todo) for extent in file.extents)
+    needed = native.size_in_blocks(plan.tree.todo.columns, status.f_frsize or 1)
     free = status.f_bavail * status.f_frsize
     if status.f_blocks and needed > free:
         raise NoSpaceError(f"{target}: {needed} bytes are needed, {free} are free: {needed - free} are missing")

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from dumont_gpu.backends import Backend
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
 from dumont_gpu.channel import Channel
 from dumont_gpu.codecs import Raw
+from dumont_gpu.columns.placement import FileExtents, Placement, SmallFiles
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError
-from dumont_gpu.format.entries import Extent, FileEntry
+from dumont_gpu.format.entries import Extent
 from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import chunk_pairs, thread_count
 from dumont_gpu.jobs.restore_plan import RestorePlan
 from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.sizes import KiB
-from dumont_gpu.snapshot.placement import FileExtents, check_content
+from dumont_gpu.snapshot.content import check_content
 from dumont_gpu.snapshot.reader import SnapshotIndex, parallel_reads, read_into
-from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.target.files import FileWriter
 
 RAW: Final = Raw()
 _WRITE_THREADS: Final = 2  # one thread writes while the other waits for the disk
+_PART: Final = 500  # small files that a thread takes at a time
 _COST_OF_FILE: Final = 64 * KiB  # decoding and writing that many bytes takes as long as creating a file
 
 
@@ -37,6 +38,14 @@ class LoadedChunk:
     number: int
     buffer: Buffer
     content: memoryview  # within `buffer`: encoded bytes, then raw bytes
+
+
+class _Part(NamedTuple):
+    """A part of a decoded chunk that one thread writes."""
+
+    chunk: LoadedChunk
+    left: list[int]  # how many parts of the chunk are not written yet; shared by them
+    small: SmallFiles | None  # None: all files of the chunk that are not small
 
 
 @dataclass(slots=True)
@@ -74,7 +83,7 @@ class RestoreStages:
         for number in numbers:
             if number not in self._ahead:
                 is_raw = self._records[number].compressor_id == RAW.id  # written from the buffer of the fetch
-                self._wanted.put(_Wanted(number, _shift(plan.placement[number]) if is_raw else 0))
+                self._wanted.put(_Wanted(number, _shift(plan.placement.others(number)) if is_raw else 0))
         self._wanted.finish()
         raw = BufferPool(encoded.count, encoded.size, self._backend.pin)
         self._pipeline.add_pools(raw)
@@ -93,13 +102,24 @@ class RestoreStages:
     ) -> dict[str, float]:
         """Writes every chunk of a plan into its files; returns busy seconds by stage."""
         meter = Meter(progress, "restore", plan.decoded_size, len(plan.placement))
+        lock = threading.Lock()
+        _write_files(files, plan.placement.others(None), memoryview(b""))
+        files.write_small(plan.placement.small(None), memoryview(b""))
 
-        def write(chunk: LoadedChunk) -> None:
-            _write_chunk(chunk.content, plan.placement[chunk.number], files)
-            chunk.buffer.release()
-            meter.add(self._records[chunk.number].size_original)
+        def write(part: _Part) -> None:
+            chunk = part.chunk
+            if part.small is not None:
+                files.write_small(part.small, chunk.content)
+            else:
+                _write_files(files, plan.placement.others(chunk.number), chunk.content)
+            with lock:
+                part.left[0] -= 1
+                last = not part.left[0]
+            if last:
+                chunk.buffer.release()
+                meter.add(self._records[chunk.number].size_original)
 
-        self._pipeline.stage("write", write, decoded, threads=_WRITE_THREADS)
+        self._pipeline.stage("write", write, _parts(decoded, plan.placement), threads=_WRITE_THREADS)
         self._pipeline.run()
         return self._pipeline.seconds
 
@@ -124,7 +144,7 @@ class RestoreStages:
 
     def _cost(self, number: int, plan: RestorePlan) -> int:
         """Returns a chunk's cost in bytes. Slow chunks come first, so that all threads end soon after the last byte."""
-        return self._records[number].size_original + _COST_OF_FILE * len(plan.placement[number])
+        return self._records[number].size_original + _COST_OF_FILE * plan.placement.count(number)
 
 
 class _Decoder:
@@ -146,39 +166,46 @@ class _Decoder:
             raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
 
     def _check_and_decode(self, chunk: LoadedChunk, spare: Buffer) -> LoadedChunk:
-        record, placed = self._snapshot.chunks[chunk.number], self._placement[chunk.number]
+        record = self._snapshot.chunks[chunk.number]
         self._snapshot.check_chunk(chunk.number, chunk.content)
         if record.compressor_id == RAW.id and len(chunk.content) == record.size_original:
             spare.release()
         else:
-            shift = _shift(placed)
+            shift = _shift(self._placement.others(chunk.number))
             content = spare.view[shift : shift + record.size_original]
             self._backend.decode(record.compressor_id, chunk.content, content)
             chunk.buffer.release()
             chunk = LoadedChunk(chunk.number, spare, content)
         if self._verify:
-            check_content(chunk.content, placed, self._snapshot.digest)
+            check_content(chunk.content, self._snapshot, self._placement, chunk.number)
         return chunk
 
 
-def _write_chunk(content: memoryview, placed: FileExtents, files: FileWriter) -> None:
-    """Writes the raw bytes of a chunk into its files; small files together, directory by directory."""
-    small: dict[str, list[tuple[FileEntry, int]]] = defaultdict(list)  # directory -> whole files, offsets in the chunk
+def _parts(decoded: Iterable[LoadedChunk], placement: Placement) -> Iterator[_Part]:
+    """Divides chunks among the threads that write: tiny files may all lie in one chunk."""
+    for chunk in decoded:
+        small = placement.small(chunk.number)
+        parts: list[SmallFiles | None] = [small[at : at + _PART] for at in range(0, len(small), _PART)]
+        if placement.count(chunk.number) > len(small):
+            parts.insert(0, None)
+        left = [len(parts)]
+        yield from (_Part(chunk, left, part) for part in parts)
+
+
+def _write_files(files: FileWriter, placed: FileExtents, content: memoryview) -> None:
+    """Writes the files' extents in a decoded chunk."""
     for file, extents in placed:
-        if extents[0].length == file.size < DIRECT_MINIMUM:
-            small[split(file.path)[0]].append((file, extents[0].chunk_offset))
-            continue
         pieces = [
             (extent.file_offset, content[extent.chunk_offset : extent.chunk_offset + extent.length])
             for extent in extents
         ]
         files.write(file, pieces)
-    for folder, whole in small.items():
-        files.write_small(folder, whole, content)
 
 
 def _shift(placed: FileExtents) -> int:
     """Returns the offset of a chunk's raw bytes in their buffer that lets the largest extent be written directly."""
     extents: Iterable[Extent] = (extent for _, extents in placed for extent in extents)
-    largest = max(extents, key=lambda extent: extent.length)
-    return shift_for(largest.file_offset, largest.chunk_offset) if largest.length >= DIRECT_MINIMUM else 0
+    largest = max(extents, key=lambda extent: extent.length, default=None)
+    if largest is None or largest.length < DIRECT_MINIMUM:
+        return 0
+    return shift_for(largest.file_offset, largest.chunk_offset)

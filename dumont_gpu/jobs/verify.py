@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from dumont_gpu.backends import Backend, select_backend
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
+from dumont_gpu.columns.placement import Placement
+from dumont_gpu.columns.table import EntryTable, as_table
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.header import CHUNK_ALIGNMENT, HEADER_SIZE
 from dumont_gpu.jobs.options import VerifyOptions
@@ -17,7 +19,7 @@ from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import explain_shortages
 from dumont_gpu.sizes import MiB
-from dumont_gpu.snapshot.placement import check_content, placement_of
+from dumont_gpu.snapshot.content import check_content
 from dumont_gpu.snapshot.reader import Snapshot, opened_source, parallel_reads, read_into, read_snapshot
 from dumont_gpu.storage import Source
 
@@ -84,7 +86,8 @@ class _VerifyStages:
 
     def __init__(self, snapshot: Snapshot, backend: Backend, options: VerifyOptions) -> None:
         self._snapshot, self._records, self._backend, self._options = snapshot, snapshot.chunks, backend, options
-        self._placement = placement_of(snapshot.files()) if options.content else {}
+        entries = as_table(snapshot.manifest.entries) if options.content else EntryTable()
+        self._placement = Placement(entries, len(snapshot.chunks))
         self._padding_ends = {start: end for start, end in _padding(snapshot) if end - start < CHUNK_ALIGNMENT}
         self.raw_size = sum(record.size_original for record in self._records)
         self.damaged: list[str] = []  # a message per damaged chunk
@@ -127,7 +130,7 @@ class _VerifyStages:
             self._snapshot.check_chunk(number, encoded)
             if self._options.content:
                 self._backend.decode(self._records[number].compressor_id, encoded, raw)
-                check_content(raw, self._placement.get(number, ()), self._snapshot.digest)
+                check_content(raw, self._snapshot, self._placement, number)
         except DamagedError as error:
             self.damaged.append(f"chunk {number}: {error}")
 

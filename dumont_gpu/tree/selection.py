@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, compress
 from typing import NamedTuple
 
+from dumont_gpu.columns.table import EntryTable, as_table, part_of, rows_at
 from dumont_gpu.columns.views import paths_of
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry, with_new_leaders
@@ -15,7 +16,7 @@ from dumont_gpu.tree.globs import Patterns, chosen, roots_of
 class Selection(NamedTuple):
     """The entries that a command's patterns select."""
 
-    entries: list[FileEntry]
+    entries: Sequence[FileEntry]
     unmatched: tuple[str, ...] = ()  # patterns that match nothing
 
 
@@ -46,16 +47,21 @@ def select_tree(
         UsageError: a pattern is malformed, or `include` is not empty but selects nothing.
     """
     if not include and not exclude:
-        return Selection(list(entries))
+        return Selection(entries)
     kept, unmatched = _kept(entries, include, exclude, target)
-    folders = {entry.path.rpartition("/")[0] for entry in compress(entries, kept)}
-    for path in list(folders):
+    table = as_table(entries)
+    rows = set(compress(range(len(table)), kept))
+    folders: set[str] = set()
+    for row in rows:
+        path = table.path(row)
         while (path := path.rpartition("/")[0]) and path not in folders:
             folders.add(path)
-    selected = [entry for entry, keep in zip(entries, kept, strict=True) if keep or entry.path in folders]
-    if any(entry.type is EntryType.HARDLINK for entry in selected):
-        files = {entry.path: entry for entry in entries if entry.type is EntryType.FILE}
-        selected = with_new_leaders(selected, files)
+    rows.update(rows_at(table, folders))
+    selected = part_of(table, sorted(rows))
+    links = list(selected.of_type(EntryType.HARDLINK))
+    if links:
+        leaders = {table.path(row): table[row] for row in rows_at(table, {link.target for link in links})}
+        selected = EntryTable(with_new_leaders(selected, leaders))
     return Selection(selected, unmatched)
 
 

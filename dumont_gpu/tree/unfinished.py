@@ -10,7 +10,7 @@ import os
 import stat
 from typing import Final
 
-UNFINISHED_MODE: Final = 0o1600  # kUnfinishedMode in kernels/cpu/small_files.cpp
+UNFINISHED_MODE: Final = 0o1600  # kUnfinishedMode in kernels/cpu/target_rows.cpp
 
 
 def is_unfinished(status: os.stat_result, owner: int | None = None) -> bool:

@@ -1,5 +1,5 @@
 // C ABI of the CPU kernels: the functions that `dumont_gpu/native` calls through ctypes. More headers belong to it:
-// device_tables.h, entry_table.h, file_rows.h and small_files.h.
+// device_tables.h, entry_table.h, file_rows.h, placed_rows.h, small_files.h and target_rows.h.
 //
 // Every function is reentrant, touches no global state and never writes to its input. Sizes are bytes.
 #pragma once

@@ -1,33 +1,7 @@
-// C ABI: many small files or directories of one directory in one call.
+// C ABI: many small files of one directory read in one call.
 #pragma once
 
 #include "dumont_cpu.h"
-
-// A file to be created: NUL-terminated at `names + name`, with the `size` bytes from `content + begin`.
-struct DumontNewFile {
-    uint64_t name;
-    uint64_t begin;
-    uint64_t size;
-    int64_t mtime_ns;
-    uint64_t mode;
-};
-
-// Creates files in the directory open as `directory`; nothing may exist under their names. Returns how many were
-// finished before the first failure, and the errno of that failure in `error` (0: none failed).
-DUMONT_API uint64_t dumont_create_files(int32_t directory, const char* names, const uint8_t* content,
-                                        uint64_t content_size, const DumontNewFile* files, uint64_t count,
-                                        int32_t* error);
-
-// A directory whose content is complete, named like a new file.
-struct DumontDirectory {
-    uint64_t name;
-    int64_t mtime_ns;
-    uint64_t mode;
-};
-
-// Sets times and modes of directories in the directory open as `directory`. Returns as dumont_create_files does.
-DUMONT_API uint64_t dumont_finish_directories(int32_t directory, const char* names, const DumontDirectory* entries,
-                                              uint64_t count, int32_t* error);
 
 // A file to be read: its `size` bytes go to `out + begin`. The other fields are what the scan found.
 struct DumontOldFile {

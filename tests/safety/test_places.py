@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.hostile import LZ4, Archive, clear_error, restored, sha256, tree
+from support.target_rows import directories_one_by_one
 
 import dumont_gpu
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
@@ -309,6 +310,8 @@ def test_symlink_swapped_for_directory_does_not_escape(
         pytest.skip("it is not there yet")
     monkeypatch.setattr(handles, "_MAX_OPEN", most_open)
     monkeypatch.setattr("dumont_gpu.jobs.restore_stages._WRITE_THREADS", 1)
+    if method == "make directory":
+        directories_one_by_one(monkeypatch)
     before = outside.stat()
     calls = before_call(monkeypatch, method, number, lambda: swap(target / where, outside))
     try:

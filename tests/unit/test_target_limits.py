@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from support.hostile import Archive, clear_error, command, killed, restored, sha256, small_archive, tree
+from support.target_rows import directories_one_by_one, files_fail
 
 from dumont_gpu import native
 from dumont_gpu.errors import DumontError, NoSpaceError
@@ -68,14 +69,8 @@ def refuse_names(monkeypatch: pytest.MonkeyPatch, code: int, bad: str) -> None:
             return named.get("dir_fd", named.get("dst_dir_fd")) is not None and is_bad(arguments[at])
 
         refuse(monkeypatch, call, code, applies)
-    original = native.create_files
-
-    def create_files(parent: int, files: Any, content: memoryview) -> Iterator[tuple[int, int]]:
-        good = [at for at, file in enumerate(files) if bad not in file.name]
-        yield from ((at, code) for at, file in enumerate(files) if bad in file.name)
-        yield from ((good[at], number) for at, number in original(parent, [files[at] for at in good], content))
-
-    monkeypatch.setattr(native, "create_files", create_files)
+    files_fail(monkeypatch, lambda path: code if bad in path.rpartition("/")[2] else None)
+    directories_one_by_one(monkeypatch)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -270,16 +265,14 @@ def folded(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
         monkeypatch.setattr(os, name, one(name))
     for name in ("symlink", "rename", "link"):
         monkeypatch.setattr(os, name, two(name))
-    create = native.create_files
 
-    def create_files(parent: int, files: Any, content: memoryview) -> Iterator[tuple[int, int]]:
-        for at, file in enumerate(files):
-            if real(file.name, parent) != file.name:
-                yield at, errno.EEXIST
-            else:
-                yield from ((at, number) for _, number in create(parent, [file], content))
+    def is_taken(path: str) -> int | None:
+        folder, _, name = path.rpartition("/")
+        others = listdir(root / folder)
+        return errno.EEXIST if any(look(other) == look(name) for other in others) else None
 
-    monkeypatch.setattr(native, "create_files", create_files)
+    files_fail(monkeypatch, is_taken)
+    directories_one_by_one(monkeypatch)
 
 
 def twins() -> Archive:
@@ -342,7 +335,8 @@ def without_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", opening)
     monkeypatch.setattr(os, "mkdir", making)
     monkeypatch.setattr(os, "fchmod", lambda fd, mode: None)
-    monkeypatch.setattr(native, "finish_directories", lambda parent, directories: iter(()))
+    monkeypatch.setattr(native, "finish_directories", lambda *_: iter(()))
+    directories_one_by_one(monkeypatch)
 
 
 def test_modes_that_a_mount_ignores_are_said_once(

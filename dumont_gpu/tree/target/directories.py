@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from dumont_gpu import native
-from dumont_gpu.format.entries import FileEntry
+from dumont_gpu.columns.table import EntryTable
+from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.target.messages import located
 from dumont_gpu.tree.target.metadata import Metadata
@@ -35,6 +35,23 @@ class DirectoryWriter:
     ) -> None:
         self._target, self._replacing = target, replacing
         self._metadata, self._refusals, self._owner = metadata, refusals, owner
+
+    def make_all(self, entries: EntryTable) -> None:
+        """Creates all directories among the entries. Raises as `make`."""
+        if self._target.resumed and self._target.fresh:  # the interrupted run may have finished directories
+            for row in entries.rows_of(EntryType.DIR):
+                self.make(entries.path(row))
+            return
+        with self._target.handles.lease("") as root:
+            for row, _ in native.make_directories(root, entries.columns):
+                self.make(entries.path(row))
+                if self._refusals.of_folders:  # something else may stand where they belong
+                    break
+            else:
+                return
+        for other in entries.rows_of(EntryType.DIR):
+            if other > row:
+                self.make(entries.path(other))
 
     def make(self, path: str) -> None:
         """Creates a directory, or accepts an existing directory; a refusal by the file system is noted.
@@ -67,34 +84,23 @@ class DirectoryWriter:
             # The interrupted run may have finished the directory and made it read-only.
             self._metadata.attempt(path, "modes", lambda: os.fchmod(fd, 0o700))
 
-    def finish(self, entries: Sequence[FileEntry]) -> None:
+    def finish(self, entries: EntryTable) -> None:
         """Gives directories their owners, times and modes; a parent after its content, as it may become read-only.
 
         Args:
-            entries: the directories, in path order.
+            entries: the directories, among other entries.
 
         Raises:
             OSError: the file system fails; a refusal is noted as a problem of the entry.
         """
-        by_folder: dict[str, list[FileEntry]] = defaultdict(list)
-        for entry in entries:
-            by_folder[split(entry.path)[0]].append(entry)
-        for folder, children in reversed(by_folder.items()):
-            if self._owner:
-                for entry in children:
-                    self.guarded(entry, self._finish_directory)
-                continue
-            records = [
-                native.Directory(split(entry.path)[1], entry.mtime_ns, self._metadata.mode(entry)) for entry in children
-            ]
-            try:
-                with self._target.handles.lease(folder) as parent:
-                    failed = list(native.finish_directories(parent, records))
-            except OSError as error:
-                raise located(error, self._target.path, folder) from error
-            for index, _ in failed:
-                self.guarded(children[index], self._finish_directory)  # notes the reason, or does without the metadata
-        self._target.access.forget(entry.path for entry in entries)
+        if self._owner:
+            for entry in reversed(list(entries.of_type(EntryType.DIR))):
+                self.guarded(entry, self._finish_directory)
+        else:
+            with self._target.handles.lease("") as root:
+                for row, _ in native.finish_directories(root, entries.columns, self._metadata.mode_mask):
+                    self.guarded(entries[row], self._finish_directory)  # notes the reason, or does without the metadata
+        self._target.access.forget(entries.path(row) for row in entries.rows_of(EntryType.DIR))
 
     def _finish_directory(self, entry: FileEntry, parent: int, name: str) -> None:
         self._target.access.attempt(entry.path, lambda fd: self._metadata.set(fd, entry))

@@ -25,7 +25,7 @@ class Leaders:
     """The leaders of a plan's hard links: the files that they lead to, by path in the snapshot."""
 
     def __init__(self, plan: TreePlan) -> None:
-        links = (entry.target for entry in plan.todo if entry.type is EntryType.HARDLINK)
+        links = (entry.target for entry in plan.todo.of_type(EntryType.HARDLINK))
         self._fingerprints = {target: plan.complete.get(target) for target in links}
         self._stand_ins: dict[str, str] = {}  # path of a refused leader -> path of the hard link that has its content
 

@@ -23,7 +23,7 @@ class Metadata:
         """Takes the `traits` of the target's file system, and as `root` the entry of the target itself."""
         self._refusals, self._traits, self._root = refusals, traits, root
         self._owner = options.owner
-        self.mode = options.mode
+        self.mode, self.mode_mask = options.mode, options.mode_mask
 
     def set(self, fd: int, entry: FileEntry) -> None:
         """Sets the owner, time and mode of an open file or directory.

@@ -22,6 +22,11 @@ class TargetOptions:
     owner: bool = False  # restore user and group ids, where the snapshot has them
     sync: bool = True  # return only when everything is on disk
 
+    @property
+    def mode_mask(self) -> int:
+        """The bits of modes that are restored."""
+        return _ALL_MODE_BITS if self.preserve_special else _PERMISSIONS
+
     def mode(self, entry: FileEntry) -> int:
         """Returns the mode that an entry gets in the target."""
-        return entry.mode & (_ALL_MODE_BITS if self.preserve_special else _PERMISSIONS)
+        return entry.mode & self.mode_mask

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dumont_gpu.columns.table import EntryTable, rows_at
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.tree.target.leftovers import Fingerprint, Leftover
 
@@ -12,19 +13,21 @@ from dumont_gpu.tree.target.leftovers import Fingerprint, Leftover
 class SelectedEntries:
     """The entries that a restore selects from its snapshot, and their paths."""
 
-    def __init__(self, entries: Sequence[FileEntry]) -> None:
+    def __init__(self, entries: EntryTable, unmatched: tuple[str, ...] = ()) -> None:
         self.entries = entries
+        self.unmatched = unmatched  # patterns that match nothing
         self._paths: frozenset[str] | None = None  # built on first use: most restores need no paths
 
     def paths(self) -> frozenset[str]:
         """Returns the paths of the entries."""
         if self._paths is None:
-            self._paths = frozenset(entry.path for entry in self.entries)
+            self._paths = frozenset(self.entries.path(row) for row in range(len(self.entries)))
         return self._paths
 
     def file(self, path: str) -> FileEntry | None:
         """Returns the entry at `path`, or the leader of a hard link at `path`; None without an entry."""
-        entry = next((entry for entry in self.entries if entry.path == path), None)
+        row = self.entries.find(path)
+        entry = None if row is None else self.entries[row]
         return self.file(entry.target) if entry is not None and entry.type is EntryType.HARDLINK else entry
 
 
@@ -32,7 +35,7 @@ class SelectedEntries:
 class Decision:
     """Which selected entries are written and which are kept, given the files that stand in the target."""
 
-    wanted: Sequence[FileEntry]  # entries that the restore must bring into the target
+    wanted: EntryTable  # entries that the restore must bring into the target
     kept_indices: frozenset[int] | None = None  # indices of kept entries among the selected; None: no entry existed
     kept: int = 0  # entries of the target left as they are, without directories
     kept_files: Sequence[FileEntry] = ()  # the regular files among the kept entries
@@ -47,6 +50,14 @@ class TreePlan:
 
     selected: SelectedEntries
     decision: Decision
-    todo: Sequence[FileEntry]  # the wanted entries that are not complete; a file has the extents still to be written
+    todo: EntryTable  # the wanted entries that are not complete; a file has the extents still to be written
     begun: Mapping[str, Leftover] = field(default_factory=dict)  # path -> the unfinished file that is continued
     complete: Mapping[str, Fingerprint] = field(default_factory=dict)  # path -> fingerprint of a complete file
+
+    def apart(self) -> Iterator[int]:
+        """Yields the indices in `todo` of files that are not written together with others.
+
+        They are files that are continued, and leaders of hard links, whose identity must be known.
+        """
+        leaders = {entry.target for entry in self.todo.of_type(EntryType.HARDLINK)}
+        return rows_at(self.todo, leaders.union(self.begun))

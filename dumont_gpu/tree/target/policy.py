@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Container, Iterable, Sequence
 
+from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.errors import DumontError
 from dumont_gpu.format.entries import EntryType, FileEntry, with_new_leaders
 from dumont_gpu.tree.handles import split
@@ -37,13 +38,15 @@ class Policy:
             UsageError: an entry changed after this restore was interrupted, and the policy does not replace it.
             OSError: the target cannot be read.
         """
-        entries = self._selected.entries
+        if self._target.fresh and not self._target.resumed:
+            return Decision(self._selected.entries)
+        entries = list(self._selected.entries)  # looked at more than once
         if self._target.resumed:
             kept = self._target.journal.kept
             if distrusted:
                 kept = frozenset(index for index in kept if entries[index].path not in distrusted)
             return self._decide_again(entries, kept)
-        return Decision(entries) if self._target.fresh else self._decide(entries, distrusted)
+        return self._decide(entries, distrusted)
 
     def _decide(self, entries: Sequence[FileEntry], distrusted: Container[str]) -> Decision:
         """Decides for a target that was not empty when the restore began."""
@@ -68,9 +71,13 @@ class Policy:
                 if entry.type is not EntryType.DIR:
                     replaced.append(entry.path)
         left = [entries[index] for index in kept]
-        # A hard link's leader must be among the files that this restore writes.
         return Decision(
-            with_new_leaders(wanted, _files(entries)), frozenset(kept), _count(left), _regular(left), replaced
+            # A hard link's leader must be among the files that this restore writes.
+            wanted=EntryTable(with_new_leaders(wanted, _files(entries))),
+            kept_indices=frozenset(kept),
+            kept=_count(left),
+            kept_files=_regular(left),
+            replaced=replaced,
         )
 
     def _decide_again(self, entries: Sequence[FileEntry], kept: Container[int]) -> Decision:
@@ -105,7 +112,7 @@ class Policy:
                     replaced.append(entry.path)
             wanted.append(entry)
         return Decision(
-            wanted=with_new_leaders(wanted, files),
+            wanted=EntryTable(with_new_leaders(wanted, files)),
             kept=_count(left) + newly_kept,
             kept_files=_regular(left),
             replaced=replaced,

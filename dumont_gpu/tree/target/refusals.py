@@ -10,10 +10,10 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
-from dumont_gpu.format.entries import FileEntry
+from dumont_gpu.columns.table import EntryTable, part_of
 from dumont_gpu.tree.handles import split
 from dumont_gpu.tree.problems import Problem
 
@@ -90,9 +90,10 @@ class Refusals:
         """Whether an entry, or its directory, is refused."""
         return bool(self._absent) and self.reason_not_there(path) is not None
 
-    def lacks(self, folder: str) -> bool:
-        """Whether a directory is refused."""
-        return folder in self._folders
+    @property
+    def of_folders(self) -> bool:
+        """Whether any directory is refused: something else may then stand in its place."""
+        return bool(self._folders)
 
     def reason_not_there(self, path: str) -> str | None:
         """Returns the reason why an entry will not be in the target; None if nothing forbids the entry."""
@@ -102,7 +103,7 @@ class Refusals:
             return self._reasons[path]
         return self._folders.get(split(path)[0])
 
-    def present(self, entries: Sequence[FileEntry]) -> Sequence[FileEntry]:
+    def present(self, entries: EntryTable) -> EntryTable:
         """Returns the `entries` that are not refused; refuses entries in a refused directory for the same reason."""
         if not self._absent:
             return entries
@@ -110,7 +111,7 @@ class Refusals:
             reason = self._folders.get(split(entry.path)[0])
             if reason is not None:
                 self.refuse(entry.path, reason)
-        return [entry for entry in entries if entry.path not in self._absent]
+        return part_of(entries, (row for row, entry in enumerate(entries) if entry.path not in self._absent))
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -70,18 +70,14 @@ class TreeWriter:
         return self._links.copied
 
     def make_directories(self) -> FileWriter:
-        """Creates directories and files without extents; returns the writer for all other files.
+        """Creates directories; returns the writer of the files in them.
 
         Raises:
             OSError: the file system fails, or a file stands in the way.
         """
         if not self._target.traits.modes:
             self._refuse_own_names()
-        for entry in self._plan.todo:
-            if entry.type is EntryType.DIR:
-                self._directories.make(entry.path)
-            elif entry.type is EntryType.FILE and not entry.extents:
-                self._files.write(entry, [])
+        self._directories.make_all(self._plan.todo)
         return self._files
 
     def finish(self) -> None:
@@ -91,12 +87,11 @@ class TreeWriter:
             (EntryType.SYMLINK, self._links.make_symlink),
             (EntryType.HARDLINK, self._links.make_hard_link),
         ):
-            for entry in entries:
-                if entry.type is kind:
-                    self._directories.guarded(entry, make)
+            for entry in entries.of_type(kind):
+                self._directories.guarded(entry, make)
         if self._target.follows_another:
             self._remove_leftovers()
-        self._directories.finish([entry for entry in entries if entry.type is EntryType.DIR])
+        self._directories.finish(entries)
         self._target.access.put_back()
         if self._target.begun:
             traits = self._target.traits
