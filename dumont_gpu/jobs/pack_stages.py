@@ -117,6 +117,8 @@ class PackStages:
         if orphaned or given_up:
             for name, more in self._move(self._plan.more_chunks(given_up, orphaned), meter).items():
                 seconds[name] += more
+        if self.rows:
+            self.rows.close()
         return seconds
 
     def _move(self, chunks: Iterator[PlannedChunk], meter: Meter) -> dict[str, float]:

@@ -66,6 +66,11 @@ class PackedRows:
             self.shared_bytes += reader.end - size
             return StoredRows(size, range(first, self._count_pieces()))
 
+    def close(self) -> None:
+        """Frees what only reading needs: the manifest is written next, and takes memory, too."""
+        self._index.close()
+        self._small.inodes.clear()
+
     def given_up(self) -> list[SourceFile]:
         """Returns the files that are to be packed as other files are: each says there what is the matter."""
         return [file for _, file in sorted(self._failed.items())]
