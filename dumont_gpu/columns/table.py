@@ -65,10 +65,9 @@ class EntryTable(Sequence[FileEntry]):
         """Returns the number of each entry's type: native.FILE, DIR, SYMLINK, HARDLINK."""
         return bytes(self.columns.entries[native.TYPE_AT :: native.ENTRY.size])
 
-    def of_type(self, *kinds: EntryType) -> Iterator[FileEntry]:
-        """Yields the entries of these types, in order."""
-        wanted = {NUMBERS[kind] for kind in kinds}
-        return (entry_at(self.columns, index) for index, number in enumerate(self.types()) if number in wanted)
+    def of_type(self, kind: EntryType) -> Iterator[FileEntry]:
+        """Yields the entries of a type, in order."""
+        return (entry_at(self.columns, row) for row in self.rows_of(kind))
 
     def rows_of(self, kind: EntryType) -> Iterator[int]:
         """Yields the indices of the entries of a type, in order: in no time where there are few."""
