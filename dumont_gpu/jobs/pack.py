@@ -23,7 +23,7 @@ from dumont_gpu.jobs.resources import thread_count
 from dumont_gpu.plan.equal_parts import repeated_extents
 from dumont_gpu.plan.methods import make_method, writes_columns
 from dumont_gpu.plan.planner import Plan
-from dumont_gpu.plan.rows import largest_small_file
+from dumont_gpu.plan.rows import row_limits
 from dumont_gpu.progress import ProgressCallback
 from dumont_gpu.shortages import explain_shortages, is_shortage
 from dumont_gpu.sizes import counted
@@ -205,7 +205,7 @@ def _scan(
     found = scan(
         sources,
         exclude.excludes if exclude else None,
-        small_size=largest_small_file(options.chunk_size) if writes_columns(options.method) else None,
+        small=row_limits(options.chunk_size) if writes_columns(options.method) else None,
         leave_out=leave_out,
         output=existing,
         follow_outside=options.follow_outside,

@@ -29,7 +29,18 @@ class _Listing(ctypes.Structure):
 
 
 class _Rules(ctypes.Structure):
-    _fields_ = (("max_size", U64), ("left_out", POINTER), ("left_out_count", U64))
+    _fields_ = (
+        ("max_size", U64), ("max_text_size", U64), ("text_endings", POINTER), ("left_out", POINTER),
+        ("left_out_count", U64),
+    )  # fmt: skip
+
+
+class RowLimits(NamedTuple):
+    """Which files become rows. Sizes are bytes."""
+
+    size: int  # of any file
+    text_size: int = 0  # of a file whose name has one of the endings
+    text_endings: Sequence[str] = ()
 
 
 class FoundRows(NamedTuple):
@@ -50,14 +61,22 @@ class DirectoryScanner:
     """Lists directories, one by one, and appends their plain small files to a table.
 
     Args:
-        max_size: the most bytes of a file that becomes a row.
+        limits: the largest files that become rows.
         left_out: device and inode of files that must not become rows.
     """
 
-    def __init__(self, max_size: int, left_out: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, limits: RowLimits, left_out: Sequence[tuple[int, int]]) -> None:
+        endings = "".join(f"{ending}\0" for ending in limits.text_endings)
+        self._endings = ctypes.create_string_buffer(endings.encode())
         flat = [number for identity in left_out for number in identity]
         self._left_out = (ctypes.c_uint64 * len(flat))(*flat)
-        self._rules = _Rules(max_size, ctypes.addressof(self._left_out), len(left_out))
+        self._rules = _Rules(
+            limits.size,
+            limits.text_size,
+            ctypes.addressof(self._endings),
+            ctypes.addressof(self._left_out),
+            len(left_out),
+        )
         self._listing: int = _new_listing()
         if not self._listing:
             raise MemoryError

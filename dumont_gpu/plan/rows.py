@@ -12,15 +12,21 @@ from dumont_gpu.tree.source.small_files import SmallFiles
 
 _MAX_ROWS: Final = 1 << 16  # of a chunk: several threads then read a tree of tiny files; contents need 48 bytes a row
 _SHARE_OF_CHUNK: Final = 8  # a row's file is not cut: this part of a chunk is the most that stays unused
-
+_LARGEST_TEXT: Final = 1 * MiB
+# A look at such a file finds no floats, and takes ten times as long as reading the file as a row. Logs and tables are
+# looked at: LZ4 may suit those.
+_TEXT_ENDINGS: Final = tuple(
+    [".py", ".pyc", ".pyi", ".pyx", ".pxd", ".ipynb", ".c", ".cc", ".cpp", ".h", ".hpp", ".cu", ".cuh", ".rs", ".go", ".js", ".mjs", ".cjs", ".ts", ".tsx", ".jsx", ".map", ".css", ".html", ".json", ".yaml", ".yml", ".toml", ".md", ".rst"]
+)
 _FIRST_CHUNK: Final = (
     8 * MiB
 )  # threads that encode wait for the first chunk; each next one may have twice as many bytes
 
 
-def largest_small_file(chunk_size: int) -> int:
-    """Returns the most bytes of a file that becomes a row."""
-    return min(PROBE_MINIMUM - 1, chunk_size // _SHARE_OF_CHUNK)
+def row_limits(chunk_size: int) -> native.RowLimits:
+    """Returns which files become rows: those that are too small to look at, and those that hold text or code."""
+    most = chunk_size // _SHARE_OF_CHUNK
+    return native.RowLimits(min(PROBE_MINIMUM - 1, most), min(_LARGEST_TEXT, most), _TEXT_ENDINGS)
 
 
 def cut_rows(small: SmallFiles, chunk_size: int) -> Iterator[tuple[range, int]]:

@@ -30,6 +30,8 @@ struct DumontListing {
 // Which files become rows.
 struct DumontRowRules {
     uint64_t max_size;
+    uint64_t max_text_size;    // of files whose names end as text does
+    const char* text_endings;  // each with a NUL, and another NUL after the last
     const uint64_t* left_out;  // pairs of device and inode: files that never become rows
     uint64_t left_out_count;
 };
@@ -38,8 +40,8 @@ struct DumontRowRules {
 DUMONT_API DumontListing* dumont_new_listing(void);
 DUMONT_API void dumont_free_listing(DumontListing* listing);
 
-// Lists the directory open as `directory`, whose paths begin with `prefix`. A row is a regular file of at most `max_size`
-// bytes without holes, on one device with the other rows, whose metadata fits a row; not what may be an unfinished file of this
+// Lists the directory open as `directory`, whose paths begin with `prefix`. A row is a regular file without holes, no larger than
+// the rules say, on one device with the other rows, whose metadata fits a row; not what may be an unfinished file of this
 // program.
 // Returns 0 or an errno, after which the listing has what was found before.
 DUMONT_API int32_t dumont_scan_directory(DumontListing* listing, int32_t directory, const char* prefix,

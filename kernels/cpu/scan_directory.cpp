@@ -126,7 +126,7 @@ struct Listing : DumontListing {
                              fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode);
         const bool room = prefix_size + length < kMostPath &&
                           names_before + name_array.count + kMostPath <= kMostBytes && names_before <= kMostBytes;
-        if (!regular || !room || !fits(status, rules) || may_be_unfinished(name, length)) {
+        if (!regular || !room || !fits(status, name, length, rules) || may_be_unfinished(name, length)) {
             return other_array.append(name, length + 1) ? 0 : ENOMEM;
         }
         const DumontEntry row = {
@@ -152,9 +152,9 @@ struct Listing : DumontListing {
     }
 
     // Whether a row holds all there is to say about a regular file.
-    bool fits(const struct stat& status, const DumontRowRules& rules) const {
+    bool fits(const struct stat& status, const char* name, uint64_t length, const DumontRowRules& rules) const {
         const uint64_t file_size = static_cast<uint64_t>(status.st_size);
-        if (file_size > rules.max_size) return false;
+        if (file_size > rules.max_size && (file_size > rules.max_text_size || !is_text(name, length, rules))) return false;
         if (file_size > kPage && static_cast<uint64_t>(status.st_blocks) * 512 < file_size) return false;
         if ((row_array.count > 0 && status.st_dev != device) || (status.st_mode & kModeBits) == kUnfinishedMode) return false;
         if (status.st_mtim.tv_sec < -kMostSeconds || status.st_mtim.tv_sec > kMostSeconds) return false;
@@ -162,6 +162,14 @@ struct Listing : DumontListing {
             if (rules.left_out[2 * i] == status.st_dev && rules.left_out[2 * i + 1] == status.st_ino) return false;
         }
         return true;
+    }
+
+    static bool is_text(const char* name, uint64_t length, const DumontRowRules& rules) {
+        for (const char* end = rules.text_endings; *end != 0; end += strlen(end) + 1) {
+            const uint64_t size_of_end = strlen(end);
+            if (length >= size_of_end && memcmp(name + length - size_of_end, end, size_of_end) == 0) return true;
+        }
+        return false;
     }
 
     static bool may_be_unfinished(const char* name, uint64_t length) {

@@ -99,15 +99,25 @@ def spans(root: Path) -> None:
 
 def zipnn(root: Path) -> None:
     for kind in ("fp32", "bf16", "fp16"):
-        header = json.dumps({"w": {"dtype": {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}[kind], "shape": [40000],
-                                   "data_offsets": [0, len(floats(40000, kind))]}}).encode()  # fmt: skip
-        data = struct.pack("<Q", len(header)) + header + floats(40000, kind)
-        write(root / f"{kind}.safetensors", data)
+        write(root / f"{kind}.safetensors", safetensors(kind))
+
+
+def safetensors(kind: str) -> bytes:
+    header = json.dumps({"w": {"dtype": {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}[kind], "shape": [40000],
+                               "data_offsets": [0, len(floats(40000, kind))]}}).encode()  # fmt: skip
+    return struct.pack("<Q", len(header)) + header + floats(40000, kind)
+
+
+def npy(data: bytes) -> bytes:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({len(data) // 4},), }}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data
 
 
 def mixed(root: Path) -> None:
     rng = random.Random(6)
     write(root / "weights.bin", floats(40_000, "bf16"))
+    write(root / "weights.safetensors", safetensors("fp32"))
+    write(root / "copy.npy", npy(floats(40_000, "fp32")))  # the tensor of the file before, which is stored once
     write(root / "log.txt", "".join(f"step {i} loss {rng.random():.3f}\n" for i in range(4000)).encode())
     write(root / "same-line.txt", b"the same line, once more\n" * 3000)
     write(root / "noise.bin", rng.randbytes(70_000))

@@ -108,7 +108,7 @@ void run_case(Random& random, const fs::path& where) {
     Tree tree(random, where);
     const int directory = open(tree.root.c_str(), O_RDONLY | O_DIRECTORY);
     DumontListing* listing = dumont_new_listing();
-    const DumontRowRules rules = {kMaxSize, nullptr, 0};
+    const DumontRowRules rules = {kMaxSize, 2 * kMaxSize, ".txt\0", nullptr, 0};
     for (int again = 0; again < 2; ++again) {
         check(dumont_scan_directory(listing, directory, "d/", 0, 0, &rules) == 0, "cannot scan");
     }

@@ -106,6 +106,7 @@ def make_tree(top: Path) -> None:
         (top / "weights" / f"{dtype}.safetensors").write_bytes(safetensors(dtype, elements))
         (top / "weights" / f"{dtype}.bin").write_bytes(elements[: len(elements) // 3])
     (top / "log.txt").write_text("".join(f"step {step} loss {dice.random():.3f}\n" for step in range(9000)))
+    (top / "same-line.txt").write_text("the same line, once more\n" * 5000)
     (top / "zeros").write_bytes(bytes(300 * KIB))
     (top / "noise").write_bytes(dice.randbytes(20_000))
     for size in (0, 1, 2, 3, 5, 63, 4096, 4097):

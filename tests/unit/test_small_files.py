@@ -28,7 +28,7 @@ from dumont_gpu.jobs.packed_rows import PackedRows
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.plan import rows as row_plan
 from dumont_gpu.plan.methods import METHODS, writes_columns
-from dumont_gpu.plan.rows import largest_small_file
+from dumont_gpu.plan.rows import row_limits
 from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage.local import LocalSource
@@ -65,7 +65,7 @@ def noise(number: int, size: int = 1000) -> bytes:
 
 
 def test_rows_and_objects_together_are_the_tree(source: Path, snapshot: Path, target: Path) -> None:
-    limit = largest_small_file(64 * MiB)
+    limit = row_limits(64 * MiB).size
     fill(source, {"empty": b"", "one": b"1", "deep/er/file": b"x" * 4000, "large": noise(1, 300_000)})
     fill(source, {"just-small": noise(2, limit), "just-large": noise(3, limit + 1)})
     (source / "link").symlink_to("one")
@@ -90,7 +90,7 @@ def test_only_plain_small_files_become_rows(source: Path) -> None:
     with (source / "sparse").open("wb") as file:
         file.truncate(5000)
     status = (source / "output").stat()
-    found = scan([str(source)], small_size=6000, leave_out=[(status.st_dev, status.st_ino)])
+    found = scan([str(source)], small=native.RowLimits(6000), leave_out=[(status.st_dev, status.st_ino)])
     found.close()
     assert found.small is not None
     rows = [found.small.table.path(row) for row in range(found.small.count)]
@@ -100,13 +100,22 @@ def test_only_plain_small_files_become_rows(source: Path) -> None:
     assert found.size == sum(path.stat().st_size for path in source.iterdir() if path.name != "output")
 
 
+def test_larger_files_of_text_become_rows_too(source: Path) -> None:
+    fill(source, {"a.py": bytes(101), "b.py": bytes(201), "c.py.gz": bytes(101), "py": bytes(101), "d.PY": bytes(101)})
+    found = scan([str(source)], small=native.RowLimits(100, 200, (".js", ".py")))
+    found.close()
+    assert found.small is not None
+    assert [found.small.table.path(row) for row in range(found.small.count)] == ["a.py"]
+    assert {file.entry.path for file in found.files} == {"b.py", "c.py.gz", "py", "d.PY"}
+
+
 def test_the_same_tree_gives_the_same_rows_in_the_same_order(source: Path, tmp_path: Path) -> None:
     names = [f"{number:03d}" for number in range(200)]
     orders = []
     for folder, seed in ((source, 1), (tmp_path / "other", 2)):
         random.Random(seed).shuffle(names)
         fill(folder, {f"{name[0]}/{name}": name.encode() for name in names})
-        found = scan([str(folder)], small_size=100)
+        found = scan([str(folder)], small=native.RowLimits(100))
         found.close()
         assert found.small is not None
         orders.append([found.small.table.path(row) for row in range(200)])
@@ -142,7 +151,7 @@ def test_any_sizes_come_back_from_any_chunks(
         folder / "source", folder / "s.dumont", chunk_size=chunk_size, digest=digest, jobs=jobs, paranoid=True
     )
     assert result.original_size == sum(sizes)
-    small = [content for content in contents if len(content) <= largest_small_file(chunk_size)]
+    small = [content for content in contents if len(content) <= row_limits(chunk_size).size]
     stored = sum(raw for raw, _ in result.codec_bytes.values())
     assert stored <= sum(map(len, set(small))) + sum(map(len, contents)) - sum(map(len, small))
     comes_back(folder / "source", folder / "s.dumont", folder / "target")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from dumont_gpu import native
 from dumont_gpu.disk.outputs import Output, identity, kind_of
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
 from dumont_gpu.format.entries import MAX_MTIME, MIN_MTIME, EntryType, FileEntry, clamp_mtime
@@ -32,7 +33,7 @@ def scan(
     sources: Sequence[str],
     excluded: Callable[[str, bool], bool] | None = None,
     *,
-    small_size: int | None = None,
+    small: native.RowLimits | None = None,
     leave_out: Collection[tuple[int, int]] = (),
     output: Output | None = None,
     follow_outside: bool = False,
@@ -45,7 +46,7 @@ def scan(
             under its base name. A symlink given as a source is followed.
         excluded: takes a path in the snapshot, and True for a directory; tells whether to leave out the entry and
             everything below. None: nothing is left out.
-        small_size: plain files of at most so many bytes become rows; None: every file becomes an object.
+        small: the largest plain files that become rows; None: every file becomes an object.
         leave_out: (device, inode) of the snapshot being written and of the snapshot to be replaced: both may lie inside
             a source.
         output: where the snapshot will stand, and the file that it replaces.
@@ -59,8 +60,8 @@ def scan(
         DumontError: a source cannot be opened.
     """
     result = Scan()
-    if small_size is not None and not follow_outside:
-        result.small = SmallFiles(small_size, leave_out, with_owner=with_owner)
+    if small is not None and not follow_outside:
+        result.small = SmallFiles(small, leave_out, with_owner=with_owner)
     scanner = _Scanner(result, excluded, leave_out, output, with_owner)
     try:
         for source in sources:

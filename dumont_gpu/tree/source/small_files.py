@@ -30,12 +30,14 @@ class SmallFiles:
     Besides its row, 8 bytes a file say how to find the file again: the inode. The rest is its folder's.
 
     Args:
-        max_size: the most bytes of a file that becomes a row.
+        limits: the largest files that become rows.
         left_out: files that never become rows: who wants them looks at each by itself.
         with_owner: record user and group ids.
     """
 
-    def __init__(self, max_size: int, left_out: Collection[Identity] = (), *, with_owner: bool = False) -> None:
+    def __init__(
+        self, limits: native.RowLimits, left_out: Collection[Identity] = (), *, with_owner: bool = False
+    ) -> None:
         self.table = EntryTable()
         if with_owner:
             self.table.columns.owners = bytearray()
@@ -45,7 +47,7 @@ class SmallFiles:
         self._dropped = 0
         self._folders: list[Folder] = []
         self._starts: list[int] = []  # the first row of each folder
-        self._scanner = native.DirectoryScanner(max_size, sorted(left_out))
+        self._scanner = native.DirectoryScanner(limits, sorted(left_out))
 
     @property
     def count(self) -> int:
