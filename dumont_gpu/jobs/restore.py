@@ -25,7 +25,14 @@ from dumont_gpu.jobs.restore_stages import RestoreStages
 from dumont_gpu.pipeline import Pipeline, Trace
 from dumont_gpu.progress import ProgressCallback
 from dumont_gpu.shortages import explain_shortages, shortage
-from dumont_gpu.snapshot.reader import open_snapshot, opened_source, read_index, read_manifest, read_snapshot
+from dumont_gpu.snapshot.reader import (
+    in_columns,
+    open_snapshot,
+    opened_source,
+    read_index,
+    read_manifest,
+    read_snapshot,
+)
 from dumont_gpu.storage import Source
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.target.options import OVERWRITE_CHOICES
@@ -112,7 +119,7 @@ def restore(
         manifest = read_manifest(index)  # before the chunks: over a slow link, they would delay the manifest
         if _needs_every_chunk(target, options):
             stages.fetch_ahead()
-        snapshot = open_snapshot(index, manifest)
+        snapshot = in_columns(open_snapshot(index, manifest))
         del manifest  # dozens of megabytes, where there are a million entries
         selected = select_entries(snapshot, options, target)
         with open_target(target, snapshot, options) as tree:
@@ -167,7 +174,7 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None, ta
     options = _checked(options or RestoreOptions(), target)
     select_backend(options.device).close()
     with opened_source(source, options.network) as opened, _Failures(target or opened.location):
-        snapshot = read_snapshot(opened, options.expect)
+        snapshot = in_columns(read_snapshot(opened, options.expect))
         selected = select_entries(snapshot, options, target)
         if target is None or not os.path.lexists(target):
             return plan_new_target(snapshot, selected, target, options)

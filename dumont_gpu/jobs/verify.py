@@ -20,7 +20,7 @@ from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import explain_shortages
 from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.content import check_content
-from dumont_gpu.snapshot.reader import Snapshot, opened_source, parallel_reads, read_into, read_snapshot
+from dumont_gpu.snapshot.reader import Snapshot, in_columns, opened_source, parallel_reads, read_into, read_snapshot
 from dumont_gpu.storage import Source
 
 
@@ -60,6 +60,8 @@ def verify(
         opened_source(source, options.network) as opened,
     ):
         snapshot = read_snapshot(opened, options.expect)
+        if options.content:
+            snapshot = in_columns(snapshot)
         stages = _VerifyStages(snapshot, backend, options)
         stages.run(progress)
         _check_padding(snapshot)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from dumont_gpu.codecs import codec_by_id
 from dumont_gpu.codecs.lz4 import decode_frame
 from dumont_gpu.columns.manifest import decode_manifest, limit_of_manifest, parse_head
-from dumont_gpu.columns.table import EntryTable
+from dumont_gpu.columns.table import as_table
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format.digests import Digest, digest_function
 from dumont_gpu.format.entries import EntryType, FileEntry
@@ -151,8 +151,13 @@ def open_snapshot(index: SnapshotIndex, encoded_manifest: bytes | bytearray) -> 
         else:
             data = decode_frame(memoryview(encoded_manifest), manifest_limit(header))
             manifest = parse_manifest(data, header, chunks)
-            manifest = replace(manifest, entries=EntryTable(manifest.entries))
         return Snapshot(source, header, chunks, manifest, digest_function(header.digest))
+
+
+def in_columns(snapshot: Snapshot) -> Snapshot:
+    """Returns the snapshot with its tree entries in a table, for a job on all files: a manifest in JSON has objects."""
+    manifest = snapshot.manifest
+    return replace(snapshot, manifest=replace(manifest, entries=as_table(manifest.entries)))
 
 
 def parallel_reads(source: Source) -> int:

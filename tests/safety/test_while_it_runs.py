@@ -28,6 +28,7 @@ from support.hostile import (
     tree,
     written,
 )
+from support.target_rows import directories_one_by_one
 
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.jobs import pack as packing
@@ -283,6 +284,8 @@ def test_failing_write_ends_a_restore_with_one_clear_line(
     code: int, call: str, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
+        if call == "mkdir":
+            directories_one_by_one(patch)
         fail_at(patch, call, 2 if call in ("open", "mkdir") else 1, raiser(code))  # the first makes the target
         full = code in (errno.ENOSPC, errno.EDQUOT)
         message = clear_error(lambda: restored(small_archive(), target), NoSpaceError if full else DumontError)
