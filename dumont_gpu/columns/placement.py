@@ -98,6 +98,12 @@ class Placement:
                 result[-1][1].append(extent_at(columns, extent))
         return result
 
+    def largest(self, chunk: int) -> Extent | None:
+        """Returns the largest extent in a chunk that is no whole small file."""
+        columns = self._table.columns
+        extents = (extent_at(columns, number) for number in self._group(2 * chunk + 1).cast("I")[1::2])
+        return max(extents, key=lambda extent: extent.length, default=None)
+
     def piece(self, number: int) -> Piece:
         """Returns a piece of the table."""
         return Piece(*native.PIECE.unpack_from(self._table.columns.pieces, number * native.PIECE.size)[1:])

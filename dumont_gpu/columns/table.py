@@ -90,7 +90,7 @@ def as_table(entries: Sequence[FileEntry]) -> EntryTable:
 
 def rows_at(table: EntryTable, paths: Iterable[str]) -> Iterator[int]:
     """Yields the indices of the entries that there are at these paths."""
-    return (row for path in paths if (row := table.find(path)) is not None)
+    return (row for row in native.find_entries(table.columns, [os.fsencode(path) for path in paths]) if row >= 0)
 
 
 def changed_files(table: EntryTable) -> Iterator[FileEntry]:

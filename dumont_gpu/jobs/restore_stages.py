@@ -83,7 +83,7 @@ class RestoreStages:
         for number in numbers:
             if number not in self._ahead:
                 is_raw = self._records[number].compressor_id == RAW.id  # written from the buffer of the fetch
-                self._wanted.put(_Wanted(number, _shift(plan.placement.others(number)) if is_raw else 0))
+                self._wanted.put(_Wanted(number, _shift(plan.placement.largest(number)) if is_raw else 0))
         self._wanted.finish()
         raw = BufferPool(encoded.count, encoded.size, self._backend.pin)
         self._pipeline.add_pools(raw)
@@ -171,7 +171,7 @@ class _Decoder:
         if record.compressor_id == RAW.id and len(chunk.content) == record.size_original:
             spare.release()
         else:
-            shift = _shift(self._placement.others(chunk.number))
+            shift = _shift(self._placement.largest(chunk.number))
             content = spare.view[shift : shift + record.size_original]
             self._backend.decode(record.compressor_id, chunk.content, content)
             chunk.buffer.release()
@@ -202,10 +202,8 @@ def _write_files(files: FileWriter, placed: FileExtents, content: memoryview) ->
         files.write(file, pieces)
 
 
-def _shift(placed: FileExtents) -> int:
+def _shift(largest: Extent | None) -> int:
     """Returns the offset of a chunk's raw bytes in their buffer that lets the largest extent be written directly."""
-    extents: Iterable[Extent] = (extent for _, extents in placed for extent in extents)
-    largest = max(extents, key=lambda extent: extent.length, default=None)
     if largest is None or largest.length < DIRECT_MINIMUM:
         return 0
     return shift_for(largest.file_offset, largest.chunk_offset)

@@ -111,6 +111,17 @@ def find_entry(columns: Columns, path: bytes) -> int:
     return index
 
 
+_find_many = Function("dumont_find_entries", None, POINTER, TEXT, U64, POINTER)
+
+
+def find_entries(columns: Columns, paths: Sequence[bytes]) -> Sequence[int]:
+    """Returns the index of the entry with each of these paths among sorted entries, or -1."""
+    rows = (ctypes.c_int64 * len(paths))()
+    with columns.in_c() as table:
+        _find_many(table, b"".join(path + b"\0" for path in paths), len(paths), rows)
+    return rows[:]
+
+
 _join = Function("dumont_join_paths", U64, POINTER, U64, U64, I32, POINTER)
 
 

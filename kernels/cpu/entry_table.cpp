@@ -68,6 +68,13 @@ int64_t dumont_find_entry(const DumontTable* table, const char* path) {
     return -1;
 }
 
+void dumont_find_entries(const DumontTable* table, const char* paths, uint64_t count, int64_t* rows) {
+    for (uint64_t i = 0; i < count; ++i) {
+        rows[i] = dumont_find_entry(table, paths);
+        paths += strlen(paths) + 1;
+    }
+}
+
 uint64_t dumont_join_paths(const DumontTable* table, uint64_t first, uint64_t count, int32_t slashes, char* out) {
     uint64_t size = 0;
     for (uint64_t i = first; i < first + count; ++i) {

@@ -68,6 +68,9 @@ DUMONT_API uint64_t dumont_sort_entries(DumontTable* table, uint32_t* order);
 // Returns the index of the entry with this path among sorted entries, or -1.
 DUMONT_API int64_t dumont_find_entry(const DumontTable* table, const char* path);
 
+// Finds the entries with `count` paths, which follow each other in `paths`, each with a NUL: writes an index or -1 for each.
+DUMONT_API void dumont_find_entries(const DumontTable* table, const char* paths, uint64_t count, int64_t* rows);
+
 // Writes the paths of `count` entries from `first` on, each followed by a line feed, with a slash after directories if
 // `slashes`. Returns the bytes written; without `out`, the bytes needed.
 DUMONT_API uint64_t dumont_join_paths(const DumontTable* table, uint64_t first, uint64_t count, int32_t slashes, char* out);

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from dumont_gpu import native
 from dumont_gpu.columns.placement import Placement
-from dumont_gpu.columns.table import EntryTable, as_table, changed_files, part_of
+from dumont_gpu.columns.table import EntryTable, as_table, changed_files, part_of, rows_at
 from dumont_gpu.disk.direct_io import DIRECT_MINIMUM
 from dumont_gpu.format.entries import EntryType, Extent, FileEntry
 from dumont_gpu.sizes import KiB
@@ -51,6 +51,8 @@ def test_whole_small_files_are_apart_from_the_others() -> None:
     assert [(entry.path, begin) for entry, begin in placement.small(0)] == [("d/tiny", 40)]
     assert paths(placement.others(0)) == ["big", "d/sparse", "d/two"]
     assert [Extent(4, 2, 5, 6, bytes(32))] == placement.others(2)[0][1]
+    assert placement.largest(0) == Extent(0, 0, 0, DIRECT_MINIMUM, bytes(32))
+    assert placement.largest(1) is None
     assert paths(placement.small(2)) == ["f"]
     assert [(entry.path, begin) for entry, begin in placement.small(None)] == [("d/empty", 0)]
     assert [(entry.path, extents) for entry, extents in placement.others(None)] == [("d/hole", [])]
@@ -152,6 +154,13 @@ def test_changed_files_and_rows_of_a_type() -> None:
         [],
     )
     assert as_table(table) is table
+
+
+def test_rows_are_found_by_path() -> None:
+    table = EntryTable(FileEntry(path, EntryType.DIR) for path in ("a", "a/é", "b", "b/\udcff"))
+    assert list(rows_at(table, ["b/\udcff", "", "a", "a/", "c", "a/é"])) == [3, 0, 1]
+    assert list(rows_at(table, [])) == []
+    assert list(rows_at(EntryTable(), ["a"])) == []
 
 
 def test_space_is_counted_in_blocks() -> None:

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from support.snapshots import assert_same_tree, pack_tree, restore_tree
 from support.trees import TREES, Dir, make
 
+from dumont_gpu.columns.placement import SmallFiles
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.digests import DIGESTS
 from dumont_gpu.jobs.options import VerifyOptions
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.plan.methods import METHODS
 from dumont_gpu.sizes import KiB
+from dumont_gpu.tree.target.files import FileWriter
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
@@ -224,3 +226,24 @@ def test_packing_leaves_out_its_own_output(source: Path, target: Path) -> None:
     restore_tree(source / "inside.dumont", target)
     # Neither the snapshot being written nor the snapshot it replaced is packed.
     assert [path.name for path in target.iterdir()] == ["file"]
+
+
+def test_many_small_files_of_one_chunk_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dumont_gpu.jobs.restore_stages._PART", 3)
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in ("a", "a/b", "c"):
+        (source / folder).mkdir(parents=True)
+        for number in range(7):
+            (source / folder / f"{number}.txt").write_text(f"{folder} {number}" * number)
+    parts: list[int] = []
+    original = FileWriter.write_small
+
+    def write_small(self: FileWriter, files: SmallFiles, content: memoryview) -> None:
+        parts.append(len(files))
+        original(self, files, content)
+
+    monkeypatch.setattr(FileWriter, "write_small", write_small)
+    pack_tree(source, tmp_path / "x.dumont")
+    restore_tree(tmp_path / "x.dumont", target)
+    assert_same_tree(source, target)
+    assert sorted(parts) == [3] * 7  # six parts of the chunk, and the files without bytes

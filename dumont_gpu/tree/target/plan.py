@@ -57,7 +57,8 @@ class TreePlan:
     def apart(self) -> Iterator[int]:
         """Yields the indices in `todo` of files that are not written together with others.
 
-        They are files that are continued, and leaders of hard links, whose identity must be known.
+        They are files that are continued, files that stand in the place of another, and leaders of hard links, whose
+        identity must be known.
         """
         leaders = {entry.target for entry in self.todo.of_type(EntryType.HARDLINK)}
-        return rows_at(self.todo, leaders.union(self.begun))
+        return rows_at(self.todo, leaders.union(self.begun, self.decision.replaced, self.decision.replaceable))
