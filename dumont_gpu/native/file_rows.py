@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
@@ -40,7 +40,7 @@ class RowLimits(NamedTuple):
 
     size: int  # of any file
     text_size: int = 0  # of a file whose name has one of the endings
-    text_endings: Sequence[str] = ()
+    text_endings: Collection[str] = ()
 
 
 class FoundRows(NamedTuple):

@@ -15,12 +15,11 @@ _SHARE_OF_CHUNK: Final = 8  # a row's file is not cut: this part of a chunk is t
 _LARGEST_TEXT: Final = 1 * MiB
 # A look at such a file finds no floats, and takes ten times as long as reading the file as a row. Logs and tables are
 # looked at: LZ4 may suit those.
-_TEXT_ENDINGS: Final = tuple(
-    [".py", ".pyc", ".pyi", ".pyx", ".pxd", ".ipynb", ".c", ".cc", ".cpp", ".h", ".hpp", ".cu", ".cuh", ".rs", ".go", ".js", ".mjs", ".cjs", ".ts", ".tsx", ".jsx", ".map", ".css", ".html", ".json", ".yaml", ".yml", ".toml", ".md", ".rst"]
+_TEXT_ENDINGS: Final = frozenset(
+    {".py", ".pyc", ".pyi", ".pyx", ".pxd", ".ipynb", ".c", ".cc", ".cpp", ".h", ".hpp", ".cu", ".cuh", ".rs", ".go"}
+    | {".js", ".mjs", ".cjs", ".ts", ".tsx", ".jsx", ".map", ".css", ".html", ".json", ".yaml", ".yml", ".toml", ".md"}
 )
-_FIRST_CHUNK: Final = (
-    8 * MiB
-)  # threads that encode wait for the first chunk; each next one may have twice as many bytes
+_FIRST_CHUNK: Final = 8 * MiB  # threads that encode wait for it; each chunk after it may have twice as many bytes
 
 
 def row_limits(chunk_size: int) -> native.RowLimits:
