@@ -283,7 +283,7 @@ def test_a_file_that_grows_shares_what_it_had(
 @given(st.lists(st.tuples(st.integers(1, 300), st.sampled_from(CODECS)), max_size=60))
 def test_regions_stay_whole_and_chunks_are_more_than_half_full(sizes: list[tuple[int, Codec]]) -> None:
     chunk_size, at = 100, 0
-    cutter = Cutter(chunk_size, defaultdict(int), whole=True)
+    cutter = Cutter(chunk_size, defaultdict(int), first=0, whole=True)
     cut = []
     for size, codec in sizes:
         cut += cutter.add(0, [Region(at, at + size, codec)])
