@@ -6,14 +6,11 @@ One call of the library encodes a whole chunk, or decodes it from buffer to buff
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dumont_gpu import native
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.sizes import KiB, MiB
-
-if TYPE_CHECKING:
-    import zstandard
 
 # The zstd tool's default. On an environment, level 1 encodes 1.6 times as fast and writes 19 % more; level 6 takes
 # three times as long and writes 9 % less.
@@ -21,7 +18,6 @@ LEVEL: Final = 3
 MAX_LEVEL: Final = 19  # from 20 on, windows and contexts take hundreds of MiB, and the tool asks for --ultra
 MAX_WINDOW: Final = 128 * MiB  # the zstd tool's own limit when it decodes
 
-_LEAST_WINDOW_LOG: Final = 10
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _DESCRIPTOR: Final = 4  # offset of the byte that says which fields follow
 _DICTIONARY_ID: Final = 0b0000_0011  # bits of the descriptor
@@ -46,27 +42,18 @@ class Zstd:
     element_size: int = field(default=1, compare=False)
 
     def encoder_memory(self, size: int) -> int:
-        frame = size + size // 128 + MiB
-        return frame + int(self.parameters(size).estimated_compression_context_size())
+        import zstandard
 
-    def parameters(self, size: int) -> zstandard.ZstdCompressionParameters:
-        """Returns the parameters for a chunk of `size` raw bytes: those of the level, with the whole chunk as window.
-
-        The chunk is in memory anyway. An environment becomes 0.8 % smaller than with the level's own window, in the
-        same time; decoding into a given buffer takes as long, and no window.
-        """
-        import zstandard  # 20 ms, for those who have such chunks
-
-        window = min(MAX_WINDOW.bit_length() - 1, max(_LEAST_WINDOW_LOG, (size - 1).bit_length()))
-        return zstandard.ZstdCompressionParameters.from_level(self.level, source_size=size, window_log=window)
+        parameters = zstandard.ZstdCompressionParameters.from_level(self.level, source_size=size)
+        return int(parameters.estimated_compression_context_size()) + size + size // 128 + MiB  # context and frame
 
     def encode(self, chunk: memoryview, out: memoryview) -> int:
-        import zstandard
+        import zstandard  # 20 ms, for those who have such chunks
 
         # In one call, which allocates the frame: from buffer to buffer, the library only has streams, which first copy
         # each byte into a window. That takes 1.15 times as long, and finds fewer repetitions.
         try:
-            frame = zstandard.ZstdCompressor(compression_params=self.parameters(len(chunk))).compress(chunk)
+            frame = zstandard.ZstdCompressor(level=self.level).compress(chunk)
         except zstandard.ZstdError as error:
             raise _failure(error) from None
         if len(frame) > len(out):
