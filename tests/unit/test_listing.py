@@ -23,6 +23,7 @@ from dumont_gpu.cli.main import COMMANDS, DUMONT_RESTORE, Command
 from dumont_gpu.cli.options import Debugging, Output
 from dumont_gpu.cli.outcome import Report, show
 from dumont_gpu.cli.report.listing import listing
+from dumont_gpu.format.names import from_utf8
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.options import Network, PackOptions, RestoreOptions, VerifyOptions
 from dumont_gpu.snapshot.reader import read_snapshot
@@ -179,7 +180,7 @@ def odd_names() -> Archive:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["-l"], ["--json"], ["d/**"], ["f?[0-4]", "-l"], ["d/", "--json"], ["日*"]], ids=repr
+    "arguments", [[], ["-l"], ["--json"], ["d/**"], ["f?[0-4]", "-l"], ["d/", "--json"], [from_utf8("日*")]], ids=ascii
 )
 @pytest.mark.parametrize("page_entries", [7, 8192])
 def test_ls_prints_the_same_whichever_form_the_manifest_has(
@@ -204,7 +205,7 @@ def test_ls_escapes_each_path_of_many() -> None:
         archive.directory(path)
     snapshot = read_snapshot(MemorySource(in_columns(archive).to_bytes()))
     lines = "\n".join(listing(snapshot, None, long=False, as_json=False)).split("\n")
-    assert lines == [printable(path) for path in paths]
+    assert lines == [printable(from_utf8(path)) for path in paths]
 
 
 def test_info_counts_the_same_whichever_form_the_manifest_has(tmp_path: Path) -> None:
