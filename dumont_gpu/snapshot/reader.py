@@ -14,7 +14,6 @@ from dumont_gpu.columns.manifest import decode_manifest, limit_of_manifest, pars
 from dumont_gpu.columns.table import as_table
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format.digests import Digest, digest_function
-from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.format.header import HEADER_SIZE, ChunkRecord, Header, parse_index
 from dumont_gpu.format.manifest import Manifest, manifest_limit, parse_manifest
 from dumont_gpu.sizes import KiB
@@ -46,10 +45,6 @@ class Snapshot:
     def id(self) -> str:
         """`sha256:` and 64 hexadecimal digits."""
         return self.header.snapshot_id
-
-    def files(self) -> list[FileEntry]:
-        """Returns the regular files among the tree entries."""
-        return [entry for entry in self.manifest.entries if entry.type is EntryType.FILE]
 
     def read_chunk(self, number: int, out: memoryview) -> None:
         """Fills `out` from the start of an encoded chunk, unchecked; `out` may be longer. Raises as `read_into`."""

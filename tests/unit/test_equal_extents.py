@@ -7,7 +7,7 @@ import random
 import struct
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.containers import CONTAINERS, npy, safetensors
 from support.hostile import float_bytes
-from support.snapshots import assert_same_tree, pack_tree, restore_tree
+from support.snapshots import assert_same_tree, files_of, once_planned, pack_tree, restore_tree
 
 from dumont_gpu.codecs import CODECS, Codec
-from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.jobs import pack as packing
 from dumont_gpu.jobs import pack_stages, source_reader
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack import pack, plan_pack
 from dumont_gpu.plan.cutter import Cutter
-from dumont_gpu.plan.planner import Plan
 from dumont_gpu.plan.regions import Region
 from dumont_gpu.sizes import KiB, MiB
-from dumont_gpu.snapshot.reader import read_snapshot
-from dumont_gpu.storage import LocalSource
 
 rng = random.Random(12)
 # Odd sizes, so that chunks have gaps; one tensor is longer than a chunk of 256 KiB.
@@ -48,10 +44,6 @@ def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packs as S3 is packed."""
     stages = packing.PackStages
     monkeypatch.setattr(packing, "PackStages", lambda *given, **named: stages(*given, **{**named, "in_order": True}))
-
-
-def files_of(snapshot: Path) -> dict[str, FileEntry]:
-    return {entry.path: entry for entry in read_snapshot(LocalSource(str(snapshot))).files()}
 
 
 def came_back(source: Path, snapshot: Path, target: Path) -> None:
@@ -186,17 +178,6 @@ def test_threads_that_wait_for_their_turn_end_with_the_thread_that_fails(
 
 
 # --- files that change ------------------------------------------------------------------------------------------------
-
-
-def once_planned(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
-    chunks = Plan.chunks
-
-    def changing(plan: Plan) -> Iterator[Any]:
-        planned = list(chunks(plan))
-        act()
-        yield from planned
-
-    monkeypatch.setattr(Plan, "chunks", changing)
 
 
 def truncated(path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from support.snapshots import ROOT, assert_same_tree, pack_tree, restore_tree
+from support.snapshots import ROOT, assert_same_tree, files_of, pack_tree, restore_tree
 
 from dumont_gpu.codecs import LZ4, ZSTD, Codec, Raw, ZipNN, Zstd
 from dumont_gpu.errors import UsageError
@@ -90,7 +90,7 @@ def test_hybrid_v2_writes_what_it_always_wrote(source: Path, snapshot: Path, chu
     for record in opened.chunks:
         choices.update(f"{record.compressor_id} {record.size_original}\n".encode())
         encoded.update(whole[record.offset : record.end])
-    for entry in opened.files():
+    for entry in files_of(snapshot).values():
         choices.update(os.fsencode(entry.path))
         for extent in entry.extents:
             choices.update(f" {extent.chunk} {extent.file_offset} {extent.chunk_offset} {extent.length}".encode())

@@ -12,15 +12,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.snapshots import pack_tree
+from support.snapshots import files_of, pack_tree
 
 from dumont_gpu.codecs import ZSTD, Codec, Lz4, Raw, ZipNN
 from dumont_gpu.native import Dtype
 from dumont_gpu.plan.methods import HybridV2, Method, make_method
 from dumont_gpu.plan.regions import Region, find_regions
 from dumont_gpu.sizes import KiB, MiB
-from dumont_gpu.snapshot.reader import read_snapshot
-from dumont_gpu.storage import LocalSource
 
 DEFAULT = make_method("hybrid_v3")
 rng = random.Random(9)
@@ -168,8 +166,7 @@ def test_small_files_share_chunks_and_large_regions_do_not(source: Path, snapsho
     for number in range(100):
         (source / f"{number}.py").write_bytes(TEXT[number * 100 :][:500])
     pack_tree(source, snapshot, chunk_size=128 * KiB)
-    opened = read_snapshot(LocalSource(str(snapshot)))
-    by_name = {entry.path: entry for entry in opened.files()}
+    by_name = files_of(snapshot)
     assert {len(by_name[f"{number}.py"].extents) for number in range(100)} == {1}
     assert len({by_name[f"{number}.py"].extents[0].chunk for number in range(100)}) == 1
     assert [extent.length for extent in by_name["model.bin"].extents] == [131072, 131072, 131072, 6784]

@@ -6,14 +6,14 @@ import errno
 import os
 import random
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.snapshots import assert_same_tree, pack_tree, restore_tree
+from support.snapshots import assert_same_tree, once_planned, pack_tree, restore_tree
 
 from dumont_gpu import native
 from dumont_gpu.buffers import ClosedError, Turns
@@ -21,7 +21,6 @@ from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.errors import DumontError
 from dumont_gpu.format.digests import DIGESTS
 from dumont_gpu.format.entries import EntryType, FileEntry
-from dumont_gpu.jobs import pack as packing
 from dumont_gpu.jobs.options import PackOptions, VerifyOptions
 from dumont_gpu.jobs.pack import PackResult, pack, plan_pack
 from dumont_gpu.jobs.packed_rows import PackedRows
@@ -237,18 +236,6 @@ def test_several_thousand_files_give_the_same_bytes_again(
 # --- files that change ------------------------------------------------------------------------------------------------
 
 
-def after_scan(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Calls `act` when everything is scanned and nothing is read."""
-    chunks = packing.Plan.chunks
-
-    def changing(plan: packing.Plan) -> Iterator[Any]:
-        planned = list(chunks(plan))
-        act()
-        yield from planned
-
-    monkeypatch.setattr(packing.Plan, "chunks", changing)
-
-
 def gone(path: Path) -> None:
     path.unlink()
 
@@ -282,7 +269,7 @@ def test_a_file_that_is_lost_is_listed_and_the_others_are_packed(
 ) -> None:
     contents = {name: noise(number) for number, name in enumerate("abc")}
     fill(source, contents)
-    after_scan(monkeypatch, lambda: change(source / "a"))
+    once_planned(monkeypatch, lambda: change(source / "a"))
     result = packed(source, snapshot)
     assert [(problem.path, problem.reason) for problem in result.problems] == [("a", LOST[change])]
     verify(str(snapshot), VerifyOptions(content=True))
@@ -304,7 +291,7 @@ def test_a_file_that_changes_is_stored_and_marked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     fill(source, {name: noise(1) for name in "abc"})
-    after_scan(monkeypatch, lambda: (source / "b").write_bytes(content))
+    once_planned(monkeypatch, lambda: (source / "b").write_bytes(content))
     result = packed(source, snapshot, paranoid=True)
     assert [(problem.path, problem.reason) for problem in result.problems] == [("b", reason)]
     found = entries(snapshot)
@@ -320,7 +307,7 @@ def test_all_files_of_a_directory_that_vanishes_are_listed_but_empty_ones_are_kn
     source: Path, snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(source, {"d/a": b"1", "d/b": b"2", "d/empty": b"", "e/other": b"3"})
-    after_scan(monkeypatch, lambda: (source / "d").rename(source.parent / "moved"))
+    once_planned(monkeypatch, lambda: (source / "d").rename(source.parent / "moved"))
     monkeypatch.setattr("dumont_gpu.tree.handles._MAX_OPEN", 0)
     result = packed(source, snapshot)
     assert [problem.path for problem in result.problems] == ["d/a", "d/b"]
@@ -337,7 +324,7 @@ def test_a_directory_swapped_for_a_symlink_is_not_followed(
         (source / "d").rename(source / "moved")
         (source / "d").symlink_to(source.parent / "secret")
 
-    after_scan(monkeypatch, swap)
+    once_planned(monkeypatch, swap)
     monkeypatch.setattr("dumont_gpu.tree.handles._MAX_OPEN", 0)
     assert [problem.path for problem in packed(source, snapshot).problems] == ["d/a"]
     assert b"SECRET" not in snapshot.read_bytes()
@@ -418,7 +405,7 @@ def test_hard_links_to_a_row_that_is_lost_are_listed(
 ) -> None:
     fill(source, {"a": b"1", "c": b"2"})
     os.link(source / "a", source / "b")
-    after_scan(monkeypatch, lambda: (source / "a").unlink())
+    once_planned(monkeypatch, lambda: (source / "a").unlink())
     result = packed(source, snapshot)
     assert [(problem.path, problem.reason) for problem in result.problems] == [
         ("a", os.strerror(errno.ENOENT)),

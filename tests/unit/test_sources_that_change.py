@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.hostile import command, float_bytes, restored, tree
+from support.snapshots import once_planned
 
 from dumont_gpu.format.entries import MAX_MTIME, MIN_MTIME, FileEntry
 from dumont_gpu.jobs import pack as packing
@@ -36,18 +37,6 @@ def entries(snapshot: Path) -> dict[str, FileEntry]:
         return {entry.path: entry for entry in read_snapshot(opened).manifest.entries}
     finally:
         opened.close()
-
-
-def once_planned(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
-    """Calls `act` when every chunk is cut and none is read."""
-    chunks = packing.Plan.chunks
-
-    def changing(plan: packing.Plan) -> Iterator[Any]:
-        planned = list(chunks(plan))
-        act()
-        yield from planned
-
-    monkeypatch.setattr(packing.Plan, "chunks", changing)
 
 
 def before_read(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
