@@ -13,9 +13,9 @@ from dumont_gpu.errors import DamagedError
 from dumont_gpu.sizes import KiB
 
 ROOM_AFTER: Final = 256  # kernels read up to 16 bytes after a region's content; more keeps the alignment
-JOIN_THREADS: Final = 128
-PLANE_MEMORY: Final = 20_624  # shared memory of `zipnn_decode` for each coded plane: kPlaneMemory of zipnn_blocks.h
-WARP: Final = 32
+COPY_THREADS: Final = 128
+DECODE_THREADS: Final = 128  # kDecodeThreads of zipnn_blocks.h
+DECODE_MEMORY: Final = 45_456  # shared memory of a CTA of `zipnn_decode`: kDecodeMemory of zipnn_blocks.h
 SMALLEST_BLOCK: Final = 16 * KiB  # average of a ZipNN stream; the CPU decodes streams of smaller blocks
 LZ4_BLOCK: Final = 64 * KiB  # kLz4BlockSize of lz4_blocks.h
 
@@ -35,26 +35,16 @@ class DecodeSlot(Slot):
 
     def decode_zipnn(self, encoded: memoryview, out: memoryview) -> bool | None:
         """Returns True if `out` holds the chunk, False if the chunk has a fault, None if the chunk is for the CPU."""
-        counts = native.zipnn_device_blocks(encoded, len(out), self._host_table)
-        if counts is None or self._too_many_planes(counts):
+        count = native.zipnn_device_blocks(encoded, len(out), self._host_table)
+        if count is None:
             return None
-        total = sum(counts)
         self.stream.copy_in(self._encoded, encoded)
-        self.stream.copy_in(self._table, self._host_table[: total * native.ZIPNN_BLOCK])
-        self.stream.clear(self._results, 4 * total)
-        first = 0
-        for coded, count in enumerate(counts):
-            if count:
-                blocks = self._table + first * native.ZIPNN_BLOCK
-                arguments = (self._encoded, self._out, blocks)
-                if coded:
-                    status = self._results + 4 * first
-                    shared = coded * PLANE_MEMORY
-                    self.stream.launch("zipnn_decode", count, coded * WARP, shared, (*arguments, status))
-                else:
-                    self.stream.launch("zipnn_join", count, JOIN_THREADS, 0, arguments)
-            first += count
-        return not any(self._finish(out, 4 * total))
+        self.stream.copy_in(self._table, self._host_table[: count * native.ZIPNN_BLOCK])
+        self.stream.clear(self._results, 4 * count)
+        if count:
+            arguments = (self._encoded, self._out, self._table, self._results)
+            self.stream.launch("zipnn_decode", count, DECODE_THREADS, DECODE_MEMORY, arguments)
+        return not any(self._finish(out, 4 * count))
 
     def decode_lz4(self, encoded: memoryview, out: memoryview) -> bool | None:
         """Returns as `decode_zipnn` does."""
@@ -76,13 +66,10 @@ class DecodeSlot(Slot):
             results = self._results, self._results + 8 * compressed  # sizes, statuses
             self.stream.decode_lz4(Lz4Batch(compressed, encoded_at, sizes_at, out_at, rooms_at, *results))
         if copies:
-            self.stream.launch("copy_stored", copies, JOIN_THREADS, 0, (copies_at,))
+            self.stream.launch("copy_stored", copies, COPY_THREADS, 0, (copies_at,))
         found = self._finish(out, 12 * compressed)
         expected = self._host_table[24 * capacity : 24 * capacity + 8 * compressed]
         return found[: 8 * compressed] == expected and not any(found[8 * compressed :])
-
-    def _too_many_planes(self, counts: list[int]) -> bool:
-        return any(count and coded * PLANE_MEMORY > self.device.shared_limit for coded, count in enumerate(counts))
 
     def _finish(self, out: memoryview, results: int) -> memoryview:
         """Waits until `out` holds the chunk; returns the first `results` bytes of the kernels' results."""

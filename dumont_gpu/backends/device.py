@@ -101,7 +101,6 @@ class Device(Protocol):
 # Every kernel, and its source in kernels/cuda.
 KERNELS = {
     "zipnn_decode": "zipnn_decode.cu",
-    "zipnn_join": "zipnn_decode.cu",
     "zipnn_plan": "zipnn_encode.cu",
     "zipnn_layout": "zipnn_encode.cu",
     "zipnn_write": "zipnn_encode.cu",

@@ -41,11 +41,11 @@ void count(const Chunk& chunk, const HostResult& host, const DeviceResult& devic
     ++tally.chunks;
     tally.bytes += chunk.original_size;
     for (const DeviceBlockResult& block : device.blocks) {
-        ++tally.blocks[block.coded];
+        ++tally.blocks[__builtin_popcount(block.coded)];
         tally.long_codes += block.status == kLongCodes;
     }
     tally.good += host.status >= 0;
-    tally.refused += host.status >= 0 && device.host != 0;
+    tally.refused += host.status >= 0 && device.host < 0;
     tally.damaged += host.status == DUMONT_DAMAGED;
     tally.unsupported += host.status == DUMONT_UNSUPPORTED;
     if (host.status < 0) ++tally.found[device.worst()];
@@ -77,7 +77,7 @@ void check_case(const std::vector<Chunk>& chunks, const std::vector<LaunchSettin
                 wrong = "another result with order " + std::to_string(setting.order) + ", fill " +
                         std::to_string(setting.fill);
             }
-            if (wrong.empty() && expected[i].status >= 0 && results[i].host != 0 && !device_may_refuse(chunks[i])) {
+            if (wrong.empty() && expected[i].status >= 0 && results[i].host < 0 && !device_may_refuse(chunks[i])) {
                 wrong = "the host lists no blocks, for no known reason";
             }
             if (!wrong.empty()) throw std::runtime_error(chunks[i].name + ": " + wrong);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from dumont_gpu import native
-from dumont_gpu.backends.decode_slot import JOIN_THREADS, LZ4_BLOCK, ROOM_AFTER
+from dumont_gpu.backends.decode_slot import COPY_THREADS, LZ4_BLOCK, ROOM_AFTER
 from dumont_gpu.backends.device import Device, Lz4Batch, Stream
 from dumont_gpu.bench.measure.gpu.allocations import Allocations
 from dumont_gpu.bench.measure.memory import anonymous
@@ -65,7 +65,7 @@ class ResidentFrames:
         if batch is not None:
             self._stream.decode_lz4(batch)
         if copies:
-            self._stream.launch("copy_stored", copies, JOIN_THREADS, 0, (listed,))
+            self._stream.launch("copy_stored", copies, COPY_THREADS, 0, (listed,))
 
     def decode_all(self) -> None:
         for number in range(self.count):

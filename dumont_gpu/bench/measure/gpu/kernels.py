@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dumont_gpu import native
-from dumont_gpu.backends.decode_slot import JOIN_THREADS, PLANE_MEMORY, ROOM_AFTER, WARP
+from dumont_gpu.backends.decode_slot import COPY_THREADS, DECODE_MEMORY, DECODE_THREADS, ROOM_AFTER
 from dumont_gpu.backends.encode_slot import PLAN_MEMORY, THREADS
 from dumont_gpu.bench.measure.gpu.frames import ResidentFrames, text
 from dumont_gpu.bench.measure.gpu.nvcomp import NvcompError
@@ -37,13 +37,11 @@ EXTENTS = {
     "quick": Extent(8 * MiB, 3, (1, 4), (64 * KiB,)),
 }
 FRAMES = 16  # of LZ4, at most
-OCCUPANCY_SHAPES = (Launch("zipnn_decode", 0, WARP, PLANE_MEMORY, 0),
-                    Launch("zipnn_decode", 0, 2 * WARP, 2 * PLANE_MEMORY, 0),
-                    Launch("zipnn_join", 0, JOIN_THREADS, 0, 0), Launch("copy_stored", 0, JOIN_THREADS, 0, 0),
-                    Launch("zipnn_plan", 0, THREADS, 4 * PLAN_MEMORY, 0),
-                    Launch("zipnn_plan", 0, THREADS, 2 * PLAN_MEMORY, 0),
-                    Launch("zipnn_layout", 0, THREADS, 0, 0), Launch("zipnn_write", 0, THREADS, 0, 0),
-                    Launch("lz4_write", 0, THREADS, 0, 0))  # fmt: skip
+OCCUPANCY_SHAPES = (Launch("zipnn_decode", 0, DECODE_THREADS, DECODE_MEMORY), Launch("copy_stored", 0, COPY_THREADS, 0),
+                    Launch("zipnn_plan", 0, THREADS, 4 * PLAN_MEMORY),
+                    Launch("zipnn_plan", 0, THREADS, 2 * PLAN_MEMORY),
+                    Launch("zipnn_layout", 0, THREADS, 0), Launch("zipnn_write", 0, THREADS, 0),
+                    Launch("lz4_write", 0, THREADS, 0))  # fmt: skip
 
 
 class Bench(DeviceBench):
@@ -101,7 +99,7 @@ class Bench(DeviceBench):
             self.stream.cupy_stream, [decoder(batch) for batch in batches], self.extent.repeats, self.inner(count)
         )
         row["verified"] = all(chunks.check(batch, expected) for batch in (batches[0], batches[-1]))
-        row["launches"] = [f"{launch.kernel}<{launch.grid}, {launch.block}>" for launch in batches[0].launches]
+        row["launches"] = [f"{batches[0].launch.kernel}<{batches[0].launch.grid}, {batches[0].launch.block}>"]
         self.results["zipnn"].append(row)
 
     def most_shared_memory(self, kind: str, dtype: Dtype, data: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""ZipNN streams in device memory, and the launches that decode a batch of them at once."""
+"""ZipNN streams in device memory, and the launch that decodes a batch of them at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dumont_gpu import native
-from dumont_gpu.backends.decode_slot import JOIN_THREADS, PLANE_MEMORY, ROOM_AFTER, SMALLEST_BLOCK, WARP
+from dumont_gpu.backends.decode_slot import DECODE_MEMORY, DECODE_THREADS, ROOM_AFTER, SMALLEST_BLOCK
 from dumont_gpu.backends.device import Device, Stream
 from dumont_gpu.bench.measure.gpu.allocations import Allocations
 from dumont_gpu.bench.measure.memory import anonymous
@@ -21,19 +21,17 @@ class Launch:
     grid: int
     block: int
     shared: int
-    first: int  # row of the batch's table where the grid starts
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Chunks `first` to `first + count` of `ResidentStreams`, and the launches that decode them."""
+    """Chunks `first` to `first + count` of `ResidentStreams`, and the launch that decodes them."""
 
     first: int
     count: int
     table: int  # address
-    status: int  # address of a u32 for each row of the table
-    rows: int
-    launches: tuple[Launch, ...]
+    status: int  # address of a u32 for each row of the table, of which the grid has as many
+    launch: Launch
 
 
 class ResidentStreams:
@@ -64,48 +62,36 @@ class ResidentStreams:
         Raises:
             ValueError: the stream is not for a device.
         """
-        groups: list[list[memoryview]] = [[] for _ in range(5)]  # by number of coded planes: each is a launch
+        table = bytearray()
         room = (self.size // SMALLEST_BLOCK + 16) * native.ZIPNN_BLOCK
         for number in range(first, first + count):
             rows = memoryview(bytearray(room))
             places = number * self._encoded_stride, number * self._out_stride
-            counts = native.zipnn_device_blocks(self.encoded, self.size, rows, *places)
-            if counts is None:
+            blocks = native.zipnn_device_blocks(self.encoded, self.size, rows, *places)
+            if blocks is None:
                 raise ValueError("this stream is not for a device")
-            at = 0
-            for group, blocks in zip(groups, counts, strict=True):
-                group.append(rows[at : at + blocks * native.ZIPNN_BLOCK])
-                at += blocks * native.ZIPNN_BLOCK
-        launches, table = [], bytearray()
-        for coded, group in enumerate(groups):
-            at = len(table) // native.ZIPNN_BLOCK
-            table += b"".join(group)
-            if blocks := len(table) // native.ZIPNN_BLOCK - at:
-                kernel, threads = ("zipnn_decode", coded * WARP) if coded else ("zipnn_join", JOIN_THREADS)
-                launches.append(Launch(kernel, blocks, threads, coded * PLANE_MEMORY, at))
-        rows_total = len(table) // native.ZIPNN_BLOCK
+            table += rows[: blocks * native.ZIPNN_BLOCK]
+        launch = Launch("zipnn_decode", len(table) // native.ZIPNN_BLOCK, DECODE_THREADS, DECODE_MEMORY)
         address = self._memory.allocate(len(table))
-        status = self._memory.allocate(4 * rows_total)
+        status = self._memory.allocate(4 * launch.grid)
         self._stream.copy_in(address, memoryview(table))
-        self._stream.clear(status, 4 * rows_total)
+        self._stream.clear(status, 4 * launch.grid)
         self._stream.synchronize()
-        return Batch(first, count, address, status, rows_total, tuple(launches))
+        return Batch(first, count, address, status, launch)
 
     def decode(self, batch: Batch) -> None:
-        """Launches the batch's kernels; does not wait for them."""
-        for launch in batch.launches:
-            arguments = [self._source, self._out, batch.table + launch.first * native.ZIPNN_BLOCK]
-            if launch.kernel == "zipnn_decode":
-                arguments.append(batch.status + 4 * launch.first)
-            self._stream.launch(launch.kernel, launch.grid, launch.block, launch.shared, arguments)
+        """Launches the batch's kernel; does not wait for it."""
+        launch = batch.launch
+        arguments = (self._source, self._out, batch.table, batch.status)
+        self._stream.launch(launch.kernel, launch.grid, launch.block, launch.shared, arguments)
 
     def check(self, batch: Batch, expected: bytes) -> bool:
         """Decodes the batch into cleared memory; returns whether its first and last chunk have this BLAKE3 digest."""
         digest = digest_function("blake3")
         self._stream.clear(self._out + batch.first * self._out_stride, batch.count * self._out_stride)
-        self._stream.clear(batch.status, 4 * batch.rows)
+        self._stream.clear(batch.status, 4 * batch.launch.grid)
         self.decode(batch)
-        statuses = memoryview(bytearray(4 * batch.rows))
+        statuses = memoryview(bytearray(4 * batch.launch.grid))
         self._stream.copy_out(statuses, batch.status)
         self._stream.synchronize()
         out = anonymous(self.size)
