@@ -87,12 +87,12 @@ __device__ __forceinline__ void sort_symbols(TableMemory& memory, bool rotated) 
     __syncthreads();
 #pragma unroll
     for (uint32_t i = 0; i < kOwn; ++i) {
-        if (length[i] == 0) continue;
         const uint32_t group = kOwn * warp + i;
         const uint32_t name = table_name(group * kWarp + lane, rotated);
+        memory.named_length[name] = static_cast<uint8_t>(length[i]);
+        if (length[i] == 0) continue;
         const uint32_t place = memory.first_symbol[length[i]] + memory.before[group][length[i]] + rank[i];
         memory.order[place] = static_cast<uint8_t>(name);
-        memory.named_length[name] = static_cast<uint8_t>(length[i]);
     }
     __syncthreads();
 }

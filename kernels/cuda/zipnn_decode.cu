@@ -22,7 +22,7 @@
 //
 // Numbers, and what makes them so
 //   kRegion         an odd number of words, and segments an odd number of words: lanes that go in step then meet different banks.
-//                   A fifth longer than DUMONT_DECODE_SYMBOLS. A lane whose region is full stops; those behind it wait for the next round.
+//                   A fifth longer than DUMONT_DECODE_SYMBOLS. A lane whose region is full stops, and the next one begins there.
 //   kMinSegment     every segment but the last has at least four symbols, of 11 bits, which moving together counts on.
 //   kDecodeMemory   five CTAs, 20 warps, on an SM that has 228 KiB, of which each CTA costs one. That leaves 102 registers a thread.
 //   DUMONT_DECODE_… may be set with -D, to be timed on a device: the symbols of a lane and round (SYMBOLS), the longest segment in
@@ -77,6 +77,7 @@ struct alignas(16) BlockMemory {
     WarpMemory warp[kStreams];
 };
 static_assert(sizeof(BlockMemory) <= kDecodeMemory, "every launch asks for this much");
+static_assert(sizeof(WarpMemory::tile) % sizeof(uint4) == 0, "see clear_tile");
 static_assert(2 * kCells <= sizeof(WarpMemory::tile), "the table is made from as many cells");
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -221,6 +222,12 @@ __device__ __forceinline__ void stage_bits(uint4* stage, const uint4* chunks, in
     __syncwarp();
 }
 
+// Regions are moved as a whole, whatever part of them holds symbols: this way they hold something from the start.
+__device__ __forceinline__ void clear_tile(WarpMemory& warp, uint32_t lane) {
+    uint4* words = reinterpret_cast<uint4*>(warp.tile);
+    for (uint32_t i = lane; i < sizeof(warp.tile) / sizeof(uint4); i += kWarp) words[i] = make_uint4(0, 0, 0, 0);
+}
+
 // Moves the lanes' symbols together, behind the `carry` bytes at the tile's start. `before`: symbols of the lanes before; `count`: of
 // this lane.
 __device__ __forceinline__ void close_regions(uint8_t* tile, uint32_t lane, uint32_t carry, uint32_t before, uint32_t count) {
@@ -270,9 +277,7 @@ __device__ __forceinline__ uint32_t decode_round(WarpMemory& warp, const TableMe
     uint32_t start = state & kPosition;
     uint32_t stop = limit;
     uint32_t count = 0;
-    uint32_t accepted;  // lanes of this round
     bool wrong = active;
-    bool full = false;
     for (;;) {  // at each turn one more lane at least is right
         if (wrong) {
             state = start;
@@ -280,21 +285,17 @@ __device__ __forceinline__ uint32_t decode_round(WarpMemory& warp, const TableMe
             advance<true>(state, entries, table.named_length, limit, out);
             store_shared(out.word, out.pending);
             stop = state & kPosition;
-            full = stop > limit;
             count = out.word - region + (state >> kCountAt & 3);
         }
         __syncwarp();
-        const uint32_t filled = __ballot_sync(kAllLanes, full);  // lanes behind a full one wait for the next round
-        accepted = filled != 0 ? static_cast<uint32_t>(__ffs(static_cast<int>(filled))) : kWarp;
         const uint32_t expected = __shfl_up_sync(kAllLanes, stop, 1);
-        wrong = lane > 0 && lane < accepted && active && expected != start;
+        wrong = lane > 0 && active && expected != start;
         if (!__any_sync(kAllLanes, wrong)) break;
         if (wrong) start = expected;
         stream.look_back = min(2 * stream.look_back, kMaxLookBack);
     }
-    if (lane >= accepted) count = 0;
-    const uint32_t last = min(accepted - 1, (stream.left - 1) / segment);
-    const uint32_t consumed = top - __shfl_sync(kAllLanes, stop, static_cast<int>(last));
+    const uint32_t last_active = min(kWarp - 1, (stream.left - 1) / segment);
+    const uint32_t consumed = top - __shfl_sync(kAllLanes, stop, static_cast<int>(last_active));
     uint32_t before = count;
 #pragma unroll
     for (uint32_t step = 1; step < kWarp; step *= 2) {
@@ -363,6 +364,7 @@ extern "C" __global__ void __launch_bounds__(dumont::kDecodeThreads, DUMONT_DECO
         join_elements(join, warp.tile, count, true, lane);
         return;
     }
+    clear_tile(warp, lane);
     bool good = true;
     for (uint32_t coded = block.coded; coded != 0; coded &= coded - 1) {
         join.plane = static_cast<uint32_t>(__ffs(static_cast<int>(coded))) - 1;
