@@ -29,18 +29,14 @@ class DecodeSlot(Slot):
 
     def decode_zipnn(self, encoded: memoryview, out: memoryview) -> bool | None:
         """Returns True if `out` holds the chunk, False if the chunk has a fault, None if the chunk is for the CPU."""
-        counts = native.zipnn_device_blocks(encoded, len(out), self._host_table)
-        if counts is None:
-            return None
-        total = sum(counts)
-        launches = zipnn_decoding(counts, self._encoded, self._out, self._table, self._results)
-        if any(launch.shared > self.device.shared_limit for launch in launches):
+        blocks = native.zipnn_device_blocks(encoded, len(out), self._host_table)
+        if blocks is None:
             return None
         self.stream.copy_in(self._encoded, encoded)
-        self.stream.copy_in(self._table, self._host_table[: total * layout("DeviceBlock")])
-        self.stream.clear(self._results, 4 * total)
-        run(self.stream, launches)
-        return not any(self._finish(out, 4 * total))
+        self.stream.copy_in(self._table, self._host_table[: blocks * layout("DeviceBlock")])
+        self.stream.clear(self._results, 4 * blocks)
+        run(self.stream, zipnn_decoding(blocks, self._encoded, self._out, self._table, self._results))
+        return not any(self._finish(out, 4 * blocks))
 
     def decode_lz4(self, encoded: memoryview, out: memoryview) -> bool | None:
         """Returns as `decode_zipnn` does."""

@@ -10,13 +10,13 @@ from dumont_gpu.native import layout
 class Kernel(NamedTuple):
     source: str  # in kernels/cuda
     threads: str  # of a CTA: the name of a constant
-    plane_memory: str = ""  # dynamic shared memory for each plane: the name of a constant; empty: none
+    memory: str = ""  # dynamic shared memory of a CTA: the name of a constant; empty: none
+    each_plane: bool = False  # whether `memory` is for each plane of a block
 
 
 KERNELS: Final = {
-    "zipnn_decode": Kernel("zipnn_decode.cu", "kPlaneThreads", "kPlaneMemory"),
-    "zipnn_join": Kernel("zipnn_decode.cu", "kJoinThreads"),
-    "zipnn_plan": Kernel("zipnn_encode.cu", "kEncodeThreads", "kPlanMemory"),
+    "zipnn_decode": Kernel("zipnn_decode.cu", "kDecodeThreads", "kDecodeMemory"),
+    "zipnn_plan": Kernel("zipnn_encode.cu", "kEncodeThreads", "kPlanMemory", each_plane=True),
     "zipnn_layout": Kernel("zipnn_encode.cu", "kEncodeThreads"),
     "zipnn_write": Kernel("zipnn_encode.cu", "kEncodeThreads"),
     "copy_stored": Kernel("copy_stored.cu", "kCopyThreads"),
@@ -35,8 +35,8 @@ class Launch(NamedTuple):
     arguments: tuple[int, ...]  # addresses
 
 
-def launch(name: str, grid: int, *arguments: int, planes: int = 0) -> Launch:
-    """Returns the launch of a kernel of KERNELS by `grid` CTAs, each for a block with `planes` planes."""
+def launch(name: str, grid: int, *arguments: int, planes: int = 1) -> Launch:
+    """Returns the launch of a kernel of KERNELS by `grid` CTAs; `planes`: of an element."""
     kernel = KERNELS[name]
-    memory = planes * layout(kernel.plane_memory) if kernel.plane_memory else 0
-    return Launch(name, grid, layout(kernel.threads), memory, arguments)
+    memory = layout(kernel.memory) if kernel.memory else 0
+    return Launch(name, grid, layout(kernel.threads), memory * planes if kernel.each_plane else memory, arguments)

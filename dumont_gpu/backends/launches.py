@@ -5,7 +5,7 @@ Slots, benchmarks and tests run these. No number of a kernel stands here: all co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,25 +40,15 @@ def zipnn_block_count(size: int) -> int:
     return size // _SMALLEST_BLOCK + 16
 
 
-def zipnn_decoding(counts: Sequence[int], encoded: int, out: int, table: int, statuses: int) -> list[Launch]:
-    """Returns the launches that decode blocks.
+def zipnn_decoding(blocks: int, encoded: int, out: int, table: int, statuses: int) -> list[Launch]:
+    """Returns the launch that decodes `blocks` blocks; none for an empty chunk.
 
     Args:
-        counts: as from `native.zipnn_device_blocks`.
         encoded, out: addresses that the offsets in the table count from.
         table: address of the blocks.
         statuses: address of a u32 for each block, which is 0.
     """
-    launches, first = [], 0
-    for coded, count in enumerate(counts):
-        arguments = encoded, out, table + first * layout("DeviceBlock")
-        if count and coded:
-            decode = launch("zipnn_decode", count, *arguments, statuses + 4 * first, planes=coded)
-            launches.append(decode._replace(block=coded * decode.block))
-        elif count:
-            launches.append(launch("zipnn_join", count, *arguments))
-        first += count
-    return launches
+    return [launch("zipnn_decode", blocks, encoded, out, table, statuses)] if blocks else []
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -32,12 +32,12 @@ def layout(name: str) -> int:
     return value
 
 
-_zipnn_device_blocks = Function("dumont_zipnn_device_blocks", I64, POINTER, U64, U64, U64, U64, POINTER, U64, POINTER)
+_zipnn_device_blocks = Function("dumont_zipnn_device_blocks", I64, POINTER, U64, U64, U64, U64, POINTER, U64)
 
 
 def zipnn_device_blocks(
     encoded: memoryview, size: int, table: memoryview, encoded_at: int = 0, out_at: int = 0
-) -> list[int] | None:
+) -> int | None:
     """Lists the blocks of a ZipNN chunk of `size` raw bytes in `table`, a DeviceBlock each.
 
     Args:
@@ -45,14 +45,13 @@ def zipnn_device_blocks(
         out_at: where the chunk's raw bytes start in the kernel's output memory.
 
     Returns:
-        How many blocks have 0, 1, 2, 3 and 4 coded planes; the table has them in this order. None if this chunk is not
-        for a device: the chunk is damaged, or has a shape that only the CPU decodes.
+        How many blocks there are. None if this chunk is not for a device: the chunk is damaged, or has a shape that
+        only the CPU decodes.
     """
-    counts = (ctypes.c_uint64 * 5)()
     capacity = len(table) // layout("DeviceBlock")
     with address(encoded) as start, address(table, writable=True) as blocks:
-        status = _zipnn_device_blocks(start, len(encoded), size, encoded_at, out_at, blocks, capacity, counts)
-    return None if status else counts[:]
+        count: int = _zipnn_device_blocks(start, len(encoded), size, encoded_at, out_at, blocks, capacity)
+    return None if count < 0 else count
 
 
 _zipnn_encode_job = Function("dumont_zipnn_encode_job", I64, U32, U64, U32, U64, U64, U64, POINTER)

@@ -25,9 +25,8 @@ constexpr NamedNumber kLayout[] = {
     {"PlanePlan", sizeof(PlanePlan)},
     {"StoredCopy", sizeof(StoredCopy)},
     {"FrameJob", sizeof(FrameJob)},
-    {"kPlaneMemory", kPlaneMemory},
-    {"kPlaneThreads", kPlaneThreads},
-    {"kJoinThreads", kJoinThreads},
+    {"kDecodeMemory", kDecodeMemory},
+    {"kDecodeThreads", kDecodeThreads},
     {"kPlanMemory", kPlanMemory},
     {"kRoomAfterEncoded", kRoomAfterEncoded},
     {"kCopyThreads", kCopyThreads},
@@ -103,36 +102,9 @@ public:
         return 0;
     }
 
-    // Sorts the blocks by their number of coded planes, in place.
-    void sort(uint64_t* counts) {
-        for (uint32_t coded = 0; coded <= kMaxPlanes; ++coded) counts[coded] = 0;
-        for (uint64_t i = 0; i < count_; ++i) ++counts[coded_planes(blocks_[i])];
-        uint64_t next[kMaxPlanes + 1];
-        uint64_t end[kMaxPlanes + 1];
-        uint64_t position = 0;
-        for (uint32_t coded = 0; coded <= kMaxPlanes; ++coded) {
-            next[coded] = position;
-            position += counts[coded];
-            end[coded] = position;
-        }
-        for (uint32_t coded = 0; coded <= kMaxPlanes; ++coded) {
-            while (next[coded] < end[coded]) {
-                const uint32_t belongs = coded_planes(blocks_[next[coded]]);
-                if (belongs != coded) {
-                    const DeviceBlock moved = blocks_[next[coded]];
-                    blocks_[next[coded]] = blocks_[next[belongs]];
-                    blocks_[next[belongs]] = moved;
-                }
-                ++next[belongs];
-            }
-        }
-    }
+    uint64_t count() const { return count_; }
 
 private:
-    static uint32_t coded_planes(const DeviceBlock& block) {
-        return static_cast<uint32_t>(__builtin_popcount(block.coded));
-    }
-
     DeviceBlock* blocks_;
     uint64_t capacity_;
     uint64_t count_ = 0;
@@ -142,7 +114,7 @@ private:
 }  // namespace dumont
 
 int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chunk_size, uint64_t out_size, uint64_t encoded,
-                                   uint64_t out, void* blocks, uint64_t capacity, uint64_t* counts) {
+                                   uint64_t out, void* blocks, uint64_t capacity) {
     using namespace dumont;
     if (chunk_size > kLargestStream || out_size > kLargestStream) return DUMONT_UNSUPPORTED;
     BlockList list(static_cast<DeviceBlock*>(blocks), capacity);
@@ -160,8 +132,7 @@ int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chunk_size, ui
         written += header.original_size;
     } while (read < chunk_size);
     if (written != out_size) return DUMONT_DAMAGED;
-    list.sort(counts);
-    return 0;
+    return static_cast<int64_t>(list.count());
 }
 
 // ---------------------------------------------------------------------------------------------------------------

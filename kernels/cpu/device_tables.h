@@ -3,17 +3,16 @@
 
 #include "dumont_cpu.h"
 
-// Returns the size of a struct ("DeviceBlock"), or the value of a constant ("kPlaneMemory"), of kernels/shared; 0 for a name
+// Returns the size of a struct ("DeviceBlock"), or the value of a constant ("kDecodeMemory"), of kernels/shared; 0 for a name
 // that device_tables.cpp does not list. Python and the tests compare their numbers with these.
 DUMONT_API uint64_t dumont_layout(const char* name);
 
-// Lists the blocks of a ZipNN chunk (one stream or several) for a device as DeviceBlocks of kernels/shared/zipnn_blocks.h, sorted
-// by their number of coded planes; `counts[n]` becomes the number of blocks with n. Everything outside the blocks is checked.
-// `encoded` and `out` are where the chunk's encoded and raw bytes will lie in the device's memory. Returns 0, DUMONT_DAMAGED, or
-// DUMONT_UNSUPPORTED for chunks that only the CPU decodes: partial elements, more than `capacity` blocks.
+// Lists the blocks of a ZipNN chunk (one stream or several) for a device as DeviceBlocks of kernels/shared/zipnn_blocks.h, in the
+// order of their raw bytes. Everything outside the blocks is checked. `encoded` and `out` are where the chunk's encoded and raw
+// bytes will lie in the device's memory. Returns how many blocks there are, DUMONT_DAMAGED, or DUMONT_UNSUPPORTED for chunks that
+// only the CPU decodes: partial elements, more than `capacity` blocks.
 DUMONT_API int64_t dumont_zipnn_device_blocks(const uint8_t* chunk, uint64_t chunk_size, uint64_t out_size,
-                                              uint64_t encoded, uint64_t out, void* blocks, uint64_t capacity,
-                                              uint64_t* counts /* [5] */);
+                                              uint64_t encoded, uint64_t out, void* blocks, uint64_t capacity);
 
 // Describes the encoding of `size` bytes as one ZipNN stream to a device: fills an EncodeJob of kernels/shared/zipnn_job.h with
 // addresses in its memory. Returns how many planes all blocks have together, or DUMONT_ARGUMENT as dumont_zipnn_encode does.

@@ -41,6 +41,58 @@ namespace dumont {
 constexpr uint32_t kWarp = 32;  // threads that run together
 constexpr uint32_t kAllLanes = 0xFFFFFFFF;
 
+// ---------------------------------------------------------------------------------------------------------------
+// Dynamic shared memory by 32-bit address: loops that index it would spend half their instructions on 64-bit pointers.
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+#if defined(DUMONT_EMULATOR)
+    return static_cast<uint32_t>(static_cast<const uint8_t*>(pointer) - emulator::dynamic_shared());
+#else
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+#endif
+}
+
+// The address of element `index`, by a multiplication: the integer units have less to do than with a shift and an addition.
+__device__ __forceinline__ uint32_t element_address(uint32_t array, uint32_t index, uint32_t size) {
+#if defined(DUMONT_EMULATOR)
+    return array + index * size;
+#else
+    uint32_t address;
+    asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(address) : "r"(index), "r"(size), "r"(array));
+    return address;
+#endif
+}
+
+__device__ __forceinline__ uint32_t load_shared(uint32_t address) {
+#if defined(DUMONT_EMULATOR)
+    return emulator::load(reinterpret_cast<const uint32_t*>(emulator::dynamic_shared() + address));
+#else
+    uint32_t value;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(address));
+    return value;
+#endif
+}
+
+__device__ __forceinline__ uint2 load_shared_pair(uint32_t address) {
+#if defined(DUMONT_EMULATOR)
+    return emulator::load(reinterpret_cast<const uint2*>(emulator::dynamic_shared() + address));
+#else
+    uint2 value;
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(address));
+    return value;
+#endif
+}
+
+__device__ __forceinline__ void store_shared(uint32_t address, uint32_t value) {
+#if defined(DUMONT_EMULATOR)
+    emulator::store(reinterpret_cast<uint32_t*>(emulator::dynamic_shared() + address), value);
+#else
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+#endif
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+
 // Four bytes from any address, out of the aligned words around them: up to seven bytes after the first may be read.
 __device__ __forceinline__ uint32_t load_unaligned(const uint8_t* bytes) {
     const uintptr_t address = reinterpret_cast<uintptr_t>(bytes);

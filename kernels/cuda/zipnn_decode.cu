@@ -1,435 +1,387 @@
-// Kernels: ZipNN blocks to elements. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_decode.cpp and cpu/decode_huff0.cpp.
+// Kernel: ZipNN blocks to elements. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_decode.cpp and cpu/decode_huff0.cpp.
+//
+// A Huff0 stream has no marks: where a code begins is known only to who has decoded all codes before it. But Huffman codes
+// synchronise themselves: a decoder that starts at a wrong bit reads a few wrong symbols, then meets the beginning of a code by
+// chance, and is right from there on. So all 32 lanes of a warp decode one stream:
+//
+//   1. A round takes the next bits of the stream, and cuts them into 32 segments of equal length, one a lane. The warp stages the
+//      bits in shared memory.
+//   2. Each lane starts a little before its segment (the look-back), drops symbols until one crosses into the segment, and takes
+//      all symbols that begin inside it, into a region of its own.
+//   3. Lane 0 started right. Where a lane did not start at the very bit at which the lane before it ended, it decodes its segment again
+//      from that bit. When no lane differs, all are right, whatever the look-back was: its length is a matter of speed only. A
+//      code that never synchronises (all its lengths alike, and no divisor of the segment) is decoded lane after lane.
+//   4. The regions are moved together, and the symbols joined with the other planes (zipnn_join.h).
 //
 // Work to threads
-//   A CTA takes one block: 128 KiB of raw bytes in our own streams, 256 KiB in zipnn's. It has a warp for
-//   each Huff0-coded plane: one for bf16 weights, whose mantissas are raw. In each warp, lanes 0 to 3 decode the
-//   block's four bit streams, 1024 symbols each, into a tile in shared memory; then all threads of the CTA join that tile
-//   with the other planes and store 16 bytes each, coalesced. Blocks without a coded plane go to `zipnn_join`.
+//   A CTA of four warps takes a block, a warp one of its four streams. All threads build the table of the code
+//   (huff0_table.h), after one of the warps has read its description (huff0_tree.h): not the same in all CTAs, because equal warps of
+//   CTAs share a scheduler. After that there is no barrier: warps share the table only. A block with several coded planes is decoded
+//   plane after plane; all but the last leave their symbols in the output, where they are joined with the last. Blocks without a
+//   coded plane are joined only, a quarter by each warp. So one launch decodes a chunk, whatever its blocks are.
 //
-// Table
-//   11 bits select an 8-byte entry: up to four symbols, their bits, their number. The table takes 16 KiB of shared memory for
-//   a coded plane. With the tile and the 1 KiB that a device reserves for each CTA, 10 CTAs fit on an SM that has 228 KiB. The
-//   whole warp builds the table.
+// Numbers, and what makes them so
+//   kRegion         an odd number of words, and segments an odd number of words: lanes that go in step then meet different banks.
+//                   A fifth longer than DUMONT_DECODE_SYMBOLS. A lane whose region is full stops, and the next one begins there.
+//   kMinSegment     every segment but the last has at least four symbols, of 11 bits, which moving together counts on.
+//   kDecodeMemory   five CTAs, 20 warps, on an SM that has 228 KiB, of which each CTA costs one. That leaves 102 registers a thread.
+//   DUMONT_DECODE_… may be set with -D, to be timed on a device: the symbols of a lane and round (SYMBOLS), the longest segment in
+//                   bits (SEGMENT), the first look-back in bits (LOOK_BACK), the CTAs an SM that registers allow (CTAS), and the
+//                   shared memory of a CTA, if sizes make it another (MEMORY; the launch asks for as much).
 //
-// Bytes moved, bf16: 0.66 read, 1 written per raw byte; the symbols pass through shared memory only.
+// Bytes moved, bf16: 0.66 read, 1 written per raw byte; symbols pass through shared memory only.
 //
-// Bound: the latency of lookup after lookup (shared memory, shift, add) in 4 lanes a warp; see kernels/README.md.
+// Bound: the latency of lookup after lookup, two between branches; see kernels/README.md.
 //
 // No input makes a kernel trap, hang, or touch memory outside the chunk's encoded bytes (and up to 16 bytes
 // after them, which the host provides), its own output and its status word.
-#include "device.h"
-#include "zipnn_blocks.h"
+#include "zipnn_join.h"
 
-namespace dumont {
-namespace {
+#ifndef DUMONT_DECODE_SYMBOLS
+#define DUMONT_DECODE_SYMBOLS 136
+#endif
+#ifndef DUMONT_DECODE_SEGMENT
+#define DUMONT_DECODE_SEGMENT 416
+#endif
+#ifndef DUMONT_DECODE_LOOK_BACK
+#define DUMONT_DECODE_LOOK_BACK 48
+#endif
+#ifndef DUMONT_DECODE_CTAS
+#define DUMONT_DECODE_CTAS 5
+#endif
 
-constexpr uint32_t kWindow = 11;  // bits that select a table entry: the longest code that packers write
-constexpr uint32_t kCells = 1u << kWindow;
-constexpr uint32_t kSymbolsPerEntry = 4;
-constexpr uint32_t kTile = 1024;  // symbols of each stream between two joins
-constexpr uint32_t kTileStride = kTile + 16;  // the four streams' words fall into different banks
-constexpr int32_t kPrefetchRounds = 2;        // of 256 bytes of each stream: more than a tile of exponents takes
-constexpr uint32_t kVector = 16;              // bytes that a thread stores at a time
+namespace dumont::decode {
 
-// Shared memory of a coded plane. The unions hold the input of the table first, and other data later.
-struct alignas(16) PlaneMemory {
-    union {
-        // x: up to four symbols, the first in the lowest byte; y: bits of all | 8 * their number << 16 | bits of the first << 24
-        uint2 table[kCells];
-        struct {
-            HuffmanTree tree;
-            ParseWorkspace parse;
-            uint8_t order[256];  // symbols in the order of their cells: longest codes first, then by value
-        } plan;
-    };
-    union {
-        uint8_t tile[kStreams * kTileStride];
-        uint16_t cells[kCells];  // symbol | code length << 8 of the first code in a window
-    };
-    BlockStreams streams;
-    uint32_t status;
+constexpr uint32_t kTargetSymbols = DUMONT_DECODE_SYMBOLS;
+constexpr uint32_t kMaxSegment = DUMONT_DECODE_SEGMENT;
+constexpr uint32_t kMinSegment = 96;
+constexpr uint32_t kWordBits = 32;
+static_assert(kMaxSegment / kWordBits % 2 == 1 && kMaxSegment % kWordBits == 0 && kMaxSegment >= kMinSegment, "odd words");
+constexpr uint32_t kRegionWords = kTargetSymbols * 6 / 5 / 4 | 1;
+constexpr uint32_t kRegion = 4 * kRegionWords;
+constexpr uint32_t kFullWords = kRegionWords - 2;  // a lane stops after as many: a turn of `advance` stores two at most
+constexpr uint32_t kChunkBits = 128;               // what a lane stages at a time
+constexpr uint32_t kStageChunks = kWarp * kMaxSegment / kChunkBits + 2;
+constexpr uint32_t kChunksPerLane = (kStageChunks + 1 + kWarp - 1) / kWarp;
+constexpr uint32_t kMaxLookBack = 2 * kMaxSegment / 3;  // more than that costs more than to decode again
+
+// Memory of a warp. The tile has the symbols that wait for a whole vector, then each lane's region; later all symbols, moved together.
+struct alignas(16) WarpMemory {
+    uint8_t tile[kVectorBytes + kWarp * kRegion];
+    uint4 stage[kStageChunks + 1];
 };
-static_assert(sizeof(PlaneMemory) == kPlaneMemory, "every launch asks for this much for each coded plane");
+
+struct alignas(16) BlockMemory {
+    DeviceBlock block;  // here, because every round looks into it, and registers are rare
+    TableMemory table;
+    WarpMemory warp[kStreams];
+};
+static_assert(sizeof(BlockMemory) <= kDecodeMemory, "every launch asks for this much");
+static_assert(sizeof(WarpMemory::tile) % sizeof(uint4) == 0, "see clear_tile");
+static_assert(2 * kCells <= sizeof(WarpMemory::tile), "the table is made from as many cells");
 
 // ---------------------------------------------------------------------------------------------------------------
-// The decode table. Called by whole warps.
+// One lane.
 
-// Sorts the symbols into plan.order and fills `cells`: the symbols of one length own a run of cells.
-__device__ void fill_cells(PlaneMemory& memory, uint32_t lane) {
-    uint32_t length[256 / kWarp];
+// Where a lane stores symbols.
+struct Output {
+    uint32_t word;     // shared address of the next word
+    uint32_t full;     // the address at which to stop
+    uint32_t pending;  // symbols that do not fill a word yet
+};
+
+// The state of a lane that decodes, in a word, so that one subtraction moves all of it on by an entry of the table:
+//   bits 0-19   where the stream is read: the bit of shared memory above the next one
+//   bits 29-30  how many symbols are pending
+//   bit 31      changes when four are
+constexpr uint32_t kPosition = (1u << 20) - 1;
+constexpr uint32_t kPositionShift = 12;  // leaves nothing but the position
+
+__device__ __forceinline__ bool is_below(uint32_t state, uint32_t limit) {
+    return state << kPositionShift < limit << kPositionShift;
+}
+
+// Adds an entry's symbols to the pending ones; `after` is the state after them.
+__device__ __forceinline__ void put(Output& out, uint32_t symbols, uint32_t state, uint32_t after) {
+    const uint32_t shift = state >> (kCountAt - 3);  // the funnel shifts look at its low five bits only
+    const uint32_t rest = __funnelshift_l(symbols, 0, shift);  // the symbols that do not fit the word
+    out.pending |= __funnelshift_l(0, symbols, shift);
+    if (static_cast<int32_t>(state ^ after) < 0) {
+        store_shared(out.word, out.pending);
+        out.pending = rest;
+        out.word += 4;
+    }
+}
+
+__device__ __forceinline__ uint2 look_up(uint32_t window, uint32_t entries) {
+    return load_shared_pair(element_address(entries, window >> (32 - kWindow), sizeof(uint2)));
+}
+
+// Takes all symbols that begin above bit `limit`, or as many as the region holds; stores them or drops them. Two entries a turn, so that
+// a branch is paid every other lookup: they take 22 bits at most, of 32 that are loaded.
+template <bool kStore>
+__device__ __forceinline__ void advance(uint32_t& state, uint32_t entries, const uint8_t* length, uint32_t limit, Output& out) {
+    uint2 entry;
+    uint2 second;
+    uint32_t between;  // the state after `entry`
+    for (;;) {
+        const uint32_t address = state >> 3 & (kPosition >> 3 & ~3u);
+        const uint32_t high = load_shared(address);
+        const uint32_t low = load_shared(address - 4);
+        const uint32_t window = __funnelshift_r(low, high, state);
+        entry = look_up(window, entries);
+        between = state - entry.y;
+        second = look_up(window << (entry.y & 31), entries);
+        const uint32_t after = between - second.y;
+        if (is_below(after, limit) || (kStore && out.word >= out.full)) break;
+        if (kStore) put(out, entry.x, state, between);
+        if (kStore) put(out, second.x, between, after);
+        state = after;
+    }
+    if (kStore && out.word >= out.full) return;
+    if (!is_below(between, limit)) {
+        if (kStore) put(out, entry.x, state, between);
+        state = between;
+        entry = second;
+    }
+    if ((state & kPosition) <= limit) return;
+    // The entry crosses the limit: as many of its symbols as begin above. Bytes of it that are no symbols lie behind the crossing.
+    const uint32_t left = (state & kPosition) - limit;
+    const uint32_t end1 = length[entry.x & 255];
+    const uint32_t end2 = end1 + length[entry.x >> 8 & 255];
+    const uint32_t end3 = end2 + length[entry.x >> 16 & 255];
+    const uint32_t count = end3 < left ? 4 : end2 < left ? 3 : end1 < left ? 2 : 1;
+    const uint32_t taken = end3 < left ? entry.y & 31 : end2 < left ? end3 : end1 < left ? end2 : end1;
+    between = state - (kStore ? taken - (count << kCountAt) : taken);
+    if (kStore) put(out, entry.x & (0xFFFFFFFFu >> (32 - 8 * count)), state, between);
+    state = between;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// One warp: a round of a stream.
+
+// A bit stream that is read backward.
+struct BitStream {
+    const uint4* chunks;  // where it starts, or up to 15 bytes before
+    uint32_t position;    // of `chunks`: the bit above the next one
+    uint32_t left;        // bits
+    uint32_t symbols;     // that it must still have
+    uint32_t most;        // bits of a segment, so that a region holds the symbols of nearly all
+    uint32_t look_back;   // bits
+};
+
+// Finds the stream of the warp in a Huff0 block; `tree`: bytes of the description. Returns a BlockStatus.
+__device__ __forceinline__ uint32_t open_stream(const uint8_t* huff0, uint32_t tree, uint32_t bytes, uint32_t elements, uint32_t warp,
+                                                BitStream& stream) {
+    const uint32_t quarter = (elements + 3) / 4;
+    if (tree > bytes) return kBadTree;
+    if (bytes - tree < kJumpTableSize + kStreams || elements > kMaxHuff0Symbols || 3 * quarter > elements) return kBadJumpTable;
+    uint32_t begin = tree + kJumpTableSize;
+    uint32_t rest = bytes - begin;
+    uint32_t size = 0;
+    bool fits = true;
 #pragma unroll
-    for (uint32_t group = 0; group < 256 / kWarp; ++group) length[group] = memory.plan.tree.length[group * kWarp + lane];
-    uint32_t first_symbol = 0;
-    uint32_t first_cell = 0;
-    for (uint32_t bits = memory.plan.tree.table_log; bits > 0; --bits) {
-        uint32_t symbols = first_symbol;
+    for (uint32_t i = 0; i < kStreams; ++i) {
+        if (i > warp) break;
+        begin += size;
+        rest -= size;
+        size = i < kStreams - 1 ? load_u16(huff0 + tree + 2 * i) : rest;
+        fits = fits && size <= rest;
+        size = min(size, rest);
+    }
+    BackwardBits bits;
+    if (!fits) return kBadJumpTable;
+    if (!open_backward_bits(huff0 + begin, size, bits)) return kBadStream;
+    const uint32_t misplaced = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(bits.data) % sizeof(uint4));
+    stream.chunks = reinterpret_cast<const uint4*>(bits.data - misplaced);
+    stream.left = static_cast<uint32_t>(bits.left);
+    stream.position = stream.left + 8 * misplaced;
+    stream.symbols = warp < kStreams - 1 ? quarter : elements - 3 * quarter;
+    const uint32_t wanted = stream.left * kTargetSymbols / max(stream.symbols, 1u);  // a block has 2^20 bits at most
+    stream.most = kWordBits * ((max(kMinSegment, min(kMaxSegment, wanted)) / kWordBits - 1) | 1);
+    // Longer codes take longer to synchronise. How long was measured on codes of weights; the next rounds learn what this code needs.
+    const uint32_t longer = stream.left < 3 * stream.symbols ? 0 : stream.left < 6 * stream.symbols ? 1 : 2;
+    stream.look_back = min(uint32_t{DUMONT_DECODE_LOOK_BACK} << longer, kMaxLookBack);
+    return kBlockGood;
+}
+
+// Stages chunks `bottom` to `bottom` + `need`. What a damaged stream finds before its chunk does not matter: nothing is read there.
+__device__ __forceinline__ void stage_bits(uint4* stage, const uint4* chunks, int32_t bottom, uint32_t need, uint32_t lane) {
+    uint4 staged[kChunksPerLane];
 #pragma unroll
-        for (uint32_t group = 0; group < 256 / kWarp; ++group) {
-            const bool mine = length[group] == bits;
-            const uint32_t owners = __ballot_sync(kAllLanes, mine);
-            const uint32_t before = __popc(owners & ((1u << lane) - 1));
-            if (mine) memory.plan.order[symbols + before] = static_cast<uint8_t>(group * kWarp + lane);
-            symbols += __popc(owners);
+    for (uint32_t i = 0; i < kChunksPerLane; ++i) {
+        const uint32_t chunk = i * kWarp + lane;
+        staged[i] = make_uint4(0, 0, 0, 0);
+        if (chunk < need) staged[i] = __ldg(chunks + max(bottom + static_cast<int32_t>(chunk), 0));
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < kChunksPerLane; ++i) {  // the first lane, at the very top, looks at the word after it
+        const uint32_t chunk = i * kWarp + lane;
+        if (chunk <= need) stage[chunk] = staged[i];
+    }
+    __syncwarp();
+}
+
+// Regions are moved as a whole, whatever part of them holds symbols: this way they hold something from the start.
+__device__ __forceinline__ void clear_tile(WarpMemory& warp, uint32_t lane) {
+    uint4* words = reinterpret_cast<uint4*>(warp.tile);
+    for (uint32_t i = lane; i < sizeof(warp.tile) / sizeof(uint4); i += kWarp) words[i] = make_uint4(0, 0, 0, 0);
+}
+
+// Moves the lanes' symbols together, behind the `carry` bytes at the tile's start. `before`: symbols of the lanes before; `count`: of
+// this lane.
+__device__ __forceinline__ void close_regions(uint8_t* tile, uint32_t lane, uint32_t carry, uint32_t before, uint32_t count) {
+    const uint32_t* region = reinterpret_cast<const uint32_t*>(tile + kVectorBytes + lane * kRegion);
+    uint32_t word[kRegionWords];
+#pragma unroll
+    for (uint32_t i = 0; i < kRegionWords; ++i) word[i] = region[i];
+    // A lane's first word begins with the last symbols of the lane before, which has four at least: only the last with any may have fewer.
+    const uint32_t last = count >= 4 ? __funnelshift_r(region[count / 4 - 1], region[count / 4], 8 * (count & 3)) : 0;
+    uint32_t previous = __shfl_up_sync(kAllLanes, last, 1);
+    if (lane == 0) previous = *reinterpret_cast<const uint32_t*>(tile + (carry & ~3u)) << (32 - 8 * (carry & 3)) % 32;
+    const bool is_last = __ballot_sync(kAllLanes, count > 0) >> lane == 1;
+    const uint32_t target = carry + before;
+    const uint32_t stores = count == 0 ? 0 : ((target & 3) + count) / 4 + is_last;
+    uint32_t* to = reinterpret_cast<uint32_t*>(tile) + target / 4;
+    __syncwarp();
+#pragma unroll
+    for (uint32_t i = 0; i <= kRegionWords; ++i) {
+        const uint32_t low = i == 0 ? previous : word[i == 0 ? 0 : i - 1];
+        const uint32_t high = i == kRegionWords ? 0 : word[i == kRegionWords ? 0 : i];
+        if (i < stores) to[i] = __funnelshift_l(low, high, 8 * target);
+    }
+    __syncwarp();
+}
+
+// Decodes the next round of the stream, which has bits and symbols left, into the tile, behind `carry` bytes. Returns how many symbols; 0
+// if the stream is damaged.
+__device__ __forceinline__ uint32_t decode_round(WarpMemory& warp, const TableMemory& table, BitStream& stream, uint32_t carry,
+                                                 uint32_t lane) {
+    const uint32_t rounds = (stream.left + kWarp * stream.most - 1) / (kWarp * stream.most);
+    const uint32_t words = (stream.left + kWarp * kWordBits * rounds - 1) / (kWarp * kWordBits * rounds);
+    const uint32_t segment = max(kMinSegment, kWordBits * (words | 1));
+    const uint32_t need = kWarp * segment / kChunkBits + 2;
+    const int32_t bottom = static_cast<int32_t>((stream.position - 1) / kChunkBits) + 1 - static_cast<int32_t>(need);
+    stage_bits(warp.stage, stream.chunks, bottom, need, lane);
+
+    const uint32_t entries = shared_address(table.entry);
+    const uint32_t top = 8 * shared_address(warp.stage) + stream.position - kChunkBits * static_cast<uint32_t>(bottom);
+    const uint32_t ahead = lane * segment;  // bits of the lanes before
+    const uint32_t limit = top - min(ahead + segment, stream.left);
+    const uint32_t region = shared_address(warp.tile) + kVectorBytes + lane * kRegion;
+    const bool active = ahead < stream.left;
+    uint32_t state = top - ahead + min(ahead, stream.look_back);
+    Output out = {};
+    if (active) advance<false>(state, entries, table.named_length, top - ahead, out);
+
+    uint32_t start = state & kPosition;
+    uint32_t stop = limit;
+    uint32_t count = 0;
+    bool wrong = active;
+    for (;;) {  // at each turn one more lane at least is right
+        if (wrong) {
+            state = start;
+            out = {region, region + 4 * kFullWords, 0};
+            advance<true>(state, entries, table.named_length, limit, out);
+            store_shared(out.word, out.pending);
+            stop = state & kPosition;
+            count = out.word - region + (state >> kCountAt & 3);
         }
         __syncwarp();
-        const uint32_t each = kWindow - bits;  // log2 of the cells of one symbol
-        const uint32_t end = first_cell + ((symbols - first_symbol) << each);
-        for (uint32_t cell = first_cell + lane; cell < end; cell += kWarp) {
-            const uint32_t symbol = memory.plan.order[first_symbol + ((cell - first_cell) >> each)];
-            memory.cells[cell] = static_cast<uint16_t>(symbol | bits << 8);
-        }
-        first_symbol = symbols;
-        first_cell = end;
+        const uint32_t expected = __shfl_up_sync(kAllLanes, stop, 1);
+        wrong = lane > 0 && active && expected != start;
+        if (!__any_sync(kAllLanes, wrong)) break;
+        if (wrong) start = expected;
+        stream.look_back = min(2 * stream.look_back, kMaxLookBack);
     }
-    __syncwarp();
-}
-
-// An entry holds every symbol that lies wholly inside its window, up to four.
-__device__ void fill_table(PlaneMemory& memory, uint32_t lane) {
-    for (uint32_t window = lane; window < kCells; window += kWarp) {
-        uint32_t cell = memory.cells[window];
-        const uint32_t first_bits = cell >> 8;
-        uint32_t symbols = 0;
-        uint32_t bits = 0;
-        uint32_t shift = 0;
-        while (shift < 8 * kSymbolsPerEntry && bits + (cell >> 8) <= kWindow) {
-            symbols |= (cell & 255) << shift;
-            bits += cell >> 8;
-            shift += 8;
-            cell = memory.cells[window << bits & (kCells - 1)];
-        }
-        memory.table[window] = make_uint2(symbols, bits | shift << 16 | first_bits << 24);
-    }
-    __syncwarp();
-}
-
-// Reads tree and jump table of the Huff0 block, and builds the decode table. Returns a BlockStatus, the same in each lane.
-__device__ uint32_t open_block(const uint8_t* huff0, uint32_t size, uint32_t symbols, PlaneMemory& memory,
-                               uint32_t lane) {
-    if (lane == 0) {
-        HuffmanTree& tree = memory.plan.tree;
-        memory.status = kBlockGood;
-        if (symbols > kMaxHuff0Symbols || !parse_tree(huff0, size, tree, memory.plan.parse)) {
-            memory.status = kBadTree;
-        } else if (!parse_streams(huff0 + tree.size, size - tree.size, symbols, memory.streams)) {
-            memory.status = kBadJumpTable;
-        } else if (tree.table_log > kWindow) {
-            memory.status = kLongCodes;
-        }
-    }
-    __syncwarp();
-    const uint32_t status = memory.status;
-    if (status == kBlockGood) {
-        fill_cells(memory, lane);
-        fill_table(memory, lane);
-    }
-    return status;
-}
-
-// ---------------------------------------------------------------------------------------------------------------
-// One bit stream, read backward by one lane.
-
-struct StreamReader {
-    const uint32_t* words;  // the chunk's encoded bytes
-    int32_t word;           // index of `high`
-    uint32_t high, low, next;
-    uint32_t state;    // bits 0-4: bits of `high` already consumed; bits 16-20: bits of `pending`; the others mean nothing
-    uint32_t pending;  // decoded symbols that do not fill a word yet
-    int64_t start;     // bit position in the chunk where the stream must end
-};
-
-// One addition of an entry's sizes counts both consumed and pending bits; these flags are set when a count reaches 32.
-constexpr uint32_t kWordConsumed = 1u << 5;
-constexpr uint32_t kWordPending = 1u << 21;
-
-// Nothing before the chunk is read: a damaged stream sees its first word again.
-__device__ __forceinline__ uint32_t word_at(const StreamReader& reader, int32_t index) {
-    return __ldg(reader.words + max(index, 0));
-}
-
-// Moves on by a word if `state` says that a word is consumed. `next` is loaded every time: all lanes would wait at once for a
-// load that only some lanes need, but this load has time until the next lookup.
-__device__ __forceinline__ void refill(StreamReader& reader, uint32_t state) {
-    const bool consumed = (state & kWordConsumed) != 0;
-    reader.state = state & ~(kWordConsumed | kWordPending);
-    reader.high = consumed ? reader.low : reader.high;
-    reader.low = consumed ? reader.next : reader.low;
-    reader.word -= consumed;
-    reader.next = word_at(reader, reader.word - 2);
-}
-
-// Returns false if the stream has no end mark.
-__device__ bool open_stream(const uint8_t* encoded, const uint8_t* data, uint32_t size, StreamReader& reader) {
-    BackwardBits bits;
-    if (!open_backward_bits(data, size, bits)) return false;
-    reader.start = 8 * (data - encoded);
-    const int64_t end = reader.start + bits.left;
-    reader.word = static_cast<int32_t>(end >> 5);
-    reader.high = word_at(reader, reader.word);
-    reader.low = word_at(reader, reader.word - 1);
-    reader.next = word_at(reader, reader.word - 2);
-    reader.pending = 0;
-    refill(reader, 32 - static_cast<uint32_t>(end & 31));
-    return true;
-}
-
-__device__ __forceinline__ bool ended_well(const StreamReader& reader) {
-    return 32 * (static_cast<int64_t>(reader.word) + 1) - (reader.state & 31) == reader.start;
-}
-
-__device__ __forceinline__ uint2 look_up(const StreamReader& reader, const uint2* table) {
-    return table[__funnelshift_l(reader.low, reader.high, reader.state) >> (32 - kWindow)];
-}
-
-// Takes 1 to 4 symbols out of the stream; a full word of symbols becomes word `next` of the tile.
-__device__ __forceinline__ void take(StreamReader& reader, uint32_t symbols, uint32_t sizes, uint32_t* tile,
-                                     uint32_t& next) {
-    const uint32_t shift = reader.state >> 16;  // the funnel shifts look at its low five bits only
-    const uint32_t rest = __funnelshift_l(symbols, 0, shift);  // the symbols that do not fit the word
-    const uint32_t state = reader.state + sizes;
-    reader.pending |= __funnelshift_l(0, symbols, shift);
-    if (state & kWordPending) {
-        tile[next++] = reader.pending;
-        reader.pending = rest;
-    }
-    refill(reader, state);
-}
-
-// Decodes the next `symbols` symbols of the stream into `tile`: a multiple of 4, or all that are left. `after` symbols follow in
-// the stream; up to three of them may be decoded already, and wait in `pending`.
-__device__ __forceinline__ void decode_tile(StreamReader& reader, const uint2* table, uint32_t symbols, uint32_t after,
-                                            uint32_t* tile) {
-    // Before the last word, four more symbols never pass the end of the stream.
-    const uint32_t words = symbols / 4;
-    const uint32_t fast_words = after < kSymbolsPerEntry && words > 0 ? words - 1 : words;
-    uint32_t next = 0;
-    while (next < fast_words) {
-        const uint2 entry = look_up(reader, table);
-        take(reader, entry.x, entry.y, tile, next);
-    }
-    const uint32_t done = 4 * next + (reader.state >> 19 & 3);
-    for (uint32_t i = done; i < symbols; ++i) {  // singly: an entry may hold more than the last symbol
-        const uint2 entry = look_up(reader, table);
-        take(reader, entry.x & 255, entry.y >> 24 | 8 << 16, tile, next);
-    }
-    if (symbols % 4 != 0) tile[words] = reader.pending;
-}
-
-// Prefetches what the next tile may take of the warp's four streams: each lane takes 32 bytes of one stream.
-__device__ __forceinline__ void prefetch_streams(const StreamReader& reader, uint32_t lane) {
-    const int32_t word = __shfl_sync(kAllLanes, reader.word, static_cast<int>(lane % kStreams));
-    const uint8_t* encoded = reinterpret_cast<const uint8_t*>(reader.words);
+    const uint32_t last_active = min(kWarp - 1, (stream.left - 1) / segment);
+    const uint32_t consumed = top - __shfl_sync(kAllLanes, stop, static_cast<int>(last_active));
+    uint32_t before = count;
 #pragma unroll
-    for (int32_t round = 0; round < kPrefetchRounds; ++round) {
-        const int32_t sector = static_cast<int32_t>(lane / kStreams) + round * static_cast<int32_t>(kWarp / kStreams);
-        prefetch_near(encoded + 4 * static_cast<int64_t>(max(word - 8 * (sector + 1), 0)));
+    for (uint32_t step = 1; step < kWarp; step *= 2) {
+        const uint32_t other = __shfl_up_sync(kAllLanes, before, step);
+        if (lane >= step) before += other;
     }
+    const uint32_t total = __shfl_sync(kAllLanes, before, kWarp - 1);
+    if (total > stream.symbols || consumed > stream.left) return 0;
+    close_regions(warp.tile, lane, carry, before - count, count);
+    stream.symbols -= total;
+    stream.left -= consumed;
+    stream.position -= consumed;
+    return total;
 }
 
-// Prefetches the bytes of raw planes that a tile will be joined with: 128 bytes a lane, 1024 in each stream.
-__device__ __forceinline__ void prefetch_raw(const uint8_t* bytes, uint32_t segment, uint32_t begin, uint32_t elements,
-                                             uint32_t lane) {
-    const uint32_t element = lane / 8 * segment + begin + lane % 8 * 128;
-    if (element < elements) prefetch_far(bytes + element);
-}
-
-// ---------------------------------------------------------------------------------------------------------------
-// Joining planes.
-
-// One plane of a block: where its bytes come from.
-struct PlaneSource {
-    const uint8_t* bytes;  // in the encoded bytes, or null
-    const uint8_t* tile;   // decoded symbols of the element range at hand, or null
-    uint32_t repeated;     // four times the byte of a constant plane
-};
-
-// Bytes [element, element + 4) of the plane; `in_tile` is where `element` lies in the tile, a multiple of 4.
-__device__ __forceinline__ uint32_t four_bytes(const PlaneSource& plane, uint32_t element, uint32_t in_tile) {
-    if (plane.tile != nullptr) return *reinterpret_cast<const uint32_t*>(plane.tile + in_tile);
-    if (plane.bytes != nullptr) return load_unaligned(plane.bytes + element);
-    return plane.repeated;
-}
-
-__device__ __forceinline__ uint32_t one_byte(const PlaneSource& plane, uint32_t element, uint32_t in_tile) {
-    if (plane.tile != nullptr) return plane.tile[in_tile];
-    if (plane.bytes != nullptr) return plane.bytes[element];
-    return plane.repeated & 255;
-}
-
-__device__ __forceinline__ uint32_t restore_sign_pair(uint32_t u) {  // restore_sign16 of both halves
-    return (u & 0xFF00FF00) >> 1 | (u & 0x00800080) << 8 | (u & 0x007F007F);
-}
-
-// Joins the 16 bytes of output that start at `element`.
-__device__ __forceinline__ uint4 join_vector(const PlaneSource* planes, uint32_t count, bool moves_sign,
-                                             uint32_t element, uint32_t in_tile) {
-    uint4 out;
-    if (count == 1) {
-        out.x = four_bytes(planes[0], element, in_tile);
-        out.y = four_bytes(planes[0], element + 4, in_tile + 4);
-        out.z = four_bytes(planes[0], element + 8, in_tile + 8);
-        out.w = four_bytes(planes[0], element + 12, in_tile + 12);
-    } else if (count == 2) {
-        const uint32_t low0 = four_bytes(planes[0], element, in_tile);
-        const uint32_t low1 = four_bytes(planes[0], element + 4, in_tile + 4);
-        const uint32_t high0 = four_bytes(planes[1], element, in_tile);
-        const uint32_t high1 = four_bytes(planes[1], element + 4, in_tile + 4);
-        out.x = __byte_perm(low0, high0, 0x5140);
-        out.y = __byte_perm(low0, high0, 0x7362);
-        out.z = __byte_perm(low1, high1, 0x5140);
-        out.w = __byte_perm(low1, high1, 0x7362);
-        if (moves_sign) {
-            out.x = restore_sign_pair(out.x);
-            out.y = restore_sign_pair(out.y);
-            out.z = restore_sign_pair(out.z);
-            out.w = restore_sign_pair(out.w);
-        }
+// Decodes a stream, and joins its symbols or leaves them for the join of a later plane. Returns whether the stream is good: it ends with
+// its last symbol.
+__device__ __forceinline__ bool decode_stream(WarpMemory& warp, const TableMemory& table, BitStream& stream, Join& join, bool is_last,
+                                              uint32_t first, uint32_t lane) {
+    uint32_t carry = 0;
+    if (is_last) {
+        carry = begin_stretch(join, first);
     } else {
-        const uint32_t byte0 = four_bytes(planes[0], element, in_tile);
-        const uint32_t byte1 = four_bytes(planes[1], element, in_tile);
-        const uint32_t byte2 = four_bytes(planes[2], element, in_tile);
-        const uint32_t byte3 = four_bytes(planes[3], element, in_tile);
-        const uint32_t low01 = __byte_perm(byte0, byte1, 0x5140);  // of elements 0 and 1
-        const uint32_t low23 = __byte_perm(byte0, byte1, 0x7362);
-        const uint32_t high01 = __byte_perm(byte2, byte3, 0x5140);
-        const uint32_t high23 = __byte_perm(byte2, byte3, 0x7362);
-        out.x = __byte_perm(low01, high01, 0x5410);
-        out.y = __byte_perm(low01, high01, 0x7632);
-        out.z = __byte_perm(low23, high23, 0x5410);
-        out.w = __byte_perm(low23, high23, 0x7632);
-        if (moves_sign) {
-            out.x = restore_sign32(out.x);
-            out.y = restore_sign32(out.y);
-            out.z = restore_sign32(out.z);
-            out.w = restore_sign32(out.w);
+        join.element = static_cast<int32_t>(first);
+    }
+    while (stream.left > 0 && stream.symbols > 0) {
+        if (is_last) prefetch_raw(join, lane);
+        const uint32_t symbols = decode_round(warp, table, stream, carry, lane);
+        if (symbols == 0) return false;
+        if (is_last) {
+            carry = join_elements(join, warp.tile, carry + symbols, stream.symbols == 0, lane);
+        } else {
+            leave_plane(join, symbols, lane);
         }
     }
-    return out;
+    return stream.left == 0 && stream.symbols == 0;
 }
 
-// `moved`: elements below it have had their sign moved.
-__device__ void join_element(const PlaneSource* planes, uint32_t count, uint32_t moved, uint32_t element,
-                             uint32_t in_tile, uint8_t* out) {
-    uint32_t value = 0;
-#pragma unroll
-    for (uint32_t plane = 0; plane < kMaxPlanes; ++plane) {  // known indices: the planes stay in registers
-        if (plane < count) value |= one_byte(planes[plane], element, in_tile) << (8 * plane);
-    }
-    if (element < moved) value = count == 2 ? restore_sign16(static_cast<uint16_t>(value)) : restore_sign32(value);
-    for (uint32_t byte = 0; byte < count; ++byte) out[byte] = static_cast<uint8_t>(value >> (8 * byte));
-}
+}  // namespace dumont::decode
 
-// Joins elements [first, end) of a block with all threads of the CTA; `tile` is where element `first` lies in a tile.
-__device__ __forceinline__ void join_range(const PlaneSource* planes, const DeviceBlock& block, uint8_t* out,
-                                           uint32_t first, uint32_t end, uint32_t tile) {
-    const uint32_t count = block.planes;
-    const uint32_t moved = block.moves_sign ? block.size / 4 * 4 / count : 0;
-    const uint32_t each = kVector / count;  // elements that a thread takes
-    const bool aligned = (reinterpret_cast<uintptr_t>(out) + first * count) % kVector == 0;
-    const uint32_t alike = block.moves_sign ? max(first, min(end, moved)) : end;  // all moved, or none
-    const uint32_t vectors = aligned ? (alike - first) / each : 0;
-#pragma unroll 4
-    for (uint32_t vector = threadIdx.x; vector < vectors; vector += blockDim.x) {
-        const uint32_t element = first + vector * each;
-        const uint4 joined = join_vector(planes, count, block.moves_sign, element, tile + vector * each);
-        __stcs(reinterpret_cast<uint4*>(out + element * count), joined);  // not read again by this kernel
-    }
-    for (uint32_t element = first + vectors * each + threadIdx.x; element < end; element += blockDim.x) {
-        join_element(planes, count, moved, element, tile + element - first, out + element * count);
-    }
-}
-
-__device__ __forceinline__ PlaneSource plane_source(const DeviceBlock& block, uint32_t plane, const uint8_t* encoded,
-                                                    const uint8_t* tile) {
-    if (plane >= block.planes) return {nullptr, nullptr, 0};
-    const uint8_t* bytes = encoded + block.begin[plane];
-    if (block.coded >> plane & 1) return {nullptr, tile, 0};
-    if (block.constant >> plane & 1) return {nullptr, nullptr, bytes[0] * 0x01010101u};
-    return {bytes, nullptr, 0};
-}
-
-// The plane that the warp decodes: coded plane number `warp`.
-__device__ __forceinline__ uint32_t coded_plane(const DeviceBlock& block, uint32_t warp) {
-    uint32_t plane = 0;
-    for (uint32_t before = warp;; ++plane) {
-        if (!(block.coded >> plane & 1)) continue;
-        if (before-- == 0) return plane;
-    }
-}
-
-}  // namespace
-}  // namespace dumont
-
-// Blocks with coded planes.
-//   grid: a CTA for each of `blocks`, all with the same number of coded planes
-//   block: 32 threads for each coded plane
-//   dynamic shared memory: sizeof(PlaneMemory) for each coded plane
-extern "C" __global__ void zipnn_decode(const uint8_t* source, uint8_t* output, const dumont::DeviceBlock* blocks,
-                                        uint32_t* status) {
+//   grid: a CTA for each of `blocks`; block: kDecodeThreads; dynamic shared memory: kDecodeMemory; `status`: a word for each block
+extern "C" __global__ void __launch_bounds__(dumont::kDecodeThreads, DUMONT_DECODE_CTAS) zipnn_decode(
+    const uint8_t* source, uint8_t* output, const dumont::DeviceBlock* blocks, uint32_t* status) {
     using namespace dumont;
+    using namespace dumont::decode;
     DUMONT_DYNAMIC_SHARED(shared);
-    const DeviceBlock& block = blocks[blockIdx.x];
-    const uint8_t* encoded = source + block.encoded;
-    uint8_t* out = output + block.out;
-    const uint32_t warp = threadIdx.x / kWarp;
+    BlockMemory& memory = *reinterpret_cast<BlockMemory*>(shared);
+    const uint32_t index = threadIdx.x / kWarp;
     const uint32_t lane = threadIdx.x % kWarp;
-    PlaneMemory* memories = reinterpret_cast<PlaneMemory*>(shared);
-    PlaneMemory& memory = memories[warp];
-    const uint32_t elements = block.size / block.planes;
-
-    const uint32_t mine = coded_plane(block, warp);
-    uint32_t found = open_block(encoded + block.begin[mine], block.bytes[mine], elements, memory, lane);
-    StreamReader reader = {};  // of lanes 0 to 3
-    reader.words = reinterpret_cast<const uint32_t*>(encoded);
-    if (found == kBlockGood && lane < kStreams &&
-        !open_stream(encoded, memory.streams.data[lane], memory.streams.size[lane], reader)) {
-        found = kBadStream;
+    WarpMemory& warp = memory.warp[index];
+    if (threadIdx.x < sizeof(DeviceBlock) / sizeof(uint32_t)) {
+        const uint32_t* words = reinterpret_cast<const uint32_t*>(blocks + blockIdx.x);
+        reinterpret_cast<uint32_t*>(&memory.block)[threadIdx.x] = words[threadIdx.x];
     }
-    if (__syncthreads_or(found != kBlockGood)) {
-        if (found != kBlockGood) atomicMax(&status[blockIdx.x], found);
+    __syncthreads();
+
+    const DeviceBlock& block = memory.block;
+    const uint8_t* encoded = source + block.encoded;
+    const uint32_t elements = block.size / block.planes;
+    const uint32_t quarter = (elements + kStreams - 1) / kStreams;
+    const uint32_t first = min(index * quarter, elements);
+    const uint32_t moved = block.size / 4 * 4 / block.planes;
+    Join join = {&block, encoded, output + block.out, warp.tile, kNoPlane, block.moves_sign ? moved : elements, 0, 0};
+    if (block.coded == 0) {
+        const uint32_t count = begin_stretch(join, first) + min(quarter, elements - first);
+        join_elements(join, warp.tile, count, true, lane);
         return;
     }
-
-    PlaneSource planes[kMaxPlanes];
-    uint32_t coded = 0;
-#pragma unroll
-    for (uint32_t plane = 0; plane < kMaxPlanes; ++plane) {
-        planes[plane] = plane_source(block, plane, encoded, memories[coded].tile);
-        coded += block.coded >> plane & 1;
-    }
-    const uint32_t segment = (elements + kStreams - 1) / kStreams;
-    for (uint32_t begin = 0; begin < segment; begin += kTile) {
-        for (uint32_t plane = 0; warp == 0 && plane < block.planes; ++plane) {
-            const bool raw = !((block.coded | block.constant) >> plane & 1);
-            if (raw) prefetch_raw(encoded + block.begin[plane], segment, begin, elements, lane);
+    clear_tile(warp, lane);
+    bool good = true;
+    for (uint32_t coded = block.coded; coded != 0; coded &= coded - 1) {
+        join.plane = static_cast<uint32_t>(__ffs(static_cast<int>(coded))) - 1;
+        const uint8_t* huff0 = encoded + block.begin[join.plane];
+        const uint32_t tree = tree_size(huff0[0]);
+        BitStream stream = {};
+        uint32_t found = good ? open_stream(huff0, tree, block.bytes[join.plane], elements, index, stream) : kBadStream;
+        __syncthreads();  // no warp needs the table of the plane before
+        if (tree <= block.bytes[join.plane] && index == blockIdx.x * 0x9E3779B1u >> 30) {
+            found = max(found, read_tree(huff0, tree, memory.table.tree, memory.table.length, lane));
         }
-        prefetch_streams(reader, lane);
-        if (lane < kStreams) {
-            const uint32_t left = memory.streams.symbols[lane] - min(begin, memory.streams.symbols[lane]);
-            const uint32_t count = min(left, kTile);
-            decode_tile(reader, memory.table, count, left - count,
-                        reinterpret_cast<uint32_t*>(memory.tile + lane * kTileStride));
+        if (__syncthreads_or(found != kBlockGood)) {
+            if (found != kBlockGood && lane == 0) atomicMax(&status[blockIdx.x], found);
+            return;
         }
-        __syncthreads();
-        for (uint32_t stream = 0; stream < kStreams; ++stream) {
-            const uint32_t first = min(stream * segment + begin, elements);
-            const uint32_t end = min(min(first + kTile, (stream + 1) * segment), elements);
-            join_range(planes, block, out, first, end, stream * kTileStride);
-        }
-        __syncthreads();
+        build_table(memory.table, reinterpret_cast<uint16_t*>(memory.warp[0].tile), is_rotated(join));
+        good = decode_stream(warp, memory.table, stream, join, (coded & (coded - 1)) == 0, first, lane);
     }
-    if (lane < kStreams && !ended_well(reader)) atomicMax(&status[blockIdx.x], static_cast<uint32_t>(kBadStream));
-}
-
-// Blocks without a coded plane: a join only.
-//   grid: a CTA for each of `blocks`; block: any number of threads
-extern "C" __global__ void zipnn_join(const uint8_t* source, uint8_t* output, const dumont::DeviceBlock* blocks) {
-    using namespace dumont;
-    const DeviceBlock& block = blocks[blockIdx.x];
-    PlaneSource planes[kMaxPlanes];
-#pragma unroll
-    for (uint32_t plane = 0; plane < kMaxPlanes; ++plane) {
-        planes[plane] = plane_source(block, plane, source + block.encoded, nullptr);
-    }
-    join_range(planes, block, output + block.out, 0, block.size / block.planes, 0);
+    if (!good && lane == 0) atomicMax(&status[blockIdx.x], static_cast<uint32_t>(kBadStream));
 }

@@ -7,10 +7,9 @@
 
 namespace dumont {
 
-// The host sorts blocks by the number of coded planes, which decides how many warps and how much memory a block takes.
 struct DeviceBlock {
     uint64_t encoded;  // where the chunk's encoded bytes start in the source memory; a multiple of 16
-    uint64_t out;     // where the block's raw bytes go in the output memory
+    uint64_t out;     // where the block's raw bytes go in the output memory: anywhere
     uint32_t size;    // raw bytes; whole elements
     uint8_t planes;
     uint8_t moves_sign;
@@ -21,9 +20,13 @@ struct DeviceBlock {
 };
 static_assert(sizeof(DeviceBlock) == 56, "part of the ABI: dumont_gpu/native/device_tables.py");
 
-constexpr uint32_t kPlaneMemory = 20624;    // bytes of dynamic shared memory that zipnn_decode takes for each coded plane
-constexpr uint32_t kPlaneThreads = 32;     // of a CTA of zipnn_decode, for each coded plane
-constexpr uint32_t kJoinThreads = 128;      // of a CTA of zipnn_join
+// A variant of zipnn_decode that is compiled with other sizes takes another amount of dynamic shared memory.
+#ifndef DUMONT_DECODE_MEMORY
+#define DUMONT_DECODE_MEMORY 45456
+#endif
+
+constexpr uint32_t kDecodeThreads = kStreams * 32;               // a warp for each bit stream
+constexpr uint32_t kDecodeMemory = DUMONT_DECODE_MEMORY;  // bytes of dynamic shared memory of a CTA
 constexpr uint32_t kRoomAfterEncoded = 16;  // bytes after the encoded bytes that may be read
 
 // What a kernel finds wrong with a block. After any of these the CPU decodes the chunk again and words the error.

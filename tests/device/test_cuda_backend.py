@@ -130,18 +130,6 @@ def test_lz4_stays_on_the_cpu_without_a_decoder() -> None:
     backend.close()
 
 
-def test_blocks_with_more_coded_planes_than_fit_stay_on_the_cpu() -> None:
-    device = emulated_device(shared_limit=32 * KiB)
-    backend = CudaBackend(device, minimum=0)
-    backend.prepare(1 * MiB, decode=True)
-    skewed = bytes(rng.choices(range(256), weights=[1.1**-i for i in range(256)], k=400_000))
-    out = memoryview(bytearray(len(skewed)))
-    backend.decode(3, encoded(ZipNN(Dtype.FP32), skewed), out)
-    assert out == skewed
-    assert "zipnn_decode" not in device.launches
-    backend.close()
-
-
 @pytest.mark.parametrize("memory", [3 * MiB, 6 * MiB, 64 * MiB])
 def test_slots_are_as_many_as_memory_allows(memory: int) -> None:
     device = emulated_device(memory=memory)

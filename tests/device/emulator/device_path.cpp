@@ -13,7 +13,6 @@ namespace {
 
 constexpr uint64_t kAlignment = 16;  // of each chunk's encoded bytes in a batch
 constexpr uint8_t kUnwritten = 0x5A;  // an output byte left out is then most likely a difference
-constexpr unsigned kClasses = kMaxPlanes + 1;
 
 uint64_t aligned(uint64_t offset) {
     return (offset + kAlignment - 1) / kAlignment * kAlignment;
@@ -29,7 +28,7 @@ struct Batch {
     std::vector<Place> places;
     uint64_t encoded_size = 0;  // ends with the last chunk's room
     uint64_t out_size = 0;
-    std::vector<DeviceBlock> classes[kClasses];
+    std::vector<DeviceBlock> blocks;
 };
 
 Batch lay_out(const std::vector<const Chunk*>& chunks, uint32_t misplace) {
@@ -41,21 +40,6 @@ Batch lay_out(const std::vector<const Chunk*>& chunks, uint32_t misplace) {
         batch.out_size = place.out + chunk->original_size;
     }
     return batch;
-}
-
-int64_t list_blocks(const Chunk& chunk, const Place& place, Batch& batch) {
-    std::vector<DeviceBlock> blocks(chunk.encoded.size() / 9 + 1);  // a block takes 9 bytes of the tables
-    uint64_t counts[kClasses];
-    const Bytes exact(chunk.encoded);  // a heap block of its size
-    const int64_t status = dumont_zipnn_device_blocks(exact.data(), exact.size(), chunk.original_size, place.encoded,
-                                                      place.out, blocks.data(), blocks.size(), counts);
-    if (status != 0) return status;
-    const DeviceBlock* next = blocks.data();
-    for (unsigned coded = 0; coded < kClasses; ++coded) {
-        batch.classes[coded].insert(batch.classes[coded].end(), next, next + counts[coded]);
-        next += counts[coded];
-    }
-    return 0;
 }
 
 void check_between(const Batch& batch, const std::vector<const Chunk*>& chunks, const uint8_t* out) {
@@ -70,13 +54,26 @@ void check_between(const Batch& batch, const std::vector<const Chunk*>& chunks, 
 
 }  // namespace
 
-void launch_blocks(unsigned coded, const std::vector<DeviceBlock>& blocks, const uint8_t* source, uint8_t* output,
-                   uint32_t* status) {
-    const auto count = static_cast<unsigned>(blocks.size());
-    const int failed = coded == 0 ? emulator::launch("zipnn_join", count, kJoinThreads, 0, source, output, blocks.data())
-                                  : emulator::launch("zipnn_decode", count, 32 * coded, coded * kPlaneMemory, source,
-                                                     output, blocks.data(), status);
-    if (failed) throw std::runtime_error(emulator_error());
+int64_t list_blocks(const Chunk& chunk, uint64_t encoded, uint64_t out, std::vector<DeviceBlock>& blocks) {
+    std::vector<DeviceBlock> listed(chunk.encoded.size() / 9 + 1);  // a block takes 9 bytes of the tables
+    const Bytes exact(chunk.encoded);  // a heap block of its size
+    const int64_t count = dumont_zipnn_device_blocks(exact.data(), exact.size(), chunk.original_size, encoded, out,
+                                                     listed.data(), listed.size());
+    if (count > 0) blocks.insert(blocks.end(), listed.begin(), listed.begin() + count);
+    return count;
+}
+
+std::vector<uint32_t> launch_blocks(const std::vector<DeviceBlock>& blocks, const uint8_t* source, uint8_t* output) {
+    if (blocks.empty()) return {};
+    Memory status(4 * blocks.size());
+    auto* words = reinterpret_cast<uint32_t*>(status.data());
+    std::fill_n(words, blocks.size(), kBlockGood);
+    if (emulator::launch("zipnn_decode", static_cast<unsigned>(blocks.size()), kDecodeThreads, kDecodeMemory, source, output,
+                         blocks.data(), words)) {
+        throw std::runtime_error(emulator_error());
+    }
+    status.check_canaries();
+    return std::vector<uint32_t>(words, words + blocks.size());
 }
 
 uint32_t DeviceResult::worst() const {
@@ -96,22 +93,15 @@ std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chun
         const Chunk& chunk = *chunks[i];
         std::copy(chunk.encoded.begin(), chunk.encoded.end(), source.data() + batch.places[i].encoded);
         std::fill_n(output.data() + batch.places[i].out, chunk.original_size, kUnwritten);
-        results[i].host = list_blocks(chunk, batch.places[i], batch);
+        results[i].host = list_blocks(chunk, batch.places[i].encoded, batch.places[i].out, batch.blocks);
     }
     emulator_set_order(setting.order);
     emulator_set_fill(setting.fill);
-    for (unsigned coded = 0; coded < kClasses; ++coded) {
-        const std::vector<DeviceBlock>& blocks = batch.classes[coded];
-        if (blocks.empty()) continue;
-        Memory status(4 * blocks.size());
-        auto* words = reinterpret_cast<uint32_t*>(status.data());
-        std::fill_n(words, blocks.size(), kBlockGood);
-        launch_blocks(coded, blocks, source.data(), output.data(), words);
-        status.check_canaries();
-        for (size_t b = 0; b < blocks.size(); ++b) {
-            size_t i = 0;
-            while (batch.places[i].encoded != blocks[b].encoded) ++i;
-            results[i].blocks.push_back({blocks[b].out - batch.places[i].out, blocks[b].size, coded, words[b]});
+    const std::vector<uint32_t> status = launch_blocks(batch.blocks, source.data(), output.data());
+    for (size_t i = 0, b = 0; i < chunks.size(); ++i) {
+        for (int64_t n = 0; n < results[i].host; ++n, ++b) {
+            const DeviceBlock& block = batch.blocks[b];
+            results[i].blocks.push_back({block.out - batch.places[i].out, block.size, block.coded, status[b]});
         }
     }
     output.check_canaries();
@@ -120,8 +110,6 @@ std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chun
     for (size_t i = 0; i < chunks.size(); ++i) {
         const uint8_t* out = output.data() + batch.places[i].out;
         results[i].out.assign(out, out + chunks[i]->original_size);
-        std::sort(results[i].blocks.begin(), results[i].blocks.end(),
-                  [](const DeviceBlockResult& a, const DeviceBlockResult& b) { return a.begin < b.begin; });
     }
     return results;
 }
@@ -135,11 +123,11 @@ HostResult decode_on_host(const Chunk& chunk) {
 
 std::string contradiction(const HostResult& host, const DeviceResult& device) {
     if (host.status < 0) {
-        if (device.host != 0 || device.worst() != kBlockGood) return "";
+        if (device.host < 0 || device.worst() != kBlockGood) return "";
         return "the CPU says " + std::to_string(host.status) + ", the device finds nothing wrong";
     }
     if (device.host == DUMONT_UNSUPPORTED) return "";
-    if (device.host != 0) return "the CPU decodes it, the listing of its blocks says " + std::to_string(device.host);
+    if (device.host < 0) return "the CPU decodes it, the listing of its blocks says " + std::to_string(device.host);
     uint64_t next = 0;
     for (const DeviceBlockResult& block : device.blocks) {
         const std::string where =

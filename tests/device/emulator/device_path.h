@@ -26,25 +26,27 @@ struct LaunchSetting {
 struct DeviceBlockResult {
     uint64_t begin;  // in the chunk's original bytes
     uint64_t size;
-    unsigned coded;  // planes
+    uint32_t coded;  // planes, a bit each
     uint32_t status;
 };
 
 struct DeviceResult {
-    int64_t host;                           // what dumont_zipnn_device_blocks returned; only after 0 there is a rest
-    std::vector<DeviceBlockResult> blocks;  // in the order of `begin`
+    int64_t host;                           // what dumont_zipnn_device_blocks returned; a rest only if it is not negative
+    std::vector<DeviceBlockResult> blocks;
     Bytes out;
 
     uint32_t worst() const;
 };
 
-// Decodes chunks together, with one launch for each number of coded planes. A launch that fails and a write out of bounds
-// throw std::runtime_error.
+// Decodes chunks together, in one launch. A launch that fails and a write out of bounds throw std::runtime_error.
 std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chunks, const LaunchSetting& setting);
 
-// One launch: blocks that all have `coded` coded planes. `status` has a word for each. Throws if it fails.
-void launch_blocks(unsigned coded, const std::vector<DeviceBlock>& blocks, const uint8_t* source, uint8_t* output,
-                   uint32_t* status);
+// Appends the chunk's blocks to `blocks`; returns what dumont_zipnn_device_blocks does. `encoded` and `out` are where the
+// chunk lies in the memory of a launch.
+int64_t list_blocks(const Chunk& chunk, uint64_t encoded, uint64_t out, std::vector<DeviceBlock>& blocks);
+
+// One launch. Returns the status of each block. Throws if it fails.
+std::vector<uint32_t> launch_blocks(const std::vector<DeviceBlock>& blocks, const uint8_t* source, uint8_t* output);
 
 // What the CPU codec says of the same chunk.
 struct HostResult {

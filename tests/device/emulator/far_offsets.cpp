@@ -4,7 +4,6 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "device_tables.h"
 #include "streams.h"
 
 namespace dumont::test {
@@ -36,33 +35,24 @@ private:
 
 void check_far_offsets(const Chunk& chunk) {
     const HostResult host = decode_on_host(chunk);
-    std::vector<DeviceBlock> blocks(chunk.encoded.size() / 9 + 1);
-    uint64_t counts[kMaxPlanes + 1];
-    if (host.status < 0 || dumont_zipnn_device_blocks(chunk.encoded.data(), chunk.encoded.size(), chunk.original_size, kEncoded,
-                                                      kOut, blocks.data(), blocks.size(), counts) != 0) {
+    std::vector<DeviceBlock> blocks;
+    if (host.status < 0 || list_blocks(chunk, kEncoded, kOut, blocks) < 0) {
         throw std::runtime_error(chunk.name + ": not a good chunk");
     }
     const uint64_t shift = kChunk - chunk.encoded.size();  // so that it ends with the chunk
     SparseMemory source(kEncoded + kChunk + kRoomAfterEncoded);
     SparseMemory output(kOut + chunk.original_size);
     std::copy(chunk.encoded.begin(), chunk.encoded.end(), source.data() + kEncoded + shift);
-    const DeviceBlock* next = blocks.data();
-    for (unsigned coded = 0; coded <= kMaxPlanes; ++coded) {
-        std::vector<DeviceBlock> of_class(next, next + counts[coded]);
-        next += counts[coded];
-        if (of_class.empty()) continue;
-        for (DeviceBlock& block : of_class) {
-            for (uint32_t plane = 0; plane < block.planes; ++plane) block.begin[plane] += static_cast<uint32_t>(shift);
-        }
-        std::vector<uint32_t> status(of_class.size());
-        launch_blocks(coded, of_class, source.data(), output.data(), status.data());
-        for (size_t i = 0; i < status.size(); ++i) {
-            const DeviceBlock& block = of_class[i];
-            const uint8_t* expected = host.out.data() + (block.out - kOut);
-            if (status[i] == kLongCodes) continue;
-            if (status[i] != kBlockGood || std::memcmp(expected, output.data() + block.out, block.size) != 0) {
-                throw std::runtime_error(chunk.name + ": other bytes at large offsets");
-            }
+    for (DeviceBlock& block : blocks) {
+        for (uint32_t plane = 0; plane < block.planes; ++plane) block.begin[plane] += static_cast<uint32_t>(shift);
+    }
+    const std::vector<uint32_t> status = launch_blocks(blocks, source.data(), output.data());
+    for (size_t i = 0; i < status.size(); ++i) {
+        const DeviceBlock& block = blocks[i];
+        const uint8_t* expected = host.out.data() + (block.out - kOut);
+        if (status[i] == kLongCodes) continue;
+        if (status[i] != kBlockGood || std::memcmp(expected, output.data() + block.out, block.size) != 0) {
+            throw std::runtime_error(chunk.name + ": other bytes at large offsets");
         }
     }
 }

@@ -75,6 +75,19 @@ CodeLengths random_code(Random& random, uint32_t longest) {
     return lengths;
 }
 
+CodeLengths stubborn_code(uint64_t number) {
+    if (number < 7) return CodeLengths(2u << number, static_cast<uint32_t>(number + 1));
+    if (number == 7) {
+        CodeLengths threes(7, 3);
+        threes.insert(threes.end(), 8, 6);
+        return threes;
+    }
+    if (number == 8) return {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11};
+    CodeLengths long_ones(64, 7);
+    long_ones.insert(long_ones.begin(), 1);
+    return long_ones;
+}
+
 Bytes direct_tree(const CodeLengths& lengths) {
     const uint32_t longest = longest_of(lengths);
     const size_t explicit_weights = lengths.size() - 1;  // the last is implied
@@ -95,6 +108,21 @@ Bytes random_symbols(const CodeLengths& lengths, uint64_t count, Random& random)
     }
     Bytes symbols(count);
     for (uint8_t& symbol : symbols) symbol = cells[below(random, cells.size())];
+    return symbols;
+}
+
+Bytes symbol_runs(const CodeLengths& lengths, uint64_t count, Random& random) {
+    // Of those that occur.
+    const auto shortest = std::min_element(lengths.begin(), lengths.end(), [](uint32_t a, uint32_t b) { return a - 1 < b - 1; });
+    const auto longest = std::max_element(lengths.begin(), lengths.end());
+    const auto common = static_cast<uint8_t>(shortest - lengths.begin());
+    const auto rare = static_cast<uint8_t>(longest - lengths.begin());
+    Bytes symbols;
+    while (symbols.size() < count) {
+        symbols.insert(symbols.end(), 1 + below(random, 2000), common);
+        symbols.insert(symbols.end(), below(random, 400), rare);
+    }
+    symbols.resize(count);
     return symbols;
 }
 

@@ -41,11 +41,11 @@ void count(const Chunk& chunk, const HostResult& host, const DeviceResult& devic
     ++tally.chunks;
     tally.bytes += chunk.original_size;
     for (const DeviceBlockResult& block : device.blocks) {
-        ++tally.blocks[block.coded];
+        ++tally.blocks[__builtin_popcount(block.coded)];
         tally.long_codes += block.status == kLongCodes;
     }
     tally.good += host.status >= 0;
-    tally.refused += host.status >= 0 && device.host != 0;
+    tally.refused += host.status >= 0 && device.host < 0;
     tally.damaged += host.status == DUMONT_DAMAGED;
     tally.unsupported += host.status == DUMONT_UNSUPPORTED;
     if (host.status < 0) ++tally.found[device.worst()];
@@ -77,7 +77,7 @@ void check_case(const std::vector<Chunk>& chunks, const std::vector<LaunchSettin
                 wrong = "another result with order " + std::to_string(setting.order) + ", fill " +
                         std::to_string(setting.fill);
             }
-            if (wrong.empty() && expected[i].status >= 0 && results[i].host != 0 && !device_may_refuse(chunks[i])) {
+            if (wrong.empty() && expected[i].status >= 0 && results[i].host < 0 && !device_may_refuse(chunks[i])) {
                 wrong = "the host lists no blocks, for no known reason";
             }
             if (!wrong.empty()) throw std::runtime_error(chunks[i].name + ": " + wrong);
@@ -143,8 +143,12 @@ constexpr uint64_t kContinued = 50;
 constexpr uint64_t kBatches = 100;
 constexpr uint64_t kFar = 19;  // one case in so many is decoded at large offsets too
 constexpr uint64_t kPlacedCounts = 130;
-constexpr uint64_t kPlaced = 16 * kPlacedCounts;
-constexpr uint64_t kGenerated = kSmallestCounts * kDtypeCount + kLarge + kHandmade + kContinued + kBatches + kPlaced;
+constexpr uint64_t kPlaces = 16;
+constexpr uint64_t kPlaced = kPlaces * kPlacedCounts;
+constexpr uint64_t kEveryPlace = kPlaces * kDtypeCount * 8;
+constexpr uint64_t kStubborn = 400;
+constexpr uint64_t kGenerated =
+    kSmallestCounts * kDtypeCount + kLarge + kHandmade + kContinued + kBatches + kPlaced + kEveryPlace + kStubborn;
 
 Wanted generated_case(uint64_t number, Random& random) {
     Wanted wanted;
@@ -171,10 +175,27 @@ Wanted generated_case(uint64_t number, Random& random) {
         wanted.originals = {all};
     } else if ((left -= kContinued) < kPlaced) {
         // Every place of an output relative to 16 bytes, with every end of the last of the four streams.
-        wanted.misplace = static_cast<uint32_t>(left % 16);
+        wanted.misplace = static_cast<uint32_t>(left % kPlaces);
         constexpr DtypeName kBf16 = kDtypes[2];
         constexpr size_t kFewValues = 5;  // short enough to be coded
-        add_encoded(wanted, kBf16, 12 + left / 16, kFewValues, 17, random);
+        add_encoded(wanted, kBf16, 12 + left / kPlaces, kFewValues, 17, random);
+    } else if ((left -= kPlaced) < kEveryPlace) {
+        // And with every type, any planes, in streams of several rounds and of less than one.
+        wanted.misplace = static_cast<uint32_t>(left % kPlaces);
+        const DtypeName& dtype = kDtypes[left / kPlaces % kDtypeCount];
+        const uint64_t turn = left / (kPlaces * kDtypeCount);
+        if (turn < 4) {
+            constexpr size_t kGauss = 0;
+            add_encoded(wanted, dtype, turn < 2 ? 20'000 + below(random, 20) : 1 + below(random, 400),
+                        turn % 2 == 0 ? kGauss : below(random, kDataKinds), 17, random);
+        } else if (turn < 6) {
+            wanted.chunks.push_back(handmade_chunk(dtype, random));
+        } else {
+            wanted.chunks.push_back(stubborn_chunk(dtype, 6 + below(random, 3'000), random));
+        }
+    } else if ((left -= kEveryPlace) < kStubborn) {
+        const uint64_t most = left % 4 == 0 ? 300 : left % 4 == 1 ? 120'000 : 20'000;
+        wanted.chunks.push_back(stubborn_chunk(kDtypes[left % kDtypeCount], 6 + below(random, most), random));
     } else {
         for (uint64_t n = 2 + below(random, 7); n > 0; --n) add_random(wanted, 12'000, random);
         if (number % 2 == 0) wanted.chunks.push_back(handmade_chunk(kDtypes[number % kDtypeCount], random));
@@ -238,6 +259,7 @@ std::vector<Chunk> good_chunks(const std::string& directory, uint64_t seed) {
         chunks.push_back(wanted.chunks[0]);
     }
     for (size_t i = 0; i < 40; ++i) chunks.push_back(handmade_chunk(kDtypes[i % kDtypeCount], random));
+    for (size_t i = 0; i < 20; ++i) chunks.push_back(stubborn_chunk(kDtypes[i % kDtypeCount], 6 + below(random, 9'000), random));
     for (size_t i = 0; i < 5; ++i) {
         chunks.push_back(continued_chunk({chunks[chunks.size() - 3 * i - 20], chunks[chunks.size() - 50]}));
     }

@@ -144,6 +144,17 @@ Bytes stream_header(const DtypeName& dtype, uint32_t block_log2) {
     return header;
 }
 
+BlockPart coded_plane(const CodeLengths& code, const Bytes& symbols) {
+    const Bytes block = huff0_block(code, symbols);
+    return block.size() < symbols.size() ? BlockPart{kHuff0Block, block} : BlockPart{kRawBlock, symbols};
+}
+
+BlockPart stubborn_plane(uint64_t elements, Random& random) {
+    const CodeLengths code = stubborn_code(below(random, kStubbornCodes));
+    const bool runs = below(random, 2) != 0;
+    return coded_plane(code, runs ? symbol_runs(code, elements, random) : random_symbols(code, elements, random));
+}
+
 BlockPart random_plane(uint64_t elements, Random& random) {
     const uint64_t form = below(random, elements > kMaxHuff0Symbols ? 2 : 6);
     if (form == 0) return {kHuff0Block, {static_cast<uint8_t>(random())}};
@@ -153,9 +164,7 @@ BlockPart random_plane(uint64_t elements, Random& random) {
         return {static_cast<uint8_t>(below(random, 2)), raw};
     }
     const CodeLengths code = random_code(random, form == 2 ? kMaxTableLog : 1 + static_cast<uint32_t>(below(random, 11)));
-    const Bytes symbols = random_symbols(code, elements, random);
-    const Bytes block = huff0_block(code, symbols);
-    return block.size() < elements ? BlockPart{kHuff0Block, block} : BlockPart{kRawBlock, symbols};
+    return coded_plane(code, random_symbols(code, elements, random));
 }
 
 }  // namespace
@@ -205,6 +214,13 @@ Chunk handmade_chunk(const DtypeName& dtype, Random& random) {
     StreamParts parts{stream_header(dtype, block_log2), elements * dtype.bytes, {}};
     for (uint32_t plane = 0; plane < dtype.bytes; ++plane) parts.planes.push_back({random_plane(elements, random)});
     return {std::string(dtype.name) + " by hand, " + std::to_string(elements) + " elements", put_together(parts),
+            parts.original_size};
+}
+
+Chunk stubborn_chunk(const DtypeName& dtype, uint64_t elements, Random& random) {
+    StreamParts parts{stream_header(dtype, 17 + highest_bit(dtype.bytes)), elements * dtype.bytes, {}};
+    for (uint32_t plane = 0; plane < dtype.bytes; ++plane) parts.planes.push_back({stubborn_plane(elements, random)});
+    return {std::string(dtype.name) + " in stubborn codes, " + std::to_string(elements) + " elements", put_together(parts),
             parts.original_size};
 }
 

@@ -94,7 +94,7 @@ class Bench(DeviceBench):
             self.stream.cupy_stream, [decoder(batch) for batch in batches], self.extent.repeats, self.inner(count)
         )
         row["verified"] = all(chunks.check(batch, expected) for batch in (batches[0], batches[-1]))
-        row["launches"] = [f"{launch.kernel}<{launch.grid}, {launch.block}>" for launch in batches[0].launches]
+        row["launches"] = [f"{batches[0].launch.kernel}<{batches[0].launch.grid}, {batches[0].launch.block}>"]
         self.results["zipnn"].append(row)
 
     def most_shared_memory(self, kind: str, dtype: Dtype, data: memoryview) -> None:

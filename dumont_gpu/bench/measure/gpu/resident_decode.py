@@ -1,11 +1,10 @@
-"""ZipNN streams in device memory, and the launches that decode a batch of them at once."""
+"""ZipNN streams in device memory, and the launch that decodes a batch of them at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
 
 from dumont_gpu import native
 from dumont_gpu.backends.device import Device, Stream
@@ -20,7 +19,7 @@ from dumont_gpu.sizes import align_up
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Chunks `first` to `first + count` of `ResidentStreams`, and the launches that decode them."""
+    """Chunks `first` to `first + count` of `ResidentStreams`, and the launch that decodes them."""
 
     first: int
     count: int
@@ -57,28 +56,24 @@ class ResidentStreams:
         Raises:
             ValueError: the stream is not for a device.
         """
-        row = layout("DeviceBlock")
-        classes: list[list[memoryview]] = [[] for _ in range(1 + layout("kMaxPlanes"))]  # by number of coded planes
+        table = bytearray()
+        rows = memoryview(bytearray(zipnn_table_size(self.size)))
         for number in range(first, first + count):
-            rows = memoryview(bytearray(zipnn_table_size(self.size)))
             places = number * self._encoded_stride, number * self._out_stride
-            counts = native.zipnn_device_blocks(self.encoded, self.size, rows, *places)
-            if counts is None:
+            blocks = native.zipnn_device_blocks(self.encoded, self.size, rows, *places)
+            if blocks is None:
                 raise ValueError("this stream is not for a device")
-            for blocks, end, of_class in zip(counts, accumulate(counts), classes, strict=True):
-                of_class.append(rows[(end - blocks) * row : end * row])
-        tables = [b"".join(of_class) for of_class in classes]
-        table = self._memory.allocate(sum(map(len, tables)))
-        total = sum(map(len, tables)) // row
-        statuses = self._memory.allocate(4 * total)
-        self._stream.copy_in(table, memoryview(b"".join(tables)))
+            table += rows[: blocks * layout("DeviceBlock")]
+        total = len(table) // layout("DeviceBlock")
+        listed, statuses = self._memory.allocate(len(table)), self._memory.allocate(4 * total)
+        self._stream.copy_in(listed, memoryview(table))
         self._stream.clear(statuses, 4 * total)
         self._stream.synchronize()
-        launches = zipnn_decoding([len(each) // row for each in tables], self._source, self._out, table, statuses)
+        launches = zipnn_decoding(total, self._source, self._out, listed, statuses)
         return Batch(first, count, statuses, total, launches)
 
     def decode(self, batch: Batch) -> None:
-        """Launches the batch's kernels; does not wait for them."""
+        """Launches the batch's kernel; does not wait for it."""
         run(self._stream, batch.launches)
 
     def check(self, batch: Batch, expected: bytes) -> bool:
