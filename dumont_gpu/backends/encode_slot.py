@@ -16,7 +16,7 @@ from dumont_gpu.codecs.zipnn import BLOCK_LOG2
 from dumont_gpu.sizes import KiB
 
 THREADS: Final = 128  # in each CTA: kEncodeThreads of zipnn_job.h, kFrameThreads of lz4_blocks.h
-PLAN_MEMORY: Final = 9 * KiB  # shared memory of `zipnn_plan` for each plane: kPlanMemory of zipnn_job.h
+PLAN_MEMORY: Final = 9280  # shared memory of `zipnn_plan` for each plane: kPlanMemory of zipnn_job.h
 LZ4_ROOM: Final = 65_808  # kLz4BlockRoom of lz4_blocks.h
 MAX_PLANES: Final = 4  # of an element: kMaxPlanes of zipnn.h
 TABLES: Final = 9 * MAX_PLANES  # bytes of the tables of a ZipNN stream for each block

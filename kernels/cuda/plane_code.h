@@ -69,6 +69,7 @@ __device__ __forceinline__ uint32_t rank_together(const uint32_t* counts, Choice
     }
     if (lane < 4) memory.keys[symbols + lane] = kNoNode;
     __syncwarp();
+#pragma unroll 1
     for (uint32_t base = 0; base < symbols; base += kWarp) {
         const uint32_t mine = base + lane < symbols ? memory.keys[base + lane] : kNoNode;
         uint32_t rank = 0;
@@ -82,6 +83,7 @@ __device__ __forceinline__ uint32_t rank_together(const uint32_t* counts, Choice
         }
     }
     if (lane < 2) memory.merge.leaf[symbols + lane] = kNoNode;
+#pragma unroll 1
     for (uint32_t i = lane; i <= symbols; i += kWarp) memory.merge.inner[i] = kNoNode;
     __syncwarp();
     return symbols;
@@ -106,6 +108,7 @@ __device__ __forceinline__ void choose_code(const uint32_t* counts, ChoiceMemory
         code.length[group] = 0;
     }
     uint32_t as_long = 0;  // codes of at least `length` bits: the rarest symbols have them
+#pragma unroll 1
     for (uint32_t length = kMaxWrittenLength; length > 0; --length) {
         as_long += __shfl_sync(kAllLanes, code.of_length, static_cast<int>(length));
 #pragma unroll
@@ -125,6 +128,7 @@ __device__ __forceinline__ void choose_code(const uint32_t* counts, ChoiceMemory
 __device__ __forceinline__ void assign_codes(const WarpCode& code, uint32_t* codes, uint32_t lane) {
     uint32_t mine[kGroups] = {};
     uint32_t cell = 0;
+#pragma unroll 1
     for (uint32_t bits = code.table_log; bits > 0; --bits) {
         uint32_t next = cell >> (code.table_log - bits);
 #pragma unroll
@@ -168,6 +172,7 @@ __device__ __forceinline__ void build_steps(uint32_t cells, DescriptionMemory& m
     static_assert(kCells == 2 * kWarp, "a lane has two cells");
     const uint32_t end = warp_prefix_sum(cells, lane);
     uint32_t weight[2] = {0, 0};  // of the cells that are numbers lane and lane + 32 to be given away
+#pragma unroll 1
     for (uint32_t w = 0; w + 1 < kWeightValues; ++w) {
         const uint32_t end_of_weight = __shfl_sync(kAllLanes, end, static_cast<int>(w));
         weight[0] += lane >= end_of_weight;
@@ -183,6 +188,7 @@ __device__ __forceinline__ void build_steps(uint32_t cells, DescriptionMemory& m
     weight[0] = memory.cells[lane];
     weight[1] = memory.cells[lane + kWarp];
     uint32_t given = 0;
+#pragma unroll 1
     for (uint32_t w = 0; w < kWeightValues; ++w) {
         const uint32_t first = __ballot_sync(kAllLanes, weight[0] == w);
         const uint32_t second = __ballot_sync(kAllLanes, weight[1] == w);
@@ -200,13 +206,17 @@ __device__ __forceinline__ void build_steps(uint32_t cells, DescriptionMemory& m
 
 // The counterpart of append_weights: the pieces of the bit stream in their order. Lanes 0 and 1 have a state each.
 __device__ __forceinline__ void encode_weights(uint32_t count, DescriptionMemory& memory, uint32_t lane) {
+#pragma unroll 1
     for (uint32_t i = count + 1 + lane; i < 256; i += kWarp) memory.pieces[i] = 0;
     if (lane < 2) {
         const uint32_t last = count - 1 - ((count - 1 - lane) & 1);  // its last weight starts in that weight's first cell
         const uint32_t last_weight = memory.weights[last];
         uint32_t state = memory.next[memory.steps[last_weight].first + static_cast<uint32_t>(memory.counts.count[last_weight])];
+        FseStep ahead = last >= 2 ? memory.steps[memory.weights[last - 2]] : FseStep{};  // does not wait for the state
+#pragma unroll 1
         for (uint32_t i = last; i >= 2; i -= 2) {
-            const FseStep step = memory.steps[memory.weights[i - 2]];
+            const FseStep step = ahead;
+            if (i >= 4) ahead = memory.steps[memory.weights[i - 4]];
             const uint32_t bits = (state + step.bits) >> 16;
             memory.pieces[count - 1 - i] = static_cast<uint16_t>((state & ((1u << bits) - 1)) | bits << 8);
             state = memory.next[step.first + (state >> bits)];
@@ -249,6 +259,7 @@ __device__ __forceinline__ uint32_t join_pieces(uint32_t bytes, DescriptionMemor
 __device__ __forceinline__ uint32_t describe_with_fse(uint32_t occurrences, uint32_t count, DescriptionMemory& memory,
                                                       uint32_t lane) {
     const uint32_t cells = share_cells(occurrences, count, memory, lane);
+#pragma unroll 1
     for (uint32_t i = lane; i < kTreeWords; i += kWarp) memory.words[i] = 0;
     __syncwarp();
     uint32_t bytes = 1;
@@ -285,6 +296,7 @@ __device__ __forceinline__ uint32_t describe_code(const WarpCode& code, Descript
     if (fse != 0 && (fse < direct || count > kMaxDirectWeights)) return fse;
     if (count > kMaxDirectWeights) return 0;
     uint8_t* out = reinterpret_cast<uint8_t*>(memory.words);
+#pragma unroll 1
     for (uint32_t i = lane; i < direct - 1; i += kWarp) {
         const uint32_t second = 2 * i + 1 < count ? memory.weights[2 * i + 1] : 0;
         out[1 + i] = static_cast<uint8_t>(memory.weights[2 * i] << 4 | second);

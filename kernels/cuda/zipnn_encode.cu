@@ -21,6 +21,13 @@
 #if !defined(DUMONT_COUNT_COPIES)
 #define DUMONT_COUNT_COPIES 2
 #endif
+// CTAs on an SM that registers shall allow.
+#if !defined(DUMONT_PLAN_CTAS)
+#define DUMONT_PLAN_CTAS 8
+#endif
+#if !defined(DUMONT_WRITE_CTAS)
+#define DUMONT_WRITE_CTAS 8
+#endif
 // Words of a raw plane that a thread loads before it writes the first.
 #if !defined(DUMONT_RAW_WORDS)
 #define DUMONT_RAW_WORDS 4
@@ -143,9 +150,8 @@ __device__ __forceinline__ bool is_whole(uint32_t group, const Range& range) {
     return group >= (range.first + kGroup - 1) / kGroup && group < range.end / kGroup;
 }
 
-// Four times byte `i` of a word: the offset of an entry in a table of words.
-__device__ __forceinline__ uint32_t entry_offset(uint32_t word, uint32_t i) {
-    return (i == 0 ? word << 2 : word >> (8 * i - 2)) & 0x3FC;
+__device__ __forceinline__ uint32_t byte_of(uint32_t word, uint32_t i) {
+    return __byte_perm(word, 0, 0x4440 | i);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -155,13 +161,15 @@ __device__ __forceinline__ uint32_t entry_offset(uint32_t word, uint32_t i) {
 struct PlanMemory {
     uint32_t stream_counts[kStreams][256];
     union {  // one after the other
-        uint32_t other_counts[kStreams][256];  // by odd lanes; symbol s is at s ^ kOtherBank
+        struct {
+            uint32_t gap[16];  // so that a symbol's two counters are in different banks
+            uint32_t counts[kStreams][256];
+        } odd;  // lanes
         CodeMemory code;
     };
     uint32_t counts[256];  // of all streams
 };
 static_assert(sizeof(PlanMemory) == kPlanMemory, "every launch asks for this much for each plane");
-constexpr uint32_t kOtherBank = 16;
 static_assert(DUMONT_COUNT_COPIES == 1 || DUMONT_COUNT_COPIES == 2, "PlanMemory has room for two");
 
 __device__ __forceinline__ PlanMemory& plan_memory(uint8_t* shared, uint32_t plane) {
@@ -169,9 +177,13 @@ __device__ __forceinline__ PlanMemory& plan_memory(uint8_t* shared, uint32_t pla
 }
 
 __device__ __forceinline__ void clear_counts(PlanMemory& memory) {
-    uint4* counts = reinterpret_cast<uint4*>(memory.stream_counts);
-    constexpr uint32_t kVectors = DUMONT_COUNT_COPIES * sizeof memory.stream_counts / sizeof(uint4);
-    for (uint32_t i = threadIdx.x; i < kVectors; i += kThreads) counts[i] = {};
+    uint4* even = reinterpret_cast<uint4*>(memory.stream_counts);
+    uint4* odd = reinterpret_cast<uint4*>(memory.odd.counts);
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < sizeof memory.stream_counts / sizeof(uint4); i += kThreads) {
+        even[i] = {};
+        if (DUMONT_COUNT_COPIES == 2) odd[i] = {};
+    }
 }
 
 // Counts the sample of each plane, by the whole CTA.
@@ -184,6 +196,7 @@ __device__ __forceinline__ void count_sample(const BlockSource& source, uint8_t*
         const uint32_t run = warp * kRunsOfWarp + i / kOfLane;
         values[i] = load_element(source, run * (source.elements / kSampleRuns) + i % kOfLane * kWarp + lane);
     }
+#pragma unroll 1
     for (uint32_t plane = 0; plane < source.planes; ++plane) {
         uint32_t* counts = plan_memory(shared, plane).stream_counts[warp];
 #pragma unroll
@@ -194,6 +207,7 @@ __device__ __forceinline__ void count_sample(const BlockSource& source, uint8_t*
 // Whether a plane's sample says that no code gains; clears its counts. By one warp.
 __device__ __forceinline__ bool judge_sample(PlanMemory& memory, uint32_t lane) {
     uint32_t squares = 0;
+#pragma unroll 1
     for (uint32_t symbol = lane; symbol < 256; symbol += kWarp) {
         uint32_t count = 0;
         for (uint32_t stream = 0; stream < kStreams; ++stream) {
@@ -207,15 +221,13 @@ __device__ __forceinline__ bool judge_sample(PlanMemory& memory, uint32_t lane) 
 
 // Counts one stream of a plane, by one warp.
 template <uint32_t planes>
-__device__ __forceinline__ void count_stream(const BlockSource& source, uint32_t plane, const Range& range, uint8_t* counts,
+__device__ __forceinline__ void count_stream(const BlockSource& source, uint32_t plane, const Range& range, uint32_t* counts,
                                              uint32_t lane) {
     const PlaneCut cut = plane_cut(source, plane);
-    const bool other = DUMONT_COUNT_COPIES == 2 && lane % 2 != 0;
-    uint8_t* mine = counts + (other ? sizeof(PlanMemory::other_counts) : 0);
-    const uint32_t bank = other ? 4 * kOtherBank : 0;
     RawGroup<planes> ahead = {};  // loaded while the one before it is counted
     uint32_t group = range.first / kGroup + lane;
     if (is_whole(group, range)) load_group(source, group, ahead);
+#pragma unroll 1
     for (; group * kGroup < range.end; group += kWarp) {
         const RawGroup<planes> raw = ahead;
         if (is_whole(group + kWarp, range)) load_group(source, group + kWarp, ahead);
@@ -224,12 +236,13 @@ __device__ __forceinline__ void count_stream(const BlockSource& source, uint32_t
             const uint32_t words[4] = {cut_out.x, cut_out.y, cut_out.z, cut_out.w};
 #pragma unroll
             for (uint32_t i = 0; i < kGroup; ++i) {
-                atomicAdd(reinterpret_cast<uint32_t*>(mine + (entry_offset(words[i / 4], i % 4) ^ bank)), 1u);
+                atomicAdd(counts + byte_of(words[i / 4], i % 4), 1u);
             }
         } else {
             const uint32_t end = min((group + 1) * kGroup, range.end);
+#pragma unroll 1
             for (uint32_t element = max(group * kGroup, range.first); element < end; ++element) {
-                atomicAdd(reinterpret_cast<uint32_t*>(mine + (4 * plane_byte(source, plane, element) ^ bank)), 1u);
+                atomicAdd(counts + plane_byte(source, plane, element), 1u);
             }
         }
     }
@@ -238,7 +251,8 @@ __device__ __forceinline__ void count_stream(const BlockSource& source, uint32_t
 __device__ __forceinline__ void count_plane(const BlockSource& source, uint32_t plane, uint8_t* shared, uint32_t warp,
                                             uint32_t lane) {
     const Range range = stream_range(source, warp);
-    uint8_t* counts = shared + plane * kPlanMemory + warp * sizeof(PlanMemory::counts);
+    PlanMemory& memory = plan_memory(shared, plane);
+    uint32_t* counts = DUMONT_COUNT_COPIES == 2 && lane % 2 != 0 ? memory.odd.counts[warp] : memory.stream_counts[warp];
     if (source.planes == 1) count_stream<1>(source, plane, range, counts, lane);
     if (source.planes == 2) count_stream<2>(source, plane, range, counts, lane);
     if (source.planes == 4) count_stream<4>(source, plane, range, counts, lane);
@@ -247,11 +261,12 @@ __device__ __forceinline__ void count_plane(const BlockSource& source, uint32_t 
 // Sums up what was counted, by one warp; returns whether there is only one symbol, which `plan` then gets.
 __device__ __forceinline__ bool sum_counts(PlanMemory& memory, uint32_t symbols, PlanePlan& plan, uint32_t lane) {
     bool constant = false;
+#pragma unroll 1
     for (uint32_t symbol = lane; symbol < 256; symbol += kWarp) {
         uint32_t total = 0;
         for (uint32_t stream = 0; stream < kStreams; ++stream) {
             uint32_t& count = memory.stream_counts[stream][symbol];
-            if (DUMONT_COUNT_COPIES == 2) count += memory.other_counts[stream][symbol ^ kOtherBank];
+            if (DUMONT_COUNT_COPIES == 2) count += memory.odd.counts[stream][symbol];
             total += count;
         }
         memory.counts[symbol] = total;
@@ -268,6 +283,7 @@ __device__ __forceinline__ bool sum_counts(PlanMemory& memory, uint32_t symbols,
 __device__ __forceinline__ uint32_t coded_size(const PlanMemory& memory, const WarpCode& code, uint32_t tree_size,
                                                PlanePlan& plan, uint32_t lane) {
     uint32_t size = tree_size + kJumpTableSize;
+#pragma unroll 1
     for (uint32_t stream = 0; stream < kStreams; ++stream) {
         uint32_t bits = 0;
 #pragma unroll
@@ -293,6 +309,7 @@ __device__ __forceinline__ uint32_t plan_code(PlanMemory& memory, uint32_t symbo
     if (!gains(size, symbols)) return 0;
     assign_codes(code, plan.codes, lane);
     const uint8_t* tree = reinterpret_cast<const uint8_t*>(memory.code.description.words);
+#pragma unroll 1
     for (uint32_t i = lane; i < tree_size; i += kWarp) plan.tree[i] = tree[i];
     if (lane == 0) plan.tree_size = tree_size;
     return size;
@@ -324,23 +341,37 @@ __device__ __forceinline__ void plan_plane(PlanMemory& memory, uint32_t symbols,
 // ---------------------------------------------------------------------------------------------------------------
 // zipnn_write: raw planes
 
-// Elements [4 quad, 4 quad + 4); 0 stands for those beyond the block.
+// Elements [4 quad, 4 quad + 4).
+template <uint32_t planes>
+__device__ __forceinline__ uint32_t load_whole_quad(const BlockSource& source, const PlaneCut& cut, uint32_t quad) {
+    const uint8_t* from = source.bytes + 4ull * quad * planes;
+    if (planes == 1) return __ldg(reinterpret_cast<const uint32_t*>(from));
+    if (planes == 2) {
+        const uint2 words = __ldg(reinterpret_cast<const uint2*>(from));
+        return cut_plane<planes>(cut, words.x, words.y, 0, 0);
+    }
+    const uint4 words = __ldg(reinterpret_cast<const uint4*>(from));
+    return cut_plane<planes>(cut, words.x, words.y, words.z, words.w);
+}
+
+// The same, with 0 for those beyond the block.
 template <uint32_t planes>
 __device__ __forceinline__ uint32_t load_quad(const BlockSource& source, const PlaneCut& cut, uint32_t plane, uint32_t quad) {
-    const uint32_t first = 4 * quad;
-    if (first + 4 <= source.elements) {
-        const uint8_t* from = source.bytes + static_cast<uint64_t>(first) * planes;
-        if (planes == 1) return __ldg(reinterpret_cast<const uint32_t*>(from));
-        if (planes == 2) {
-            const uint2 words = __ldg(reinterpret_cast<const uint2*>(from));
-            return cut_plane<planes>(cut, words.x, words.y, 0, 0);
-        }
-        const uint4 words = __ldg(reinterpret_cast<const uint4*>(from));
-        return cut_plane<planes>(cut, words.x, words.y, words.z, words.w);
-    }
+    if (quad < source.elements / 4) return load_whole_quad<planes>(source, cut, quad);
     uint32_t bytes = 0;
-    for (uint32_t i = 0; first + i < source.elements; ++i) bytes |= plane_byte(source, plane, first + i) << (8 * i);
+#pragma unroll 1
+    for (uint32_t element = 4 * quad; element < source.elements; ++element) {
+        bytes |= plane_byte(source, plane, element) << (8 * (element % 4));
+    }
     return bytes;
+}
+
+// The word that begins `skip` bytes before this lane's quad. `before` is the quad before lane 0's, and becomes the last lane's.
+__device__ __forceinline__ uint32_t shift_quads(uint32_t quad, uint32_t skip, uint32_t& before, uint32_t lane) {
+    const uint32_t neighbour = __shfl_sync(kAllLanes, quad, static_cast<int>((lane + kWarp - 1) % kWarp));
+    const uint32_t value = __funnelshift_l(lane == 0 ? before : neighbour, quad, 8 * skip);
+    before = neighbour;
+    return value;
 }
 
 // Writes a raw plane. Words are aligned in memory: word w has the plane's bytes [4 w - skip, 4 w - skip + 4), which are of quads
@@ -356,25 +387,30 @@ __device__ __forceinline__ void write_raw(const BlockSource& source, uint32_t pl
     const uint32_t of_warp = (whole + kThreads - 1) / kThreads * kWarp;
     const uint32_t first = threadIdx.x / kWarp * of_warp;
     const uint32_t end = min(first + of_warp, whole);
+    uint32_t base = first;
     uint32_t before = first == 0 || first >= end ? 0 : load_quad<planes>(source, cut, plane, first - 1);
-    for (uint32_t base = first; base < end; base += kAhead * kWarp) {
+#pragma unroll 1
+    for (; base + kAhead * kWarp <= min(end, source.elements / 4); base += kAhead * kWarp) {
         uint32_t quads[kAhead];
 #pragma unroll
-        for (uint32_t i = 0; i < kAhead; ++i) {
-            const uint32_t word = base + i * kWarp + lane;
-            quads[i] = word < end ? load_quad<planes>(source, cut, plane, word) : 0;
-        }
+        for (uint32_t i = 0; i < kAhead; ++i) quads[i] = load_whole_quad<planes>(source, cut, base + i * kWarp + lane);
 #pragma unroll
         for (uint32_t i = 0; i < kAhead; ++i) {
             const uint32_t word = base + i * kWarp + lane;
-            const uint32_t neighbour = __shfl_sync(kAllLanes, quads[i], static_cast<int>((lane + kWarp - 1) % kWarp));
-            const uint32_t value = __funnelshift_l(lane == 0 ? before : neighbour, quads[i], 8 * skip);
-            before = neighbour;
-            if (word < end && (word != 0 || skip == 0)) __stcs(words + word, value);
+            const uint32_t value = shift_quads(quads[i], skip, before, lane);
+            if (word != 0 || skip == 0) __stcs(words + word, value);
         }
+    }
+#pragma unroll 1
+    for (; base < end; base += kWarp) {
+        const uint32_t word = base + lane;
+        const uint32_t quad = word < end ? load_quad<planes>(source, cut, plane, word) : 0;
+        const uint32_t value = shift_quads(quad, skip, before, lane);
+        if (word < end && (word != 0 || skip == 0)) __stcs(words + word, value);
     }
     const uint32_t head = min(skip == 0 ? 0 : 4 - skip, source.elements);  // bytes in the first word, and behind the last
     const uint32_t tail = whole == 0 ? head : 4 * whole - skip;
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < head + source.elements - tail; i += kThreads) {
         const uint32_t element = i < head ? i : tail + i - head;
         out[element] = static_cast<uint8_t>(plane_byte(source, plane, element));
@@ -388,6 +424,7 @@ constexpr uint32_t kLineWords = kWarp;  // a word for each lane: 128 bytes, alig
 constexpr uint32_t kLineBits = 32 * kLineWords;
 // A line that waits for more bits, and what a warp joins at a time.
 constexpr uint32_t kStageLines = (kLineBits - 1 + kWarp * kGroup * kMaxWrittenLength) / kLineBits + 1;
+static_assert(kStageLines * kLineBits >= kLineBits - 1 + kWarp * kGroup * kMaxWrittenLength + 4 * 32, "see put_bits");
 constexpr uint32_t kStageWords = kStageLines * kLineWords;
 
 // Bits on their way to a stream. Whole lines are written; the last line waits for more bits. Lines are aligned in memory, so that
@@ -422,14 +459,12 @@ __device__ __forceinline__ BitString join_codes(const uint32_t* codes /* [8] */)
 }
 
 __device__ __forceinline__ void put_bits(uint32_t* words, uint32_t position, const BitString& string) {
-    const uint32_t parts[4] = {string.low << (position & 31), __funnelshift_l(string.low, string.middle, position),
-                               __funnelshift_l(string.middle, string.high, position),
-                               __funnelshift_l(string.high, 0, position)};
     uint32_t* word = words + position / 32;
-#pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-        if (parts[i] != 0) atomicOr(word + i, parts[i]);
-    }
+    atomicOr(word, string.low << (position & 31));
+    atomicOr(word + 1, __funnelshift_l(string.low, string.middle, position));
+    if ((position & 31) + string.bits <= 64) return;
+    atomicOr(word + 2, __funnelshift_l(string.middle, string.high, position));
+    atomicOr(word + 3, __funnelshift_l(string.high, 0, position));
 }
 
 // The lane's word of a line of which only bytes [first, end) are the stream's.
@@ -450,6 +485,7 @@ __device__ __forceinline__ void flush_lines(BitStage& stage, uint32_t lane) {
     } else {
         __stcs(reinterpret_cast<uint32_t*>(stage.to) + lane, *mine);
     }
+#pragma unroll 1
     for (uint32_t line = 1; line < lines; ++line) {
         __stcs(reinterpret_cast<uint32_t*>(stage.to) + line * kLineWords + lane, mine[line * kLineWords]);
         mine[line * kLineWords] = 0;
@@ -462,25 +498,35 @@ __device__ __forceinline__ void flush_lines(BitStage& stage, uint32_t lane) {
     stage.bits %= kLineBits;
 }
 
-// The entries of a group's symbols; 0, which joins as nothing, for those outside the stream.
-template <uint32_t planes>
-__device__ __forceinline__ void look_up(const BlockSource& source, uint32_t plane, const PlaneCut& cut, const Range& range,
-                                        uint32_t group, bool whole, const RawGroup<planes>& raw, const uint8_t* table,
-                                        uint32_t* codes /* [kGroup] */) {
-    if (whole) {
-        const uint4 cut_out = cut_group(cut, raw);
-        const uint32_t words[4] = {cut_out.x, cut_out.y, cut_out.z, cut_out.w};
-#pragma unroll
-        for (uint32_t i = 0; i < kGroup; ++i) {
-            codes[i] = *reinterpret_cast<const uint32_t*>(table + entry_offset(words[i / 4], i % 4));
-        }
-        return;
-    }
-#pragma unroll
+// One plane of a group of which only some elements are in the range; 0 stands for the others.
+__device__ __forceinline__ uint4 load_part(const BlockSource& source, uint32_t plane, const Range& range, uint32_t group) {
+    uint4 bytes = {};
+#pragma unroll 1
     for (uint32_t i = 0; i < kGroup; ++i) {
         const uint32_t element = group * kGroup + i;
         const bool inside = element >= range.first && element < range.end;
-        codes[i] = inside ? *reinterpret_cast<const uint32_t*>(table + 4 * plane_byte(source, plane, element)) : 0;
+        const uint32_t byte = inside ? plane_byte(source, plane, element) : 0;
+        bytes = {__funnelshift_r(bytes.x, bytes.y, 8), __funnelshift_r(bytes.y, bytes.z, 8),
+                 __funnelshift_r(bytes.z, bytes.w, 8), __funnelshift_r(bytes.w, byte, 8)};
+    }
+    return bytes;
+}
+
+// The entries of a group's symbols; 0, which joins as nothing, for those outside the range.
+template <uint32_t planes>
+__device__ __forceinline__ void look_up(const BlockSource& source, uint32_t plane, const PlaneCut& cut, const Range& range,
+                                        uint32_t group, const RawGroup<planes>& raw, const uint32_t* table,
+                                        uint32_t* codes /* [kGroup] */) {
+    const bool whole = is_whole(group, range);
+    const uint4 symbols = whole ? cut_group(cut, raw) : load_part(source, plane, range, group);
+    const uint32_t words[4] = {symbols.x, symbols.y, symbols.z, symbols.w};
+#pragma unroll
+    for (uint32_t i = 0; i < kGroup; ++i) codes[i] = table[byte_of(words[i / 4], i % 4)];
+    if (whole) return;
+#pragma unroll
+    for (uint32_t i = 0; i < kGroup; ++i) {
+        const uint32_t element = group * kGroup + i;
+        if (element < range.first || element >= range.end) codes[i] = 0;
     }
 }
 
@@ -488,7 +534,8 @@ __device__ __forceinline__ void look_up(const BlockSource& source, uint32_t plan
 // has the last group.
 template <uint32_t planes>
 __device__ __forceinline__ void write_stream(const BlockSource& source, uint32_t plane, const Range& range,
-                                             const uint8_t* table, uint8_t* out, uint32_t* words, uint32_t lane) {
+                                             const uint32_t* table, uint8_t* out, uint32_t* words, uint32_t lane) {
+#pragma unroll 1
     for (uint32_t word = lane; word < kStageWords; word += kWarp) words[word] = 0;
     const uint32_t skip = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(out) % (4 * kLineWords));
     BitStage stage = {words, out - skip, 8 * skip, skip};
@@ -500,11 +547,12 @@ __device__ __forceinline__ void write_stream(const BlockSource& source, uint32_t
     // Lane l has the group l before the last. Before the first there is none: such a number wraps, and is far beyond the end.
     uint32_t group = first_group + groups - 1 - lane;
     if (is_whole(group, range)) load_group(source, group, ahead);
+#pragma unroll 1
     for (uint32_t done = 0; done < groups; done += kWarp) {
         const RawGroup<planes> raw = ahead;
         if (is_whole(group - kWarp, range)) load_group(source, group - kWarp, ahead);
         uint32_t codes[kGroup];
-        look_up(source, plane, cut, range, group, is_whole(group, range), raw, table, codes);
+        look_up(source, plane, cut, range, group, raw, table, codes);
         group -= kWarp;
         const BitString first = join_codes(codes);
         const BitString second = join_codes(codes + kGroup / 2);
@@ -536,14 +584,17 @@ __device__ __forceinline__ void write_plane(const BlockSource& source, uint32_t 
     }
     const uint32_t warp = threadIdx.x / kWarp;
     uint8_t* to = out + plan.tree_size + kJumpTableSize;
+#pragma unroll 1
     for (uint32_t stream = 0; stream < warp; ++stream) to += plan.stream_size[stream];
-    write_stream<planes>(source, plane, stream_range(source, warp), reinterpret_cast<const uint8_t*>(memory.codes), to,
-                         memory.stages[warp], threadIdx.x % kWarp);
+    write_stream<planes>(source, plane, stream_range(source, warp), memory.codes, to, memory.stages[warp],
+                         threadIdx.x % kWarp);
 }
 
 // Writes what comes before the streams of a coded plane, and takes its codes into shared memory.
 __device__ __forceinline__ void write_tree(const PlanePlan& plan, uint8_t* out, uint32_t* codes) {
+#pragma unroll 1
     for (uint32_t symbol = threadIdx.x; symbol < 256; symbol += kThreads) codes[symbol] = plan.codes[symbol];
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < plan.tree_size; i += kThreads) out[i] = plan.tree[i];
     if (threadIdx.x < kJumpTableSize) {
         const uint32_t size = plan.stream_size[threadIdx.x / 2];
@@ -554,6 +605,11 @@ __device__ __forceinline__ void write_tree(const PlanePlan& plan, uint8_t* out, 
 
 }  // namespace
 }  // namespace dumont
+
+extern "C" {
+__global__ void __launch_bounds__(dumont::kEncodeThreads, DUMONT_PLAN_CTAS) zipnn_plan(const dumont::EncodeJob* jobs);
+__global__ void __launch_bounds__(dumont::kEncodeThreads, DUMONT_WRITE_CTAS) zipnn_write(const dumont::EncodeJob* jobs);
+}
 
 // grid: a CTA of 128 threads for each block; dynamic shared memory: kPlanMemory for each plane
 extern "C" __global__ void zipnn_plan(const dumont::EncodeJob* jobs) {

@@ -34,7 +34,7 @@ struct PlanePlan {
 };
 static_assert(sizeof(PlanePlan) == 1192, "part of the ABI: dumont_gpu/native/device_tables.py");
 
-constexpr uint32_t kPlanMemory = 9216;    // bytes of dynamic shared memory that zipnn_plan takes for each plane
+constexpr uint32_t kPlanMemory = 9280;     // bytes of dynamic shared memory that zipnn_plan takes for each plane
 constexpr uint32_t kEncodeThreads = 128;  // in each CTA of zipnn_plan, zipnn_layout and zipnn_write
 
 }  // namespace dumont
