@@ -130,20 +130,21 @@ __device__ __forceinline__ void load_group(const BlockSource& source, uint32_t g
 // One plane of a group.
 template <uint32_t planes>
 __device__ __forceinline__ uint4 cut_group(const PlaneCut& cut, const RawGroup<planes>& raw) {
-    const uint4* v = raw.vectors;
-    if (planes == 1) return v[0];
-    if (planes == 2) {
-        const uint4 a = v[0], b = v[planes - 1];
+    if constexpr (planes == 1) {
+        return raw.vectors[0];
+    } else if constexpr (planes == 2) {
+        const uint4 a = raw.vectors[0], b = raw.vectors[1];
         return {cut_plane<planes>(cut, a.x, a.y, 0, 0), cut_plane<planes>(cut, a.z, a.w, 0, 0),
                 cut_plane<planes>(cut, b.x, b.y, 0, 0), cut_plane<planes>(cut, b.z, b.w, 0, 0)};
-    }
-    uint32_t bytes[4];
+    } else {
+        uint32_t bytes[4];
 #pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-        const uint4 a = v[i % planes];
-        bytes[i] = cut_plane<planes>(cut, a.x, a.y, a.z, a.w);
+        for (uint32_t i = 0; i < 4; ++i) {
+            const uint4 a = raw.vectors[i];
+            bytes[i] = cut_plane<planes>(cut, a.x, a.y, a.z, a.w);
+        }
+        return {bytes[0], bytes[1], bytes[2], bytes[3]};
     }
-    return {bytes[0], bytes[1], bytes[2], bytes[3]};
 }
 
 __device__ __forceinline__ bool is_whole(uint32_t group, const Range& range) {
