@@ -4,18 +4,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "../shared/plane_sample.h"
 #include "kernels.h"
 
 namespace dumont {
 namespace {
-
-constexpr size_t kSampleRun = 64;     // consecutive bytes: one cache line
-constexpr size_t kSampleRuns = 32;    // 2 KiB in all, spread over the plane
-constexpr uint32_t kSampled = kSampleRun * kSampleRuns;
-
-// Two bytes drawn at random are equal with probability 2^-H2, where H2 is Renyi's entropy of order 2, which is at most
-// Shannon's. Rarer than 2^-7.8, and coding is hopeless: a block must get below 7.6 bits. The sample's error is 0.02.
-constexpr uint32_t kHopelessVariety = 223;
 
 float bits_of(float probability) {
     return -probability * log2f(probability);
@@ -46,16 +39,15 @@ float estimate_bits(const uint32_t* counts, uint64_t total) {
 }
 
 bool looks_incompressible(const uint8_t* plane, size_t size) {
-    if (size < 2 * kSampled) return false;
+    if (size < kSmallestSampled) return false;
     uint8_t sample[kSampled];
     const size_t stride = size / kSampleRuns;
     for (size_t run = 0; run < kSampleRuns; ++run) memcpy(sample + run * kSampleRun, plane + run * stride, kSampleRun);
     uint32_t counts[256];
     kernels().count_bytes(sample, kSampled, counts, nullptr);  // too few for pairs
-    uint32_t collisions = 0;  // ordered pairs of sampled bytes that are equal
-    for (uint32_t s = 0; s < 256; ++s) collisions += counts[s] * counts[s];
-    collisions -= kSampled;
-    return collisions < kSampled * (kSampled - 1) / kHopelessVariety;
+    uint32_t squares = 0;
+    for (uint32_t s = 0; s < 256; ++s) squares += counts[s] * counts[s];
+    return sample_is_hopeless(squares);
 }
 
 }  // namespace dumont

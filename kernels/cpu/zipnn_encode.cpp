@@ -59,8 +59,8 @@ void fill_code_table(const HuffmanCode& code, CodeTable& codes) {
 // Encodes a plane with at least two symbols into `streams`; false if the block would not gain.
 bool encode_huff0(const uint8_t* plane, uint32_t size, const uint32_t* counts, uint8_t* streams, Huff0Block& block) {
     HuffmanCode code;
-    CodeWorkspace code_workspace;
-    choose_lengths(counts, code, code_workspace);
+    MergeWorkspace merge_workspace;
+    choose_lengths(counts, code, merge_workspace);
     if (!gains(code.payload_bits / 8, size)) return false;
     TreeWorkspace tree_workspace;
     block.tree_size = write_tree(code, block.tree, tree_workspace);

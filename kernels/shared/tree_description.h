@@ -1,5 +1,5 @@
-// Writes the tree description of a Huff0 block: weights as nibbles, or coded with FSE, whichever is smaller. One thread of the
-// host or the device writes it.
+// Writes the tree description of a Huff0 block: weights as nibbles, or coded with FSE, whichever is smaller. On a device a warp
+// writes the same bytes (cuda/plane_code.h), with what is short here.
 #pragma once
 
 #include "huffman_code.h"
@@ -11,7 +11,7 @@ constexpr uint32_t kWeightValues = kMaxWrittenLength + 1;
 constexpr uint32_t kMaxFseSize = kFirstDirectHeader - 1;
 constexpr uint32_t kMaxDirectWeights = 256 - kFirstDirectHeader;
 
-// Scratch of write_tree: on the device in shared memory.
+// Scratch of write_tree.
 struct TreeWorkspace {
     FseCounts counts;
     uint32_t occurrences[kWeightValues];
@@ -24,29 +24,34 @@ struct TreeWorkspace {
 struct BitWriter {
     uint8_t* out;
     uint32_t capacity;
-    uint32_t position;  // in bits
+    uint32_t bytes;    // whole ones so far
+    uint32_t pending;  // the bits behind them, fewer than 8
+    uint32_t used;     // bits of `pending`
 };
 
+// At most 24 bits.
 DUMONT_HD void append(BitWriter& writer, uint32_t value, uint32_t bits) {
-    while (bits != 0) {
-        const uint32_t byte = writer.position / 8;
-        const uint32_t used = writer.position % 8;
-        const uint32_t taken = bits < 8 - used ? bits : 8 - used;
-        if (byte < writer.capacity) {
-            const uint32_t before = used == 0 ? 0 : writer.out[byte];
-            writer.out[byte] = static_cast<uint8_t>(before | (value & ((1u << taken) - 1)) << used);
-        }
-        value >>= taken;
-        bits -= taken;
-        writer.position += taken;
+    writer.pending |= (value & ((1u << bits) - 1)) << writer.used;
+    for (writer.used += bits; writer.used >= 8; writer.used -= 8) {
+        if (writer.bytes < writer.capacity) writer.out[writer.bytes] = static_cast<uint8_t>(writer.pending);
+        ++writer.bytes;
+        writer.pending >>= 8;
     }
 }
 
-DUMONT_HD uint32_t size_in_bytes(const BitWriter& writer) {
-    return (writer.position + 7) / 8;
+// Fills up the last byte with zeros; returns the size in bytes.
+DUMONT_HD uint32_t close_byte(BitWriter& writer) {
+    if (writer.used != 0) append(writer, 0, 8 - writer.used);
+    return writer.bytes;
 }
 
-// Shares the 2^log cells among the weights in proportion to their occurrences, at least one for each that occurs.
+// The cells of a weight that occurs `occurrences` times among `count`: in proportion, but at least one if it occurs at all.
+DUMONT_HD int32_t fse_share(uint32_t occurrences, uint32_t count) {
+    const uint32_t share = ((occurrences << kMaxFseLog) + count / 2) / count;
+    return occurrences != 0 && share == 0 ? 1 : static_cast<int32_t>(share);
+}
+
+// Shares the 2^log cells among the weights; what rounding leaves goes to the commonest.
 DUMONT_HD void normalise(uint32_t count, TreeWorkspace& work) {
     FseCounts& counts = work.counts;
     uint32_t* occurrences = work.occurrences;
@@ -58,8 +63,7 @@ DUMONT_HD void normalise(uint32_t count, TreeWorkspace& work) {
     uint32_t commonest = 0;
     counts.symbols = 0;
     for (uint32_t w = 0; w < kWeightValues; ++w) {
-        const uint32_t share = (occurrences[w] * static_cast<uint32_t>(cells) + count / 2) / count;
-        counts.count[w] = static_cast<int8_t>(occurrences[w] == 0 ? 0 : share == 0 ? 1 : share);
+        counts.count[w] = static_cast<int8_t>(fse_share(occurrences[w], count));
         left -= counts.count[w];
         if (occurrences[w] > occurrences[commonest]) commonest = w;
         if (occurrences[w] != 0) counts.symbols = w + 1;
@@ -140,11 +144,11 @@ DUMONT_HD uint32_t write_fse_weights(uint32_t count, uint8_t* out /* [kMaxFseSiz
     if (count < 2) return 0;
     for (uint32_t w = 0; w < 256; ++w) work.counts.count[w] = 0;
     normalise(count, work);
-    BitWriter writer = {out, kMaxFseSize, 0};
+    BitWriter writer = {out, kMaxFseSize, 0, 0, 0};
     append_counts(writer, work.counts);
-    writer.position = 8 * size_in_bytes(writer);
+    close_byte(writer);
     append_weights(writer, count, work);
-    const uint32_t size = size_in_bytes(writer);
+    const uint32_t size = close_byte(writer);
     return size <= kMaxFseSize ? size : 0;
 }
 

@@ -30,11 +30,11 @@ struct PlanePlan {
     uint32_t stream_size[kStreams];
     uint8_t tree[kMaxTreeSize + 2];
     uint8_t constant;
-    uint32_t codes[256];  // value | length << 16
+    uint32_t codes[256];  // the code in the highest bits, its length in the lowest; 0: the symbol does not occur
 };
 static_assert(sizeof(PlanePlan) == 1192, "part of the ABI: dumont_gpu/native/device_tables.py");
 
-constexpr uint32_t kPlanMemory = 11264;    // bytes of dynamic shared memory that zipnn_plan takes for each plane
+constexpr uint32_t kPlanMemory = 9280;     // bytes of dynamic shared memory that zipnn_plan takes for each plane
 constexpr uint32_t kEncodeThreads = 128;  // in each CTA of zipnn_plan, zipnn_layout and zipnn_write
 
 }  // namespace dumont
