@@ -59,7 +59,7 @@ class Bench(DeviceBench):
         """Registers and memory of each kernel as compiled, and how many CTAs of each launched shape fit an SM."""
         from cupy.cuda import driver
 
-        for shape in (launch(name, 0, planes=2) for name in KERNELS):  # planes: as bf16 has
+        for shape in (launch(name, 0, planes=Dtype.BF16.size) for name in KERNELS):
             kernel = self.device.kernel(shape.kernel)
             per_sm = driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, shape.block, shape.shared)
             self.results["occupancy"].append(
@@ -94,7 +94,7 @@ class Bench(DeviceBench):
             self.stream.cupy_stream, [decoder(batch) for batch in batches], self.extent.repeats, self.inner(count)
         )
         row["verified"] = all(chunks.check(batch, expected) for batch in (batches[0], batches[-1]))
-        row["launches"] = [f"{batches[0].launch.kernel}<{batches[0].launch.grid}, {batches[0].launch.block}>"]
+        row["launches"] = [f"{launch.kernel}<{launch.grid}, {launch.block}>" for launch in batches[0].launches]
         self.results["zipnn"].append(row)
 
     def most_shared_memory(self, kind: str, dtype: Dtype, data: memoryview) -> None:
