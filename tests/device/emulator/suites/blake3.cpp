@@ -9,13 +9,12 @@
 #include "blake3_batch.h"
 #include "cases.h"
 #include "device_memory.h"
-#include "dumont_cpu.h"
+#include "device_tables.h"
 #include "emulator.h"
 
 namespace dumont::test {
 namespace {
 
-constexpr uint64_t kGroupSize = kBlake3Group * kBlake3Chunk;
 constexpr uint64_t kDrawn = 60;  // batches of several regions
 
 // Sizes at which a block, a chunk, a level of the tree, a warp or a group begins or ends.
@@ -29,7 +28,7 @@ std::vector<uint64_t> edges() {
 }
 
 // More groups than blake3_roots takes in one pass of its threads: 512 and 513 are a full pass, and one value beyond it.
-const uint64_t kLarge[] = {512 * kGroupSize, 512 * kGroupSize + 1};
+const uint64_t kLarge[] = {512 * kBlake3GroupSize, 512 * kBlake3GroupSize + 1};
 
 struct Piece {
     uint64_t shift;  // of its begin, from a multiple of 16
@@ -44,7 +43,7 @@ std::vector<Piece> pieces_of(uint64_t number, Random& random) {
     if (number >= kDrawn) return {{0, kLarge[number - kDrawn]}};
     std::vector<Piece> pieces(1 + below(random, 20));
     for (Piece& piece : pieces) {
-        const uint64_t size = below(random, 2) == 0 ? sizes[below(random, sizes.size())] : below(random, 3 * kGroupSize);
+        const uint64_t size = below(random, 2) == 0 ? sizes[below(random, sizes.size())] : below(random, 3 * kBlake3GroupSize);
         piece = {below(random, 2) * below(random, 16), below(random, 4) == 0 ? below(random, 2000) : size};
     }
     return pieces;
@@ -60,7 +59,7 @@ uint64_t address_of(const uint8_t* memory) {
 
 struct Batch {
     std::deque<Memory> data;  // of each piece
-    std::vector<Blake3Region> regions;
+    std::vector<uint64_t> begins, sizes;
     std::vector<Bytes> expected;
     uint64_t groups = 0;
 };
@@ -77,34 +76,36 @@ Batch batch_of(const std::vector<Piece>& pieces, Random& random) {
         Bytes digest(kBlake3Value);
         dumont_blake3(begin, piece.size, digest.data());
         batch.expected.push_back(digest);
-        batch.regions.push_back({address_of(begin), piece.size, batch.groups, 0});
+        batch.begins.push_back(address_of(begin));
+        batch.sizes.push_back(piece.size);
         batch.groups += blake3_group_count(piece.size);
     }
     return batch;
 }
 
 // Throws what is wrong.
-void check_batch(Batch& batch, const LaunchSetting& setting) {
-    const uint64_t count = batch.regions.size();
+void check_batch(const Batch& batch, const LaunchSetting& setting) {
+    const uint64_t count = batch.begins.size();
     Memory digests(count * kBlake3Value);
     Memory values(batch.groups * kBlake3Value);
-    for (uint64_t i = 0; i < count; ++i) batch.regions[i].digest = address_of(digests.data()) + i * kBlake3Value;
-    const Blake3Batch job = {address_of(reinterpret_cast<const uint8_t*>(batch.regions.data())), count,
-                             address_of(values.data())};
+    Memory table(sizeof(Blake3Batch) + count * sizeof(Blake3Region));
+    const uint64_t groups = dumont_blake3_batch(batch.begins.data(), batch.sizes.data(), count, address_of(digests.data()),
+                                                address_of(values.data()), address_of(table.data()), table.data());
+    if (groups != batch.groups) throw std::runtime_error("another number of groups: " + std::to_string(groups));
+    const auto* job = reinterpret_cast<const Blake3Batch*>(table.data());
     emulator_set_order(setting.order);
     emulator_set_fill(setting.fill);
-    if (emulator::launch("blake3_groups", static_cast<unsigned>(batch.groups), kBlake3Group, 0, &job) ||
-        emulator::launch("blake3_roots", static_cast<unsigned>(count), kBlake3RootThreads, 0, &job)) {
+    if (emulator::launch("blake3_groups", static_cast<unsigned>(batch.groups), kBlake3Group, 0, job) ||
+        emulator::launch("blake3_roots", static_cast<unsigned>(count), kBlake3RootThreads, 0, job)) {
         throw std::runtime_error(emulator_error());
     }
-    digests.check_canaries();
-    values.check_canaries();
+    for (const Memory* memory : {&digests, &values, &table}) memory->check_canaries();
     for (uint64_t i = 0; i < count; ++i) {
         const uint8_t* found = digests.data() + i * kBlake3Value;
         if (!std::equal(batch.expected[i].begin(), batch.expected[i].end(), found)) {
             throw std::runtime_error("the digest of region " + std::to_string(i) + " of " + std::to_string(count) +
-                                     " is wrong; it has " + std::to_string(batch.regions[i].size) + " bytes at " +
-                                     std::to_string(batch.regions[i].data % 16) + " modulo 16");
+                                     " is wrong; it has " + std::to_string(batch.sizes[i]) + " bytes at " +
+                                     std::to_string(batch.begins[i] % 16) + " modulo 16");
         }
     }
 }
@@ -114,7 +115,7 @@ int run(uint64_t first, uint64_t most) {
     uint64_t cases = 0, regions = 0, bytes = 0;
     for (uint64_t number = first; number < case_count() && number - first < most; ++number) {
         Random random = random_for(kSeed, number);
-        Batch batch = batch_of(pieces_of(number, random), random);
+        const Batch batch = batch_of(pieces_of(number, random), random);
         try {
             for (const LaunchSetting& setting : settings_for(0, random)) check_batch(batch, setting);
         } catch (const std::runtime_error& error) {
@@ -122,8 +123,8 @@ int run(uint64_t first, uint64_t most) {
             return 1;
         }
         ++cases;
-        regions += batch.regions.size();
-        for (const Blake3Region& region : batch.regions) bytes += region.size;
+        regions += batch.sizes.size();
+        for (const uint64_t size : batch.sizes) bytes += size;
     }
     std::printf("blake3: %llu batches of %llu regions, %llu bytes, in 3 orders\n", wide(cases), wide(regions), wide(bytes));
     return 0;
