@@ -6,6 +6,7 @@ from dumont_gpu import native
 from dumont_gpu.backends.device import Device
 from dumont_gpu.backends.launches import FrameDecoding, run, zipnn_block_count, zipnn_decoding, zipnn_table_size
 from dumont_gpu.backends.pinning import Pinning
+from dumont_gpu.backends.slot_digest import SlotDigest
 from dumont_gpu.backends.slots import Slot
 from dumont_gpu.codecs.lz4 import frame_content_size
 from dumont_gpu.errors import DamagedError
@@ -14,32 +15,47 @@ from dumont_gpu.sizes import KiB
 
 
 class DecodeSlot(Slot):
-    """Device memory for encoded bytes, raw bytes, the list of a chunk's blocks, and the status of each block."""
+    """Device memory for encoded bytes and their digest, raw bytes, the list of a chunk's blocks, and their statuses."""
 
     def __init__(self, device: Device, pinning: Pinning, chunk_size: int) -> None:
-        super().__init__(device, pinning, _regions(chunk_size), _regions(chunk_size)[2:])
-        self._encoded, self._out, self._table, self._results = self.addresses
-        self._host_table, self._host_results = self.host
-        self._frames = FrameDecoding(*self.addresses)
+        _, _, table, results, work, _ = regions = _regions(chunk_size)
+        super().__init__(device, pinning, regions, (table, results, work))
+        self._encoded, self._out, self._table, self._results, work_at, values_at = self.addresses
+        self._host_table, self._host_results, host_digest = self.host
+        self._frames = FrameDecoding(self._encoded, self._out, self._table, self._results)
+        self._digest = SlotDigest(self.stream, work_at, values_at, host_digest)
 
     @staticmethod
     def size(chunk_size: int) -> int:
         """Bytes of device memory."""
-        return sum(_regions(chunk_size)) + 4 * 4 * KiB
+        return sum(_regions(chunk_size)) + len(_regions(chunk_size)) * 4 * KiB
+
+    def load(self, encoded: memoryview, digest: bytes | None) -> bool:
+        """Copies a chunk to the device; returns whether its BLAKE3 digest is `digest`. None: it has been checked.
+
+        Waits for the answer: no decoder, ours neither, sees bytes that are not known to be those that were packed.
+        """
+        self.stream.copy_in(self._encoded, encoded)
+        if digest is not None:
+            self._digest.queue(self._encoded, len(encoded))
+        self.stream.synchronize()
+        return digest is None or self._digest.found == digest
 
     def decode_zipnn(self, encoded: memoryview, out: memoryview) -> bool | None:
-        """Returns True if `out` holds the chunk, False if the chunk has a fault, None if the chunk is for the CPU."""
+        """Decodes the chunk that was loaded, `encoded`.
+
+        Returns True if `out` holds it, False if it has a fault, None if it is for the CPU.
+        """
         blocks = native.zipnn_device_blocks(encoded, len(out), self._host_table)
         if blocks is None:
             return None
-        self.stream.copy_in(self._encoded, encoded)
         self.stream.copy_in(self._table, self._host_table[: blocks * layout("DeviceBlock")])
         self.stream.clear(self._results, 4 * blocks)
         run(self.stream, zipnn_decoding(blocks, self._encoded, self._out, self._table, self._results))
         return not any(self._finish(out, 4 * blocks))
 
     def decode_lz4(self, encoded: memoryview, out: memoryview) -> bool | None:
-        """Returns as `decode_zipnn` does."""
+        """Decodes and returns as `decode_zipnn` does."""
         try:
             if frame_content_size(encoded) != len(out):
                 return None
@@ -48,7 +64,6 @@ class DecodeSlot(Slot):
         blocks = self._frames.describe(encoded, len(out), self._host_table)
         if blocks is None:
             return None
-        self.stream.copy_in(self._encoded, encoded)
         self.stream.copy_in(self._table, self._host_table)
         self.stream.clear(self._results, 12 * blocks.compressed)
         if blocks.compressed:
@@ -68,6 +83,7 @@ class DecodeSlot(Slot):
         return self._host_results[:results]
 
 
-def _regions(chunk_size: int) -> tuple[int, int, int, int]:
+def _regions(chunk_size: int) -> tuple[int, int, int, int, int, int]:
     encoded, out, table, results = FrameDecoding.regions(chunk_size)
-    return encoded, out, max(table, zipnn_table_size(chunk_size)), max(results, 4 * zipnn_block_count(chunk_size))
+    table, results = max(table, zipnn_table_size(chunk_size)), max(results, 4 * zipnn_block_count(chunk_size))
+    return encoded, out, table, results, *SlotDigest.regions(encoded)

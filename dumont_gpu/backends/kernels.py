@@ -22,6 +22,8 @@ KERNELS: Final = {
     "copy_stored": Kernel("copy_stored.cu", "kCopyThreads"),
     "lz4_layout": Kernel("lz4_frame.cu", "kFrameThreads"),
     "lz4_write": Kernel("lz4_frame.cu", "kFrameThreads"),
+    "blake3_groups": Kernel("blake3.cu", "kBlake3Group"),
+    "blake3_roots": Kernel("blake3.cu", "kBlake3RootThreads"),
 }
 
 

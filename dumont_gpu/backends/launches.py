@@ -5,7 +5,8 @@ Slots, benchmarks and tests run these. No number of a kernel stands here: all co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -196,3 +197,33 @@ class FrameEncoding:
     def launches(self) -> tuple[Launch, Launch]:
         """Where the blocks lie; the frame."""
         return launch("lz4_layout", 1, self.table, self.result), launch("lz4_write", self._parts.blocks, self.table)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# BLAKE3 digests.
+
+
+@dataclass(frozen=True, slots=True)
+class RegionDigests:
+    """The digests of regions of device memory. All fields are addresses on the device.
+
+    Args:
+        digests: become the digests, in the order of the regions.
+        values: scratch memory.
+        table: the description of the work, which `describe` writes.
+    """
+
+    digests: int
+    values: int
+    table: int
+
+    @staticmethod
+    def sizes(size: int, count: int = 1) -> tuple[int, int, int]:
+        """Returns the bytes of digests, values and table for up to `count` regions of up to `size` bytes together."""
+        value, groups = layout("kBlake3Value"), size // layout("kBlake3GroupSize") + count
+        return value * count, value * groups, layout("Blake3Batch") + layout("Blake3Region") * count
+
+    def describe(self, begins: array[int], sizes: array[int], table: memoryview) -> tuple[Launch, Launch]:
+        """Writes the description of one region or more into host memory; returns the launches: groups, then roots."""
+        groups = native.blake3_batch(begins, sizes, self.digests, self.values, self.table, table)
+        return launch("blake3_groups", groups, self.table), launch("blake3_roots", len(begins), self.table)

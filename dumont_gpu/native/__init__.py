@@ -6,6 +6,7 @@ from dumont_gpu.native.blake3 import digest_many
 from dumont_gpu.native.device_tables import (
     FrameTable,
     Lz4Listing,
+    blake3_batch,
     layout,
     lz4_device_blocks,
     lz4_frame_job,
@@ -113,6 +114,7 @@ __all__ = [
     "RowReader",
     "WrongPieceError",
     "address_of",
+    "blake3_batch",
     "check_pieces",
     "copy",
     "cpu_path",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from array import array
 from dataclasses import dataclass
 
 from dumont_gpu.native.library import I64, POINTER, TEXT, U32, U64, Function
@@ -177,3 +178,28 @@ def lz4_frame_job(size: int, source: int, compressed: int, out: int, table_at: i
     """
     with address(table, writable=True) as start:
         _lz4_frame_job(size, source, compressed, out, table_at, start)
+
+
+_blake3_batch = Function("dumont_blake3_batch", U64, POINTER, POINTER, U64, U64, U64, U64, POINTER)
+
+
+def blake3_batch(
+    begins: array[int], sizes: array[int], digests: int, values: int, table_at: int, table: memoryview
+) -> int:
+    """Describes to a device regions of its memory whose BLAKE3 digests it is to compute.
+
+    Args:
+        begins, sizes: of the regions, arrays of type "Q".
+        digests: device address of 32 bytes for each region.
+        values: device address of scratch memory, 32 bytes for each group.
+        table_at: device address to which the table will be copied.
+        table: receives the table: a Blake3Batch, and a Blake3Region for each region.
+
+    Returns:
+        How many groups all regions have together.
+    """
+    first_begin, count = begins.buffer_info()
+    first_size, _ = sizes.buffer_info()
+    with address(table, writable=True) as start:
+        groups: int = _blake3_batch(first_begin, first_size, count, digests, values, table_at, start)
+    return groups

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "../shared/blake3_batch.h"
 #include "../shared/lz4_blocks.h"
 #include "../shared/zipnn_blocks.h"
 #include "../shared/zipnn_job.h"
@@ -25,6 +26,8 @@ constexpr NamedNumber kLayout[] = {
     {"PlanePlan", sizeof(PlanePlan)},
     {"StoredCopy", sizeof(StoredCopy)},
     {"FrameJob", sizeof(FrameJob)},
+    {"Blake3Batch", sizeof(Blake3Batch)},
+    {"Blake3Region", sizeof(Blake3Region)},
     {"kDecodeMemory", kDecodeMemory},
     {"kDecodeThreads", kDecodeThreads},
     {"kPlanMemory", kPlanMemory},
@@ -38,6 +41,10 @@ constexpr NamedNumber kLayout[] = {
     {"kMaxPlanes", kMaxPlanes},
     {"kLz4BlockSize", kLz4BlockSize},
     {"kLz4BlockRoom", kLz4BlockRoom},
+    {"kBlake3Value", kBlake3Value},
+    {"kBlake3GroupSize", kBlake3GroupSize},
+    {"kBlake3Group", kBlake3Group},
+    {"kBlake3RootThreads", kBlake3RootThreads},
 };
 
 }  // namespace
@@ -216,4 +223,20 @@ uint64_t dumont_lz4_frame_job(uint64_t size, uint64_t source, uint64_t compresse
         array(kOutputs)[block] = compressed + block * kLz4BlockRoom;
     }
     return blocks;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// BLAKE3 digests.
+
+uint64_t dumont_blake3_batch(const uint64_t* begins, const uint64_t* sizes, uint64_t count, uint64_t digests, uint64_t values,
+                             uint64_t table_at, uint8_t* table) {
+    using namespace dumont;
+    *reinterpret_cast<Blake3Batch*>(table) = {table_at + sizeof(Blake3Batch), count, values};
+    Blake3Region* regions = reinterpret_cast<Blake3Region*>(table + sizeof(Blake3Batch));
+    uint64_t groups = 0;
+    for (uint64_t i = 0; i < count; ++i) {
+        regions[i] = {begins[i], sizes[i], groups, digests + i * kBlake3Value};
+        groups += blake3_group_count(sizes[i]);
+    }
+    return groups;
 }

@@ -44,3 +44,9 @@ DUMONT_API int64_t dumont_lz4_device_blocks(const uint8_t* frame, uint64_t frame
 // FrameJob of kernels/shared/lz4_blocks.h and the arrays of its blocks' addresses and sizes. Returns the number of blocks.
 DUMONT_API uint64_t dumont_lz4_frame_job(uint64_t size, uint64_t source, uint64_t compressed, uint64_t out, uint64_t table_at,
                                          uint8_t* table);
+
+// Describes regions of a device's memory whose BLAKE3 digests it is to compute: fills `table`, which will lie at `table_at` there,
+// with a Blake3Batch of kernels/shared/blake3_batch.h and a Blake3Region for each. Digests go to `digests`, 32 bytes each, in
+// the order of the regions. Returns the number of groups, for each of which `values` has 32 bytes.
+DUMONT_API uint64_t dumont_blake3_batch(const uint64_t* begins, const uint64_t* sizes, uint64_t count, uint64_t digests,
+                                        uint64_t values, uint64_t table_at, uint8_t* table);
