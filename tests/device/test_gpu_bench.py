@@ -6,13 +6,16 @@ import json
 import subprocess
 import sys
 import time
+import zlib
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from support.devices import emulated_device
 from support.hostile import float_bytes
@@ -22,12 +25,14 @@ from dumont_gpu import native
 from dumont_gpu.backends import requirements
 from dumont_gpu.backends.device import KERNELS
 from dumont_gpu.bench.measure.gpu import (
+    binding,
     copies,
     encode,
     job_session,
     kernels,
     nvcomp,
     packs,
+    peers,
     restores,
     sanitize,
     session,
@@ -176,6 +181,75 @@ def test_decoders_that_check_nothing_are_measured_only_if_asked_for() -> None:
     names = [variant.name for variant in nvcomp.ans_variants("half", "6.0.0.12")]
     assert names == ["ANS, typed", "ANS, type named"]
     assert len(nvcomp.ans_variants("half", "6.0.0.12", unchecked=True)) == 3
+
+
+class DeviceArray(np.ndarray):  # type: ignore[type-arg]
+    """A NumPy array with what CuPy's and the binding's have more."""
+
+    buffer_size = property(lambda array: array.nbytes)
+
+    def get(self) -> Any:
+        return np.asarray(self)
+
+
+class Batch(list[Any]):
+    """What nvCOMP 6 has in place of a list."""
+
+
+def fake_binding(monkeypatch: pytest.MonkeyPatch, batch: Callable[[list[Any]], Any], fault: int = 0) -> list[Any]:
+    """Puts a binding in place that compresses with zlib, and a CuPy; returns the codecs' options as they come."""
+    made = []
+
+    def on_device(data: bytes) -> Any:
+        return np.frombuffer(data, np.uint8).view(DeviceArray)
+
+    class FakeCodec:
+        def __init__(self, **options: Any) -> None:
+            made.append(options)
+
+        def encode(self, arrays: Any) -> Any:
+            assert type(arrays) is type(batch([]))
+            return batch([on_device(zlib.compress(array.tobytes())) for array in arrays])
+
+        def decode(self, arrays: Any) -> Any:
+            assert type(arrays) is type(batch([]))
+            return batch([on_device(bytes(fault) + zlib.decompress(array.tobytes())[fault:]) for array in arrays])
+
+    binding = SimpleNamespace(Codec=FakeCodec, as_arrays=lambda arrays, stream=0: batch(list(arrays)))
+    monkeypatch.setitem(sys.modules, "nvidia", SimpleNamespace(nvcomp=binding))
+    cuda = SimpleNamespace(runtime=SimpleNamespace(deviceSynchronize=lambda: None))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(asarray=lambda array: array, cuda=cuda))
+    monkeypatch.setattr(peers, "device_seconds", by_the_clock)
+    return made
+
+
+@pytest.mark.parametrize("batch", [list, Batch])
+@pytest.mark.parametrize("encode", [False, True])
+@pytest.mark.parametrize("fault", [0, 3])
+def test_peers_by_the_binding_are_measured_and_checked(
+    batch: Any, encode: bool, fault: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fake_binding(monkeypatch, batch, fault)
+    data = memoryview(float_bytes(4096))
+    stream = SimpleNamespace(ptr=7, synchronize=lambda: None)
+    bench: Any = SimpleNamespace(
+        stream=SimpleNamespace(cupy_stream=stream), results={"nvcomp": []}, inner=lambda count: 1,
+        extent=session.Extent(len(data), 2, (1, 3), (65536,)),
+    )  # fmt: skip
+    resident = np.frombuffer(bytes(data) * 3, np.uint8).view(DeviceArray)
+    name, options = next(iter(binding.codec_options("half", "6.0.0").items()))
+    peers._by_binding(bench, "bf16", data, resident, 65536, name, options, [1, 3], encode)
+    assert made == [{"cuda_stream": 7, "uncomp_chunk_size": 65536, "algorithm": "ANS", "data_type": "<f2"}]
+    rows = bench.results["nvcomp"]
+    assert [(row["batch"], row["size"], row["verified"]) for row in rows] == [
+        (1, len(data), not fault), (3, 3 * len(data), not fault),
+    ]  # fmt: skip
+    assert all(len(row["seconds"]) == 2 and 0 < row["stored"] < 1 for row in rows)
+
+
+def test_the_binding_names_types_as_its_version_knows_them() -> None:
+    assert list(binding.codec_options("fp8", "5.1.0.21")) == ["zstd, by the binding"]
+    assert binding.codec_options("fp8", "6.0.0.12")["ANS, by the binding"]["data_type"] == "|f1"
 
 
 # --- the first request to a device ----------------------------------------------------------------------------------

@@ -456,8 +456,8 @@ def test_requirements_are_those_of_the_project() -> None:
     assert all(f'"{each}"' in text for each in found)
     names = [each.partition(">")[0] for each in found]
     assert names == ["blake3", "lz4", "pathspec", "rich", "typer", "zstandard", "hypothesis", "pytest", "pytest-timeout", "numpy",
-                     "cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-libnvcomp-cu13"]  # fmt: skip
-    assert [each.partition(">")[0] for each in required("cuda12", "--lean")] == ["nvidia-libnvcomp-cu12"]
+                     "cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-nvcomp-cu13"]  # fmt: skip
+    assert [each.partition(">")[0] for each in required("cuda12", "--lean")] == ["nvidia-nvcomp-cu12"]
 
 
 def test_no_script_types_a_requirement_again() -> None:
