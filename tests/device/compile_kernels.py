@@ -69,10 +69,10 @@ class Nvrtc:
         self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
         return f"{major.value}.{minor.value}"
 
-    def compile(self, source: Path, architecture: str) -> Compiled:
+    def compile(self, source: Path, architecture: str, more: tuple[str, ...] = ()) -> Compiled:
         program = ctypes.c_void_p()
         text, name = source.read_bytes(), source.name.encode()
-        options = [option.encode() for option in (*OPTIONS, f"-arch={architecture}")]
+        options = [option.encode() for option in (*OPTIONS, f"-arch={architecture}", *more)]
         self._call("nvrtcCreateProgram", ctypes.byref(program), text, name, 0, None, None)
         try:
             status = self._library.nvrtcCompileProgram(

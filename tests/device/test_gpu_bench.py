@@ -38,9 +38,11 @@ from dumont_gpu.bench.measure.gpu import (
     session,
     smoke,
     timer,
+    variants,
 )
 from dumont_gpu.bench.measure.gpu.frames import ResidentFrames, text
 from dumont_gpu.bench.measure.gpu.resident_decode import resident
+from dumont_gpu.bench.measure.gpu.variant_table import AS_WRITTEN, KERNEL, VARIANTS
 from dumont_gpu.bench.report import check, steps
 from dumont_gpu.bench.report.record import merge
 from dumont_gpu.bench.report.targets import verdicts
@@ -109,7 +111,9 @@ def by_the_clock(stream: object, runs: Sequence[Callable[[], object]], repeats: 
 
 def measured(module: Any, monkeypatch: pytest.MonkeyPatch, output: Path, **faults: Any) -> tuple[dict[str, Any], int]:
     """A whole quick run of a benchmark on the emulated device, without CuPy's own parts; and its exit code."""
-    device = emulated_device(**faults)
+    capability = faults.pop("capability", "")
+    device: Any = emulated_device(**faults)
+    device.capability = capability
     new_stream = device.new_stream
 
     def stream_for_cupy() -> Any:
@@ -139,6 +143,38 @@ def test_kernels_are_measured_and_checked_and_a_failure_costs_only_its_own_figur
     assert {problem.split(":")[0] for problem in results["problems"]} == {
         "occupancy", "bf16, most shared memory", "nvCOMP, bf16",
     }  # fmt: skip
+
+
+def test_variants_are_timed_with_the_kernel_as_written_before_and_after(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compiled(device: Any, stream: Any, values: dict[str, int]) -> Any:
+        if "DUMONT_DECODE_CTAS" in values:
+            raise RuntimeError("ptxas says no")
+        return lambda grid, block, shared, arguments: stream.launch(KERNEL, grid, block, shared, arguments)
+
+    monkeypatch.setattr(variants, "compiled", compiled)
+    monkeypatch.setattr(variants, "EXTENTS", {"quick": session.Extent(0, 1, (1, 2), ())})
+    results, code = measured(variants, monkeypatch, tmp_path / "variants.json", capability="9.0")
+    assert (results["capability"], code) == ("9.0", 1)
+    assert [problem.split(": Runtime")[0] for problem in results["problems"]] == [
+        f"compiling: {name}" for name, values in VARIANTS.items() if "DUMONT_DECODE_CTAS" in values
+    ]
+    rows = [row for row in results["variants"] if (row["kind"], row["batch"]) == ("bf16", 2)]
+    names = [name for name, values in VARIANTS.items() if "DUMONT_DECODE_CTAS" not in values]
+    assert [row["variant"] for row in rows] == [*names, AS_WRITTEN]
+    assert all(row["verified"] for row in results["variants"])
+    assert {row["kind"] for row in results["variants"]} == {"bf16", "fp16"}
+
+
+def test_only_the_decode_kernel_is_replaced() -> None:
+    seen: list[tuple[int, ...]] = []
+    stream = variants.ChosenStream(SimpleNamespace(launch=lambda *launch: seen.append(launch), clear="the stream's"))
+    stream.choose(lambda *launch: seen.append(launch))
+    stream.launch(KERNEL, 1, 2, 3, (4,))
+    stream.launch("zipnn_join", 1, 2, 3, (4,))
+    assert seen == [(1, 2, 3, (4,)), ("zipnn_join", 1, 2, 3, (4,))]
+    assert stream.clear == "the stream's"
 
 
 def test_encoding_is_measured_whole_and_in_parts_in_one_stream_and_in_several(
