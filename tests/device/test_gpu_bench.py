@@ -397,24 +397,32 @@ def test_restores_are_compared_with_the_source_and_their_stages_measured(
     assert json.loads((tmp_path / "jobs.json").read_text(encoding="utf-8")) == results
 
 
-def test_gigabytes_are_deleted_when_a_time_limit_ends_a_benchmark(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["waiting", "in a destructor"])
+def test_gigabytes_are_deleted_when_a_time_limit_ends_a_benchmark(place: str, tmp_path: Path) -> None:
     code = """if True:
-        import sys
+        import os, signal, sys
         from pathlib import Path
         from dumont_gpu.bench.measure.gpu.job_session import work_folders
+
+        class Ended:
+            def __del__(self):  # an exception here is ignored
+                os.kill(os.getpid(), signal.SIGTERM)
+
         with work_folders(Path(sys.argv[1]), Path(sys.argv[1])) as folders:
             for folder in folders.values():
                 (folder / "source").mkdir()
-            print(len(folders), flush=True)
+            print(len(list(Path(sys.argv[1]).iterdir())), flush=True)
+            if sys.argv[2] == "in a destructor":
+                Ended()
             sys.stdin.read()
     """
-    line = [sys.executable, "-c", code, str(tmp_path)]
+    line = [sys.executable, "-c", code, str(tmp_path), place]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"2\n"
-        assert len(list(tmp_path.iterdir())) == 2
-        process.terminate()
-        assert process.wait() == 143
+        if place == "waiting":
+            process.terminate()
+        assert process.wait(timeout=30) == 143
     assert list(tmp_path.iterdir()) == []
 
 

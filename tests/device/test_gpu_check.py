@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.emulated_device import build
 from support.snapshots import ROOT
 
 BENCH = ROOT / "bench"
@@ -80,9 +81,9 @@ class Machine:
     def command(self, *arguments: str) -> list[str]:
         return [str(self.folder / "bash"), str(CHECK), "--results", str(self.results), *arguments]
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, patience: float = 50, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, check=False, timeout=50,
+            self.command(*arguments), capture_output=True, text=True, check=False, timeout=patience,
             env=self.environment | environment,
         )  # fmt: skip
 
@@ -461,6 +462,50 @@ def test_limits_of_the_short_calls_fit_their_time(number: str, machine: Machine)
     }  # nothing is cut short if every step before takes all of its time
     assert sum(declared[name] for name in limits) <= 320 - for_report
     assert limits[last] >= declared[last]
+
+
+WATCH = """#!/bin/bash
+while [ "${1##*/}" != python3 ]; do shift; done
+exec "$@"
+"""
+CUPYS = {  # problems of each step that only a CUDA device and CuPy can be without
+    "kernels": ["occupancy", "bf16, most shared memory", "nvCOMP, bf16"],
+    "encode": ["nvCOMP, bf16"],
+    "copies": ["copies within the device"],
+    "jobs": ["opening the device"],
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_every_step_of_a_short_call_runs_on_the_double(number: str, machine: Machine) -> None:
+    """The script, the real steps and the real report; the device is emulated, and its inputs are small."""
+    emulator = build()
+    if emulator is None:
+        pytest.skip("the emulator of the CUDA kernels needs cmake and a C++ compiler")
+    machine.program("compute-sanitizer", WATCH)
+    double = f'shift; exec "{sys.executable}" "{ROOT}/tests/support/on_double.py" "$@"'
+    machine.interpreter(**{"-m dumont_gpu.bench.measure.gpu.": double})
+    done = machine.run(
+        "--short", number, "--size", str(4 << 20), "--disk", str(machine.folder), patience=250,
+        DUMONT_EMULATOR=str(emulator),
+    )  # fmt: skip
+    steps = machine.report()["steps"]
+    problems = {name: step["data"]["problems"] for name, step in steps.items() if step["data"]}
+    assert {name: [each.split(": ")[0] for each in said] for name, said in problems.items() if said} == {
+        name: said for name, said in CUPYS.items() if name in steps
+    }, done.stderr
+    assert machine.steps() == {name: int(name in CUPYS) for name in steps}, done.stderr
+    if number == "1":
+        assert steps["smoke"]["log"][-1].endswith("6 of 6 chunks of 1 MiB are right")
+        assert steps["sanitizer"]["log"][-1] == "racecheck ok; memcheck ok; synccheck ok; initcheck ok"
+    report = (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
+    titles = {
+        "1": ["Decoding on the device: ZipNN", "Decoding on the device: variants of the kernel", "Encoding on the device: ZipNN", "Copies"],
+        "2": ["Decoding on the device: ZipNN", "Restores", "Packs"],
+    }  # fmt: skip
+    assert [title for title in titles[number] if f"## {title}\n" not in report] == []
+    assert "WRONG" not in report
 
 
 # --- installation -----------------------------------------------------------------------------------------------------
