@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import struct
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
