@@ -5,18 +5,18 @@ set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(dirname "$here")
 python=${PYTHON:-python3}
-all_steps=smoke,self_test,tests,sanitizer,kernels,encode,copies,jobs,packs
+all_steps=smoke,self_test,tests,sanitizer,kernels,variants,encode,copies,jobs,packs
 skipped=77     # exit code of a step that cannot run here, as report/steps.py knows it
 no_device=7    # of this script, as of dumont-gpu
 for_report=20  # seconds of a budget that are kept for the end
 
 # Seconds that a step may take; all of them, and with --short.
-declare -A limits=([install]=900 [smoke]=90 [self_test]=180 [tests]=240 [sanitizer]=420 [kernels]=300 [encode]=120
-    [copies]=40 [jobs]=270 [packs]=270)
-declare -A short_limits=([install]=90 [smoke]=40 [self_test]=60 [tests]=70 [sanitizer]=120 [kernels]=70 [encode]=40
-    [copies]=20 [jobs]=80 [packs]=80)
+declare -A limits=([install]=900 [smoke]=90 [self_test]=180 [tests]=240 [sanitizer]=420 [kernels]=300 [variants]=90
+    [encode]=120 [copies]=40 [jobs]=270 [packs]=270)
+declare -A short_limits=([install]=45 [smoke]=30 [self_test]=60 [tests]=60 [sanitizer]=95 [kernels]=45 [variants]=30
+    [encode]=35 [copies]=15 [jobs]=75 [packs]=75)
 short_budget=320
-declare -A short_steps=([1]=smoke,sanitizer,kernels,encode,copies [2]=kernels,jobs,packs,tests)
+declare -A short_steps=([1]=smoke,sanitizer,kernels,variants,encode,copies [2]=kernels,jobs,packs,tests)
 declare -A short_profile=([1]=--quick [2]=--short)
 declare -A short_size=([1]= [2]=$((2 << 30)))
 
@@ -27,7 +27,8 @@ bench/gpu_check.sh --collect-wheels DIR [...]    on a machine with a network: ga
 
   --wheels DIR       install from these wheels, without a network; of dumont-gpu too, if it is among them
   --env DIR          keep the installation there, and use it again if it is there
-  --steps A,B,...    of smoke,self_test,tests,sanitizer,kernels,encode,copies,jobs,packs, in this order; default: all
+  --steps A,B,...    of smoke,self_test,tests,sanitizer,kernels,variants,encode,copies,jobs,packs, in this order;
+                     default: all
   --short 1, 2       the first or second of two commands of at most 320 s that do what matters most: the first shows that
                      everything works, the second measures; other options change what they differ in
   --budget SECONDS   be done by then: steps share what is left, and are cut short, so that there is a report

@@ -29,6 +29,13 @@ collect_wheels() {
     done
     sources >"$folder/dumont_gpu.sources"
     du -shc "$folder"/*.whl
+    check_wheels "$folder"
+}
+
+check_wheels() {
+    requirements run check bench "cuda$cuda" ${lean:+--lean} --wheels "$1" && return
+    echo "THESE WHEELS ARE NOT WHAT pyproject.toml ASKS FOR: --collect-wheels gathers them anew"
+    return 1
 }
 
 # --- installation -----------------------------------------------------------------------------------------------------
@@ -66,7 +73,8 @@ install_overlay() {
 }
 
 overlay_wheels() {
-    local wheel
+    local wheel lean=1
+    check_wheels "$wheels"  # said, and tried all the same: time on a device is rare
     "${pip[@]}" --no-index --no-deps "$wheels"/*.whl ||  # or by hand: these wheels hold nothing but packages
         for wheel in "$wheels"/*.whl; do "$python" -m zipfile -e "$wheel" "$site" || return; done
     if ! ls "$wheels"/dumont_gpu-*.whl >/dev/null 2>&1; then
@@ -86,6 +94,7 @@ install_environment() {
     if [ -z "$wheels" ]; then
         "${pip[@]}" "$repo[bench,cuda$cuda]" "${what[@]}"
     else
+        check_wheels "$wheels"
         "${pip[@]}" --no-index --find-links "$wheels" "dumont-gpu[bench,cuda$cuda]" "${what[@]}"
     fi
 }

@@ -7,6 +7,7 @@ source "$here/gpu_install.sh"
 measure=dumont_gpu.bench.measure.gpu
 step_smoke() { "$run" -m dumont_gpu doctor && "$run" -m $measure.smoke; }
 step_kernels() { "$run" -m $measure.kernels "$work/kernels.json" $profile; }
+step_variants() { "$run" -m $measure.variants "$work/variants.json" $profile; }
 step_copies() { "$run" -m $measure.copies "$work/copies.json" $profile; }
 step_encode() { "$run" -m $measure.encode "$work/encode.json" $profile; }
 step_jobs() { whole_jobs restores "$work/jobs.json"; }

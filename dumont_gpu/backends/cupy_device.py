@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dumont_gpu import native
 from dumont_gpu.backends.device import DeviceMemoryError, Lz4Batch
+from dumont_gpu.backends.kernel_options import kernel_options
 from dumont_gpu.backends.kernel_sources import KernelSources
 from dumont_gpu.backends.kernels import KERNELS
 from dumont_gpu.backends.nvcomp import decode_lz4, encode_lz4, load_nvcomp, lz4_encode_scratch
@@ -22,6 +23,7 @@ _HOST_TO_DEVICE: Final = 1  # cudaMemcpyKind
 _DEVICE_TO_HOST: Final = 2
 _OUT_OF_MEMORY: Final = 2  # cudaErrorMemoryAllocation, and CUDA_ERROR_OUT_OF_MEMORY
 _SHARED_MEMORY_OPTIN: Final = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
+_CAPABILITY: Final = 75, 76  # cudaDevAttrComputeCapabilityMajor, -Minor
 _DEFAULT_SHARED: Final = 48 * 1024  # bytes that a kernel gets without asking for more
 
 
@@ -40,6 +42,12 @@ class CupyDevice:
     @property
     def name(self) -> str:
         return f"cuda:{self._number}"
+
+    @property
+    def capability(self) -> str:
+        """The compute capability, such as "9.0"."""
+        with self._errors() as runtime:
+            return ".".join(str(runtime.deviceGetAttribute(which, self._number)) for which in _CAPABILITY)
 
     @property
     def has_lz4(self) -> bool:
@@ -112,6 +120,7 @@ class CupyDevice:
         # CuPy's cache knows the source and the options, not the headers: so their digest is among the options.
         sources = KernelSources.find()
         options = ("--std=c++17", *sources.include_options(), f"-DDUMONT_HEADERS={sources.digest_of_headers()}")
+        options += kernel_options(source, self.capability)
         return self._cupy.RawModule(code=sources.read(source), options=options, backend="nvrtc")
 
     @contextmanager

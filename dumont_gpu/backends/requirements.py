@@ -1,4 +1,4 @@
-"""The requirements of a CUDA backend on this machine; this module loads none of them."""
+"""The requirements of a CUDA backend on this machine. Loads none of them but nvCOMP's library, and no driver."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 from dumont_gpu.backends.driver import LIBRARY, ask_driver, driver_is_there
 
 _CUPY: Final = ("cupy-cuda13x", "cupy-cuda12x", "cupy")
-NVCOMP: Final = ("nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12")
+NVCOMP: Final = ("nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12")  # they unpack to one folder: never both
+NVCOMP_BINDING: Final = ("nvidia-nvcomp-cu13", "nvidia-nvcomp-cu12")  # brings the library
 _EXTRA: Final = 'pip install "dumont-gpu[cuda13]" (or [cuda12], whichever the driver is for)'
 
 
@@ -37,7 +38,19 @@ def find_cupy() -> Finding:
 
 
 def find_nvcomp() -> Finding:
-    return _package("nvCOMP", NVCOMP)
+    """Finds the library and its Python binding, and says why the library cannot be used, if so."""
+    library = _package("nvCOMP", NVCOMP)
+    if not library.found:
+        return library
+    from dumont_gpu.backends.nvcomp import nvcomp_refusal
+
+    if refusal := nvcomp_refusal():
+        return Finding("nvCOMP", False, f"unusable, {library.detail}: {refusal}")
+    binding = _package("nvCOMP", NVCOMP_BINDING)
+    detail = f"{library.detail}, {binding.detail if binding.found else 'no Python binding'}"
+    if all(_version(name) for name in NVCOMP):
+        detail += f"; {' and '.join(NVCOMP)} overwrite each other: keep one"
+    return Finding("nvCOMP", True, detail)
 
 
 def missing_for_cuda(device: int, *, needs_lz4: bool = True) -> str:
@@ -64,11 +77,17 @@ def missing_device(device: int) -> str:
 
 
 def _package(what: str, names: tuple[str, ...]) -> Finding:
+    for name in names:
+        if version := _version(name):
+            return Finding(what, True, f"{name} {version}")
+    return Finding(what, False, f"not installed: {_EXTRA}")
+
+
+def _version(package: str) -> str:
+    """Empty if the package is not installed."""
     import importlib.metadata  # takes 6 ms, which only machines with a driver pay
 
-    for name in names:
-        try:
-            return Finding(what, True, f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return Finding(what, False, f"not installed: {_EXTRA}")
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -69,9 +69,8 @@ def _kernels() -> Finding:
         pinning = _pinning(device)
     except DeviceError as error:
         return Finding("CUDA kernels", False, str(error))
-    lz4 = "" if device.has_lz4 else ", without LZ4: nvCOMP does not load"
     return Finding(
-        "CUDA kernels", True, f"ready in {time.monotonic() - started:.1f} s, {free} free on the device{lz4}{pinning}"
+        "CUDA kernels", True, f"ready in {time.monotonic() - started:.1f} s, {free} free on the device{pinning}"
     )
 
 

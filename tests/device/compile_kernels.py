@@ -53,7 +53,7 @@ class Usage:
 class Compiled:
     source: Path
     architecture: str
-    cubin_size: int
+    cubin: bytes
     log: str
 
 
@@ -69,10 +69,10 @@ class Nvrtc:
         self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
         return f"{major.value}.{minor.value}"
 
-    def compile(self, source: Path, architecture: str) -> Compiled:
+    def compile(self, source: Path, architecture: str, more: tuple[str, ...] = ()) -> Compiled:
         program = ctypes.c_void_p()
         text, name = source.read_bytes(), source.name.encode()
-        options = [option.encode() for option in (*OPTIONS, f"-arch={architecture}")]
+        options = [option.encode() for option in (*OPTIONS, f"-arch={architecture}", *more)]
         self._call("nvrtcCreateProgram", ctypes.byref(program), text, name, 0, None, None)
         try:
             status = self._library.nvrtcCompileProgram(
@@ -82,7 +82,9 @@ class Nvrtc:
             self._call("nvrtcGetProgramLog", program, log)
             if status != 0:
                 raise CompileError(f"{source.name} for {architecture}:\n{log.value.decode()}")
-            return Compiled(source, architecture, self._size("nvrtcGetCUBINSize", program), log.value.decode())
+            cubin = ctypes.create_string_buffer(self._size("nvrtcGetCUBINSize", program))
+            self._call("nvrtcGetCUBIN", program, cubin)
+            return Compiled(source, architecture, cubin.raw, log.value.decode())
         finally:
             self._call("nvrtcDestroyProgram", ctypes.byref(program))
 
@@ -156,7 +158,7 @@ def print_table(compiled: list[Compiled]) -> list[str]:
                     usage.stack,
                     usage.spill_stores,
                     usage.spill_loads,
-                    unit.cubin_size,
+                    len(unit.cubin),
                 )
             )
             if usage.spills and (usage.kernel, unit.architecture) not in ALLOWED_SPILLS:

@@ -6,13 +6,16 @@ import json
 import subprocess
 import sys
 import time
+import zlib
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from support.devices import emulated_device
 from support.hostile import float_bytes
@@ -22,20 +25,24 @@ from dumont_gpu import native
 from dumont_gpu.backends import requirements
 from dumont_gpu.backends.kernels import KERNELS
 from dumont_gpu.bench.measure.gpu import (
+    binding,
     copies,
     encode,
     job_session,
     kernels,
     nvcomp,
     packs,
+    peers,
     restores,
     sanitize,
     session,
     smoke,
     timer,
+    variants,
 )
 from dumont_gpu.bench.measure.gpu.frames import ResidentFrames, text
 from dumont_gpu.bench.measure.gpu.resident_decode import resident
+from dumont_gpu.bench.measure.gpu.variant_table import AS_WRITTEN, KERNEL, VARIANTS
 from dumont_gpu.bench.report import check, steps
 from dumont_gpu.bench.report.record import merge
 from dumont_gpu.bench.report.targets import verdicts
@@ -104,7 +111,9 @@ def by_the_clock(stream: object, runs: Sequence[Callable[[], object]], repeats: 
 
 def measured(module: Any, monkeypatch: pytest.MonkeyPatch, output: Path, **faults: Any) -> tuple[dict[str, Any], int]:
     """A whole quick run of a benchmark on the emulated device, without CuPy's own parts; and its exit code."""
-    device = emulated_device(**faults)
+    capability = faults.pop("capability", "")
+    device: Any = emulated_device(**faults)
+    device.capability = capability
     new_stream = device.new_stream
 
     def stream_for_cupy() -> Any:
@@ -135,6 +144,38 @@ def test_kernels_are_measured_and_checked_and_a_failure_costs_only_its_own_figur
     assert {problem.split(":")[0] for problem in results["problems"]} == {
         "occupancy", "bf16, most shared memory", "nvCOMP, bf16",
     }  # fmt: skip
+
+
+def test_variants_are_timed_with_the_kernel_as_written_before_and_after(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compiled(device: Any, stream: Any, values: dict[str, int]) -> Any:
+        if "DUMONT_DECODE_CTAS" in values:
+            raise RuntimeError("ptxas says no")
+        return lambda grid, block, shared, arguments: stream.launch(KERNEL, grid, block, shared, arguments)
+
+    monkeypatch.setattr(variants, "compiled", compiled)
+    monkeypatch.setattr(variants, "EXTENTS", {"quick": session.Extent(0, 1, (1, 2), ())})
+    results, code = measured(variants, monkeypatch, tmp_path / "variants.json", capability="9.0")
+    assert (results["capability"], code) == ("9.0", 1)
+    assert [problem.split(": Runtime")[0] for problem in results["problems"]] == [
+        f"compiling: {name}" for name, values in VARIANTS.items() if "DUMONT_DECODE_CTAS" in values
+    ]
+    rows = [row for row in results["variants"] if (row["kind"], row["batch"]) == ("bf16", 2)]
+    names = [name for name, values in VARIANTS.items() if "DUMONT_DECODE_CTAS" not in values]
+    assert [row["variant"] for row in rows] == [*names, AS_WRITTEN]
+    assert all(row["verified"] for row in results["variants"])
+    assert {row["kind"] for row in results["variants"]} == {"bf16", "fp16"}
+
+
+def test_only_the_decode_kernel_is_replaced() -> None:
+    seen: list[tuple[int, ...]] = []
+    stream = variants.ChosenStream(SimpleNamespace(launch=lambda *launch: seen.append(launch), clear="the stream's"))
+    stream.choose(lambda *launch: seen.append(launch))
+    stream.launch(KERNEL, 1, 2, 3, (4,))
+    stream.launch("zipnn_join", 1, 2, 3, (4,))
+    assert seen == [(1, 2, 3, (4,)), ("zipnn_join", 1, 2, 3, (4,))]
+    assert stream.clear == "the stream's"
 
 
 def test_encoding_is_measured_whole_and_in_parts_in_one_stream_and_in_several(
@@ -177,6 +218,75 @@ def test_decoders_that_check_nothing_are_measured_only_if_asked_for() -> None:
     names = [variant.name for variant in nvcomp.ans_variants("half", "6.0.0.12")]
     assert names == ["ANS, typed", "ANS, type named"]
     assert len(nvcomp.ans_variants("half", "6.0.0.12", unchecked=True)) == 3
+
+
+class DeviceArray(np.ndarray):  # type: ignore[type-arg]
+    """A NumPy array with what CuPy's and the binding's have more."""
+
+    buffer_size = property(lambda array: array.nbytes)
+
+    def get(self) -> Any:
+        return np.asarray(self)
+
+
+class Batch(list[Any]):
+    """What nvCOMP 6 has in place of a list."""
+
+
+def fake_binding(monkeypatch: pytest.MonkeyPatch, batch: Callable[[list[Any]], Any], fault: int = 0) -> list[Any]:
+    """Puts a binding in place that compresses with zlib, and a CuPy; returns the codecs' options as they come."""
+    made = []
+
+    def on_device(data: bytes) -> Any:
+        return np.frombuffer(data, np.uint8).view(DeviceArray)
+
+    class FakeCodec:
+        def __init__(self, **options: Any) -> None:
+            made.append(options)
+
+        def encode(self, arrays: Any) -> Any:
+            assert type(arrays) is type(batch([]))
+            return batch([on_device(zlib.compress(array.tobytes())) for array in arrays])
+
+        def decode(self, arrays: Any) -> Any:
+            assert type(arrays) is type(batch([]))
+            return batch([on_device(bytes(fault) + zlib.decompress(array.tobytes())[fault:]) for array in arrays])
+
+    binding = SimpleNamespace(Codec=FakeCodec, as_arrays=lambda arrays, stream=0: batch(list(arrays)))
+    monkeypatch.setitem(sys.modules, "nvidia", SimpleNamespace(nvcomp=binding))
+    cuda = SimpleNamespace(runtime=SimpleNamespace(deviceSynchronize=lambda: None))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(asarray=lambda array: array, cuda=cuda))
+    monkeypatch.setattr(peers, "device_seconds", by_the_clock)
+    return made
+
+
+@pytest.mark.parametrize("batch", [list, Batch])
+@pytest.mark.parametrize("encode", [False, True])
+@pytest.mark.parametrize("fault", [0, 3])
+def test_peers_by_the_binding_are_measured_and_checked(
+    batch: Any, encode: bool, fault: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fake_binding(monkeypatch, batch, fault)
+    data = memoryview(float_bytes(4096))
+    stream = SimpleNamespace(ptr=7, synchronize=lambda: None)
+    bench: Any = SimpleNamespace(
+        stream=SimpleNamespace(cupy_stream=stream), results={"nvcomp": []}, inner=lambda count: 1,
+        extent=session.Extent(len(data), 2, (1, 3), (65536,)),
+    )  # fmt: skip
+    resident = np.frombuffer(bytes(data) * 3, np.uint8).view(DeviceArray)
+    name, options = next(iter(binding.codec_options("half", "6.0.0").items()))
+    peers._by_binding(bench, "bf16", data, resident, 65536, name, options, [1, 3], encode)
+    assert made == [{"cuda_stream": 7, "uncomp_chunk_size": 65536, "algorithm": "ANS", "data_type": "<f2"}]
+    rows = bench.results["nvcomp"]
+    assert [(row["batch"], row["size"], row["verified"]) for row in rows] == [
+        (1, len(data), not fault), (3, 3 * len(data), not fault),
+    ]  # fmt: skip
+    assert all(len(row["seconds"]) == 2 and 0 < row["stored"] < 1 for row in rows)
+
+
+def test_the_binding_names_types_as_its_version_knows_them() -> None:
+    assert list(binding.codec_options("fp8", "5.1.0.21")) == ["zstd, by the binding"]
+    assert binding.codec_options("fp8", "6.0.0.12")["ANS, by the binding"]["data_type"] == "|f1"
 
 
 # --- the first request to a device ----------------------------------------------------------------------------------
@@ -288,24 +398,32 @@ def test_restores_are_compared_with_the_source_and_their_stages_measured(
     assert json.loads((tmp_path / "jobs.json").read_text(encoding="utf-8")) == results
 
 
-def test_gigabytes_are_deleted_when_a_time_limit_ends_a_benchmark(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["waiting", "in a destructor"])
+def test_gigabytes_are_deleted_when_a_time_limit_ends_a_benchmark(place: str, tmp_path: Path) -> None:
     code = """if True:
-        import sys
+        import os, signal, sys
         from pathlib import Path
         from dumont_gpu.bench.measure.gpu.job_session import work_folders
+
+        class Ended:
+            def __del__(self):  # an exception here is ignored
+                os.kill(os.getpid(), signal.SIGTERM)
+
         with work_folders(Path(sys.argv[1]), Path(sys.argv[1])) as folders:
             for folder in folders.values():
                 (folder / "source").mkdir()
-            print(len(folders), flush=True)
+            print(len(list(Path(sys.argv[1]).iterdir())), flush=True)
+            if sys.argv[2] == "in a destructor":
+                Ended()
             sys.stdin.read()
     """
-    line = [sys.executable, "-c", code, str(tmp_path)]
+    line = [sys.executable, "-c", code, str(tmp_path), place]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"2\n"
-        assert len(list(tmp_path.iterdir())) == 2
-        process.terminate()
-        assert process.wait() == 143
+        if place == "waiting":
+            process.terminate()
+        assert process.wait(timeout=30) == 143
     assert list(tmp_path.iterdir()) == []
 
 

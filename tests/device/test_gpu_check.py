@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.emulated_device import build
 from support.snapshots import ROOT
 
 BENCH = ROOT / "bench"
@@ -25,7 +26,19 @@ TOOLS = (
     "rm", "seq", "setsid", "sha256sum", "sleep", "sort", "tail", "tee", "timeout", "xargs",
 )  # fmt: skip  # the programs of a bare image; no git
 NO_DRIVER = "no NVIDIA driver (libcuda.so.1) on this machine"
-EVERYTHING = ["install", "smoke", "self_test", "tests", "sanitizer", "kernels", "encode", "copies", "jobs", "packs"]
+EVERYTHING = [
+    "install",
+    "smoke",
+    "self_test",
+    "tests",
+    "sanitizer",
+    "kernels",
+    "variants",
+    "encode",
+    "copies",
+    "jobs",
+    "packs",
+]
 
 INTERPRETER = """#!/bin/bash
 # The real one for reports; anything else is what the test says, or done at once.
@@ -68,9 +81,9 @@ class Machine:
     def command(self, *arguments: str) -> list[str]:
         return [str(self.folder / "bash"), str(CHECK), "--results", str(self.results), *arguments]
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, patience: float = 50, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, check=False, timeout=50,
+            self.command(*arguments), capture_output=True, text=True, check=False, timeout=patience,
             env=self.environment | environment,
         )  # fmt: skip
 
@@ -145,7 +158,7 @@ def test_without_a_driver_every_step_says_so(answer: str, machine: Machine) -> N
     machine.driver(answer)
     done = machine.run("--short", "1")
     assert done.returncode == 7
-    names = ["install", "smoke", "sanitizer", "kernels", "encode", "copies"]
+    names = ["install", "smoke", "sanitizer", "kernels", "variants", "encode", "copies"]
     assert outcomes(done.stderr) == dict.fromkeys(names, f"skipped: {answer}")
     assert set(machine.steps().values()) == {77}
     assert answer in (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
@@ -421,7 +434,7 @@ def test_last_step_may_have_all_the_time_that_is_left(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("number", "steps", "words"),
     [
-        ("1", ["smoke", "sanitizer", "kernels", "encode", "copies"], ["--quick"]),
+        ("1", ["smoke", "sanitizer", "kernels", "variants", "encode", "copies"], ["--quick"]),
         ("2", ["kernels", "jobs", "packs", "tests"], ["--short", "--size 2147483648"]),
     ],
 )
@@ -434,12 +447,65 @@ def test_short_calls(number: str, steps: list[str], words: list[str], machine: M
         assert any(f" {word}" in call for call in measured)
 
 
-def test_limits_of_the_short_calls_fit_their_time() -> None:
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_limits_of_the_short_calls_fit_their_time(number: str, machine: Machine) -> None:
+    """All limits together, as the script itself hands them out: with the installation, and the time for the report."""
+    machine.run("--short", number)
+    limits = {name: step["limit"] for name, step in machine.report()["steps"].items()}
+    last = list(limits)[-1]
     script = CHECK.read_text(encoding="utf-8")
-    limits = script.partition("short_limits=(")[2].partition(")")[0]
-    seconds = {name: int(value) for name, value in (word[1:].split("]=") for word in limits.split())}
-    for steps in (["smoke", "sanitizer", "kernels", "encode", "copies"], ["kernels", "jobs", "packs", "tests"]):
-        assert sum(seconds[step] for step in steps) <= 320 - 20  # 20 s for the end of the run
+    table = script.partition("short_limits=(")[2].partition(")")[0]
+    declared = {name: int(value) for name, value in (word[1:].split("]=") for word in table.split())}
+    for_report = int(script.partition("for_report=")[2].split()[0])
+    assert {name: limit for name, limit in limits.items() if name != last} == {
+        name: declared[name] for name in limits if name != last
+    }  # nothing is cut short if every step before takes all of its time
+    assert sum(declared[name] for name in limits) <= 320 - for_report
+    assert limits[last] >= declared[last]
+
+
+WATCH = """#!/bin/bash
+while [ "${1##*/}" != python3 ]; do shift; done
+exec "$@"
+"""
+CUPYS = {  # problems of each step that only a CUDA device and CuPy can be without
+    "kernels": ["occupancy", "bf16, most shared memory", "nvCOMP, bf16"],
+    "encode": ["nvCOMP, bf16"],
+    "copies": ["copies within the device"],
+    "jobs": ["opening the device"],
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_every_step_of_a_short_call_runs_on_the_double(number: str, machine: Machine) -> None:
+    """The script, the real steps and the real report; the device is emulated, and its inputs are small."""
+    emulator = build()
+    if emulator is None:
+        pytest.skip("the emulator of the CUDA kernels needs cmake and a C++ compiler")
+    machine.program("compute-sanitizer", WATCH)
+    double = f'shift; exec "{sys.executable}" "{ROOT}/tests/support/on_double.py" "$@"'
+    machine.interpreter(**{"-m dumont_gpu.bench.measure.gpu.": double})
+    done = machine.run(
+        "--short", number, "--size", str(4 << 20), "--disk", str(machine.folder), patience=250,
+        DUMONT_EMULATOR=str(emulator),
+    )  # fmt: skip
+    steps = machine.report()["steps"]
+    problems = {name: step["data"]["problems"] for name, step in steps.items() if step["data"]}
+    assert {name: [each.split(": ")[0] for each in said] for name, said in problems.items() if said} == {
+        name: said for name, said in CUPYS.items() if name in steps
+    }, done.stderr
+    assert machine.steps() == {name: int(name in CUPYS) for name in steps}, done.stderr
+    if number == "1":
+        assert steps["smoke"]["log"][-1].endswith("6 of 6 chunks of 1 MiB are right")
+        assert steps["sanitizer"]["log"][-1] == "racecheck ok; memcheck ok; synccheck ok; initcheck ok"
+    report = (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
+    titles = {
+        "1": ["Decoding on the device: ZipNN", "Decoding on the device: variants of the kernel", "Encoding on the device: ZipNN", "Copies"],
+        "2": ["Decoding on the device: ZipNN", "Restores", "Packs"],
+    }  # fmt: skip
+    assert [title for title in titles[number] if f"## {title}\n" not in report] == []
+    assert "WRONG" not in report
 
 
 # --- installation -----------------------------------------------------------------------------------------------------
@@ -456,8 +522,50 @@ def test_requirements_are_those_of_the_project() -> None:
     assert all(f'"{each}"' in text for each in found)
     names = [each.partition(">")[0] for each in found]
     assert names == ["blake3", "lz4", "pathspec", "rich", "typer", "zstandard", "hypothesis", "pytest", "pytest-timeout", "numpy",
-                     "cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-libnvcomp-cu13"]  # fmt: skip
-    assert [each.partition(">")[0] for each in required("cuda12", "--lean")] == ["nvidia-libnvcomp-cu12"]
+                     "cupy-cuda13x", "nvidia-cuda-nvrtc", "nvidia-nvcomp-cu13"]  # fmt: skip
+    assert [each.partition(">")[0] for each in required("cuda12", "--lean")] == ["nvidia-nvcomp-cu12"]
+
+
+WANTED = required("run", "check", "bench", "cuda13", "--lean")
+
+
+def wheels_for(folder: Path, **changed: str) -> Path:
+    """Empty wheels of the lowest version that each requirement allows, but for those that are changed."""
+    for each in WANTED:
+        name = each.partition(">")[0]
+        version = changed.pop(name.replace("-", "_"), each.partition(">=")[2].partition(",")[0])
+        if version:
+            (folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [({}, ""), ({"typer": "0.29.0"}, "typer<0.29,>=0.12: 0.29.0"), ({"nvidia_nvcomp_cu13": ""}, "nvidia-nvcomp-cu13<7,>=5.1: no wheel"),
+     ({"nvidia_nvcomp_cu13": "7.0.0.1"}, "nvidia-nvcomp-cu13<7,>=5.1: 7.0.0.1"), ({"hypothesis": "6.99"}, "hypothesis>=6.100: 6.99")],
+)  # fmt: skip
+def test_wheels_that_are_not_what_the_project_asks_for_are_named(
+    changed: dict[str, str], problem: str, tmp_path: Path
+) -> None:
+    line = [sys.executable, str(BENCH / "requirements.py"), "run", "check", "bench", "cuda13", "--lean", "--wheels"]
+    done = subprocess.run([*line, wheels_for(tmp_path, **changed)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == (f"{problem}\n" if problem else "", 1 if problem else 0)
+
+
+def test_two_versions_of_a_wheel_are_named(tmp_path: Path) -> None:
+    (wheels_for(tmp_path) / "rich-14.0-py3-none-any.whl").touch()
+    line = [sys.executable, str(BENCH / "requirements.py"), "run", "--wheels", str(tmp_path)]
+    assert subprocess.run(line, capture_output=True, text=True, check=False).stdout == "rich: 2 versions\n"
+
+
+def test_wrong_wheels_are_said_and_tried_all_the_same(machine: Machine, tmp_path: Path) -> None:
+    machine.interpreter(**{"requirements.py": f'exec "{sys.executable}" "$@"'})
+    (tmp_path / "wheels").mkdir()
+    done = machine.run("--wheels", str(wheels_for(tmp_path / "wheels", typer="0.29.0")), "--steps", "copies")
+    assert outcomes(done.stderr) == {"install": "ok", "copies": "ok"}
+    log = machine.report()["steps"]["install"]["log"]
+    assert "typer<0.29,>=0.12: 0.29.0" in log
+    assert any("NOT WHAT pyproject.toml ASKS FOR" in line for line in log)
 
 
 def test_no_script_types_a_requirement_again() -> None:
@@ -472,7 +580,9 @@ def test_overlay_is_compiled_and_holds_no_second_version_of_a_wheel(machine: Mac
     for name in ("typer-0.29.0-py3-none-any.whl", "typer_slim-0.1-py3-none-any.whl"):
         wheels.mkdir(exist_ok=True)
         (wheels / name).touch()
-    fetch = 'while [ "$1" != --dest ]; do shift; done; >"$2/typer-0.28.1-py3-none-any.whl"'
+    (machine.folder / "fetched").mkdir()
+    names = " ".join(wheel.name for wheel in wheels_for(machine.folder / "fetched", typer="0.28.1").iterdir())
+    fetch = f'while [ "$1" != --dest ]; do shift; done; for wheel in {names}; do >"$2/$wheel"; done'
     requirements = f'exec "{sys.executable}" "$@"'
     machine.program("du", "#!/bin/bash\n")
     machine.program("mv", f'#!/bin/bash\nexec {shutil.which("mv")} "$@"\n')
@@ -483,6 +593,7 @@ def test_overlay_is_compiled_and_holds_no_second_version_of_a_wheel(machine: Mac
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = sorted(path.name for path in wheels.iterdir())
-    assert found == ["dumont_gpu.sources", "typer-0.28.1-py3-none-any.whl", "typer_slim-0.1-py3-none-any.whl"]
+    assert found == sorted(["dumont_gpu.sources", "typer_slim-0.1-py3-none-any.whl", *names.split()])
+    assert "typer-0.28.1-py3-none-any.whl" in found
     machine.run("--wheels", str(wheels), "--steps", "copies")
     assert any("-m compileall" in call and call.endswith("/env/site") for call in machine.calls())

@@ -3,6 +3,7 @@
     python bench/gpu_report.py describe WORK                  # the machine, once: WORK/machine.json
     python bench/gpu_report.py collect WORK --results DIR     # the steps of bench/gpu_check.sh in WORK so far
     python bench/gpu_report.py merge FILE... --results DIR    # records of several runs; of each step the last counts
+    python bench/gpu_report.py options FILE...                # from records to dumont_gpu/backends/kernel_options.py
 
 The report must come out where nothing else works: without third-party packages, with files missing, cut off or empty.
 """
@@ -15,6 +16,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from dumont_gpu.bench.report.kernel_options import write_options
 from dumont_gpu.bench.report.machine import slug
 from dumont_gpu.bench.report.record import merge
 from dumont_gpu.bench.report.steps import collect, describe_check, earlier
@@ -38,11 +40,15 @@ def main(checkout: Path, arguments: list[str] | None = None) -> int:
         if options.command == "describe":
             describe_check(options.work, options.device, checkout)
             return 0
+        if options.command == "options":
+            table = write_options(checkout / "dumont_gpu/backends/kernel_options.py", map(_read, options.files))
+            print(f"kernel_options.py: {table or 'no device is faster with other options'}", file=sys.stderr)
+            return 0
         if options.command == "collect":
             new = collect(options.work)
             record = merge([*earlier(options.results / f"{_name(new)}.json"), new])
         else:
-            record = merge(json.loads(file.read_text(encoding="utf-8")) for file in options.files)
+            record = merge(map(_read, options.files))
         for path in publish(record, options.results):
             print(f"written: {path.name}", file=sys.stderr)
     except OSError as error:
@@ -62,11 +68,17 @@ def _parse(checkout: Path, arguments: list[str] | None) -> argparse.Namespace:
     describing.add_argument("--device", type=int, default=0)
     for command in (describing, collecting):
         command.add_argument("work", type=Path)
-    merging = commands.add_parser("merge")
-    merging.add_argument("files", type=Path, nargs="+")
+    merging, choosing = (commands.add_parser(name) for name in ("merge", "options"))
+    for command in (merging, choosing):
+        command.add_argument("files", type=Path, nargs="+")
     for command in (collecting, merging):
         command.add_argument("--results", type=Path, default=checkout / "bench" / "results", metavar="DIR")
     return parser.parse_args(arguments)
+
+
+def _read(file: Path) -> Json:
+    found: Json = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def _name(record: Json) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Final
 
+from dumont_gpu.bench.report.gpu_variants import variants
 from dumont_gpu.bench.report.steps import SKIPPED, STOPPED, TIMED_OUT
 from dumont_gpu.bench.report.tables import MB, Json, Table, rate
 from dumont_gpu.bench.report.targets import ans_rows, best, slowest_stage, speed, verdicts, whole_encodings
@@ -67,7 +68,14 @@ def gpu_tables(record: Json) -> list[Table]:
         return []
     targets = tuple((v.what, v.wanted, v.found, _VERDICTS[v.met]) for v in verdicts(record))
     found = [Table("Targets", "", ("target", "wanted", "found", "verdict"), targets), _steps(steps)]
-    sections = {"kernels": _kernels, "encode": _encode, "copies": _copies, "jobs": _restores, "packs": _packs}
+    sections = {
+        "kernels": _kernels,
+        "variants": variants,
+        "encode": _encode,
+        "copies": _copies,
+        "jobs": _restores,
+        "packs": _packs,
+    }
     for step, section in sections.items():
         if step in steps and steps[step]["data"]:
             found += section(steps[step]["data"])

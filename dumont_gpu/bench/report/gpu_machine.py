@@ -15,7 +15,8 @@ from typing import Any
 
 from dumont_gpu.bench.report.machine import OTHER_PACKAGE, commit, describe, now, same_python
 
-PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12")
+PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12", "nvidia-nvcomp-cu13",
+            "nvidia-nvcomp-cu12")  # fmt: skip
 UNKNOWN = "unknown"
 PATIENCE = 10  # seconds
 

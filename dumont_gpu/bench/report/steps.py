@@ -14,7 +14,8 @@ from dumont_gpu.bench.report.record import SCHEMA, read_record
 from dumont_gpu.bench.report.tables import Json
 from dumont_gpu.bench.report.whole_file import write_whole
 
-STEPS = ("install", "smoke", "self_test", "tests", "sanitizer", "kernels", "encode", "copies", "jobs", "packs")
+STEPS = ("install", "smoke", "self_test", "tests", "sanitizer", "kernels", "variants", "encode", "copies", "jobs",
+         "packs")  # fmt: skip
 LOG_LINES = 15
 MACHINE = "machine.json"
 TIMED_OUT = (124, 137)

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import struct
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -118,15 +117,32 @@ class JobSession(StepResults):
 @contextmanager
 def work_folders(disk: Path, memory: Path | None) -> Iterator[dict[str, Path]]:
     """New directories for each place; they hold gigabytes, and are deleted when a time limit ends the program, too."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    folders = {"disk": Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=disk)).resolve()}
+
+    def end(number: int, frame: object) -> None:
+        # No exception: it would be swallowed where the signal meets a destructor.
+        _delete(folders, patience=3.0)
+        os._exit(128 + number)
+
+    folders: dict[str, Path] = {}
+    signal.signal(signal.SIGTERM, end)
+    folders["disk"] = Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=disk)).resolve()
     if memory is not None and memory.is_dir() and os.access(memory, os.W_OK):
         folders["memory"] = Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=memory)).resolve()
     try:
         yield folders
     finally:
+        _delete(folders)
+
+
+def _delete(folders: dict[str, Path], patience: float = 0) -> None:
+    """Deletes the folders, again for so many seconds: a command that is ending may still write there."""
+    end = time.monotonic() + patience
+    while True:
         for folder in folders.values():
             shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() >= end or not any(folder.exists() for folder in folders.values()):
+            return
+        time.sleep(0.05)
 
 
 def parse(description: str) -> argparse.Namespace:

@@ -1,10 +1,14 @@
-"""nvCOMP's ANS and LZ4 on weights in device memory, both ways: the peers of our kernels in the same run."""
+"""nvCOMP's ANS, LZ4 and zstd on weights in device memory, both ways: the peers of our kernels in the same run.
+
+By its batched calls, which are its fastest, and by its Python binding, which allocates outputs and may wait in between.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
+from dumont_gpu.bench.measure.gpu.binding import CodedChunks, codec_options
 from dumont_gpu.bench.measure.gpu.nvcomp import Blocks, Variant, ans_variants, lz4_variants
 from dumont_gpu.bench.measure.gpu.session import ELEMENTS, DeviceBench, nvcomp_version
 from dumont_gpu.bench.measure.gpu.timer import device_seconds
@@ -19,18 +23,25 @@ _ENCODE_MEMORY: Final = 5.0
 
 def measure_decoders(bench: DeviceBench, kind: str, dtype: Dtype, data: memoryview) -> None:
     variants = ans_variants(ELEMENTS[dtype], nvcomp_version(), bench.extent.unchecked)
-    _measure(bench, kind, data, variants, _DECODE_MEMORY, encode=False)
+    _measure(bench, kind, dtype, data, variants, _DECODE_MEMORY, encode=False)
 
 
 def measure_encoders(bench: DeviceBench, kind: str, dtype: Dtype, data: memoryview) -> None:
     variants = ans_variants(ELEMENTS[dtype], nvcomp_version())[:1]  # the others differ in decoding only
-    _measure(bench, kind, data, variants, _ENCODE_MEMORY, encode=True)
+    _measure(bench, kind, dtype, data, variants, _ENCODE_MEMORY, encode=True)
 
 
 def _measure(
-    bench: DeviceBench, kind: str, data: memoryview, variants: Sequence[Variant], memory: float, *, encode: bool
+    bench: DeviceBench,
+    kind: str,
+    dtype: Dtype,
+    data: memoryview,
+    variants: Sequence[Variant],
+    memory: float,
+    *,
+    encode: bool,
 ) -> None:
-    """Measures `variants` in blocks of every size, and LZ4 in blocks of the first size."""
+    """Measures `variants` in blocks of every size; LZ4, and everything by the binding, in blocks of the first size."""
     import cupy
 
     batches = bench.batches(int(memory * len(data)))
@@ -44,6 +55,10 @@ def _measure(
                 label = f"nvCOMP {variant.name}, {kind}, {block // KiB} KiB"
                 bench.guarded(label, _variant, bench, kind, data, resident, block, variant, batches, encode)
                 cupy.get_default_memory_pool().free_all_blocks()
+        block = bench.extent.nvcomp_blocks[0]
+        for name, options in codec_options(ELEMENTS[dtype], nvcomp_version()).items():
+            label = f"nvCOMP {name}, {kind}, {block // KiB} KiB"
+            bench.guarded(label, _by_binding, bench, kind, data, resident, block, name, options, batches, encode)
         del resident
     cupy.get_default_memory_pool().free_all_blocks()
 
@@ -76,6 +91,35 @@ def _variant(
     if encode:
         verified = _decodes_to(blocks, data)  # blocks as they were compressed last
         bench.results["nvcomp"] += [row | {"verified": verified} for row in rows]
+
+
+def _by_binding(
+    bench: DeviceBench,
+    kind: str,
+    data: memoryview,
+    resident: Any,
+    block: int,
+    name: str,
+    options: dict[str, str],
+    batches: Sequence[int],
+    encode: bool,
+) -> None:
+    """The same by the binding, a chunk of ours in each of its arrays."""
+    stream, digest = bench.stream.cupy_stream, digest_function("blake3")
+    coded = CodedChunks(stream, resident, len(data), block, options)
+    for count in batches:
+        coded.encode(count)
+        row = {"kind": kind, "variant": name, "block": block, "batch": count, "size": count * len(data),
+               "stored": coded.stored(), "verified": digest(coded.last_decoded()) == digest(data)}  # fmt: skip
+
+        def run(count: int = count) -> None:
+            if encode:
+                coded.encode(count)
+            else:
+                coded.decode()
+
+        row["seconds"] = device_seconds(stream, [run], bench.extent.repeats, bench.inner(count))
+        bench.results["nvcomp"].append(row)
 
 
 def _decodes_to(blocks: Blocks, data: memoryview) -> bool:
