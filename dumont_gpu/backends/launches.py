@@ -6,7 +6,7 @@ Slots, benchmarks and tests run these. No number of a kernel stands here: all co
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 

@@ -69,7 +69,7 @@ def test_batch_decodes_its_own_chunks_and_says_when_they_are_wrong(first: int, c
     digest = digest_function("blake3")
     with resident(device, device.new_stream(), stored, len(data), 3) as chunks:
         batch = chunks.batch(first, count)
-        assert batch.launch.grid == count * MiB // 65536
+        assert batch.launches[0].grid == count * MiB // 65536
         assert chunks.check(batch, digest(data))
         assert not chunks.check(batch, digest(stored))
     device.close()
