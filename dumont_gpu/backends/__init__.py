@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dumont_gpu.backends.auto import AutoBackend
-from dumont_gpu.backends.base import Backend
+from dumont_gpu.backends.base import Backend, DigestCheck
 from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.backends.device import Device, NoDeviceError
@@ -63,4 +63,13 @@ def open_device(number: int, *, needs_lz4: bool = True) -> Device:
     return CupyDevice(number)
 
 
-__all__ = ["AutoBackend", "Backend", "CpuBackend", "CudaBackend", "Device", "open_device", "select_backend"]
+__all__ = [
+    "AutoBackend",
+    "Backend",
+    "CpuBackend",
+    "CudaBackend",
+    "Device",
+    "DigestCheck",
+    "open_device",
+    "select_backend",
+]

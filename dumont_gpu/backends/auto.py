@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from dumont_gpu import native
-from dumont_gpu.backends.base import Backend
+from dumont_gpu.backends.base import Backend, DigestCheck
 from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.codecs import Codec, codec_by_id
@@ -89,7 +89,7 @@ class AutoBackend:
     def pin(self, memory: memoryview) -> None:
         self._on_device(lambda device: device.pin(memory))
 
-    def encode(self, codec: Codec, chunk: memoryview, out: memoryview) -> int:
+    def encode(self, codec: Codec, chunk: memoryview, out: memoryview, digest: bytearray | None = None) -> int:
         def content(size: int) -> bytes:
             if not size:  # the chunk stays raw
                 return self._digest(chunk)
@@ -98,12 +98,14 @@ class AutoBackend:
                 self._cpu.decode(codec.id, out[:size], decoded)
             return self._digest(decoded)
 
-        task = _Task(f"{codec.name} encoding", lambda backend: backend.encode(codec, chunk, out), content, out)
+        task = _Task(f"{codec.name} encoding", lambda backend: backend.encode(codec, chunk, out, digest), content, out)
         return self._run(task, possible=self._device.encodes(codec, len(chunk)))
 
-    def decode(self, compressor_id: int, encoded: memoryview, out: memoryview) -> None:
+    def decode(
+        self, compressor_id: int, encoded: memoryview, out: memoryview, check: DigestCheck | None = None
+    ) -> None:
         def run(backend: Backend) -> int:
-            backend.decode(compressor_id, encoded, out)
+            backend.decode(compressor_id, encoded, out, check)
             return len(out)
 
         task = _Task(f"{codec_by_id(compressor_id).name} decoding", run, lambda _: self._digest(out), out)

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from dumont_gpu.codecs import Codec
+
+
+@dataclass(frozen=True, slots=True)
+class DigestCheck:
+    """How the encoded bytes of a chunk are checked.
+
+    Args:
+        blake3: the digest that they must have, so that a device can check them; None: only the CPU can.
+        on_cpu: raises DamagedError unless the bytes are right. It may fetch them again before. It alone decides: a
+            device that finds another digest may be the one that is wrong.
+    """
+
+    blake3: bytes | None
+    on_cpu: Callable[[], None]
 
 
 class Backend(Protocol):
@@ -27,12 +43,21 @@ class Backend(Protocol):
     def close(self) -> None:
         """Releases all that the backend holds; called once, while no other call runs."""
 
-    def encode(self, codec: Codec, chunk: memoryview, out: memoryview) -> int:
-        """Writes the encoded chunk to `out` and returns its size, or 0 if the encoded chunk does not fit in `out`."""
+    def encode(self, codec: Codec, chunk: memoryview, out: memoryview, digest: bytearray | None = None) -> int:
+        """Writes the encoded chunk to `out` and returns its size, or 0 if the encoded chunk does not fit in `out`.
 
-    def decode(self, compressor_id: int, encoded: memoryview, out: memoryview) -> None:
-        """Fills `out` with the raw bytes of a chunk whose encoded bytes have been checked.
+        Args:
+            digest: becomes BLAKE3 of the encoded chunk if a device encoded it, or else empty: the caller hashes.
+        """
+
+    def decode(
+        self, compressor_id: int, encoded: memoryview, out: memoryview, check: DigestCheck | None = None
+    ) -> None:
+        """Fills `out` with the raw bytes of a chunk.
+
+        Args:
+            check: how the encoded bytes are checked; None: they have been.
 
         Raises:
-            DamagedError: the encoded bytes are malformed.
+            DamagedError: the encoded bytes are not those that were packed, or malformed; `out` is worthless.
         """

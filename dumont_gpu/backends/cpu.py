@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dumont_gpu.backends.base import DigestCheck
 from dumont_gpu.codecs import Codec, codec_by_id
 
 
@@ -24,8 +25,14 @@ class CpuBackend:
     def close(self) -> None:
         pass
 
-    def encode(self, codec: Codec, chunk: memoryview, out: memoryview) -> int:
+    def encode(self, codec: Codec, chunk: memoryview, out: memoryview, digest: bytearray | None = None) -> int:
+        if digest is not None:
+            digest.clear()
         return codec.encode(chunk, out)
 
-    def decode(self, compressor_id: int, encoded: memoryview, out: memoryview) -> None:
+    def decode(
+        self, compressor_id: int, encoded: memoryview, out: memoryview, check: DigestCheck | None = None
+    ) -> None:
+        if check is not None:
+            check.on_cpu()
         codec_by_id(compressor_id).decode(encoded, out)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from dumont_gpu.backends.base import DigestCheck
 from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.decode_slot import DecodeSlot
 from dumont_gpu.backends.device import Device
@@ -17,6 +18,8 @@ from dumont_gpu.backends.encode_slot import EncodeSlot
 from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.slots import SlotPool
 from dumont_gpu.codecs import LZ4, LZ4_HC, Codec, ZipNN
+from dumont_gpu.errors import DeviceError
+from dumont_gpu.format.digests import digest_function
 from dumont_gpu.sizes import KiB
 
 _SLOTS: Final = 4  # one chunk is copied in, one decoded, one copied out, and one waits: a fifth would only wait
@@ -28,13 +31,15 @@ class DeviceCodec(NamedTuple):
     """How a device works on the chunks of one codec.
 
     Args:
-        decode: a method of DecodeSlot: encoded chunk, raw chunk -> True, False or None as `DecodeSlot.decode_zipnn`.
-        encode: a method of EncodeSlot: codec, raw chunk, room for the encoded chunk -> size. None: the CPU encodes.
+        decode: a method of DecodeSlot: encoded chunk, raw chunk, digest -> True, False or None as
+            `DecodeSlot.decode_zipnn`.
+        encode: a method of EncodeSlot: codec, raw chunk, room for the encoded chunk, digest -> size, as
+            `EncodeSlot.encode_zipnn`. None: the CPU encodes.
         needs_lz4: whether the device must have nvCOMP's LZ4.
     """
 
-    decode: Callable[[DecodeSlot, memoryview, memoryview], bool | None]
-    encode: Callable[[EncodeSlot, Any, memoryview, memoryview], int] | None
+    decode: Callable[[DecodeSlot, memoryview, memoryview, bytes | None], bool | None]
+    encode: Callable[[EncodeSlot, Any, memoryview, memoryview, bytearray | None], int] | None
     needs_lz4: bool
 
 
@@ -49,8 +54,8 @@ DEVICE_CODECS: Final = {
 class CudaBackend:
     """Encodes and decodes the chunks of DEVICE_CODECS on a device, all other chunks on the CPU.
 
-    If the device finds a fault in a chunk, the CPU decodes the chunk again: the CPU alone decides which chunks are
-    damaged, and words the error.
+    If the device finds a fault in a chunk, or another digest, the CPU checks and decodes the chunk again: the CPU alone
+    decides which chunks are damaged, and words the error.
 
     Args:
         device: owned by the backend from now on.
@@ -66,6 +71,7 @@ class CudaBackend:
         self._encoding: SlotPool[EncodeSlot] | None = None
         self._pinning = Pinning(device)
         self._lock = threading.Lock()
+        self._hashes_right = False  # whether a digest of the device was compared with the CPU's
         self.repeated = 0  # chunks in which the device found a fault, so that the CPU decoded them
 
     @property
@@ -117,24 +123,34 @@ class CudaBackend:
         """Whether chunks of this codec and size are decoded on the device."""
         return self._on_device(compressor_id, size) is not None
 
-    def encode(self, codec: Codec, chunk: memoryview, out: memoryview) -> int:
+    def encode(self, codec: Codec, chunk: memoryview, out: memoryview, digest: bytearray | None = None) -> int:
+        if digest is not None:
+            digest.clear()
         on_device = self._on_device(codec.id, len(chunk))
         if self._encoding is None or on_device is None or on_device.encode is None:
-            return self._cpu.encode(codec, chunk, out)
+            return self._cpu.encode(codec, chunk, out, digest)
         encode = on_device.encode
-        return self._encoding.run(lambda slot: encode(slot, codec, chunk, out))
+        size = self._encoding.run(lambda slot: encode(slot, codec, chunk, out, digest))
+        if digest and not self._hashes_right:
+            self._compare(out[:size], digest)
+        return size
 
-    def decode(self, compressor_id: int, encoded: memoryview, out: memoryview) -> None:
+    def decode(
+        self, compressor_id: int, encoded: memoryview, out: memoryview, check: DigestCheck | None = None
+    ) -> None:
         done: bool | None = None
         on_device = self._on_device(compressor_id, len(out))
         if self._decoding is not None and on_device is not None:
-            decode = on_device.decode
-            done = self._decoding.run(lambda slot: decode(slot, encoded, out))
+            decode, digest = on_device.decode, check.blake3 if check is not None else None
+            if check is not None and digest is None:
+                check.on_cpu()
+                check = None
+            done = self._decoding.run(lambda slot: decode(slot, encoded, out, digest))
         if done is False:
             with self._lock:
                 self.repeated += 1
         if not done:
-            self._cpu.decode(compressor_id, encoded, out)
+            self._cpu.decode(compressor_id, encoded, out, check)
 
     def close(self) -> None:
         for pool in (self._decoding, self._encoding):
@@ -142,6 +158,12 @@ class CudaBackend:
                 pool.close()
         self._pinning.close()
         self._device.close()
+
+    def _compare(self, encoded: memoryview, digest: bytearray) -> None:
+        """Raises DeviceError unless the device's digest is the CPU's: a snapshot keeps it, and nobody looks again."""
+        if digest_function("blake3")(encoded) != digest:
+            raise DeviceError(f"{self.device_name} is not right: it gave another digest")
+        self._hashes_right = True
 
     def _on_device(self, compressor_id: int, size: int) -> DeviceCodec | None:
         """Returns how the device works on a chunk; None if the chunk is for the CPU."""

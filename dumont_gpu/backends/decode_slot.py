@@ -6,6 +6,7 @@ from dumont_gpu import native
 from dumont_gpu.backends.device import Device
 from dumont_gpu.backends.launches import FrameDecoding, run, zipnn_block_count, zipnn_decoding, zipnn_table_size
 from dumont_gpu.backends.pinning import Pinning
+from dumont_gpu.backends.slot_digest import SlotDigest
 from dumont_gpu.backends.slots import Slot
 from dumont_gpu.codecs.lz4 import frame_content_size
 from dumont_gpu.errors import DamagedError
@@ -14,21 +15,28 @@ from dumont_gpu.sizes import KiB
 
 
 class DecodeSlot(Slot):
-    """Device memory for encoded bytes, raw bytes, the list of a chunk's blocks, and the status of each block."""
+    """Device memory for encoded bytes and their digest, raw bytes, the list of a chunk's blocks, and their statuses."""
 
     def __init__(self, device: Device, pinning: Pinning, chunk_size: int) -> None:
-        super().__init__(device, pinning, _regions(chunk_size), _regions(chunk_size)[2:])
-        self._encoded, self._out, self._table, self._results = self.addresses
-        self._host_table, self._host_results = self.host
-        self._frames = FrameDecoding(*self.addresses)
+        _, _, table, results, work, _ = regions = _regions(chunk_size)
+        super().__init__(device, pinning, regions, (table, results, work))
+        self._encoded, self._out, self._table, self._results, work_at, values_at = self.addresses
+        self._host_table, self._host_results, host_digest = self.host
+        self._frames = FrameDecoding(self._encoded, self._out, self._table, self._results)
+        self._digest = SlotDigest(self.stream, work_at, values_at, host_digest)
 
     @staticmethod
     def size(chunk_size: int) -> int:
         """Bytes of device memory."""
-        return sum(_regions(chunk_size)) + 4 * 4 * KiB
+        return sum(_regions(chunk_size)) + len(_regions(chunk_size)) * 4 * KiB
 
-    def decode_zipnn(self, encoded: memoryview, out: memoryview) -> bool | None:
-        """Returns True if `out` holds the chunk, False if the chunk has a fault, None if the chunk is for the CPU."""
+    def decode_zipnn(self, encoded: memoryview, out: memoryview, digest: bytes | None = None) -> bool | None:
+        """Returns True if `out` holds the chunk, False if the chunk has a fault, None if the chunk is for the CPU.
+
+        Args:
+            digest: BLAKE3 of `encoded`; None: the bytes have been checked. Listing and kernels are safe on any bytes,
+                so that they need not wait for it.
+        """
         counts = native.zipnn_device_blocks(encoded, len(out), self._host_table)
         if counts is None:
             return None
@@ -36,14 +44,14 @@ class DecodeSlot(Slot):
         launches = zipnn_decoding(counts, self._encoded, self._out, self._table, self._results)
         if any(launch.shared > self.device.shared_limit for launch in launches):
             return None
-        self.stream.copy_in(self._encoded, encoded)
+        self._load(encoded, digest)
         self.stream.copy_in(self._table, self._host_table[: total * layout("DeviceBlock")])
         self.stream.clear(self._results, 4 * total)
         run(self.stream, launches)
-        return not any(self._finish(out, 4 * total))
+        return not any(self._finish(out, 4 * total)) and self._is_intact(digest)
 
-    def decode_lz4(self, encoded: memoryview, out: memoryview) -> bool | None:
-        """Returns as `decode_zipnn` does."""
+    def decode_lz4(self, encoded: memoryview, out: memoryview, digest: bytes | None = None) -> bool | None:
+        """Returns as `decode_zipnn` does. nvCOMP's decoder is not ours: it gets only bytes whose digest fits."""
         try:
             if frame_content_size(encoded) != len(out):
                 return None
@@ -52,7 +60,11 @@ class DecodeSlot(Slot):
         blocks = self._frames.describe(encoded, len(out), self._host_table)
         if blocks is None:
             return None
-        self.stream.copy_in(self._encoded, encoded)
+        self._load(encoded, digest)
+        if digest is not None:
+            self.stream.synchronize()
+            if not self._is_intact(digest):
+                return False
         self.stream.copy_in(self._table, self._host_table)
         self.stream.clear(self._results, 12 * blocks.compressed)
         if blocks.compressed:
@@ -64,6 +76,15 @@ class DecodeSlot(Slot):
         expected = self._host_table[raw_sizes : raw_sizes + sizes]
         return found[:sizes] == expected and not any(found[sizes:])
 
+    def _load(self, encoded: memoryview, digest: bytes | None) -> None:
+        self.stream.copy_in(self._encoded, encoded)
+        if digest is not None:
+            self._digest.queue(self._encoded, len(encoded))
+
+    def _is_intact(self, digest: bytes | None) -> bool:
+        """Whether the encoded bytes had this digest, once the stream was synchronized."""
+        return digest is None or self._digest.found == digest
+
     def _finish(self, out: memoryview, results: int) -> memoryview:
         """Waits until `out` holds the chunk; returns the first `results` bytes of the kernels' results."""
         self.stream.copy_out(self._host_results[:results], self._results)
@@ -72,6 +93,7 @@ class DecodeSlot(Slot):
         return self._host_results[:results]
 
 
-def _regions(chunk_size: int) -> tuple[int, int, int, int]:
+def _regions(chunk_size: int) -> tuple[int, int, int, int, int, int]:
     encoded, out, table, results = FrameDecoding.regions(chunk_size)
-    return encoded, out, max(table, zipnn_table_size(chunk_size)), max(results, 4 * zipnn_block_count(chunk_size))
+    table, results = max(table, zipnn_table_size(chunk_size)), max(results, 4 * zipnn_block_count(chunk_size))
+    return encoded, out, table, results, *SlotDigest.regions(encoded)

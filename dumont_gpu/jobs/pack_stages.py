@@ -191,8 +191,10 @@ class PackStages:
         chunk, spare = item
         codec, raw = chunk.planned.codec, chunk.raw
         size = 0
+        # A paranoid pack trusts no device, neither its bytes nor its digests.
+        found = bytearray() if self._options.digest == "blake3" and not self._options.paranoid else None
         if raw and codec.id != RAW.id:
-            size = self._backend.encode(codec, raw, spare.view[: int(len(raw) * GAIN)])
+            size = self._backend.encode(codec, raw, spare.view[: int(len(raw) * GAIN)], found)
         if not size:
             spare.release()
             single_extent = [extent.length for extent in chunk.extents] == [len(raw)]  # its digest covers the chunk
@@ -202,7 +204,7 @@ class PackStages:
         chunk.buffer.release()
         if self._options.paranoid:
             self._check(chunk, codec, encoded)
-        return _EncodedChunk(chunk, spare, codec, encoded, self._digest(encoded))
+        return _EncodedChunk(chunk, spare, codec, encoded, bytes(found) if found else self._digest(encoded))
 
     def _check(self, chunk: _SettledChunk, codec: Codec, encoded: memoryview) -> None:
         """Raises DumontError unless the encoded chunk decodes to the bytes that were read."""

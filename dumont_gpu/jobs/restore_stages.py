@@ -15,6 +15,7 @@ from dumont_gpu.columns.placement import FileExtents, Placement, SmallFiles
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.entries import Extent
+from dumont_gpu.jobs.chunk_checks import chunk_check
 from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import chunk_pairs, thread_count
 from dumont_gpu.jobs.restore_plan import RestorePlan
@@ -167,13 +168,14 @@ class _Decoder:
 
     def _check_and_decode(self, chunk: LoadedChunk, spare: Buffer) -> LoadedChunk:
         record = self._snapshot.chunks[chunk.number]
-        self._snapshot.check_chunk(chunk.number, chunk.content)
         if record.compressor_id == RAW.id and len(chunk.content) == record.size_original:
+            self._snapshot.check_chunk(chunk.number, chunk.content)
             spare.release()
         else:
             shift = _shift(self._placement.largest(chunk.number))
             content = spare.view[shift : shift + record.size_original]
-            self._backend.decode(record.compressor_id, chunk.content, content)
+            check = chunk_check(self._snapshot, chunk.number, chunk.content)
+            self._backend.decode(record.compressor_id, chunk.content, content, check)
             chunk.buffer.release()
             chunk = LoadedChunk(chunk.number, spare, content)
         if self._verify:

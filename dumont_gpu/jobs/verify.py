@@ -13,6 +13,7 @@ from dumont_gpu.columns.placement import Placement
 from dumont_gpu.columns.table import EntryTable, as_table
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.header import CHUNK_ALIGNMENT, HEADER_SIZE
+from dumont_gpu.jobs.chunk_checks import chunk_check
 from dumont_gpu.jobs.options import VerifyOptions
 from dumont_gpu.jobs.resources import chunk_pairs, thread_count
 from dumont_gpu.pipeline import Pipeline
@@ -129,10 +130,12 @@ class _VerifyStages:
 
     def _check(self, number: int, encoded: memoryview, raw: memoryview) -> None:
         try:
-            self._snapshot.check_chunk(number, encoded)
-            if self._options.content:
-                self._backend.decode(self._records[number].compressor_id, encoded, raw)
-                check_content(raw, self._snapshot, self._placement, number)
+            if not self._options.content:
+                self._snapshot.check_chunk(number, encoded)
+                return
+            check = chunk_check(self._snapshot, number, encoded)
+            self._backend.decode(self._records[number].compressor_id, encoded, raw, check)
+            check_content(raw, self._snapshot, self._placement, number)
         except DamagedError as error:
             self.damaged.append(f"chunk {number}: {error}")
 

@@ -15,7 +15,7 @@ from support.real_device import RecordedDevice
 from support.snapshots import GOLDEN, assert_same_tree, pack_tree, restore_tree
 
 import dumont_gpu.backends as backends
-from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, auto
+from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, DigestCheck, auto
 from dumont_gpu.codecs import LZ4_HC, Codec, Lz4, ZipNN
 from dumont_gpu.errors import DamagedError, DeviceError, DumontError
 from dumont_gpu.native import Dtype
@@ -270,8 +270,10 @@ def test_paranoid_pack_stops_at_a_chunk_that_does_not_come_back(
     use(emulated_device())
     encode = CudaBackend.encode
 
-    def wrong(self: CudaBackend, codec: Codec, chunk: memoryview, out: memoryview) -> int:
-        size = encode(self, codec, chunk, out)
+    def wrong(
+        self: CudaBackend, codec: Codec, chunk: memoryview, out: memoryview, digest: bytearray | None = None
+    ) -> int:
+        size = encode(self, codec, chunk, out, digest)
         out[size // 2] ^= 1
         return size
 
@@ -351,8 +353,10 @@ def test_auto_goes_where_it_was_faster(
 
 def test_device_that_decodes_to_other_bytes_is_not_used(device: AnyDevice) -> None:
     class Wrong(CudaBackend):
-        def decode(self, compressor_id: int, stored: memoryview, out: memoryview) -> None:
-            super().decode(compressor_id, stored, out)
+        def decode(
+            self, compressor_id: int, stored: memoryview, out: memoryview, check: DigestCheck | None = None
+        ) -> None:
+            super().decode(compressor_id, stored, out, check)
             out[0] ^= 1
 
     backend = AutoBackend(Wrong(device, minimum=0), threads=2)
@@ -369,7 +373,9 @@ def test_device_that_writes_nothing_does_not_seem_to_agree(device: EmulatedDevic
     """The CPU's bytes lie in the output already when a trial asks the device."""
 
     class Idle(CudaBackend):
-        def decode(self, compressor_id: int, stored: memoryview, out: memoryview) -> None:
+        def decode(
+            self, compressor_id: int, stored: memoryview, out: memoryview, check: DigestCheck | None = None
+        ) -> None:
             pass
 
     backend = AutoBackend(Idle(device, minimum=0), threads=2)

@@ -19,15 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dumont_gpu.backends import CpuBackend, CudaBackend, open_device
+from dumont_gpu.backends import CpuBackend, CudaBackend, DigestCheck, open_device
 from dumont_gpu.backends.device import Lz4Batch, Stream
 from dumont_gpu.codecs import Codec, Lz4, ZipNN
+from dumont_gpu.codecs.lz4 import frame_header
 from dumont_gpu.errors import DumontError
-from dumont_gpu.native import Dtype
+from dumont_gpu.format.digests import digest_function
+from dumont_gpu.native import Dtype, layout
 from dumont_gpu.sizes import MiB
 
 ROOM = MiB  # the largest chunk here
 OVERREAD = 16  # bytes after the encoded ones that kernels may read, and ignore: zipnn_blocks.h
+HEADERS = layout("kHeaderSize"), len(frame_header(1))  # bytes that are copied in before those that kernels wrote
 DAMAGES = 6  # of each stream
 LARGEST = 600_000  # bytes; longer streams show nothing more, and a sanitizer is slow
 
@@ -58,7 +61,8 @@ class PaddedStream:
 
     def copy_in(self, to: int, source: memoryview) -> None:
         self._stream.copy_in(to, source)
-        self._stream.clear(to + len(source), OVERREAD)
+        if len(source) not in HEADERS:
+            self._stream.clear(to + len(source), OVERREAD)
 
     def encode_lz4(self, batch: Lz4Batch, block_size: int, scratch: int) -> None:
         if self._nvcomp:
@@ -115,8 +119,11 @@ def chunks() -> Iterator[tuple[Codec, bytes]]:
 
 def encoded_alike(place: CudaBackend, codec: Codec, content: bytes) -> bool:
     """Whether the device encodes a chunk rightly: to the CPU's ZipNN bytes, or an LZ4 frame that the CPU decodes."""
+    digest = bytearray()
     out, ours = (memoryview(bytearray(2 * len(content) + 1024)) for _ in range(2))
-    stored = out[: place.encode(codec, memoryview(content), out)]
+    stored = out[: place.encode(codec, memoryview(content), out, digest)]
+    if digest != digest_function("blake3")(stored):
+        return False
     if codec.id == ZipNN().id:
         return stored == ours[: codec.encode(memoryview(content), ours)]
     return outcome(CpuBackend(), codec.id, bytes(stored), len(content)) == content
@@ -132,8 +139,9 @@ def damaged(stored: bytes, seed: int) -> bytes:
 
 def outcome(place: Any, codec: int, stored: bytes, size: int) -> str | bytes:
     out = memoryview(bytearray(size))
+    check = DigestCheck(digest_function("blake3")(stored), lambda: None)
     try:
-        place.decode(codec, memoryview(bytearray(stored)), out)
+        place.decode(codec, memoryview(bytearray(stored)), out, check)
     except DumontError as error:
         return str(error)
     return bytes(out)
