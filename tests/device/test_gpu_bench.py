@@ -129,7 +129,8 @@ def test_kernels_are_measured_and_checked_and_a_failure_costs_only_its_own_figur
     results, code = measured(kernels, monkeypatch, tmp_path / "kernels.json")
     assert code == 1
     assert [row["batch"] for row in results["zipnn"]] == [1, 4]
-    assert all(row["verified"] for row in results["zipnn"] + results["lz4"])
+    assert all(row["verified"] for row in results["zipnn"] + results["lz4"] + results["blake3"])
+    assert [row["batch"] for row in results["blake3"]] == 2 * [1, 4]
     assert [row["kind"] for row in results["lz4"]] == ["text", "text, a quarter noise"]
     assert {problem.split(":")[0] for problem in results["problems"]} == {
         "occupancy", "bf16, most shared memory", "nvCOMP, bf16",
@@ -372,6 +373,7 @@ def made_up(
                    kernel_row("bf16", 9 * ans, variant="ANS, type named, unchecked", block=65536),
                    kernel_row("bf16", 50e9, variant="LZ4", block=65536)],
         "lz4": [kernel_row("text", 95e9, alone_size=1000, alone_seconds=[1000 / 100e9])],
+        "blake3": [kernel_row("aligned", 900e9), kernel_row("at an odd address", 400e9)],
     }  # fmt: skip
     restored = {"job": "bf16 file", "size": 4e9, "stored": 2.7e9, "identical": True, "wall": [2.0] * 3,
                 "stage_seconds": [{"fetch": 0.5, "decode": 1.0}] * 3}  # fmt: skip

@@ -28,6 +28,10 @@ _DECODE_LZ4: Final = (
     "dumont-gpu: a call of nvCOMP for each chunk's compressed blocks, and a kernel that copies the raw blocks, all in "
     "one stream. nvCOMP: the compressed blocks of all chunks in one call, and nothing else; GB/s of these bytes only."
 )
+_HASH: Final = (
+    "BLAKE3 of chunks of {chunk} MiB in the device's memory, a batch of them in one launch of each kernel. Digests are "
+    "compared with the CPU's."
+)
 _ENCODE: Final = (
     _CLOCK + "three launches each, one chunk after the other in one stream or spread over several, as a job does. "
     "Streams are compared with the CPU encoder's, byte by byte."
@@ -115,6 +119,7 @@ def _kernels(data: Json) -> Iterator[Table]:
         lines.append((row["kind"], f"{row['stored']:.4f}", f"{row['batch']}", _rate(row), alone))
     header = ("content", "stored", "chunks", "dumont-gpu", "nvCOMP")
     yield Table("Decoding on the device: LZ4 frames", _DECODE_LZ4, header, tuple(lines))
+    yield from _hashing(data)
     lines = [
         (f"{row['kernel']}, {row['threads']} threads", f"{row['registers']}", f"{row['local']}",
          f"{row['static_shared'] + row['dynamic_shared']}", f"{row['ctas_per_sm']}")
@@ -122,6 +127,18 @@ def _kernels(data: Json) -> Iterator[Table]:
     ]  # fmt: skip
     header = ("kernel", "registers", "local bytes", "shared bytes", "CTAs per SM")
     yield Table("Kernels as compiled", "", header, tuple(lines))
+
+
+def _hashing(data: Json) -> Iterator[Table]:
+    rows = data.get("blake3", [])  # older results have none
+    batches = sorted({row["batch"] for row in rows})
+    of = {(row["kind"], row["batch"]): row for row in rows}
+    lines = [
+        (kind, *(_rate(of.get((kind, batch))) for batch in batches)) for kind in dict.fromkeys(kind for kind, _ in of)
+    ]
+    if lines:
+        header = ("chunks lie", *(f"{batch} chunks" for batch in batches))
+        yield Table("Hashing on the device", _HASH.format(chunk=data["chunk"] // MiB), header, tuple(lines))
 
 
 def _nvcomp_decoders(data: Json) -> Table:

@@ -1,4 +1,4 @@
-"""Measures decoding on a CUDA device, with everything already in its memory: our kernels, nvCOMP's ANS and LZ4.
+"""Measures decoding and hashing on a CUDA device, all in its memory: our kernels, nvCOMP's ANS and LZ4.
 
     python -m dumont_gpu.bench.measure.gpu.kernels OUTPUT.json [--short | --quick] [--device N]
 
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from dumont_gpu import native
-from dumont_gpu.backends.kernels import KERNELS, launch
+from dumont_gpu.backends.kernels import KERNELS, Launch, launch
 from dumont_gpu.backends.launches import ROOM_AFTER
 from dumont_gpu.bench.measure.gpu.frames import ResidentFrames, text
 from dumont_gpu.bench.measure.gpu.nvcomp import NvcompError
 from dumont_gpu.bench.measure.gpu.peers import measure_decoders
 from dumont_gpu.bench.measure.gpu.resident_decode import Batch, ResidentStreams, resident
+from dumont_gpu.bench.measure.gpu.resident_digests import resident_chunks
 from dumont_gpu.bench.measure.gpu.session import (
     RUNS_BETWEEN_EVENTS,
     DeviceBench,
@@ -41,7 +42,7 @@ FRAMES = 16  # of LZ4, at most
 
 class Bench(DeviceBench):
     def __init__(self, number: int, extent: Extent, output: Path) -> None:
-        super().__init__(number, extent, output, ("occupancy", "zipnn", "nvcomp", "lz4"))
+        super().__init__(number, extent, output, ("occupancy", "zipnn", "nvcomp", "lz4", "blake3"))
 
     def run(self) -> dict[str, Any]:
         self.guarded("occupancy", self.occupancy)
@@ -53,6 +54,8 @@ class Bench(DeviceBench):
             self.guarded(f"nvCOMP, {kind}", measure_decoders, self, kind, dtype, data)
         for kind, noise in (("text", 0.0), ("text, a quarter noise", 0.25)):
             self.guarded(f"LZ4, {kind}", self.lz4, kind, text(self.extent.chunk, noise))
+        for kind, shift in (("aligned", 0), ("at an odd address", 1)):
+            self.guarded(f"BLAKE3, {kind}", self.blake3, kind, text(self.extent.chunk, 0.0), shift)
         return self.results
 
     def occupancy(self) -> None:
@@ -121,6 +124,22 @@ class Bench(DeviceBench):
             self.results["lz4"].append(row)
         finally:
             frames.close()
+
+    def blake3(self, kind: str, content: memoryview, shift: int) -> None:
+        batches = self.batches(2 * len(content))
+        with resident_chunks(self.device, self.stream, content, batches[-1], shift) as chunks:
+            for count in batches:
+                turns = min(chunks.count // count, RUNS_BETWEEN_EVENTS)
+                hashings = [chunks.batch(turn * count, count) for turn in range(turns)]
+
+                def hasher(launches: list[Launch]) -> Callable[[], None]:
+                    return lambda: chunks.hash(launches)
+
+                runs = [hasher(launches) for _, launches in hashings]
+                seconds = device_seconds(self.stream.cupy_stream, runs, self.extent.repeats, self.inner(count))
+                row = {"kind": kind, "batch": count, "size": count * len(content), "seconds": seconds,
+                       "verified": all(chunks.check(*hashing) for hashing in (hashings[0], hashings[-1]))}  # fmt: skip
+                self.results["blake3"].append(row)
 
     def _time(self, run: Callable[[], object]) -> list[float]:
         return device_seconds(self.stream.cupy_stream, [run], self.extent.repeats, 2)
