@@ -474,7 +474,7 @@ def test_report_shows_figures_failures_and_what_was_skipped() -> None:
         "# dumont-gpu on NVIDIA H200", "| 700.00 (700.00) |", "self_test was skipped: there is no nvcc", "| skipped |", "1 failed",
         "FAILED (1)", "past its limit of 60 s", "copy in, pinned | 50.00", "2.33x", "zipnn_decode, 32 threads",
         "bf16 file, disk (ext4), --device 0", "13.33 (13.33)", "## Encoding on the device", "bf16, zipnn_layout | 1200.00",
-        "4.00x", "bf16 file, memory (tmpfs), --device 0 --paranoid", "| 95% |", "| +100% |", "text, all | 0.6600 | 0.5000",
+        "4.00x", "at an odd address | 400.00", "bf16 file, memory (tmpfs), --device 0 --paranoid", "| 95% |", "| +100% |", "text, all | 0.6600 | 0.5000",
     ):  # fmt: skip
         assert expected in shown, expected
 
