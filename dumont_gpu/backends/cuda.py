@@ -31,14 +31,14 @@ class DeviceCodec(NamedTuple):
     """How a device works on the chunks of one codec.
 
     Args:
-        decode: a method of DecodeSlot: encoded chunk, raw chunk, digest -> True, False or None as
+        decode: a method of DecodeSlot: encoded chunk, which is loaded, raw chunk -> True, False or None as
             `DecodeSlot.decode_zipnn`.
         encode: a method of EncodeSlot: codec, raw chunk, room for the encoded chunk, digest -> size, as
             `EncodeSlot.encode_zipnn`. None: the CPU encodes.
         needs_lz4: whether the device must have nvCOMP's LZ4.
     """
 
-    decode: Callable[[DecodeSlot, memoryview, memoryview, bytes | None], bool | None]
+    decode: Callable[[DecodeSlot, memoryview, memoryview], bool | None]
     encode: Callable[[EncodeSlot, Any, memoryview, memoryview, bytearray | None], int] | None
     needs_lz4: bool
 
@@ -145,7 +145,7 @@ class CudaBackend:
             if check is not None and digest is None:
                 check.on_cpu()
                 check = None
-            done = self._decoding.run(lambda slot: decode(slot, encoded, out, digest))
+            done = self._decoding.run(lambda slot: slot.load(encoded, digest) and decode(slot, encoded, out))
         if done is False:
             with self._lock:
                 self.repeated += 1

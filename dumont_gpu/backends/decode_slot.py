@@ -30,12 +30,21 @@ class DecodeSlot(Slot):
         """Bytes of device memory."""
         return sum(_regions(chunk_size)) + len(_regions(chunk_size)) * 4 * KiB
 
-    def decode_zipnn(self, encoded: memoryview, out: memoryview, digest: bytes | None = None) -> bool | None:
-        """Returns True if `out` holds the chunk, False if the chunk has a fault, None if the chunk is for the CPU.
+    def load(self, encoded: memoryview, digest: bytes | None) -> bool:
+        """Copies a chunk to the device; returns whether its BLAKE3 digest is `digest`. None: it has been checked.
 
-        Args:
-            digest: BLAKE3 of `encoded`; None: the bytes have been checked. Listing and kernels are safe on any bytes,
-                so that they need not wait for it.
+        Waits for the answer: no decoder, ours neither, sees bytes that are not known to be those that were packed.
+        """
+        self.stream.copy_in(self._encoded, encoded)
+        if digest is not None:
+            self._digest.queue(self._encoded, len(encoded))
+        self.stream.synchronize()
+        return digest is None or self._digest.found == digest
+
+    def decode_zipnn(self, encoded: memoryview, out: memoryview) -> bool | None:
+        """Decodes the chunk that was loaded, `encoded`.
+
+        Returns True if `out` holds it, False if it has a fault, None if it is for the CPU.
         """
         counts = native.zipnn_device_blocks(encoded, len(out), self._host_table)
         if counts is None:
@@ -44,14 +53,13 @@ class DecodeSlot(Slot):
         launches = zipnn_decoding(counts, self._encoded, self._out, self._table, self._results)
         if any(launch.shared > self.device.shared_limit for launch in launches):
             return None
-        self._load(encoded, digest)
         self.stream.copy_in(self._table, self._host_table[: total * layout("DeviceBlock")])
         self.stream.clear(self._results, 4 * total)
         run(self.stream, launches)
-        return not any(self._finish(out, 4 * total)) and self._is_intact(digest)
+        return not any(self._finish(out, 4 * total))
 
-    def decode_lz4(self, encoded: memoryview, out: memoryview, digest: bytes | None = None) -> bool | None:
-        """Returns as `decode_zipnn` does. nvCOMP's decoder is not ours: it gets only bytes whose digest fits."""
+    def decode_lz4(self, encoded: memoryview, out: memoryview) -> bool | None:
+        """Decodes and returns as `decode_zipnn` does."""
         try:
             if frame_content_size(encoded) != len(out):
                 return None
@@ -60,11 +68,6 @@ class DecodeSlot(Slot):
         blocks = self._frames.describe(encoded, len(out), self._host_table)
         if blocks is None:
             return None
-        self._load(encoded, digest)
-        if digest is not None:
-            self.stream.synchronize()
-            if not self._is_intact(digest):
-                return False
         self.stream.copy_in(self._table, self._host_table)
         self.stream.clear(self._results, 12 * blocks.compressed)
         if blocks.compressed:
@@ -75,15 +78,6 @@ class DecodeSlot(Slot):
         _, _, _, raw_sizes = blocks.arrays
         expected = self._host_table[raw_sizes : raw_sizes + sizes]
         return found[:sizes] == expected and not any(found[sizes:])
-
-    def _load(self, encoded: memoryview, digest: bytes | None) -> None:
-        self.stream.copy_in(self._encoded, encoded)
-        if digest is not None:
-            self._digest.queue(self._encoded, len(encoded))
-
-    def _is_intact(self, digest: bytes | None) -> bool:
-        """Whether the encoded bytes had this digest, once the stream was synchronized."""
-        return digest is None or self._digest.found == digest
 
     def _finish(self, out: memoryview, results: int) -> memoryview:
         """Waits until `out` holds the chunk; returns the first `results` bytes of the kernels' results."""

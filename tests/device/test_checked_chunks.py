@@ -143,12 +143,14 @@ def test_bytes_that_decode_well_are_refused_if_they_are_others(
         backend.decode(codec.id, other, memoryview(bytearray(len(content))), check.of())
 
 
-def test_foreign_decoder_never_sees_bytes_that_have_another_digest(backend: CudaBackend, device: AnyDevice) -> None:
-    stored = flipped(encoded(Lz4(), TEXT), 100)
+@of_each_codec
+def test_no_decoder_sees_bytes_that_have_another_digest(
+    codec: Codec, content: bytes, backend: CudaBackend, device: AnyDevice
+) -> None:
+    stored = flipped(encoded(codec, content), 100)
+    check = Expected(bytes(encoded(codec, content)), stored)
     with pytest.raises(DamagedError):
-        backend.decode(
-            Lz4().id, stored, memoryview(bytearray(len(TEXT))), Expected(bytes(encoded(Lz4(), TEXT)), stored).of()
-        )
+        backend.decode(codec.id, stored, memoryview(bytearray(len(content))), check.of())
     assert set(device.launches) == KERNELS
 
 
