@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Final
 
-from dumont_gpu.bench.report.gpu_variants import variants
+from dumont_gpu.bench.report.gpu_kernels import hashing, variants
 from dumont_gpu.bench.report.steps import SKIPPED, STOPPED, TIMED_OUT
 from dumont_gpu.bench.report.tables import MB, Json, Table, rate
 from dumont_gpu.bench.report.targets import ans_rows, best, slowest_stage, speed, verdicts, whole_encodings
@@ -17,7 +17,7 @@ _CLOCK: Final = (
     "Everything is in the device's memory; chunks of {chunk} MiB of normal weights (sigma = 0.02), "
 )
 _DECODE: Final = (
-    _CLOCK + "a batch of them in one launch for each kind of block, other chunks in turn. Outputs are checked against "
+    _CLOCK + "a batch of them in one launch, other chunks in turn. Outputs are checked against "
     "the CPU's. The package writes blocks of 2^17 bytes."
 )
 _DECODE_NVCOMP: Final = (
@@ -28,10 +28,6 @@ _DECODE_NVCOMP: Final = (
 _DECODE_LZ4: Final = (
     "dumont-gpu: a call of nvCOMP for each chunk's compressed blocks, and a kernel that copies the raw blocks, all in "
     "one stream. nvCOMP: the compressed blocks of all chunks in one call, and nothing else; GB/s of these bytes only."
-)
-_HASH: Final = (
-    "BLAKE3 of chunks of {chunk} MiB in the device's memory, a batch of them in one launch of each kernel. Digests are "
-    "compared with the CPU's."
 )
 _ENCODE: Final = (
     _CLOCK + "three launches each, one chunk after the other in one stream or spread over several, as a job does. "
