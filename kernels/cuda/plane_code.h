@@ -115,6 +115,7 @@ __device__ __forceinline__ void choose_code(const uint32_t* counts, ChoiceMemory
         for (uint32_t group = 0; group < kGroups; ++group) code.length[group] += rank[group] < as_long;
     }
     uint32_t bits = 0;
+    code.last_symbol = 0;
 #pragma unroll
     for (uint32_t group = 0; group < kGroups; ++group) {
         bits += counts[group * kWarp + lane] * code.length[group];
