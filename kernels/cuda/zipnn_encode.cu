@@ -399,11 +399,11 @@ __device__ __forceinline__ void write_raw(const BlockSource& source, uint32_t pl
     const uint32_t skip = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(out) & 3);
     uint32_t* words = reinterpret_cast<uint32_t*>(out - skip);
     const uint32_t whole = (skip + source.elements) / 4;  // words that end within the plane
-    const uint32_t of_warp = (whole + kThreads - 1) / kThreads * kWarp;
-    const uint32_t first = threadIdx.x / kWarp * of_warp;
-    const uint32_t end = min(first + of_warp, whole);
-    uint32_t base = first;
-    uint32_t before = first == 0 || first >= end ? 0 : load_quad<planes>(source, cut, plane, first - 1);
+    const uint32_t begin = skip == 0 ? 0 : min(1u, whole);  // the first that begins there
+    const uint32_t of_warp = (whole - begin + kThreads - 1) / kThreads * kWarp;
+    uint32_t base = begin + threadIdx.x / kWarp * of_warp;
+    const uint32_t end = min(base + of_warp, whole);
+    uint32_t before = skip != 0 && base < end ? load_quad<planes>(source, cut, plane, base - 1) : 0;
 #pragma unroll 1
     for (; base + kAhead * kWarp <= min(end, source.elements / 4); base += kAhead * kWarp) {
         uint32_t quads[kAhead];
@@ -411,9 +411,7 @@ __device__ __forceinline__ void write_raw(const BlockSource& source, uint32_t pl
         for (uint32_t i = 0; i < kAhead; ++i) quads[i] = load_whole_quad<planes>(source, cut, base + i * kWarp + lane);
 #pragma unroll
         for (uint32_t i = 0; i < kAhead; ++i) {
-            const uint32_t word = base + i * kWarp + lane;
-            const uint32_t value = shift_quads(quads[i], skip, before, lane);
-            if (word != 0 || skip == 0) __stcs(words + word, value);
+            __stcs(words + base + i * kWarp + lane, shift_quads(quads[i], skip, before, lane));
         }
     }
 #pragma unroll 1
@@ -421,7 +419,7 @@ __device__ __forceinline__ void write_raw(const BlockSource& source, uint32_t pl
         const uint32_t word = base + lane;
         const uint32_t quad = word < end ? load_quad<planes>(source, cut, plane, word) : 0;
         const uint32_t value = shift_quads(quad, skip, before, lane);
-        if (word < end && (word != 0 || skip == 0)) __stcs(words + word, value);
+        if (word < end) __stcs(words + word, value);
     }
     const uint32_t head = min(skip == 0 ? 0 : 4 - skip, source.elements);  // bytes in the first word, and behind the last
     const uint32_t tail = whole == 0 ? head : 4 * whole - skip;
