@@ -239,21 +239,20 @@ template <uint32_t planes>
 __device__ __forceinline__ void count_stream(const BlockSource& source, uint32_t plane, const Range& range, uint32_t* counts,
                                              uint32_t lane) {
     const PlaneCut cut = plane_cut(source, plane);
-    RawGroup<planes> ahead = {};  // loaded while the one before it is counted
+    RawGroup<planes> raw = {};  // loaded while the group before is counted
     uint32_t group = range.first / kGroup + lane;
-    if (is_whole(group, range)) load_group(source, group, ahead);
+    if (is_whole(group, range)) load_group(source, group, raw);
 #pragma unroll 1
     for (; group * kGroup < range.end; group += kWarp) {
-        const RawGroup<planes> raw = ahead;
-        if (is_whole(group + kWarp, range)) load_group(source, group + kWarp, ahead);
+        const bool next = is_whole(group + kWarp, range);
         if (is_whole(group, range)) {
-            const uint4 cut_out = cut_group(cut, raw);
-            const uint32_t words[4] = {cut_out.x, cut_out.y, cut_out.z, cut_out.w};
+            const uint4 symbols = cut_group(cut, raw);
+            if (next) load_group(source, group + kWarp, raw);
+            const uint32_t words[4] = {symbols.x, symbols.y, symbols.z, symbols.w};
 #pragma unroll
-            for (uint32_t i = 0; i < kGroup; ++i) {
-                atomicAdd(counts + byte_of(words[i / 4], i % 4), 1u);
-            }
+            for (uint32_t i = 0; i < kGroup; ++i) atomicAdd(counts + byte_of(words[i / 4], i % 4), 1u);
         } else {
+            if (next) load_group(source, group + kWarp, raw);
             const uint32_t end = min((group + 1) * kGroup, range.end);
 #pragma unroll 1
             for (uint32_t element = max(group * kGroup, range.first); element < end; ++element) {
@@ -526,16 +525,12 @@ __device__ __forceinline__ uint4 load_part(const BlockSource& source, uint32_t p
 }
 
 // The entries of a group's symbols; 0, which joins as nothing, for those outside the range.
-template <uint32_t planes>
-__device__ __forceinline__ void look_up(const BlockSource& source, uint32_t plane, const PlaneCut& cut, const Range& range,
-                                        uint32_t group, const RawGroup<planes>& raw, const uint32_t* table,
+__device__ __forceinline__ void look_up(const uint4& symbols, const Range& range, uint32_t group, const uint32_t* table,
                                         uint32_t* codes /* [kGroup] */) {
-    const bool whole = is_whole(group, range);
-    const uint4 symbols = whole ? cut_group(cut, raw) : load_part(source, plane, range, group);
     const uint32_t words[4] = {symbols.x, symbols.y, symbols.z, symbols.w};
 #pragma unroll
     for (uint32_t i = 0; i < kGroup; ++i) codes[i] = table[byte_of(words[i / 4], i % 4)];
-    if (whole) return;
+    if (is_whole(group, range)) return;
 #pragma unroll
     for (uint32_t i = 0; i < kGroup; ++i) {
         const uint32_t element = group * kGroup + i;
@@ -556,16 +551,16 @@ __device__ __forceinline__ void write_stream(const BlockSource& source, uint32_t
     const PlaneCut cut = plane_cut(source, plane);
     const uint32_t first_group = range.first / kGroup;
     const uint32_t groups = range.end > range.first ? (range.end + kGroup - 1) / kGroup - first_group : 0;
-    RawGroup<planes> ahead = {};  // loaded while the one before it is joined
+    RawGroup<planes> raw = {};  // loaded while the group before is joined
     // Lane l has the group l before the last. Before the first there is none: such a number wraps, and is far beyond the end.
     uint32_t group = first_group + groups - 1 - lane;
-    if (is_whole(group, range)) load_group(source, group, ahead);
+    if (is_whole(group, range)) load_group(source, group, raw);
 #pragma unroll 1
     for (uint32_t done = 0; done < groups; done += kWarp) {
-        const RawGroup<planes> raw = ahead;
-        if (is_whole(group - kWarp, range)) load_group(source, group - kWarp, ahead);
+        const uint4 symbols = is_whole(group, range) ? cut_group(cut, raw) : load_part(source, plane, range, group);
+        if (is_whole(group - kWarp, range)) load_group(source, group - kWarp, raw);
         uint32_t codes[kGroup];
-        look_up(source, plane, cut, range, group, raw, table, codes);
+        look_up(symbols, range, group, table, codes);
         group -= kWarp;
         const BitString first = join_codes(codes);
         const BitString second = join_codes(codes + kGroup / 2);
