@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from dumont_gpu import native
-from dumont_gpu.backends.device import KERNELS, DeviceMemoryError, Lz4Batch
+from dumont_gpu.backends.device import DeviceMemoryError, Lz4Batch
 from dumont_gpu.backends.kernel_sources import KernelSources
+from dumont_gpu.backends.kernels import KERNELS
 from dumont_gpu.backends.nvcomp import decode_lz4, encode_lz4, load_nvcomp, lz4_encode_scratch
 from dumont_gpu.errors import DeviceError
 
@@ -99,8 +100,8 @@ class CupyDevice:
     def _load_all(self) -> dict[str, Any]:
         kernels = {}
         with self._errors():
-            modules = {source: self._compile(source) for source in sorted(set(KERNELS.values()))}
-            for name, source in KERNELS.items():
+            modules = {source: self._compile(source) for source in sorted({each.source for each in KERNELS.values()})}
+            for name, (source, *_) in KERNELS.items():
                 kernel = kernels[name] = modules[source].get_function(name)
                 kernel.compile()  # or the first launch would
                 if self.shared_limit > _DEFAULT_SHARED:  # shared memory that the kernel itself declares counts, too
