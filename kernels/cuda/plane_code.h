@@ -1,9 +1,9 @@
-// The code of a plane and its description, by a warp: to the byte what huffman_code.h and tree_description.h choose and write on
-// the host. FORMAT.md, section 5.2; CPU reference: choose_lengths, write_tree.
+// The code of a plane and its description, by a warp: to the byte what huffman_code.h and tree_description.h choose and write
+// on the host. FORMAT.md, section 5.2; CPU reference: choose_lengths, assign_codes, write_tree.
 //
 // A lane has symbols lane, lane + 32, ... in its registers. Ranking is counting: a symbol's rank is how many keys are smaller.
-// Only three things are done by single lanes: merging the nodes (about 60 cycles of latency for each symbol that occurs), the
-// counts of the description (12 at most), and the two chains of FSE states (a lane each, about 50 cycles a weight).
+// Single lanes do three things only: merge the nodes (some 66 cycles of latency for each symbol that occurs), write the counts
+// of the description (12 at most), and follow the two chains of FSE states (a lane each, some 75 cycles for two weights).
 #pragma once
 
 #include "tree_description.h"
@@ -115,6 +115,7 @@ __device__ __forceinline__ void choose_code(const uint32_t* counts, ChoiceMemory
         for (uint32_t group = 0; group < kGroups; ++group) code.length[group] += rank[group] < as_long;
     }
     uint32_t bits = 0;
+    code.last_symbol = 0;
 #pragma unroll
     for (uint32_t group = 0; group < kGroups; ++group) {
         bits += counts[group * kWarp + lane] * code.length[group];

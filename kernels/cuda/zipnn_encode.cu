@@ -1,17 +1,20 @@
-// Kernels: elements to ZipNN blocks. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_encode.cpp. The streams are the CPU's to
-// the byte: both look at the same sample of a plane (plane_sample.h) and choose the same codes (plane_code.h).
+// Kernels: elements to ZipNN blocks. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_encode.cpp. The streams are the CPU's
+// to the byte: both look at the same sample of a plane (plane_sample.h) and choose the same codes (plane_code.h).
 //
-// Three launches for a chunk
-//   zipnn_plan    A CTA takes a block. 2 KiB of each plane tell which planes are noise and stay raw; the others are counted, a
-//                 warp for each of the four streams. A warp for each plane then chooses raw, constant or Huff0, builds the
+// Three launches for a chunk, or for several: `jobs` describes one after the other, `result` gets a size for each, and the
+// CTAs of a job follow those of the job before.
+//   zipnn_plan    A CTA takes a block. 2 KiB of each plane tell which planes are noise and stay raw; the others are counted,
+//                 a warp for each of the four streams. A warp for each plane then chooses raw, constant or Huff0, builds the
 //                 code, describes it, and knows the exact size of each stream, since sizes follow from counts.
-//   zipnn_layout  One CTA: finds the offset of each plane of each block by a prefix sum of sizes; writes the stream's tables.
+//   zipnn_layout  A CTA takes a job: a prefix sum of sizes gives the offset of each plane of each block; writes the tables.
 //   zipnn_write   A CTA takes one plane of a block and writes it at its offset. A raw plane leaves in words, each shifted
 //                 together from two lanes' bytes, so that any offset costs the same. A coded plane has a warp for each stream:
-//                 each of 32 lanes joins the codes of 16 symbols into two strings, and a prefix sum of lengths places them.
+//                 a lane joins the codes of 16 symbols into two strings, which a prefix sum of their lengths places in a
+//                 stage of lines in shared memory; lines of 128 bytes leave when they are full.
 //
-// Bytes moved, bf16: 1 read to count; 1 read to write, a second time from L2 by the other plane; 0.66 written, per raw byte.
-// Bound: the issue of instructions, in zipnn_write above all; see kernels/README.md.
+// Bytes moved, bf16, per raw byte: zipnn_plan reads 1; zipnn_write reads 1, a second time from L2 for the other plane, and
+// writes 0.66. Bound, by the static schedule: memory, but for shared-memory atomics in zipnn_plan if a device makes equal
+// symbols wait for one another; figures are in kernels/README.md.
 #include "plane_code.h"
 #include "plane_sample.h"
 #include "zipnn_job.h"
@@ -57,6 +60,17 @@ __device__ __forceinline__ BlockSource block_source(const EncodeJob& job, uint32
     const uint32_t size = static_cast<uint32_t>(min(left, uint64_t{1} << job.block_log2));
     return {reinterpret_cast<const uint8_t*>(static_cast<uintptr_t>(job.source)) + begin, job.planes, size / job.planes,
             job.moves_sign ? size / 4 * 4 / job.planes : 0};
+}
+
+// The job of a CTA, whose number is then `cta` within it. `ctas_of` says how many a job has.
+template <class CtasOf>
+__device__ __forceinline__ EncodeJob find_job(const EncodeJob* jobs, uint32_t& cta, CtasOf ctas_of) {
+    EncodeJob job = *jobs;
+    while (cta >= ctas_of(job)) {
+        cta -= ctas_of(job);
+        job = *++jobs;
+    }
+    return job;
 }
 
 // The symbols [first, end) of one of the four streams.
@@ -225,21 +239,20 @@ template <uint32_t planes>
 __device__ __forceinline__ void count_stream(const BlockSource& source, uint32_t plane, const Range& range, uint32_t* counts,
                                              uint32_t lane) {
     const PlaneCut cut = plane_cut(source, plane);
-    RawGroup<planes> ahead = {};  // loaded while the one before it is counted
+    RawGroup<planes> raw = {};  // loaded while the group before is counted
     uint32_t group = range.first / kGroup + lane;
-    if (is_whole(group, range)) load_group(source, group, ahead);
+    if (is_whole(group, range)) load_group(source, group, raw);
 #pragma unroll 1
     for (; group * kGroup < range.end; group += kWarp) {
-        const RawGroup<planes> raw = ahead;
-        if (is_whole(group + kWarp, range)) load_group(source, group + kWarp, ahead);
+        const bool next = is_whole(group + kWarp, range);
         if (is_whole(group, range)) {
-            const uint4 cut_out = cut_group(cut, raw);
-            const uint32_t words[4] = {cut_out.x, cut_out.y, cut_out.z, cut_out.w};
+            const uint4 symbols = cut_group(cut, raw);
+            if (next) load_group(source, group + kWarp, raw);
+            const uint32_t words[4] = {symbols.x, symbols.y, symbols.z, symbols.w};
 #pragma unroll
-            for (uint32_t i = 0; i < kGroup; ++i) {
-                atomicAdd(counts + byte_of(words[i / 4], i % 4), 1u);
-            }
+            for (uint32_t i = 0; i < kGroup; ++i) atomicAdd(counts + byte_of(words[i / 4], i % 4), 1u);
         } else {
+            if (next) load_group(source, group + kWarp, raw);
             const uint32_t end = min((group + 1) * kGroup, range.end);
 #pragma unroll 1
             for (uint32_t element = max(group * kGroup, range.first); element < end; ++element) {
@@ -367,7 +380,7 @@ __device__ __forceinline__ uint32_t load_quad(const BlockSource& source, const P
     return bytes;
 }
 
-// The word that begins `skip` bytes before this lane's quad. `before` is the quad before lane 0's, and becomes the last lane's.
+// The word that begins `skip` bytes before this lane's quad. `before` is the quad before lane 0's, and gets the last lane's.
 __device__ __forceinline__ uint32_t shift_quads(uint32_t quad, uint32_t skip, uint32_t& before, uint32_t lane) {
     const uint32_t neighbour = __shfl_sync(kAllLanes, quad, static_cast<int>((lane + kWarp - 1) % kWarp));
     const uint32_t value = __funnelshift_l(lane == 0 ? before : neighbour, quad, 8 * skip);
@@ -375,8 +388,8 @@ __device__ __forceinline__ uint32_t shift_quads(uint32_t quad, uint32_t skip, ui
     return value;
 }
 
-// Writes a raw plane. Words are aligned in memory: word w has the plane's bytes [4 w - skip, 4 w - skip + 4), which are of quads
-// w - 1 and w. A warp has a run of words, and a lane gets the quad before its own from its neighbour.
+// Writes a raw plane. Words are aligned in memory: word w has the plane's bytes [4 w - skip, 4 w - skip + 4), which are of
+// quads w - 1 and w. A warp has a run of words, and a lane gets the quad before its own from its neighbour.
 template <uint32_t planes>
 __device__ __forceinline__ void write_raw(const BlockSource& source, uint32_t plane, uint8_t* out) {
     constexpr uint32_t kAhead = DUMONT_RAW_WORDS;
@@ -385,11 +398,11 @@ __device__ __forceinline__ void write_raw(const BlockSource& source, uint32_t pl
     const uint32_t skip = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(out) & 3);
     uint32_t* words = reinterpret_cast<uint32_t*>(out - skip);
     const uint32_t whole = (skip + source.elements) / 4;  // words that end within the plane
-    const uint32_t of_warp = (whole + kThreads - 1) / kThreads * kWarp;
-    const uint32_t first = threadIdx.x / kWarp * of_warp;
-    const uint32_t end = min(first + of_warp, whole);
-    uint32_t base = first;
-    uint32_t before = first == 0 || first >= end ? 0 : load_quad<planes>(source, cut, plane, first - 1);
+    const uint32_t begin = skip == 0 ? 0 : min(1u, whole);  // the first that begins there
+    const uint32_t of_warp = (whole - begin + kThreads - 1) / kThreads * kWarp;
+    uint32_t base = begin + threadIdx.x / kWarp * of_warp;
+    const uint32_t end = min(base + of_warp, whole);
+    uint32_t before = skip != 0 && base < end ? load_quad<planes>(source, cut, plane, base - 1) : 0;
 #pragma unroll 1
     for (; base + kAhead * kWarp <= min(end, source.elements / 4); base += kAhead * kWarp) {
         uint32_t quads[kAhead];
@@ -397,9 +410,7 @@ __device__ __forceinline__ void write_raw(const BlockSource& source, uint32_t pl
         for (uint32_t i = 0; i < kAhead; ++i) quads[i] = load_whole_quad<planes>(source, cut, base + i * kWarp + lane);
 #pragma unroll
         for (uint32_t i = 0; i < kAhead; ++i) {
-            const uint32_t word = base + i * kWarp + lane;
-            const uint32_t value = shift_quads(quads[i], skip, before, lane);
-            if (word != 0 || skip == 0) __stcs(words + word, value);
+            __stcs(words + base + i * kWarp + lane, shift_quads(quads[i], skip, before, lane));
         }
     }
 #pragma unroll 1
@@ -407,7 +418,7 @@ __device__ __forceinline__ void write_raw(const BlockSource& source, uint32_t pl
         const uint32_t word = base + lane;
         const uint32_t quad = word < end ? load_quad<planes>(source, cut, plane, word) : 0;
         const uint32_t value = shift_quads(quad, skip, before, lane);
-        if (word < end && (word != 0 || skip == 0)) __stcs(words + word, value);
+        if (word < end) __stcs(words + word, value);
     }
     const uint32_t head = min(skip == 0 ? 0 : 4 - skip, source.elements);  // bytes in the first word, and behind the last
     const uint32_t tail = whole == 0 ? head : 4 * whole - skip;
@@ -428,8 +439,8 @@ constexpr uint32_t kStageLines = (kLineBits - 1 + kWarp * kGroup * kMaxWrittenLe
 static_assert(kStageLines * kLineBits >= kLineBits - 1 + kWarp * kGroup * kMaxWrittenLength + 4 * 32, "see put_bits");
 constexpr uint32_t kStageWords = kStageLines * kLineWords;
 
-// Bits on their way to a stream. Whole lines are written; the last line waits for more bits. Lines are aligned in memory, so that
-// the stream starts somewhere in the first; bytes of the neighbours stay as they are.
+// Bits on their way to a stream. Whole lines are written; the last line waits for more bits. Lines are aligned in memory, so
+// that the stream starts somewhere in the first; bytes of the neighbours stay as they are.
 struct BitStage {
     uint32_t* words;  // of this warp, in shared memory; zero but for what is staged
     uint8_t* to;      // where words[0] goes, a multiple of 128
@@ -514,16 +525,12 @@ __device__ __forceinline__ uint4 load_part(const BlockSource& source, uint32_t p
 }
 
 // The entries of a group's symbols; 0, which joins as nothing, for those outside the range.
-template <uint32_t planes>
-__device__ __forceinline__ void look_up(const BlockSource& source, uint32_t plane, const PlaneCut& cut, const Range& range,
-                                        uint32_t group, const RawGroup<planes>& raw, const uint32_t* table,
+__device__ __forceinline__ void look_up(const uint4& symbols, const Range& range, uint32_t group, const uint32_t* table,
                                         uint32_t* codes /* [kGroup] */) {
-    const bool whole = is_whole(group, range);
-    const uint4 symbols = whole ? cut_group(cut, raw) : load_part(source, plane, range, group);
     const uint32_t words[4] = {symbols.x, symbols.y, symbols.z, symbols.w};
 #pragma unroll
     for (uint32_t i = 0; i < kGroup; ++i) codes[i] = table[byte_of(words[i / 4], i % 4)];
-    if (whole) return;
+    if (is_whole(group, range)) return;
 #pragma unroll
     for (uint32_t i = 0; i < kGroup; ++i) {
         const uint32_t element = group * kGroup + i;
@@ -544,16 +551,16 @@ __device__ __forceinline__ void write_stream(const BlockSource& source, uint32_t
     const PlaneCut cut = plane_cut(source, plane);
     const uint32_t first_group = range.first / kGroup;
     const uint32_t groups = range.end > range.first ? (range.end + kGroup - 1) / kGroup - first_group : 0;
-    RawGroup<planes> ahead = {};  // loaded while the one before it is joined
+    RawGroup<planes> raw = {};  // loaded while the group before is joined
     // Lane l has the group l before the last. Before the first there is none: such a number wraps, and is far beyond the end.
     uint32_t group = first_group + groups - 1 - lane;
-    if (is_whole(group, range)) load_group(source, group, ahead);
+    if (is_whole(group, range)) load_group(source, group, raw);
 #pragma unroll 1
     for (uint32_t done = 0; done < groups; done += kWarp) {
-        const RawGroup<planes> raw = ahead;
-        if (is_whole(group - kWarp, range)) load_group(source, group - kWarp, ahead);
+        const uint4 symbols = is_whole(group, range) ? cut_group(cut, raw) : load_part(source, plane, range, group);
+        if (is_whole(group - kWarp, range)) load_group(source, group - kWarp, raw);
         uint32_t codes[kGroup];
-        look_up(source, plane, cut, range, group, raw, table, codes);
+        look_up(symbols, range, group, table, codes);
         group -= kWarp;
         const BitString first = join_codes(codes);
         const BitString second = join_codes(codes + kGroup / 2);
@@ -612,13 +619,14 @@ __global__ void __launch_bounds__(dumont::kEncodeThreads, DUMONT_PLAN_CTAS) zipn
 __global__ void __launch_bounds__(dumont::kEncodeThreads, DUMONT_WRITE_CTAS) zipnn_write(const dumont::EncodeJob* jobs);
 }
 
-// grid: a CTA of 128 threads for each block; dynamic shared memory: kPlanMemory for each plane
+// grid: a CTA of 128 threads for each block; dynamic shared memory: kPlanMemory for each plane of the job that has most
 extern "C" __global__ void zipnn_plan(const dumont::EncodeJob* jobs) {
     using namespace dumont;
     DUMONT_DYNAMIC_SHARED(shared);
     __shared__ bool hopeless[kMaxPlanes];
-    const EncodeJob job = jobs[0];
-    const BlockSource source = block_source(job, blockIdx.x);
+    uint32_t block = blockIdx.x;
+    const EncodeJob job = find_job(jobs, block, [](const EncodeJob& each) { return each.blocks; });
+    const BlockSource source = block_source(job, block);
     const uint32_t warp = threadIdx.x / kWarp;
     const uint32_t lane = threadIdx.x % kWarp;
     for (uint32_t plane = 0; plane < source.planes; ++plane) clear_counts(plan_memory(shared, plane));
@@ -639,15 +647,15 @@ extern "C" __global__ void zipnn_plan(const dumont::EncodeJob* jobs) {
     __syncthreads();
     if (warp >= source.planes) return;
     PlanePlan* plans = reinterpret_cast<PlanePlan*>(static_cast<uintptr_t>(job.plans));
-    plan_plane(plan_memory(shared, warp), source.elements, hopeless[warp], plans[warp * job.blocks + blockIdx.x], lane);
+    plan_plane(plan_memory(shared, warp), source.elements, hopeless[warp], plans[warp * job.blocks + block], lane);
 }
 
-// grid: one CTA of 128 threads. Writes the tables of the stream, and its size to `result`.
+// grid: a CTA of 128 threads for each job. Writes the tables of the stream, and its size to `result`.
 extern "C" __global__ void zipnn_layout(const dumont::EncodeJob* jobs, uint64_t* result) {
     using namespace dumont;
     constexpr uint32_t kRun = 4;  // blocks of a thread, which follow one another
     __shared__ uint64_t sums[kStreams];  // of each warp
-    const EncodeJob job = jobs[0];
+    const EncodeJob job = jobs[blockIdx.x];
     PlanePlan* plans = reinterpret_cast<PlanePlan*>(static_cast<uintptr_t>(job.plans));
     uint8_t* out = reinterpret_cast<uint8_t*>(static_cast<uintptr_t>(job.out));
     const uint32_t entries = job.planes * job.blocks;
@@ -689,16 +697,17 @@ extern "C" __global__ void zipnn_layout(const dumont::EncodeJob* jobs, uint64_t*
         }
         begin += before;
     }
-    if (threadIdx.x == 0) *result = begin;
+    if (threadIdx.x == 0) result[blockIdx.x] = begin;
 }
 
 // grid: a CTA of 128 threads for each plane of each block; those of a block follow one another, so that L2 has its elements
 extern "C" __global__ void zipnn_write(const dumont::EncodeJob* jobs) {
     using namespace dumont;
     __shared__ WriteMemory memory;
-    const EncodeJob job = jobs[0];
-    const uint32_t plane = blockIdx.x % job.planes;
-    const uint32_t block = blockIdx.x / job.planes;
+    uint32_t entry = blockIdx.x;
+    const EncodeJob job = find_job(jobs, entry, [](const EncodeJob& each) { return each.blocks * each.planes; });
+    const uint32_t plane = entry % job.planes;
+    const uint32_t block = entry / job.planes;
     const BlockSource source = block_source(job, block);
     const PlanePlan* plans = reinterpret_cast<const PlanePlan*>(static_cast<uintptr_t>(job.plans));
     const PlanePlan& plan = plans[plane * job.blocks + block];

@@ -1,70 +1,19 @@
 // The encode kernels against the CPU's encoder.
 //
 // Rule: the same bytes. Every stream must decode, on the CPU and by the decode kernels.
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
 
-#include "cases.h"
-#include "device_memory.h"
-#include "device_tables.h"
-#include "dumont_cpu.h"
-#include "emulator.h"
+#include "encode_path.h"
+#include "histograms.h"
 #include "stream_parts.h"
-#include "streams.h"
-#include "zipnn_job.h"
 
 namespace dumont::test {
 namespace {
 
 constexpr uint64_t kSourceAlignment = 16;
 constexpr uint64_t kPlaces = 16;  // multiples of it in the alignment of memory
-
-uint64_t address_of(const uint8_t* memory) {
-    return reinterpret_cast<uintptr_t>(memory);
-}
-
-template <class... A>
-void launch(const char* kernel, unsigned grid, unsigned shared, A... arguments) {
-    if (emulator::launch(kernel, grid, kEncodeThreads, shared, arguments...)) throw std::runtime_error(emulator_error());
-}
-
-void check_unwritten(const uint8_t* begin, const uint8_t* end) {
-    for (; begin != end; ++begin) {
-        if (*begin != kCanary) throw std::runtime_error("a kernel wrote outside the stream");
-    }
-}
-
-// As encode_slot.py does it. The stream's room is what it has there at least; `shift` moves the source.
-Bytes encode_on_device(const Bytes& original, uint32_t dtype, uint32_t planes, uint32_t block_log2, uint64_t shift,
-                       const LaunchSetting& setting) {
-    const uint64_t blocks = (original.size() + (1ull << block_log2) - 1) >> block_log2;
-    const uint64_t room = kHeaderSize + 9 * planes * blocks + original.size();
-    Memory source(shift + original.size());
-    Memory out(setting.misplace + room);
-    Memory plans(planes * blocks * sizeof(PlanePlan));
-    Memory result(sizeof(uint64_t));
-    std::copy(original.begin(), original.end(), source.data() + shift);
-    std::memset(plans.data(), static_cast<int>(setting.fill), planes * blocks * sizeof(PlanePlan));
-    uint8_t* stream = out.data() + setting.misplace;
-    EncodeJob job;
-    const int64_t entries = dumont_zipnn_encode_job(dtype, original.size(), block_log2, address_of(source.data() + shift),
-                                                    address_of(stream), address_of(plans.data()), &job);
-    if (entries != static_cast<int64_t>(planes * blocks)) throw std::runtime_error("another number of planes");
-    emulator_set_order(setting.order);
-    emulator_set_fill(setting.fill);
-    const auto* size = reinterpret_cast<const uint64_t*>(result.data());
-    launch("zipnn_plan", static_cast<unsigned>(blocks), planes * kPlanMemory, &job);
-    launch("zipnn_layout", 1, 0, &job, size);
-    launch("zipnn_write", static_cast<unsigned>(entries), 0, &job);
-    for (const Memory* memory : {&source, &out, &plans, &result}) memory->check_canaries();
-    if (*size < kHeaderSize || *size > room) throw std::runtime_error("a size that has no room: " + std::to_string(*size));
-    check_unwritten(out.data(), stream + kHeaderSize);
-    check_unwritten(stream + *size, stream + room);
-    dumont_zipnn_header(dtype, original.size(), block_log2, *size, stream);
-    return Bytes(stream, stream + *size);
-}
 
 struct EncodeTally {
     uint64_t cases = 0, bytes = 0;
@@ -105,7 +54,7 @@ std::string check_stream(const Chunk& host, const Bytes& original, const DtypeNa
                          uint64_t shift, const std::vector<LaunchSetting>& settings, EncodeTally& tally) {
     Chunk device{host.name, {}, original.size()};
     for (const LaunchSetting& setting : settings) {
-        Bytes stream = encode_on_device(original, dtype.dtype, dtype.bytes, block_log2, shift, setting);
+        Bytes stream = encode_on_device({{&original, &dtype, block_log2, shift}}, setting)[0];
         if (!device.encoded.empty() && stream != device.encoded) {
             return "another stream with order " + std::to_string(setting.order) + ", fill " + std::to_string(setting.fill);
         }
@@ -130,7 +79,8 @@ constexpr uint64_t kRandom = 260;
 constexpr uint64_t kManyBlocks = 5;  // more than zipnn_layout has threads
 constexpr uint64_t kHidden = 10;     // see hidden_data
 constexpr uint64_t kTiny = 70 * kDtypeCount;  // elements, from 1
-constexpr uint64_t kShaped = 17 * 8 * kDtypeCount;  // histograms, sizes
+constexpr uint64_t kShapedSizes = 8;          // see shaped_elements
+constexpr uint64_t kShaped = kShapeCount * kShapedSizes * kDtypeCount;
 constexpr uint64_t kEncodeCases = kSmall + kPlaced + kRandom + kManyBlocks + kHidden + kTiny + kShaped;
 
 struct EncodeCase {
@@ -148,97 +98,6 @@ Bytes hidden_data(const DtypeName& dtype, uint64_t elements, Random& random) {
     for (uint64_t i = 0; i < elements; ++i) {
         if (i % (elements / kRuns) >= kRun) continue;
         for (uint32_t byte = 0; byte < dtype.bytes; ++byte) data[i * dtype.bytes + byte] = static_cast<uint8_t>(random());
-    }
-    return data;
-}
-
-// How often, in all, a plane of `size` symbols has each value. The shapes are those at which a choice of the encoder turns.
-struct Shape {
-    const char* name;
-    void (*fill)(uint64_t size, std::vector<double>& weights /* [256] */);
-};
-
-void fill_flat(std::vector<double>& weights, size_t values) {
-    std::fill_n(weights.begin(), values, 1.0);
-}
-
-void fill_geometric(std::vector<double>& weights, size_t values, double ratio) {
-    double weight = 1;
-    for (size_t value = 0; value < values; ++value, weight *= ratio) weights[value] = weight;
-}
-
-constexpr Shape kShapes[] = {
-    {"flat 256", [](uint64_t, std::vector<double>& weights) { fill_flat(weights, 256); }},
-    {"flat 200", [](uint64_t, std::vector<double>& weights) { fill_flat(weights, 200); }},
-    {"flat 128", [](uint64_t, std::vector<double>& weights) { fill_flat(weights, 128); }},  // all weights alike
-    {"flat 129", [](uint64_t, std::vector<double>& weights) { fill_flat(weights, 129); }},
-    {"flat 3", [](uint64_t, std::vector<double>& weights) { fill_flat(weights, 3); }},
-    {"two alike", [](uint64_t, std::vector<double>& weights) { weights[0] = weights[255] = 1; }},
-    {"two neighbours", [](uint64_t, std::vector<double>& weights) { weights[0] = 1, weights[1] = 3; }},
-    {"two, one of them once", [](uint64_t size, std::vector<double>& weights) {
-         weights[7] = static_cast<double>(size);
-         weights[200] = 1;
-     }},
-    {"one has 99.9 %", [](uint64_t, std::vector<double>& weights) {
-         fill_flat(weights, 256);
-         weights[100] = 255 * 999;
-     }},
-    {"one has 99.9 % of few", [](uint64_t, std::vector<double>& weights) {
-         fill_flat(weights, 5);
-         weights[128] = 5 * 999;
-     }},
-    {"Fibonacci", [](uint64_t, std::vector<double>& weights) {  // the deepest tree of a size
-         weights[0] = weights[1] = 1;
-         for (size_t value = 2; value < 24; ++value) weights[value] = weights[value - 1] + weights[value - 2];
-     }},
-    {"Fibonacci backward", [](uint64_t, std::vector<double>& weights) {
-         weights[255] = weights[254] = 1;
-         for (size_t value = 253; value > 231; --value) weights[value] = weights[value + 1] + weights[value + 2];
-     }},
-    {"halves", [](uint64_t, std::vector<double>& weights) { fill_geometric(weights, 17, 0.5); }},
-    {"256 of all lengths", [](uint64_t, std::vector<double>& weights) { fill_geometric(weights, 256, 0.96); }},
-    {"many of the longest", [](uint64_t, std::vector<double>& weights) {  // each far below 2^-11
-         fill_flat(weights, 256);
-         weights[3] = 60'000, weights[4] = 20'000, weights[250] = 9'000;
-     }},
-    {"steps", [](uint64_t, std::vector<double>& weights) {
-         for (size_t value = 0; value < 256; ++value) weights[value] = static_cast<double>(1 << (value * 7 % 11));
-     }},
-    {"just gains", [](uint64_t, std::vector<double>& weights) {  // about 7.6 bits
-         fill_flat(weights, 256);
-         for (size_t value = 0; value < 40; ++value) weights[value] = 5;
-     }},
-};
-static_assert(kShaped == sizeof kShapes / sizeof *kShapes * 8 * kDtypeCount);
-
-Bytes shaped_plane(const Shape& shape, uint64_t size, Random& random) {
-    std::vector<double> weights(256);
-    shape.fill(size, weights);
-    double all = 0;
-    for (const double weight : weights) all += weight;
-    Bytes plane;
-    const uint64_t offset = random();  // a value is another one in each plane, but for those that go with the order
-    for (size_t value = 0; value < 256; ++value) {
-        if (weights[value] == 0) continue;
-        const auto count = static_cast<uint64_t>(weights[value] * static_cast<double>(size) / all);
-        plane.insert(plane.end(), count == 0 ? 1 : count, static_cast<uint8_t>(offset % 4 == 0 ? value + offset : value));
-    }
-    std::shuffle(plane.begin(), plane.end(), random);
-    plane.resize(size, plane[0]);
-    return plane;
-}
-
-// Every plane has the shape's histogram once the sign is moved.
-Bytes shaped_data(const DtypeName& dtype, const Shape& shape, uint64_t elements, Random& random) {
-    std::vector<Bytes> planes;
-    for (uint32_t plane = 0; plane < dtype.bytes; ++plane) planes.push_back(shaped_plane(shape, elements, random));
-    Bytes data(elements * dtype.bytes);
-    for (uint64_t i = 0; i < elements; ++i) {
-        uint32_t value = 0;
-        for (uint32_t plane = 0; plane < dtype.bytes; ++plane) value |= static_cast<uint32_t>(planes[plane][i]) << (8 * plane);
-        if (dtype.dtype == DUMONT_BF16) value = restore_sign16(static_cast<uint16_t>(value));
-        if (dtype.dtype == DUMONT_FP32) value = restore_sign32(value);
-        std::memcpy(data.data() + i * dtype.bytes, &value, dtype.bytes);
     }
     return data;
 }
@@ -282,12 +141,12 @@ EncodeCase encode_case(uint64_t number, Random& random) {
     if ((left -= kRandom) >= kManyBlocks) {
         if ((left -= kManyBlocks) < kHidden) return {dtype, 8192 + below(random, 20'000), kDataKinds, 17, misplace};
         if ((left -= kHidden) < kTiny) {
-            return {left % kDtypeCount, 1 + left / kDtypeCount, kDataKinds + 1 + below(random, std::size(kShapes)), 10, misplace};
+            return {left % kDtypeCount, 1 + left / kDtypeCount, kDataKinds + 1 + below(random, kShapeCount), 10, misplace};
         }
         left -= kTiny;
         const size_t type = left % kDtypeCount;
-        return {type, shaped_elements(kDtypes[type], left / kDtypeCount % 8, random),
-                kDataKinds + 1 + left / kDtypeCount / 8, 17, misplace};
+        return {type, shaped_elements(kDtypes[type], left / kDtypeCount % kShapedSizes, random),
+                kDataKinds + 1 + left / kDtypeCount / kShapedSizes, 17, misplace};
     }
     return {dtype, (128 + below(random, 300)) * 1024 / kDtypes[dtype].bytes + below(random, 300), kind, 10, misplace};
 }
@@ -307,7 +166,7 @@ std::string check_large_layout(uint64_t seed) {
     EncodeJob job = {0, address_of(out.data()), reinterpret_cast<uintptr_t>(plans.data()), 0, blocks, 17, planes, 0};
     uint64_t size = 0;
     emulator_set_order(static_cast<unsigned>(random() >> 40));
-    launch("zipnn_layout", 1, 0, &job, &size);
+    launch_encoder("zipnn_layout", 1, 0, &job, &size);
     out.check_canaries();
     uint64_t offset = kHeaderSize + 9 * entries;
     for (uint32_t plane = 0; plane < planes; ++plane) {
@@ -323,6 +182,29 @@ std::string check_large_layout(uint64_t seed) {
         }
     }
     return size == offset ? "" : "a wrong size";
+}
+
+// Several chunks, of any types, in the same launches: each gets the stream that it has alone.
+std::string check_batch(uint64_t seed) {
+    Random random = random_for(seed, 1);
+    const uint64_t count = 2 + below(random, 4);
+    std::vector<Bytes> originals(count);
+    std::vector<Chunk> hosts;
+    std::vector<Input> inputs;
+    for (uint64_t i = 0; i < count; ++i) {
+        const DtypeName& dtype = kDtypes[below(random, kDtypeCount)];
+        const auto block_log2 = static_cast<uint32_t>(10 + below(random, 4));
+        const uint64_t elements = 1 + below(random, 3000);
+        const size_t kind = below(random, kDataKinds);
+        hosts.push_back(encoded_chunk(dtype, elements, kind, block_log2, random, originals[i]));
+        inputs.push_back({&originals[i], &dtype, block_log2, kSourceAlignment * below(random, kPlaces)});
+    }
+    const std::vector<LaunchSetting> settings = settings_for(static_cast<uint32_t>(below(random, 16)), random);
+    const std::vector<Bytes> streams = encode_on_device(inputs, settings[seed % settings.size()]);
+    for (uint64_t i = 0; i < count; ++i) {
+        if (streams[i] != hosts[i].encoded) return "of several chunks, " + hosts[i].name + " is not the CPU's";
+    }
+    return "";
 }
 
 int run(uint64_t first, uint64_t most) {
@@ -350,9 +232,11 @@ int run(uint64_t first, uint64_t most) {
         try {
             const uint64_t shift = kSourceAlignment * (number % kPlaces);
             std::vector<LaunchSetting> settings = settings_for(wanted.misplace, random);
-            if (number < kSmall || wanted.kind > kDataKinds) settings.erase(settings.begin() + static_cast<std::ptrdiff_t>(number % 3));
+            const bool two_will_do = number < kSmall || wanted.kind > kDataKinds;
+            if (two_will_do) settings.erase(settings.begin() + static_cast<std::ptrdiff_t>(number % 3));
             wrong = check_stream(host, original, dtype, wanted.block_log2, shift, settings, tally);
             if (wrong.empty() && number % 100 == 0) wrong = check_large_layout(number);
+            if (wrong.empty() && number % 10 == 0) wrong = check_batch(number);
         } catch (const std::runtime_error& error) {
             wrong = error.what();
         }
@@ -364,8 +248,8 @@ int run(uint64_t first, uint64_t most) {
         ++tally.cases;
         tally.bytes += original.size();
     }
-    std::printf("encode: %llu cases, %llu bytes, in 2 or 3 orders, all as the CPU's; %llu raw, %llu constant, %llu coded planes of "
-                "blocks, %llu with codes at their limit\n",
+    std::printf("encode: %llu cases, %llu bytes, in 2 or 3 orders, all as the CPU's; %llu raw, %llu constant, %llu coded "
+                "planes of blocks, %llu with codes at their limit\n",
                 wide(tally.cases), wide(tally.bytes), wide(tally.raw), wide(tally.constant), wide(tally.coded),
                 wide(tally.longest_codes));
     return 0;
