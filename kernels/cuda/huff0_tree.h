@@ -169,14 +169,14 @@ __device__ __forceinline__ void stage_description(TreeMemory& memory, const uint
     __syncwarp();
 }
 
-// Fills memory.weights; returns their number in each lane, 0 if they are damaged.
+// Fills memory.weights, of which each lane may read every 32nd from its own on; returns their number in each lane, 0 if they are
+// damaged.
 __device__ __forceinline__ uint32_t read_weights(TreeMemory& memory, uint32_t lane) {
     const uint8_t* bytes = reinterpret_cast<const uint8_t*>(memory.description);
     const uint32_t header = bytes[0];
     if (header >= kFirstDirectHeader) {
         const uint32_t count = header - kFirstDirectHeader + 1;
         for (uint32_t i = lane; i < count; i += kWarp) memory.weights[i] = bytes[1 + i / 2] >> (i % 2 == 0 ? 4 : 0) & 15;
-        __syncwarp();
         return count;
     }
     FseHeader fse = {};

@@ -62,13 +62,13 @@ constexpr uint32_t kRegion = 4 * kRegionWords;
 constexpr uint32_t kFullWords = kRegionWords - 2;  // a lane stops after as many: a turn of `advance` stores two at most
 constexpr uint32_t kChunkBits = 128;               // what a lane stages at a time
 constexpr uint32_t kStageChunks = kWarp * kMaxSegment / kChunkBits + 2;
-constexpr uint32_t kChunksPerLane = (kStageChunks + 1 + kWarp - 1) / kWarp;
+constexpr uint32_t kChunksPerLane = (kStageChunks + kWarp - 1) / kWarp;
 constexpr uint32_t kMaxLookBack = 2 * kMaxSegment / 3;  // more than that costs more than to decode again
 
 // Memory of a warp. The tile has the symbols that wait for a whole vector, then each lane's region; later all symbols, moved together.
 struct alignas(16) WarpMemory {
     uint8_t tile[kVectorBytes + kWarp * kRegion];
-    uint4 stage[kStageChunks + 1];
+    uint4 stage[kStageChunks + 1];  // a lane at the very top loads the word after it, of which no bit counts
 };
 
 struct alignas(16) BlockMemory {
@@ -77,7 +77,6 @@ struct alignas(16) BlockMemory {
     WarpMemory warp[kStreams];
 };
 static_assert(sizeof(BlockMemory) <= kDecodeMemory, "every launch asks for this much");
-static_assert(sizeof(WarpMemory::tile) % sizeof(uint4) == 0, "see clear_tile");
 static_assert(2 * kCells <= sizeof(WarpMemory::tile), "the table is made from as many cells");
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -211,28 +210,21 @@ __device__ __forceinline__ void stage_bits(uint4* stage, const uint4* chunks, in
 #pragma unroll
     for (uint32_t i = 0; i < kChunksPerLane; ++i) {
         const uint32_t chunk = i * kWarp + lane;
-        staged[i] = make_uint4(0, 0, 0, 0);
         if (chunk < need) staged[i] = __ldg(chunks + max(bottom + static_cast<int32_t>(chunk), 0));
     }
 #pragma unroll
-    for (uint32_t i = 0; i < kChunksPerLane; ++i) {  // the first lane, at the very top, looks at the word after it
+    for (uint32_t i = 0; i < kChunksPerLane; ++i) {
         const uint32_t chunk = i * kWarp + lane;
-        if (chunk <= need) stage[chunk] = staged[i];
+        if (chunk < need) stage[chunk] = staged[i];
     }
     __syncwarp();
-}
-
-// Regions are moved as a whole, whatever part of them holds symbols: this way they hold something from the start.
-__device__ __forceinline__ void clear_tile(WarpMemory& warp, uint32_t lane) {
-    uint4* words = reinterpret_cast<uint4*>(warp.tile);
-    for (uint32_t i = lane; i < sizeof(warp.tile) / sizeof(uint4); i += kWarp) words[i] = make_uint4(0, 0, 0, 0);
 }
 
 // Moves the lanes' symbols together, behind the `carry` bytes at the tile's start. `before`: symbols of the lanes before; `count`: of
 // this lane.
 __device__ __forceinline__ void close_regions(uint8_t* tile, uint32_t lane, uint32_t carry, uint32_t before, uint32_t count) {
     const uint32_t* region = reinterpret_cast<const uint32_t*>(tile + kVectorBytes + lane * kRegion);
-    uint32_t word[kRegionWords];
+    uint32_t word[kRegionWords];  // all of them: what no symbol was stored in is moved nowhere
 #pragma unroll
     for (uint32_t i = 0; i < kRegionWords; ++i) word[i] = region[i];
     // A lane's first word begins with the last symbols of the lane before, which has four at least: only the last with any may have fewer.
@@ -287,7 +279,6 @@ __device__ __forceinline__ uint32_t decode_round(WarpMemory& warp, const TableMe
             stop = state & kPosition;
             count = out.word - region + (state >> kCountAt & 3);
         }
-        __syncwarp();
         const uint32_t expected = __shfl_up_sync(kAllLanes, stop, 1);
         wrong = lane > 0 && active && expected != start;
         if (!__any_sync(kAllLanes, wrong)) break;
@@ -326,7 +317,10 @@ __device__ __forceinline__ bool decode_stream(WarpMemory& warp, const TableMemor
         const uint32_t symbols = decode_round(warp, table, stream, carry, lane);
         if (symbols == 0) return false;
         if (is_last) {
-            carry = join_elements(join, warp.tile, carry + symbols, stream.symbols == 0, lane);
+            carry += symbols;
+            const uint32_t done = join_elements(join, carry, stream.symbols == 0, lane);
+            carry -= done;
+            keep_rest(warp.tile, done, carry, lane);
         } else {
             leave_plane(join, symbols, lane);
         }
@@ -361,10 +355,9 @@ extern "C" __global__ void __launch_bounds__(dumont::kDecodeThreads, DUMONT_DECO
     Join join = {&block, encoded, output + block.out, warp.tile, kNoPlane, block.moves_sign ? moved : elements, 0, 0};
     if (block.coded == 0) {
         const uint32_t count = begin_stretch(join, first) + min(quarter, elements - first);
-        join_elements(join, warp.tile, count, true, lane);
+        join_elements(join, count, true, lane);
         return;
     }
-    clear_tile(warp, lane);
     bool good = true;
     for (uint32_t coded = block.coded; coded != 0; coded &= coded - 1) {
         join.plane = static_cast<uint32_t>(__ffs(static_cast<int>(coded))) - 1;

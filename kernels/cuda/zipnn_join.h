@@ -218,10 +218,10 @@ __device__ __forceinline__ void join_element(const Join& join, uint32_t in_tile)
 // ---------------------------------------------------------------------------------------------------------------
 // A stretch.
 
-// Joins the `count` elements at the tile: whole vectors, and if `all` the rest as well. Returns how many elements are left: the
-// tile, if there is one, starts with them.
+// Joins the `count` elements at the tile, of which the first may be another's: whole vectors, and if `all` the rest as well. Returns how
+// many of them are done.
 template <uint32_t kPlanes>
-__device__ __forceinline__ uint32_t join_elements(Join& join, uint8_t* tile, uint32_t count, bool all, uint32_t lane) {
+__device__ __forceinline__ uint32_t join_elements(Join& join, uint32_t count, bool all, uint32_t lane) {
     constexpr uint32_t kElements = kVectorBytes / kPlanes;
     const DeviceBlock& block = *join.block;
     const bool vectors = fits_vectors(join);
@@ -239,22 +239,24 @@ __device__ __forceinline__ uint32_t join_elements(Join& join, uint8_t* tile, uin
     const uint32_t tail = max(kElements * end, join.skipped);
     const uint32_t loose = head + (max(done, tail) - tail);
     for (uint32_t i = lane; i < loose; i += kWarp) join_element<kPlanes>(join, i < head ? join.skipped + i : tail + i - head);
-    if (done == 0) return count;
-    __syncwarp();
-    const uint8_t stays = lane < count - done ? tile[done + lane] : 0;
-    __syncwarp();
-    if (lane < count - done) tile[lane] = stays;
     join.element += static_cast<int32_t>(done);
-    join.skipped = 0;
-    return count - done;
+    if (done > 0) join.skipped = 0;
+    return done;
 }
 
-__device__ __forceinline__ uint32_t join_elements(Join& join, uint8_t* tile, uint32_t count, bool all, uint32_t lane) {
+__device__ __forceinline__ uint32_t join_elements(Join& join, uint32_t count, bool all, uint32_t lane) {
     switch (join.block->planes) {
-        case 1: return join_elements<1>(join, tile, count, all, lane);
-        case 2: return join_elements<2>(join, tile, count, all, lane);
-        default: return join_elements<4>(join, tile, count, all, lane);
+        case 1: return join_elements<1>(join, count, all, lane);
+        case 2: return join_elements<2>(join, count, all, lane);
+        default: return join_elements<4>(join, count, all, lane);
     }
+}
+
+// Moves the `rest` bytes behind the `done` ones to the tile's start: less than a vector's, so that a lane moves one.
+__device__ __forceinline__ void keep_rest(uint8_t* tile, uint32_t done, uint32_t rest, uint32_t lane) {
+    const uint8_t stays = lane < rest ? tile[done + lane] : 0;
+    __syncwarp();
+    if (lane < rest) tile[lane] = stays;
 }
 
 // Puts the tile's bytes where they belong in their elements, for the join of a later plane.
@@ -262,7 +264,6 @@ __device__ __forceinline__ void leave_plane(Join& join, uint32_t count, uint32_t
     const uint32_t planes = join.block->planes;
     uint8_t* out = join.out + static_cast<uint32_t>(join.element) * planes + join.plane;
     for (uint32_t i = lane; i < count; i += kWarp) out[i * planes] = join.tile[i];
-    __syncwarp();
     join.element += static_cast<int32_t>(count);
 }
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 INCLUDES = (f"-I{KERNELS / 'cuda'}", f"-I{KERNELS / 'shared'}")
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "sm_121")
 # CuPy adds -ftz=true and the architecture to the options that we give it.
 OPTIONS = ("--std=c++17", *INCLUDES, "-ftz=true", "--ptxas-options=-v")
 ALLOWED_SPILLS: dict[tuple[str, str], str] = {}  # (kernel, architecture): why the kernel may spill

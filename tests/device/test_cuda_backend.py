@@ -295,7 +295,7 @@ def test_golden_archives_decode_on_a_device(archive: Path, tmp_path: Path, use: 
     assert_same_tree(tmp_path / "cpu", tmp_path / "device")
 
 
-@pytest.mark.parametrize("operations", [0, 1, 5, 9, 12, 20, 30])
+@pytest.mark.parametrize("operations", [0, 1, 5, 9, 12, 20, 24])
 def test_lost_device_ends_an_explicit_job_and_not_an_automatic_one(
     operations: int, source: Path, snapshot: Path, tmp_path: Path, use: Callable[[AnyDevice], None]
 ) -> None:
