@@ -661,7 +661,7 @@ extern "C" __global__ void zipnn_layout(const dumont::EncodeJob* jobs, uint64_t*
     const uint32_t entries = job.planes * job.blocks;
     const uint32_t warp = threadIdx.x / kWarp;
     const uint32_t lane = threadIdx.x % kWarp;
-    uint64_t begin = kHeaderSize + 9ull * entries;  // of the plane at hand
+    uint64_t begin = kHeaderSize + uint64_t{kTableEntry} * entries;  // of the plane at hand
     for (uint32_t plane = 0; plane < job.planes; ++plane) {
         uint64_t before = 0;  // bytes of the plane's blocks so far
         for (uint32_t base = 0; base < job.blocks; base += kRun * kThreads) {
