@@ -13,7 +13,7 @@ step_encode() { "$run" -m $measure.encode "$work/encode.json" $profile; }
 step_jobs() { whole_jobs restores "$work/jobs.json"; }
 step_packs() { whole_jobs packs "$work/packs.json"; }
 whole_jobs() {  # restores or packs
-    "$run" -m "$measure.$1" "$2" --disk "$disk" ${size:+--size "$size"} ${tree:+--tree "$tree"} $profile
+    "$run" -m "$measure.$1" "$2" --disk "$disk" --prefix "$leftovers" ${size:+--size "$size"} ${tree:+--tree "$tree"} $profile
 }
 
 step_self_test() {
