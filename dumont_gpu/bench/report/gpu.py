@@ -23,7 +23,7 @@ _DECODE: Final = (
 _DECODE_NVCOMP: Final = (
     "The same weights in the same run, compressed by nvCOMP itself; the best block size of each variant counts. "
     '"Typed" means that nvCOMP was told the element type when compressing, "type named" also when decompressing, '
-    '"unchecked" that it skips its own validation.'
+    '"unchecked" that it skips its own validation; "by the binding" is `nvcomp.Codec`, which allocates its outputs.'
 )
 _DECODE_LZ4: Final = (
     "dumont-gpu: a call of nvCOMP for each chunk's compressed blocks, and a kernel that copies the raw blocks, all in "
