@@ -497,7 +497,7 @@ def test_every_step_of_a_short_call_runs_on_the_double(number: str, machine: Mac
     if emulator is None:
         pytest.skip("the emulator of the CUDA kernels needs cmake and a C++ compiler")
     machine.program("compute-sanitizer", WATCH)
-    double = f'shift; exec "{sys.executable}" "{ROOT}/tests/support/on_double.py" "$@"'
+    double = f'shift; PATH="{os.environ["PATH"]}" exec "{sys.executable}" "{ROOT}/tests/support/on_double.py" "$@"'
     machine.interpreter(**{"-m dumont_gpu.bench.measure.gpu.": double})
     done = machine.run(
         "--short", number, "--size", str(4 << 20), "--disk", str(machine.folder), "--budget", "9000",
