@@ -125,6 +125,7 @@ if [ -n "$log" ]; then
         { echo "gpu_check.sh: $log cannot be written: going on without" >&2; log=; }
 fi
 [ -z "$wheels" ] || wheels=$(cd "$wheels" && pwd)
+disk=$(cd "$disk" && pwd) || exit
 [ -z "$tree" ] || tree=$(cd "$tree" && pwd) || exit
 if [ -n "$device" ]; then export CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=$device; fi
 
@@ -162,7 +163,8 @@ if [ -n "$overlay" ]; then
 else
     run=$env/venv/bin/python
 fi
-export here repo python wheels env profile disk size tree cuda found nvcc overlay work skipped run
+leftovers=${work##*/}-jobs-  # how folders begin that jobs fill, and leave behind if they are killed
+export here repo python wheels env profile disk size tree cuda found nvcc overlay work skipped run leftovers
 cd "$work" || exit  # not the checkout: its packages are not the ones under test
 
 # --- steps and the report ---------------------------------------------------------------------------------------------
@@ -240,6 +242,7 @@ run_step() {  # each in a session of its own: a step past its limit ends alone, 
         code=$?
         end_session "$session"
         session=
+        rm -rf "$disk/$leftovers"* "/dev/shm/$leftovers"*
         tail -n "$([ "$code" = 0 ] && echo 3 || echo 25)" "$work/$name.log" >&2
     fi
     note_step "$name" "$code" $((SECONDS - begin)) "$limit"
@@ -269,6 +272,7 @@ stop() {  # a signal: known figures are reported all the same
     trap '' INT TERM HUP
     if [ -n "$session" ]; then
         end_session "$session"
+        rm -rf "$disk/$leftovers"* "/dev/shm/$leftovers"*
         note_step "$current" "$1" 0 0
     fi
     finish "$1"

@@ -30,7 +30,7 @@ from pathlib import Path
 import compile_kernels
 
 SCHEDULE = compile_kernels.KERNELS / "schedule.txt"
-ARCHITECTURES = (*compile_kernels.ARCHITECTURES, "sm_121")
+ARCHITECTURES = tuple(dict.fromkeys((*compile_kernels.ARCHITECTURES, "sm_121")))
 COLUMNS = "{:22} {:7} {:>4} {:>6} {:>6} {:>5} {:>5} {:>6} {:>5} {:>6} {:>4} {:>4} {:>5}"
 HEADS = ("kernel", "arch", "loop", "blocks", "instr", "alu", "fma", "memory", "other", "stalls", "LDS", "LDG", "ATOMS")
 

@@ -477,7 +477,7 @@ def kernel_row(kind: str, rate: float, **fields: Any) -> dict[str, Any]:
 
 
 def made_up(
-    zipnn: float = 700e9, ans: float = 300e9, restore_seconds: float = 1.05, encode: float = 400e9,
+    zipnn: float = 1300e9, ans: float = 600e9, restore_seconds: float = 1.05, encode: float = 700e9,
     pack_seconds: float = 1.05,
 ) -> dict[str, Any]:  # fmt: skip
     """Possible results of a check of an H200; rates in bytes per second."""
@@ -486,7 +486,8 @@ def made_up(
         "occupancy": [{"kernel": "zipnn_decode", "threads": 32, "dynamic_shared": 20624, "static_shared": 0,
                        "registers": 40, "local": 0, "ctas_per_sm": 11}],
         "zipnn": [kernel_row("bf16", zipnn, block_log2=17), kernel_row("bf16", 2 * zipnn, block_log2=16),
-                  kernel_row("fp32", zipnn, block_log2=17, batch=1)],
+                  *(kernel_row(kind, share * zipnn, block_log2=17, batch=1)
+                    for kind, share in (("fp32", 0.8), ("fp16", 0.7), ("fp8 e4m3", 0.5), ("bf16", 0.7)))],
         "nvcomp": [kernel_row("bf16", ans, variant="ANS, typed", block=65536),
                    kernel_row("bf16", 9 * ans, variant="ANS, type named, unchecked", block=65536),
                    kernel_row("bf16", 50e9, variant="LZ4", block=65536)],
@@ -501,7 +502,7 @@ def made_up(
                  for place in ("disk", "memory")
                  for device, used, seconds in (("0", "cuda:0", restore_seconds), ("cpu", "cpu", 3.0))],
         "stages": [{"place": place, "stage": stage, "size": 4e9, "seconds": [seconds]}
-                   for place in ("disk", "memory") for stage, seconds in (("check", 0.3), ("write", 1.0))],
+                   for place in ("disk", "memory") for stage, seconds in (("check", 0.3), ("write", 1.0), ("copy in", 0.5), ("copy out", 0.8))],
     }  # fmt: skip
     encoded = {
         "chunk": 64 * MiB, "repeats": 3, "problems": [],
@@ -543,10 +544,14 @@ def met(results: dict[str, Any]) -> dict[str, bool | None]:
 
 
 def test_targets_are_met_by_figures_above_them_only() -> None:
-    assert list(met(made_up()).values()) == [True] * 8
-    assert met(made_up(500e9, 400e9, 1.5, 299e9, 1.2)) == {
+    assert list(met(made_up()).values()) == [True] * 12
+    assert met(made_up(1190e9, 600e9, 1.5, 599e9, 1.4)) == {
         "ZipNN decode of bf16, on the device": False,
-        "that, against nvCOMP's ANS in the same run": False,
+        "ZipNN decode of fp32, on the device": False,
+        "ZipNN decode of fp16, on the device": True,
+        "ZipNN decode of fp8 e4m3, on the device": False,
+        "ZipNN decode of bf16, a chunk alone": False,
+        "ZipNN decode of bf16, against nvCOMP's ANS in the same run": False,
         "LZ4 frames of text, on the device": True,
         "ZipNN encode of bf16, on the device": False,
         "restore of a bf16 file, disk": False,
@@ -557,7 +562,7 @@ def test_targets_are_met_by_figures_above_them_only() -> None:
 
 
 def test_encoding_is_judged_as_a_whole_and_packs_without_paranoid() -> None:
-    results = made_up(encode=290e9)  # the parts alone are three times as fast
+    results = made_up(encode=590e9)  # the parts alone are three times as fast
     assert met(results)["ZipNN encode of bf16, on the device"] is False
     for row in results["steps"]["packs"]["data"]["packs"]:
         row["used"] = row["used"] if row["paranoid"] else "cpu"
@@ -574,14 +579,17 @@ def test_a_target_without_figures_is_not_measured() -> None:
     assert set(met(results).values()) == {None}
     other = met(made_up() | {"device": {"name": "cuda", "detail": "NVIDIA GeForce RTX 4090"}})
     asked_of_an_h200 = [what for what, answer in other.items() if answer is None]
-    assert asked_of_an_h200 == ["ZipNN decode of bf16, on the device", "ZipNN encode of bf16, on the device"]
+    assert asked_of_an_h200 == [
+        *(f"ZipNN decode of {kind}, on the device" for kind in ("bf16", "fp32", "fp16", "fp8 e4m3")),
+        "ZipNN decode of bf16, a chunk alone", "ZipNN encode of bf16, on the device",
+    ]  # fmt: skip
 
 
 def test_wrong_output_meets_no_target_and_is_shown() -> None:
     results = made_up()
     results["steps"]["kernels"]["data"]["zipnn"][0]["verified"] = False
     results["steps"]["encode"]["data"]["zipnn"][0]["verified"] = False
-    assert verdicts(results)[0].met is None
+    assert verdicts(results)[0].met is False  # by a chunk alone
     assert met(results)["ZipNN encode of bf16, on the device"] is False  # by the other measurements
     assert "WRONG OUTPUT" in markdown(results)
 
@@ -589,10 +597,10 @@ def test_wrong_output_meets_no_target_and_is_shown() -> None:
 def test_report_shows_figures_failures_and_what_was_skipped() -> None:
     shown = markdown(made_up())
     for expected in (
-        "# dumont-gpu on NVIDIA H200", "| 700.00 (700.00) |", "self_test was skipped: there is no nvcc", "| skipped |", "1 failed",
-        "FAILED (1)", "past its limit of 60 s", "copy in, pinned | 50.00", "2.33x", "zipnn_decode, 32 threads",
-        "bf16 file, disk (ext4), --device 0", "13.33 (13.33)", "## Encoding on the device", "bf16, zipnn_layout | 1200.00",
-        "4.00x", "at an odd address | 400.00", "bf16 file, memory (tmpfs), --device 0 --paranoid", "| 95% |", "| +100% |", "text, all | 0.6600 | 0.5000",
+        "# dumont-gpu on NVIDIA H200", "| 1300.00 (1300.00) |", "self_test was skipped: there is no nvcc", "| skipped |", "1 failed",
+        "FAILED (1)", "past its limit of 60 s", "copy in, pinned | 50.00", "2.17x", "zipnn_decode, 32 threads",
+        "bf16 file, disk (ext4), --device 0", "13.33 (13.33)", "## Encoding on the device", "bf16, zipnn_layout | 2100.00",
+        "7.00x", "at an odd address | 400.00", "bf16 file, memory (tmpfs), --device 0 --paranoid", "| 95% |", "| +100% |", "text, all | 0.6600 | 0.5000",
     ):  # fmt: skip
         assert expected in shown, expected
 

@@ -240,6 +240,19 @@ def test_step_past_its_limit_may_clean_up(machine: Machine) -> None:
     assert not (machine.folder / "gigabytes").exists()
 
 
+def test_gigabytes_of_a_step_that_had_to_be_killed_are_deleted(machine: Machine) -> None:
+    stubborn = f"""trap '' TERM
+        while [ "$1" != --prefix ]; do shift; done
+        for place in "{machine.folder}" /dev/shm; do mkdir "$place/${{2}}x"; echo "$place/${{2}}x" >>"{machine.folder}/made"; done
+        sleep 1000; sleep 1000"""
+    machine.interpreter(**{"gpu.restores": stubborn})
+    machine.run("--steps", "jobs", "--limits", "jobs=2", "--disk", str(machine.folder))
+    assert machine.steps()["jobs"] == 137
+    made = (machine.folder / "made").read_text(encoding="utf-8").split()
+    assert len(made) == 2
+    assert [path for path in made if Path(path).exists()] == []
+
+
 def test_killed_script_loses_only_the_step_that_ran(machine: Machine, gate: Path) -> None:
     begun = f'echo $$ >"{gate}"; exec sleep 1000'
     machine.interpreter(**{"gpu.kernels": 'echo "{}" >"$3"', "gpu.encode": begun})
@@ -476,7 +489,7 @@ CUPYS = {  # problems of each step that only a CUDA device and CuPy can be witho
 }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_every_step_of_a_short_call_runs_on_the_double(number: str, machine: Machine) -> None:
     """The script, the real steps and the real report; the device is emulated, and its inputs are small."""
@@ -484,11 +497,11 @@ def test_every_step_of_a_short_call_runs_on_the_double(number: str, machine: Mac
     if emulator is None:
         pytest.skip("the emulator of the CUDA kernels needs cmake and a C++ compiler")
     machine.program("compute-sanitizer", WATCH)
-    double = f'shift; exec "{sys.executable}" "{ROOT}/tests/support/on_double.py" "$@"'
+    double = f'shift; PATH="{os.environ["PATH"]}" exec "{sys.executable}" "{ROOT}/tests/support/on_double.py" "$@"'
     machine.interpreter(**{"-m dumont_gpu.bench.measure.gpu.": double})
     done = machine.run(
-        "--short", number, "--size", str(4 << 20), "--disk", str(machine.folder), patience=250,
-        DUMONT_EMULATOR=str(emulator),
+        "--short", number, "--size", str(4 << 20), "--disk", str(machine.folder), "--budget", "9000",
+        "--limits", ",".join(f"{step}=500" for step in EVERYTHING), patience=550, DUMONT_EMULATOR=str(emulator),
     )  # fmt: skip
     steps = machine.report()["steps"]
     problems = {name: step["data"]["problems"] for name, step in steps.items() if step["data"]}

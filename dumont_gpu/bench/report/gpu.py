@@ -7,7 +7,7 @@ from statistics import median
 from typing import Final
 
 from dumont_gpu.bench.report.gpu_kernels import hashing, variants
-from dumont_gpu.bench.report.steps import SKIPPED, STOPPED, TIMED_OUT
+from dumont_gpu.bench.report.gpu_steps import steps_table
 from dumont_gpu.bench.report.tables import MB, Json, Table, rate
 from dumont_gpu.bench.report.targets import ans_rows, best, slowest_stage, speed, verdicts, whole_encodings
 from dumont_gpu.sizes import KiB, MiB
@@ -23,7 +23,7 @@ _DECODE: Final = (
 _DECODE_NVCOMP: Final = (
     "The same weights in the same run, compressed by nvCOMP itself; the best block size of each variant counts. "
     '"Typed" means that nvCOMP was told the element type when compressing, "type named" also when decompressing, '
-    '"unchecked" that it skips its own validation.'
+    '"unchecked" that it skips its own validation; "by the binding" is `nvcomp.Codec`, which allocates its outputs.'
 )
 _DECODE_LZ4: Final = (
     "dumont-gpu: a call of nvCOMP for each chunk's compressed blocks, and a kernel that copies the raw blocks, all in "
@@ -63,7 +63,7 @@ def gpu_tables(record: Json) -> list[Table]:
     if not steps:
         return []
     targets = tuple((v.what, v.wanted, v.found, _VERDICTS[v.met]) for v in verdicts(record))
-    found = [Table("Targets", "", ("target", "wanted", "found", "verdict"), targets), _steps(steps)]
+    found = [Table("Targets", "", ("target", "wanted", "found", "verdict"), targets), steps_table(steps)]
     sections = {
         "kernels": _kernels,
         "variants": variants,
@@ -76,30 +76,6 @@ def gpu_tables(record: Json) -> list[Table]:
         if step in steps and steps[step]["data"]:
             found += section(steps[step]["data"])
     return found
-
-
-def _steps(steps: Json) -> Table:
-    rows = []
-    for name, step in steps.items():
-        words = {0: "ok", SKIPPED: "skipped"} | dict.fromkeys(TIMED_OUT, f"past its limit of {step['limit']} s")
-        words |= dict.fromkeys(STOPPED, "stopped by a signal")
-        if step["seconds"] < step["limit"]:
-            words[137] = "KILLED, by this machine"
-        code = step["exit_code"]
-        rows.append((name, f"{step['seconds']}", words.get(code, f"FAILED ({code})")))
-    return Table("Steps", "\n".join(_last_words(steps)), ("step", "seconds", "outcome"), tuple(rows))
-
-
-def _last_words(steps: Json) -> Iterator[str]:
-    for name, step in steps.items():
-        problems = (step["data"] or {}).get("problems", [])
-        if step["exit_code"] == SKIPPED:
-            yield f"- {name} was skipped: {'; '.join(step['log'][-1:])}\n"
-        elif step["exit_code"] or problems:
-            yield f"What `{name}` said last:\n"
-            yield "\n".join(["```", *(problems or step["log"]), "```"]) + "\n"
-        elif name in ("smoke", "tests", "sanitizer", "self_test"):
-            yield f"- {name}: " + "; ".join(step["log"][-1:]) + "\n"
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------

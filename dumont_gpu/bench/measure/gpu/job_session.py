@@ -115,7 +115,7 @@ class JobSession(StepResults):
 
 
 @contextmanager
-def work_folders(disk: Path, memory: Path | None) -> Iterator[dict[str, Path]]:
+def work_folders(disk: Path, memory: Path | None, prefix: str = "dumont-bench-") -> Iterator[dict[str, Path]]:
     """New directories for each place; they hold gigabytes, and are deleted when a time limit ends the program, too."""
 
     def end(number: int, frame: object) -> None:
@@ -125,9 +125,9 @@ def work_folders(disk: Path, memory: Path | None) -> Iterator[dict[str, Path]]:
 
     folders: dict[str, Path] = {}
     signal.signal(signal.SIGTERM, end)
-    folders["disk"] = Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=disk)).resolve()
+    folders["disk"] = Path(tempfile.mkdtemp(prefix=prefix, dir=disk)).resolve()
     if memory is not None and memory.is_dir() and os.access(memory, os.W_OK):
-        folders["memory"] = Path(tempfile.mkdtemp(prefix="dumont-bench-", dir=memory)).resolve()
+        folders["memory"] = Path(tempfile.mkdtemp(prefix=prefix, dir=memory)).resolve()
     try:
         yield folders
     finally:
@@ -154,6 +154,9 @@ def parse(description: str) -> argparse.Namespace:
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), metavar="DIR")
     parser.add_argument(
         "--tree", type=Path, metavar="DIR", help="another input: a directory, as bench/workspace.py makes"
+    )
+    parser.add_argument(
+        "--prefix", default="dumont-bench-", help="of the names of work folders, for whoever deletes them after a kill"
     )
     parser.add_argument("--device", type=int, default=0)
     add_extent(parser)

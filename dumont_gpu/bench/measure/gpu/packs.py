@@ -242,7 +242,7 @@ def _write(path: Path, encoded: list[memoryview]) -> None:
 
 def main() -> int:
     options = parse("Measure packs through a CUDA device.")
-    with work_folders(options.disk, options.memory) as work:
+    with work_folders(options.disk, options.memory, options.prefix) as work:
         bench = Bench(options, work)
         bench.run()
         bench.save()

@@ -181,7 +181,7 @@ def _write(path: Path, content: memoryview, total: int, sync: bool) -> None:
 
 def main() -> int:
     options = parse("Measure restores through a CUDA device.")
-    with work_folders(options.disk, options.memory) as work:
+    with work_folders(options.disk, options.memory, options.prefix) as work:
         results = Bench(options, work).run()
     return 1 if results["problems"] else 0
 

@@ -31,6 +31,7 @@ class Extent:
     nvcomp_blocks: tuple[int, ...]  # bytes
     block_log2s: tuple[int, ...] = (17,)  # of ZipNN; 17: as the package writes, and the largest of the format
     every_type: bool = False  # otherwise bf16, which targets are about
+    every_peer: bool = False  # otherwise nvCOMP is measured on bf16 only
     unchecked: bool = False  # whether decoders of nvCOMP's that check nothing are measured, too
 
 
