@@ -7,7 +7,7 @@ import re
 from dumont_gpu.backends.auto import AutoBackend
 from dumont_gpu.backends.base import Backend
 from dumont_gpu.backends.cpu import CpuBackend
-from dumont_gpu.backends.cuda import CudaBackend
+from dumont_gpu.backends.cuda import CudaBackend, fit_for_devices
 from dumont_gpu.backends.device import Device, NoDeviceError
 from dumont_gpu.backends.driver import ask_driver, begin_asking
 from dumont_gpu.errors import DeviceError, UsageError
@@ -17,8 +17,8 @@ def select_backend(device: str, threads: int = 1, gpu_memory: int | None = None)
     """Returns the backend for `device`: "auto", "cpu", or the number of a CUDA device ("0", "cuda:0").
 
     Args:
-        device: only "auto" falls back to the CPU.
-        threads: threads that work on the CPU; "auto" compares the device with all of them together.
+        device: "auto" opens a device while the job runs, if at all, and goes on without one; a number opens it now.
+        threads: threads that work on the CPU.
         gpu_memory: bytes of device memory to take at most; None: half of the free memory.
 
     Raises:
@@ -28,12 +28,7 @@ def select_backend(device: str, threads: int = 1, gpu_memory: int | None = None)
     if device == "cpu":
         return CpuBackend()
     if device == "auto":
-        try:
-            return AutoBackend(CudaBackend(open_device(0, needs_lz4=False), gpu_memory), threads)
-        except NoDeviceError:
-            return CpuBackend()
-        except DeviceError as error:
-            return CpuBackend(f"no GPU: {error}")
+        return AutoBackend(lambda: CudaBackend(open_device(0, needs_lz4=False), gpu_memory), threads)
     number = device.removeprefix("cuda:")
     if not re.fullmatch("[0-9]{1,9}", number):
         raise UsageError(f"unknown device {device!r}: auto, cpu, or the number of a CUDA device")
@@ -63,4 +58,13 @@ def open_device(number: int, *, needs_lz4: bool = True) -> Device:
     return CupyDevice(number)
 
 
-__all__ = ["AutoBackend", "Backend", "CpuBackend", "CudaBackend", "Device", "open_device", "select_backend"]
+__all__ = [
+    "AutoBackend",
+    "Backend",
+    "CpuBackend",
+    "CudaBackend",
+    "Device",
+    "fit_for_devices",
+    "open_device",
+    "select_backend",
+]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.metadata
 import os
 import tempfile
 import threading
@@ -13,6 +15,7 @@ from typing import Any, Final
 
 from dumont_gpu import native
 from dumont_gpu.backends.device import KERNELS, DeviceMemoryError, Lz4Batch
+from dumont_gpu.backends.kernel_cache import KernelCache
 from dumont_gpu.backends.kernel_sources import KernelSources
 from dumont_gpu.backends.nvcomp import decode_lz4, encode_lz4, load_nvcomp, lz4_encode_scratch
 from dumont_gpu.errors import DeviceError
@@ -21,6 +24,8 @@ _HOST_TO_DEVICE: Final = 1  # cudaMemcpyKind
 _DEVICE_TO_HOST: Final = 2
 _OUT_OF_MEMORY: Final = 2  # cudaErrorMemoryAllocation, and CUDA_ERROR_OUT_OF_MEMORY
 _SHARED_MEMORY_OPTIN: Final = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
+_OPTIONS: Final = ("--std=c++17", "-ftz=true")
+_NVRTC: Final = ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")
 _DEFAULT_SHARED: Final = 48 * 1024  # bytes that a kernel gets without asking for more
 
 
@@ -79,7 +84,8 @@ class CupyDevice:
 
     def new_stream(self) -> CupyStream:
         with self._errors():
-            return CupyStream(self, self._cupy.cuda.Stream(non_blocking=True))
+            cuda = self._cupy.cuda
+            return CupyStream(self, cuda.Stream(non_blocking=True), cuda.Event(block=True, disable_timing=True))
 
     def close(self) -> None:
         pass  # the context is CuPy's, and other code of this process may use it
@@ -89,7 +95,7 @@ class CupyDevice:
         return self._loaded[name]
 
     def load_kernels(self) -> None:
-        """Compiles the kernels, or takes them from CuPy's cache on disk: seconds the first time, milliseconds later."""
+        """Takes the kernels from our cache on disk; compiles them the first time, which takes seconds."""
         if self._loaded:
             return
         with self._loading:  # or every thread with a chunk would compile the kernels
@@ -98,20 +104,21 @@ class CupyDevice:
 
     def _load_all(self) -> dict[str, Any]:
         kernels = {}
-        with self._errors():
-            modules = {source: self._compile(source) for source in sorted(set(KERNELS.values()))}
+        with self._errors(), tempfile.TemporaryDirectory(prefix="dumont-gpu-") as folder:
+            architecture = str(self._cupy.cuda.Device(self._number).compute_capability)
+            compiler = _Compiler(self._cupy, architecture, KernelCache.of_user())
+            modules = {}
+            for source in sorted(set(KERNELS.values())):
+                # A file of our own: what is in the cache now was not necessarily what we checked.
+                path = Path(folder) / f"{source}.cubin"
+                path.write_bytes(compiler.code(source))
+                modules[source] = self._cupy.RawModule(path=str(path))
             for name, source in KERNELS.items():
                 kernel = kernels[name] = modules[source].get_function(name)
-                kernel.compile()  # or the first launch would
+                kernel.compile()  # loads the module, while its file is there
                 if self.shared_limit > _DEFAULT_SHARED:  # shared memory that the kernel itself declares counts, too
                     kernel.max_dynamic_shared_size_bytes = self.shared_limit - kernel.shared_size_bytes
         return kernels
-
-    def _compile(self, source: str) -> Any:
-        # CuPy's cache knows the source and the options, not the headers: so their digest is among the options.
-        sources = KernelSources.find()
-        options = ("--std=c++17", *sources.include_options(), f"-DDUMONT_HEADERS={sources.digest_of_headers()}")
-        return self._cupy.RawModule(code=sources.read(source), options=options, backend="nvrtc")
 
     @contextmanager
     def _errors(self) -> Iterator[Any]:
@@ -131,8 +138,8 @@ class CupyDevice:
 
 
 class CupyStream:
-    def __init__(self, device: CupyDevice, stream: Any) -> None:
-        self._device = device
+    def __init__(self, device: CupyDevice, stream: Any, done: Any) -> None:
+        self._device, self._done = device, done
         self.cupy_stream = stream  # public for benchmarks
 
     def copy_in(self, to: int, source: memoryview) -> None:
@@ -173,13 +180,70 @@ class CupyStream:
             raise DeviceError(f"{self._device.name}: nvCOMP refuses a batch of LZ4 blocks (status {status})")
 
     def synchronize(self) -> None:
-        with self._device._errors() as runtime:
-            runtime.streamSynchronize(self.cupy_stream.ptr)
+        # Waits for an event that blocks: waiting for the stream would spin, on a core that hashing needs.
+        with self._device._errors():
+            self._done.record(self.cupy_stream)
+            self._done.synchronize()
 
     def _copy(self, to: int, source: int, size: int, kind: int) -> None:
         if size:
             with self._device._errors() as runtime:
                 runtime.memcpyAsync(to, source, size, kind, self.cupy_stream.ptr)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The compiler.
+
+
+class _Compiler:
+    """Compiles kernels with NVRTC, which is loaded only for what the cache does not have."""
+
+    def __init__(self, cupy: Any, architecture: str, cache: KernelCache | None) -> None:
+        self._cupy, self._architecture, self._cache = cupy, architecture, cache
+        self._sources = KernelSources.find()
+        self._digest = self._sources.digest()
+
+    def code(self, source: str) -> bytes:
+        """Returns the code of one `.cu` file, for the device's architecture."""
+        key = self._key(source)
+        code = self._cache.load(key) if self._cache is not None else None
+        if code is None:
+            code = self._compile(source)
+            if self._cache is not None:
+                self._cache.store(key, code)
+        return code
+
+    def _key(self, source: str) -> str:
+        facts = (source, self._digest, self._architecture, self._cupy.__version__, _nvrtc_version(), *_OPTIONS)
+        return hashlib.sha256("\0".join(facts).encode()).hexdigest()
+
+    def _compile(self, source: str) -> bytes:
+        nvrtc = self._cupy.cuda.nvrtc
+        known = [int(number) for number in nvrtc.getSupportedArchs()]
+        newest = max(number for number in known if number <= int(self._architecture))
+        exact = newest == int(self._architecture)
+        # A device that is newer than the compiler: its driver makes code of PTX.
+        target = f"-arch={'sm' if exact else 'compute'}_{newest}"
+        program = nvrtc.createProgram(self._sources.read(source), source, (), ())
+        try:
+            nvrtc.compileProgram(program, (*_OPTIONS, *self._sources.include_options(), target))
+            code = nvrtc.getCUBIN(program) if exact else nvrtc.getPTX(program)
+        except nvrtc.NVRTCError as error:
+            log = nvrtc.getProgramLog(program)
+            raise DeviceError(f"{source} does not compile: {' '.join((log or str(error)).split())[:300]}") from error
+        finally:
+            nvrtc.destroyProgram(program)
+        return code if isinstance(code, bytes) else code.encode()
+
+
+def _nvrtc_version() -> str:
+    """Returns the version of the installed package, without loading the compiler."""
+    for name in _NVRTC:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "of the system"
 
 
 # ---------------------------------------------------------------------------------------------------------------
