@@ -17,7 +17,9 @@ from support.real_device import RecordedDevice
 from support.snapshots import GOLDEN, assert_same_tree, pack_tree, restore_tree
 
 from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, cuda, waking
+from dumont_gpu.backends.decode_slot import DecodeSlot
 from dumont_gpu.backends.device import NoDeviceError
+from dumont_gpu.backends.slots import SlotPool
 from dumont_gpu.codecs import LZ4_HC, Codec, Lz4, ZipNN
 from dumont_gpu.errors import DamagedError, DeviceError, DumontError
 from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
@@ -26,6 +28,7 @@ from dumont_gpu.jobs.restore import plan_restore
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.native import Dtype
 from dumont_gpu.sizes import KiB, MiB
+from dumont_gpu.snapshot.reader import Snapshot
 
 rng = random.Random(4)
 FP32 = struct.pack("<100000f", *(rng.gauss(0, 0.02) for _ in range(100_000)))
@@ -457,6 +460,89 @@ def test_the_processor_works_while_cuda_opens(device: AnyDevice, monkeypatch: py
     assert opened
     assert device.closed
     assert backend.name == "cpu"
+
+
+class Latch:
+    """Opens after `count` arrivals."""
+
+    def __init__(self, count: int) -> None:
+        self._missing, self._changed = count, threading.Condition()
+
+    def arrive(self) -> None:
+        with self._changed:
+            self._missing -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._missing <= 0, timeout=60)
+
+
+@pytest.mark.parametrize("job", ["pack", "restore", "verify"])
+@pytest.mark.parametrize("memory", [0, 64 * MiB])
+def test_a_job_with_one_core_fills_every_slot_of_a_device_that_joins(
+    memory: int, job: str, source: Path, snapshot: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "model.bin").write_bytes(FP16 * 20)
+    pack_tree(source, snapshot, device="cpu", chunk_size=256 * KiB)
+    prefer_devices(monkeypatch)
+    use_for_jobs(device := cuda_device(), monkeypatch)
+    full, joined = Latch(cuda.SLOTS), threading.Event()
+    judge = AutoBackend._judge
+
+    def judging(backend: AutoBackend, kind: str, size: int, seconds: float) -> None:
+        judge(backend, kind, size, seconds)
+        joined.set()
+
+    def meeting(work: Callable[..., object]) -> Callable[..., object]:
+        def meet(*arguments: object) -> object:
+            if joined.is_set():
+                full.arrive()
+                full.wait()
+            return work(*arguments)
+
+        return meet
+
+    monkeypatch.setattr(AutoBackend, "_judge", judging)
+    for name in ("encode_there", "decode_there"):
+        monkeypatch.setattr(CudaBackend, name, meeting(getattr(CudaBackend, name)))
+    if job == "pack":
+        used = pack_tree(source, target, device="auto", chunk_size=256 * KiB, jobs=1, memory=memory).device
+        restore_tree(target, snapshot.parent / "t", device="cpu", verify=True)
+    elif job == "restore":
+        used = restore_tree(snapshot, target, device="auto", jobs=1, memory=memory).device
+        assert_same_tree(source, target)
+    else:
+        used = verify(str(snapshot), VerifyOptions(device="auto", content=True, jobs=1, memory=memory)).device
+    assert used.startswith("cuda:0 ")
+    assert device.closed
+
+
+def test_chunks_are_checked_while_every_slot_is_busy(
+    source: Path, snapshot: Path, target: Path, use: Callable[[AnyDevice], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two cores check two chunks more than the slots hold."""
+    (source / "model.bin").write_bytes(FP16 * 20)
+    pack_tree(source, snapshot, device="cpu", chunk_size=256 * KiB)
+    use(cuda_device())
+    checked = Latch(cuda.SLOTS + 2)
+    check, run = Snapshot.check_chunk, SlotPool.run
+
+    def checking(self: Snapshot, number: int, encoded: memoryview) -> None:
+        check(self, number, encoded)
+        checked.arrive()
+
+    def working(self: SlotPool[DecodeSlot], work: Callable[[DecodeSlot], object]) -> object:
+        def wait_and_work(slot: DecodeSlot) -> object:
+            checked.wait()
+            return work(slot)
+
+        return run(self, wait_and_work)
+
+    monkeypatch.setattr(Snapshot, "check_chunk", checking)
+    monkeypatch.setattr(SlotPool, "run", working)
+    restore_tree(snapshot, target, device="0", jobs=2)
+    assert_same_tree(source, target)
 
 
 @pytest.mark.parametrize("device_option", ["auto", "cpu"])
