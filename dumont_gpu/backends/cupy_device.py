@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from dumont_gpu import native
-from dumont_gpu.backends.device import KERNELS, DeviceMemoryError, Lz4Batch
+from dumont_gpu.backends.device import DeviceMemoryError, Lz4Batch
 from dumont_gpu.backends.kernel_cache import KernelCache
 from dumont_gpu.backends.kernel_sources import KernelSources
+from dumont_gpu.backends.kernels import KERNELS
 from dumont_gpu.backends.nvcomp import decode_lz4, encode_lz4, load_nvcomp, lz4_encode_scratch
 from dumont_gpu.errors import DeviceError
 
@@ -108,12 +109,12 @@ class CupyDevice:
             architecture = str(self._cupy.cuda.Device(self._number).compute_capability)
             compiler = _Compiler(self._cupy, architecture, KernelCache.of_user())
             modules = {}
-            for source in sorted(set(KERNELS.values())):
+            for source in sorted({kernel.source for kernel in KERNELS.values()}):
                 # A file of our own: what is in the cache now was not necessarily what we checked.
                 path = Path(folder) / f"{source}.cubin"
                 path.write_bytes(compiler.code(source))
                 modules[source] = self._cupy.RawModule(path=str(path))
-            for name, source in KERNELS.items():
+            for name, (source, *_) in KERNELS.items():
                 kernel = kernels[name] = modules[source].get_function(name)
                 kernel.compile()  # loads the module, while its file is there
                 if self.shared_limit > _DEFAULT_SHARED:  # shared memory that the kernel itself declares counts, too

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from dumont_gpu import native
-from dumont_gpu.backends.device import Device, Lz4Batch
+from dumont_gpu.backends.device import Device
+from dumont_gpu.backends.launches import FrameDecoding, run, zipnn_block_count, zipnn_decoding, zipnn_table_size
 from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.slots import Slot
 from dumont_gpu.codecs.lz4 import frame_content_size
 from dumont_gpu.errors import DamagedError
+from dumont_gpu.native import layout
 from dumont_gpu.sizes import KiB
-
-ROOM_AFTER: Final = 256  # kernels read up to 16 bytes after a region's content; more keeps the alignment
-JOIN_THREADS: Final = 128
-PLANE_MEMORY: Final = 20_624  # shared memory of `zipnn_decode` for each coded plane: kPlaneMemory of zipnn_blocks.h
-WARP: Final = 32
-SMALLEST_BLOCK: Final = 16 * KiB  # average of a ZipNN stream; the CPU decodes streams of smaller blocks
-LZ4_BLOCK: Final = 64 * KiB  # kLz4BlockSize of lz4_blocks.h
 
 
 class DecodeSlot(Slot):
@@ -27,6 +20,7 @@ class DecodeSlot(Slot):
         super().__init__(device, pinning, _regions(chunk_size), _regions(chunk_size)[2:])
         self._encoded, self._out, self._table, self._results = self.addresses
         self._host_table, self._host_results = self.host
+        self._frames = FrameDecoding(*self.addresses)
 
     @staticmethod
     def size(chunk_size: int) -> int:
@@ -36,24 +30,16 @@ class DecodeSlot(Slot):
     def decode_zipnn(self, encoded: memoryview, out: memoryview) -> bool | None:
         """Returns True if `out` holds the chunk, False if the chunk has a fault, None if the chunk is for the CPU."""
         counts = native.zipnn_device_blocks(encoded, len(out), self._host_table)
-        if counts is None or self._too_many_planes(counts):
+        if counts is None:
             return None
         total = sum(counts)
+        launches = zipnn_decoding(counts, self._encoded, self._out, self._table, self._results)
+        if any(launch.shared > self.device.shared_limit for launch in launches):
+            return None
         self.stream.copy_in(self._encoded, encoded)
-        self.stream.copy_in(self._table, self._host_table[: total * native.ZIPNN_BLOCK])
+        self.stream.copy_in(self._table, self._host_table[: total * layout("DeviceBlock")])
         self.stream.clear(self._results, 4 * total)
-        first = 0
-        for coded, count in enumerate(counts):
-            if count:
-                blocks = self._table + first * native.ZIPNN_BLOCK
-                arguments = (self._encoded, self._out, blocks)
-                if coded:
-                    status = self._results + 4 * first
-                    shared = coded * PLANE_MEMORY
-                    self.stream.launch("zipnn_decode", count, coded * WARP, shared, (*arguments, status))
-                else:
-                    self.stream.launch("zipnn_join", count, JOIN_THREADS, 0, arguments)
-            first += count
+        run(self.stream, launches)
         return not any(self._finish(out, 4 * total))
 
     def decode_lz4(self, encoded: memoryview, out: memoryview) -> bool | None:
@@ -63,26 +49,20 @@ class DecodeSlot(Slot):
                 return None
         except DamagedError:
             return None
-        counts = native.lz4_device_blocks(encoded, len(out), self._encoded, self._out, self._host_table)
-        if counts is None:
+        blocks = self._frames.describe(encoded, len(out), self._host_table)
+        if blocks is None:
             return None
-        compressed, copies = counts
-        capacity = len(self._host_table) // (native.LZ4_BLOCK + native.STORED_COPY)
-        encoded_at, sizes_at, out_at, rooms_at, copies_at = (self._table + 8 * capacity * n for n in range(5))
         self.stream.copy_in(self._encoded, encoded)
         self.stream.copy_in(self._table, self._host_table)
-        self.stream.clear(self._results, 12 * compressed)
-        if compressed:
-            results = self._results, self._results + 8 * compressed  # sizes, statuses
-            self.stream.decode_lz4(Lz4Batch(compressed, encoded_at, sizes_at, out_at, rooms_at, *results))
-        if copies:
-            self.stream.launch("copy_stored", copies, JOIN_THREADS, 0, (copies_at,))
-        found = self._finish(out, 12 * compressed)
-        expected = self._host_table[24 * capacity : 24 * capacity + 8 * compressed]
-        return found[: 8 * compressed] == expected and not any(found[8 * compressed :])
-
-    def _too_many_planes(self, counts: list[int]) -> bool:
-        return any(count and coded * PLANE_MEMORY > self.device.shared_limit for coded, count in enumerate(counts))
+        self.stream.clear(self._results, 12 * blocks.compressed)
+        if blocks.compressed:
+            self.stream.decode_lz4(self._frames.batch(blocks))
+        run(self.stream, self._frames.launches(blocks))
+        sizes = 8 * blocks.compressed
+        found = self._finish(out, sizes + 4 * blocks.compressed)
+        _, _, _, raw_sizes = blocks.arrays
+        expected = self._host_table[raw_sizes : raw_sizes + sizes]
+        return found[:sizes] == expected and not any(found[sizes:])
 
     def _finish(self, out: memoryview, results: int) -> memoryview:
         """Waits until `out` holds the chunk; returns the first `results` bytes of the kernels' results."""
@@ -93,8 +73,5 @@ class DecodeSlot(Slot):
 
 
 def _regions(chunk_size: int) -> tuple[int, int, int, int]:
-    blocks = chunk_size // SMALLEST_BLOCK + 16
-    lz4_blocks = chunk_size // LZ4_BLOCK + 1
-    table = max(blocks * native.ZIPNN_BLOCK, lz4_blocks * (native.LZ4_BLOCK + native.STORED_COPY))
-    results = max(4 * blocks, 12 * lz4_blocks)
-    return chunk_size + ROOM_AFTER, chunk_size + ROOM_AFTER, table, results
+    encoded, out, table, results = FrameDecoding.regions(chunk_size)
+    return encoded, out, max(table, zipnn_table_size(chunk_size)), max(results, 4 * zipnn_block_count(chunk_size))

@@ -96,16 +96,3 @@ class Device(Protocol):
 
     def new_stream(self) -> Stream: ...
     def close(self) -> None: ...
-
-
-# Every kernel, and its source in kernels/cuda.
-KERNELS = {
-    "zipnn_decode": "zipnn_decode.cu",
-    "zipnn_join": "zipnn_decode.cu",
-    "zipnn_plan": "zipnn_encode.cu",
-    "zipnn_layout": "zipnn_encode.cu",
-    "zipnn_write": "zipnn_encode.cu",
-    "copy_stored": "copy_stored.cu",
-    "lz4_layout": "lz4_frame.cu",
-    "lz4_write": "lz4_frame.cu",
-}

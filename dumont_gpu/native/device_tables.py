@@ -6,28 +6,22 @@ The host checks headers and tables on the CPU and lists the blocks; the device l
 from __future__ import annotations
 
 import ctypes
-from typing import Final
+import functools
+from dataclasses import dataclass
 
 from dumont_gpu.native.library import I64, POINTER, TEXT, U32, U64, Function
 from dumont_gpu.native.memory import address
 from dumont_gpu.native.zipnn import Dtype
 
-ZIPNN_BLOCK: Final = 56  # bytes of a DeviceBlock: a row in the table of a ZipNN chunk's blocks
-ENCODE_JOB: Final = 48  # bytes of an EncodeJob: the description of a chunk to encode
-PLANE_PLAN: Final = 1192  # bytes of a PlanePlan: a device's decisions for one plane of one block
-LZ4_BLOCK: Final = 4 * 8  # bytes of a compressed block in the four arrays of a table
-STORED_COPY: Final = 24  # bytes of a StoredCopy: a block that a frame holds raw
-
 _layout = Function("dumont_layout", U64, TEXT)
 
 
+@functools.cache
 def layout(name: str) -> int:
-    """Returns the size of a struct, or a constant, of kernels/shared, as compiled into the library.
-
-    A test compares the constants above, and the constants of backends/, with this function.
+    """Returns the size of a struct in bytes, or a constant, of kernels/shared, as compiled into the library.
 
     Args:
-        name: as in the header: "DeviceBlock", "kPlaneMemory".
+        name: as in the header: "DeviceBlock", "kLz4BlockSize".
 
     Raises:
         KeyError: the library does not export the name (see kernels/cpu/device_tables.cpp).
@@ -44,7 +38,7 @@ _zipnn_device_blocks = Function("dumont_zipnn_device_blocks", I64, POINTER, U64,
 def zipnn_device_blocks(
     encoded: memoryview, size: int, table: memoryview, encoded_at: int = 0, out_at: int = 0
 ) -> list[int] | None:
-    """Lists the blocks of a ZipNN chunk of `size` raw bytes in `table`, ZIPNN_BLOCK bytes each.
+    """Lists the blocks of a ZipNN chunk of `size` raw bytes in `table`, a DeviceBlock each.
 
     Args:
         encoded_at: where the chunk's encoded bytes start in the kernel's source memory; a multiple of 16.
@@ -55,7 +49,7 @@ def zipnn_device_blocks(
         for a device: the chunk is damaged, or has a shape that only the CPU decodes.
     """
     counts = (ctypes.c_uint64 * 5)()
-    capacity = len(table) // ZIPNN_BLOCK
+    capacity = len(table) // layout("DeviceBlock")
     with address(encoded) as start, address(table, writable=True) as blocks:
         status = _zipnn_device_blocks(start, len(encoded), size, encoded_at, out_at, blocks, capacity, counts)
     return None if status else counts[:]
@@ -70,8 +64,8 @@ def zipnn_encode_job(
     """Describes to a device the encoding of `size` bytes, whole elements, as one ZipNN stream.
 
     Args:
-        source, out, plans: device addresses; `plans` has PLANE_PLAN bytes for each plane of each block.
-        job: receives the description, ENCODE_JOB bytes.
+        source, out, plans: device addresses; `plans` has a PlanePlan for each plane of each block.
+        job: receives the description, an EncodeJob.
 
     Returns:
         How many planes all blocks have together.
@@ -105,23 +99,82 @@ class _Lz4Blocks(ctypes.Structure):
 _lz4_device_blocks = Function("dumont_lz4_device_blocks", I64, POINTER, U64, U64, U64, U64, POINTER)
 
 
+@dataclass(frozen=True, slots=True)
+class Lz4Listing:
+    """The blocks of an LZ4 frame in a table with room for `capacity`: five arrays."""
+
+    compressed: int  # blocks
+    copies: int  # blocks that the frame holds raw
+    capacity: int
+
+    @staticmethod
+    def size(capacity: int) -> int:
+        """Returns the bytes of a table."""
+        return capacity * (4 * 8 + layout("StoredCopy"))
+
+    @property
+    def arrays(self) -> tuple[int, int, int, int]:
+        """Offsets of u64 arrays: addresses of compressed blocks, their sizes, addresses of raw bytes, raw sizes."""
+        step = 8 * self.capacity
+        return 0, step, 2 * step, 3 * step
+
+    @property
+    def copies_at(self) -> int:
+        """Offset of the StoredCopy records."""
+        return 4 * 8 * self.capacity
+
+
 def lz4_device_blocks(
     encoded: memoryview, size: int, device_encoded: int, device_out: int, table: memoryview
-) -> tuple[int, int] | None:
-    """Lists the blocks of an LZ4 frame of `size` raw bytes for a device.
+) -> Lz4Listing | None:
+    """Lists the blocks of an LZ4 frame of `size` raw bytes for a device; None if the frame is not for a device.
 
     Args:
         device_encoded: device address of the encoded bytes.
         device_out: device address of the raw bytes.
-        table: has room for n = len(table) // (LZ4_BLOCK + STORED_COPY) blocks: four arrays of n u64 (addresses of
-            compressed blocks, their sizes, addresses of their raw bytes, their raw sizes), then n StoredCopy records.
-
-    Returns:
-        How many blocks are compressed, and how many are copies; None if the frame is not for a device.
+        table: receives the list; all of it is used.
     """
-    capacity = len(table) // (LZ4_BLOCK + STORED_COPY)
+    capacity = len(table) // Lz4Listing.size(1)
+    listing = Lz4Listing(0, 0, capacity)
     with address(encoded) as start, address(table, writable=True) as base:
-        arrays = [base + 8 * capacity * number for number in range(5)]
+        arrays = [base + at for at in (*listing.arrays, listing.copies_at)]
         blocks = _Lz4Blocks(capacity, 0, 0, *arrays)
         status = _lz4_device_blocks(start, len(encoded), size, device_encoded, device_out, ctypes.byref(blocks))
-    return None if status else (blocks.compressed_count, blocks.copy_count)
+    return None if status else Lz4Listing(blocks.compressed_count, blocks.copy_count, capacity)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTable:
+    """The table of an LZ4 frame of `blocks` blocks that a device makes: a FrameJob and arrays; see lz4_blocks.h."""
+
+    blocks: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the table."""
+        return layout("FrameJob") + 8 * self.blocks * layout("kFrameArrays")
+
+    @property
+    def uploaded(self) -> int:
+        """Bytes that the host writes: all before the first array that a device writes."""
+        return self.arrays[3]
+
+    @property
+    def arrays(self) -> list[int]:
+        """Offsets: addresses of blocks, sizes, addresses for compressed blocks; offsets, sizes, statuses of those."""
+        return [layout("FrameJob") + 8 * self.blocks * number for number in range(layout("kFrameArrays"))]
+
+
+_lz4_frame_job = Function("dumont_lz4_frame_job", U64, U64, U64, U64, U64, U64, POINTER)
+
+
+def lz4_frame_job(size: int, source: int, compressed: int, out: int, table_at: int, table: memoryview) -> None:
+    """Describes to a device the making of an LZ4 frame of `size` raw bytes; fills what the host writes of a FrameTable.
+
+    Args:
+        source, compressed, out: device addresses; `compressed` has kLz4BlockRoom bytes for each block.
+        table_at: device address to which the table will be copied.
+        table: receives the table.
+    """
+    with address(table, writable=True) as start:
+        _lz4_frame_job(size, source, compressed, out, table_at, start)

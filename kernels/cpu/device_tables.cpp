@@ -26,11 +26,16 @@ constexpr NamedNumber kLayout[] = {
     {"StoredCopy", sizeof(StoredCopy)},
     {"FrameJob", sizeof(FrameJob)},
     {"kPlaneMemory", kPlaneMemory},
+    {"kPlaneThreads", kPlaneThreads},
+    {"kJoinThreads", kJoinThreads},
     {"kPlanMemory", kPlanMemory},
     {"kRoomAfterEncoded", kRoomAfterEncoded},
+    {"kCopyThreads", kCopyThreads},
     {"kEncodeThreads", kEncodeThreads},
     {"kFrameThreads", kFrameThreads},
+    {"kFrameArrays", kFrameArrays},
     {"kHeaderSize", kHeaderSize},
+    {"kTableEntry", kTableEntry},
     {"kMaxPlanes", kMaxPlanes},
     {"kLz4BlockSize", kLz4BlockSize},
     {"kLz4BlockRoom", kLz4BlockRoom},
@@ -224,4 +229,20 @@ int64_t dumont_zipnn_header(uint32_t dtype, uint64_t size, uint32_t block_log2, 
     if (!find_element_type(dtype, type)) return DUMONT_ARGUMENT;
     write_header(type, block_log2, size, stream_size, out);
     return kHeaderSize;
+}
+
+uint64_t dumont_lz4_frame_job(uint64_t size, uint64_t source, uint64_t compressed, uint64_t out, uint64_t table_at, uint8_t* table) {
+    using namespace dumont;
+    const uint64_t blocks = (size + kLz4BlockSize - 1) / kLz4BlockSize;
+    const auto array_at = [&](uint32_t array) { return sizeof(FrameJob) + 8 * blocks * array; };
+    const auto array = [&](uint32_t number) { return reinterpret_cast<uint64_t*>(table + array_at(number)); };
+    *reinterpret_cast<FrameJob*>(table) = {source, compressed, table_at + array_at(kCompressedSizes), table_at + array_at(kStatuses),
+                                           table_at + array_at(kOffsets), out, size, blocks};
+    for (uint64_t block = 0; block < blocks; ++block) {
+        const uint64_t left = size - block * kLz4BlockSize;
+        array(kSources)[block] = source + block * kLz4BlockSize;
+        array(kSourceSizes)[block] = left < kLz4BlockSize ? left : uint64_t{kLz4BlockSize};
+        array(kOutputs)[block] = compressed + block * kLz4BlockRoom;
+    }
+    return blocks;
 }

@@ -40,3 +40,8 @@ struct DumontLz4Blocks {
 // been checked. Returns 0, DUMONT_DAMAGED, or DUMONT_UNSUPPORTED for frames with further checksums or short blocks.
 DUMONT_API int64_t dumont_lz4_device_blocks(const uint8_t* frame, uint64_t frame_size, uint64_t out_size,
                                             uint64_t encoded, uint64_t out, DumontLz4Blocks* blocks);
+
+// Describes the making of an LZ4 frame to a device: fills `table`, which will lie at `table_at` in the device's memory, with a
+// FrameJob of kernels/shared/lz4_blocks.h and the arrays of its blocks' addresses and sizes. Returns the number of blocks.
+DUMONT_API uint64_t dumont_lz4_frame_job(uint64_t size, uint64_t source, uint64_t compressed, uint64_t out, uint64_t table_at,
+                                         uint8_t* table);

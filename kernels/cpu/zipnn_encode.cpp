@@ -203,7 +203,7 @@ uint64_t encode(const uint8_t* bytes, uint64_t size, uint8_t* out, uint64_t capa
     const uint64_t block_size = 1ull << block_log2;
     const uint64_t blocks = (size >> block_log2) + (size % block_size != 0);
     const Source source = {bytes, size, block_size, blocks, type};
-    const uint64_t tables_size = 9 * type.planes * blocks;
+    const uint64_t tables_size = uint64_t{kTableEntry} * type.planes * blocks;
     if (capacity < kHeaderSize + tables_size) return 0;
     uint8_t* types = out + kHeaderSize;
     const Tables tables = {types, types + type.planes * blocks};

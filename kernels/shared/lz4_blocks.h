@@ -31,8 +31,12 @@ struct FrameJob {
     uint64_t size;        // raw bytes
     uint64_t blocks;
 };
-static_assert(sizeof(FrameJob) == 64, "part of the ABI: dumont_gpu/backends/encode_slot.py packs this struct");
+static_assert(sizeof(FrameJob) == 64, "part of the ABI: dumont_gpu/native/device_tables.py");
+
+// The table of a frame: FrameJob, then arrays of 8 bytes for each block, in this order. The host writes the first three.
+enum FrameArray : uint32_t { kSources = 0, kSourceSizes = 1, kOutputs = 2, kOffsets = 3, kCompressedSizes = 4, kStatuses = 5, kFrameArrays = 6 };
 
 constexpr uint32_t kFrameThreads = 128;  // in each CTA of lz4_layout and lz4_write
+constexpr uint32_t kCopyThreads = 128;   // in each CTA of copy_stored
 
 }  // namespace dumont

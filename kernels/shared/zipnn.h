@@ -12,6 +12,7 @@ namespace dumont {
 
 constexpr uint32_t kHeaderSize = 32;
 constexpr uint32_t kMaxPlanes = 4;
+constexpr uint32_t kTableEntry = 9;  // bytes in the tables for each plane of each block: its type, and where it ends
 constexpr uint32_t kMaxSinglePlaneBlock = 128 * 1024;  // fp8 streams clamp the header's block size to this
 
 enum BlockType : uint8_t { kRawBlock = 0, kHuff0Block = 1 };
@@ -84,10 +85,10 @@ DUMONT_HD bool parse_layout(const uint8_t* stream, const Header& header, Layout&
     const uint32_t planes = header.type.planes;
     layout.blocks = header.original_size / header.block_size + (header.original_size % header.block_size != 0);
     const uint64_t body = header.stream_size - kHeaderSize;
-    if (layout.blocks > body / (9 * planes)) return false;
+    if (layout.blocks > body / (kTableEntry * planes)) return false;
     layout.types = stream + kHeaderSize;
     layout.ends = layout.types + planes * layout.blocks;
-    uint64_t begin = kHeaderSize + 9 * planes * layout.blocks;
+    uint64_t begin = kHeaderSize + kTableEntry * planes * layout.blocks;
     for (uint32_t plane = 0; plane < planes; ++plane) {
         layout.plane_begin[plane] = begin;
         uint64_t end = 0;

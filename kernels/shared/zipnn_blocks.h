@@ -22,6 +22,8 @@ struct DeviceBlock {
 static_assert(sizeof(DeviceBlock) == 56, "part of the ABI: dumont_gpu/native/device_tables.py");
 
 constexpr uint32_t kPlaneMemory = 20624;    // bytes of dynamic shared memory that zipnn_decode takes for each coded plane
+constexpr uint32_t kPlaneThreads = 32;     // of a CTA of zipnn_decode, for each coded plane
+constexpr uint32_t kJoinThreads = 128;      // of a CTA of zipnn_join
 constexpr uint32_t kRoomAfterEncoded = 16;  // bytes after the encoded bytes that may be read
 
 // What a kernel finds wrong with a block. After any of these the CPU decodes the chunk again and words the error.

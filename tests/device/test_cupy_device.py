@@ -16,8 +16,9 @@ import pytest
 
 from dumont_gpu.backends import cupy_device
 from dumont_gpu.backends.cupy_device import CupyDevice, import_cupy
-from dumont_gpu.backends.device import KERNELS, DeviceMemoryError
+from dumont_gpu.backends.device import DeviceMemoryError
 from dumont_gpu.backends.kernel_sources import KernelSources
+from dumont_gpu.backends.kernels import KERNELS
 from dumont_gpu.backends.nvcomp import nvcomp_path
 from dumont_gpu.errors import DeviceError
 
@@ -134,7 +135,7 @@ def open_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
     return open_with
 
 
-SOURCES = sorted(set(KERNELS.values()))
+SOURCES = sorted({kernel.source for kernel in KERNELS.values()})
 
 
 def test_kernels_are_compiled_once_however_many_threads_ask(open_with: Callable[..., CupyDevice]) -> None:

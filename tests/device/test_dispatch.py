@@ -52,6 +52,8 @@ class Job:
     fails_at: int | None = None
     opens: int = 99
     expected: bool = True
+    noise: float = 0.0  # part of the time by which chunks differ that should take as long
+    flatters: float = 1.0  # how much faster the device seems in its trial
     changes: Callable[[float], float] = lambda now: 1.0  # factor of the device's time
     on_device: int = 0
     done: list[int] = field(default_factory=list)
@@ -100,14 +102,17 @@ class Job:
     def _begin(self, entry: tuple[Ticket, int], place: Place) -> None:
         ticket, number = entry
         if place is Place.CPU:
-            seconds = CORE_SECONDS * ticket.size / (64 * MiB)
+            seconds = CORE_SECONDS * ticket.size / (64 * MiB) * self._factor(number)
             self._at(self.now + seconds, lambda: self._end(ticket, number))
             return
         self._device_chunks += 1
         failed = self._lost or self._device_chunks == self.fails_at
-        self.device.seconds = CORE_SECONDS / (self.speed or 1) * self.changes(self.now)
+        self.device.seconds = CORE_SECONDS / (self.speed or 1) * self.changes(self.now) * self._factor(~number)
         finish = self.device.finish(ticket.size, self.now)
         self._at(finish, lambda: self._fail(ticket, number) if failed else self._end(ticket, number))
+
+    def _factor(self, number: int) -> float:
+        return 1 + self.noise * random.Random(number).uniform(-1, 1)
 
     def _end(self, ticket: Ticket, number: int) -> None:
         self.dispatch.end(ticket, self.now)
@@ -141,7 +146,7 @@ class Job:
     def _try(self, size: int, runs: int) -> None:
         seconds = 3 * (CORE_SECONDS / (self.speed or 1)) * size / (64 * MiB)
         if not runs:
-            self._join(size, seconds)
+            self._join(size, seconds / self.flatters)
         elif self.dispatch.forecast.worth_a_step(self.now):
             self._busy_until = self.now + seconds
             self._at(self._busy_until, lambda: self._try(size, runs - 1))
@@ -170,6 +175,18 @@ def test_a_device_never_makes_a_job_slower(cores: int) -> None:
         for opening in ((0.0,), USUAL, (STEP_SECONDS,) * 4):
             job = Job(sizes, cores, speed, opening)
             assert job.run() <= WORST * alone, (speed, count, mixed, opening)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4, 16])
+@pytest.mark.parametrize(("noise", "flatters"), [(0.5, 1.0), (0.0, 5.0), (0.5, 5.0)])
+def test_times_that_vary_and_a_trial_that_misleads_make_no_job_slower(
+    cores: int, noise: float, flatters: float
+) -> None:
+    for speed, count in itertools.product(SPEEDS, (150, 333, 1000)):
+        sizes = chunks(count, mixed=True)
+        alone = Job(sizes, cores, noise=noise).run()
+        job = Job(sizes, cores, speed, USUAL, noise=noise, flatters=flatters)
+        assert job.run() <= WORST * alone, (speed, count)
 
 
 @pytest.mark.parametrize("cores", CORES)

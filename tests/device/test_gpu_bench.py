@@ -20,7 +20,7 @@ from support.snapshots import GOLDEN, ROOT
 
 from dumont_gpu import native
 from dumont_gpu.backends import requirements
-from dumont_gpu.backends.device import KERNELS
+from dumont_gpu.backends.kernels import KERNELS
 from dumont_gpu.bench.measure.gpu import (
     copies,
     encode,

@@ -13,7 +13,6 @@ namespace {
 
 constexpr uint64_t kAlignment = 16;  // of each chunk's encoded bytes in a batch
 constexpr uint8_t kUnwritten = 0x5A;  // an output byte left out is then most likely a difference
-constexpr unsigned kJoinThreads = 128;
 constexpr unsigned kClasses = kMaxPlanes + 1;
 
 uint64_t aligned(uint64_t offset) {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 
-from dumont_gpu import native
-from dumont_gpu.backends.decode_slot import JOIN_THREADS, LZ4_BLOCK, ROOM_AFTER
 from dumont_gpu.backends.device import Device, Lz4Batch, Stream
+from dumont_gpu.backends.kernels import Launch
+from dumont_gpu.backends.launches import ROOM_AFTER, FrameDecoding, run
 from dumont_gpu.bench.measure.gpu.allocations import Allocations
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.codecs import Lz4
 from dumont_gpu.format.digests import digest_function
+from dumont_gpu.native import layout
 from dumont_gpu.sizes import MiB, align_up
 
 PERIOD = 4 * MiB  # blocks are coded alone: a repetition so far away changes nothing
@@ -40,32 +41,31 @@ class ResidentFrames:
         self.size, self.count, self.stored = len(content), count, len(frame) / len(content)
         stride = align_up(len(frame) + ROOM_AFTER)
         source, self._out = self._memory.allocate(count * stride), self._memory.allocate(count * align_up(self.size))
-        # Of each frame: its compressed blocks, the number of its raw blocks, and the address of their list.
-        self._batches: list[tuple[Lz4Batch | None, int, int]] = []
+        # Of each frame: its compressed blocks, and what copies its raw blocks.
+        self._frames: list[tuple[Lz4Batch | None, list[Launch]]] = []
         columns: list[list[int]] = [[], [], [], []]
         for number in range(count):
             stream.copy_in(source + number * stride, frame)
             self._add(frame, source + number * stride, self._out + number * align_up(self.size), columns)
         flat = memoryview(b"".join(value.to_bytes(8, "little") for column in columns for value in column))
         self.blocks = len(columns[0])
-        self._whole = self._batch(self._upload(flat), self.blocks, self.blocks) if self.blocks else None
+        self._whole = self._all_blocks(self._upload(flat)) if self.blocks else None
         stream.synchronize()
 
     @property
     def compressed_bytes(self) -> int:
         """Original bytes of the blocks that nvCOMP decodes."""
-        return self.blocks * LZ4_BLOCK
+        return self.blocks * layout("kLz4BlockSize")
 
     def close(self) -> None:
         self._memory.close()
 
     def decode_one(self, number: int) -> None:
         """Decodes frame `number` as the backend does: nvCOMP for compressed blocks, a kernel for raw blocks."""
-        batch, copies, listed = self._batches[number]
+        batch, copies = self._frames[number]
         if batch is not None:
             self._stream.decode_lz4(batch)
-        if copies:
-            self._stream.launch("copy_stored", copies, JOIN_THREADS, 0, (listed,))
+        run(self._stream, copies)
 
     def decode_all(self) -> None:
         for number in range(self.count):
@@ -86,23 +86,23 @@ class ResidentFrames:
         return digest(out) == digest(content)
 
     def _add(self, frame: memoryview, encoded_at: int, out_at: int, columns: list[list[int]]) -> None:
-        capacity = self.size // LZ4_BLOCK + 1
-        table = memoryview(bytearray(capacity * (native.LZ4_BLOCK + native.STORED_COPY)))
-        counts = native.lz4_device_blocks(frame, self.size, encoded_at, out_at, table)
-        if counts is None:
+        _, _, table_size, results_size = FrameDecoding.regions(self.size)
+        table = memoryview(bytearray(table_size))
+        addresses = self._memory.allocate(table_size), self._memory.allocate(results_size)
+        decoding = FrameDecoding(encoded_at, out_at, *addresses)
+        blocks = decoding.describe(frame, self.size, table)
+        if blocks is None:
             raise ValueError("this frame is not for a device")
-        compressed, copies = counts
-        for number, column in enumerate(columns):
-            at = 8 * capacity * number
-            column += table[at : at + 8 * compressed].cast("Q").tolist()
-        address = self._upload(table)
-        batch = self._batch(address, compressed, capacity) if compressed else None
-        self._batches.append((batch, copies, address + 8 * capacity * 4))
+        for at, column in zip(blocks.arrays, columns, strict=True):
+            column += table[at : at + 8 * blocks.compressed].cast("Q").tolist()
+        self._stream.copy_in(decoding.table, table)
+        self._stream.synchronize()
+        self._frames.append((decoding.batch(blocks) if blocks.compressed else None, list(decoding.launches(blocks))))
 
-    def _batch(self, table: int, count: int, capacity: int) -> Lz4Batch:
-        inputs, sizes, outputs, rooms = (table + 8 * capacity * number for number in range(4))
-        results = self._memory.allocate(12 * count)
-        return Lz4Batch(count, inputs, sizes, outputs, rooms, results, results + 8 * count)
+    def _all_blocks(self, table: int) -> Lz4Batch:
+        inputs, sizes, outputs, rooms = (table + 8 * self.blocks * number for number in range(4))
+        results = self._memory.allocate(12 * self.blocks)
+        return Lz4Batch(self.blocks, inputs, sizes, outputs, rooms, results, results + 8 * self.blocks)
 
     def _upload(self, table: memoryview) -> int:
         address = self._memory.allocate(len(table))

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dumont_gpu import native
-from dumont_gpu.backends.decode_slot import JOIN_THREADS, PLANE_MEMORY, ROOM_AFTER, WARP
-from dumont_gpu.backends.encode_slot import PLAN_MEMORY, THREADS
+from dumont_gpu.backends.kernels import KERNELS, launch
+from dumont_gpu.backends.launches import ROOM_AFTER
 from dumont_gpu.bench.measure.gpu.frames import ResidentFrames, text
 from dumont_gpu.bench.measure.gpu.nvcomp import NvcompError
 from dumont_gpu.bench.measure.gpu.peers import measure_decoders
-from dumont_gpu.bench.measure.gpu.resident_decode import Batch, Launch, ResidentStreams, resident
+from dumont_gpu.bench.measure.gpu.resident_decode import Batch, ResidentStreams, resident
 from dumont_gpu.bench.measure.gpu.session import (
     RUNS_BETWEEN_EVENTS,
     DeviceBench,
@@ -37,13 +37,6 @@ EXTENTS = {
     "quick": Extent(8 * MiB, 3, (1, 4), (64 * KiB,)),
 }
 FRAMES = 16  # of LZ4, at most
-OCCUPANCY_SHAPES = (Launch("zipnn_decode", 0, WARP, PLANE_MEMORY, 0),
-                    Launch("zipnn_decode", 0, 2 * WARP, 2 * PLANE_MEMORY, 0),
-                    Launch("zipnn_join", 0, JOIN_THREADS, 0, 0), Launch("copy_stored", 0, JOIN_THREADS, 0, 0),
-                    Launch("zipnn_plan", 0, THREADS, 4 * PLAN_MEMORY, 0),
-                    Launch("zipnn_plan", 0, THREADS, 2 * PLAN_MEMORY, 0),
-                    Launch("zipnn_layout", 0, THREADS, 0, 0), Launch("zipnn_write", 0, THREADS, 0, 0),
-                    Launch("lz4_write", 0, THREADS, 0, 0))  # fmt: skip
 
 
 class Bench(DeviceBench):
@@ -66,7 +59,7 @@ class Bench(DeviceBench):
         """Registers and memory of each kernel as compiled, and how many CTAs of each launched shape fit an SM."""
         from cupy.cuda import driver
 
-        for shape in OCCUPANCY_SHAPES:
+        for shape in (launch(name, 0, planes=2) for name in KERNELS):  # planes: as bf16 has
             kernel = self.device.kernel(shape.kernel)
             per_sm = driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel.kernel.ptr, shape.block, shape.shared)
             self.results["occupancy"].append(

@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 
 from dumont_gpu import native
-from dumont_gpu.backends.decode_slot import JOIN_THREADS, PLANE_MEMORY, ROOM_AFTER, SMALLEST_BLOCK, WARP
 from dumont_gpu.backends.device import Device, Stream
+from dumont_gpu.backends.kernels import Launch
+from dumont_gpu.backends.launches import ROOM_AFTER, run, zipnn_decoding, zipnn_table_size
 from dumont_gpu.bench.measure.gpu.allocations import Allocations
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.format.digests import digest_function
+from dumont_gpu.native import layout
 from dumont_gpu.sizes import align_up
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    kernel: str
-    grid: int
-    block: int
-    shared: int
-    first: int  # row of the batch's table where the grid starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +24,9 @@ class Batch:
 
     first: int
     count: int
-    table: int  # address
-    status: int  # address of a u32 for each row of the table
-    rows: int
-    launches: tuple[Launch, ...]
+    statuses: int  # address of a u32 for each block
+    blocks: int
+    launches: list[Launch]
 
 
 class ResidentStreams:
@@ -64,49 +57,38 @@ class ResidentStreams:
         Raises:
             ValueError: the stream is not for a device.
         """
-        groups: list[list[memoryview]] = [[] for _ in range(5)]  # by number of coded planes: each is a launch
-        room = (self.size // SMALLEST_BLOCK + 16) * native.ZIPNN_BLOCK
+        row = layout("DeviceBlock")
+        classes: list[list[memoryview]] = [[] for _ in range(1 + layout("kMaxPlanes"))]  # by number of coded planes
         for number in range(first, first + count):
-            rows = memoryview(bytearray(room))
+            rows = memoryview(bytearray(zipnn_table_size(self.size)))
             places = number * self._encoded_stride, number * self._out_stride
             counts = native.zipnn_device_blocks(self.encoded, self.size, rows, *places)
             if counts is None:
                 raise ValueError("this stream is not for a device")
-            at = 0
-            for group, blocks in zip(groups, counts, strict=True):
-                group.append(rows[at : at + blocks * native.ZIPNN_BLOCK])
-                at += blocks * native.ZIPNN_BLOCK
-        launches, table = [], bytearray()
-        for coded, group in enumerate(groups):
-            at = len(table) // native.ZIPNN_BLOCK
-            table += b"".join(group)
-            if blocks := len(table) // native.ZIPNN_BLOCK - at:
-                kernel, threads = ("zipnn_decode", coded * WARP) if coded else ("zipnn_join", JOIN_THREADS)
-                launches.append(Launch(kernel, blocks, threads, coded * PLANE_MEMORY, at))
-        rows_total = len(table) // native.ZIPNN_BLOCK
-        address = self._memory.allocate(len(table))
-        status = self._memory.allocate(4 * rows_total)
-        self._stream.copy_in(address, memoryview(table))
-        self._stream.clear(status, 4 * rows_total)
+            for blocks, end, of_class in zip(counts, accumulate(counts), classes, strict=True):
+                of_class.append(rows[(end - blocks) * row : end * row])
+        tables = [b"".join(of_class) for of_class in classes]
+        table = self._memory.allocate(sum(map(len, tables)))
+        total = sum(map(len, tables)) // row
+        statuses = self._memory.allocate(4 * total)
+        self._stream.copy_in(table, memoryview(b"".join(tables)))
+        self._stream.clear(statuses, 4 * total)
         self._stream.synchronize()
-        return Batch(first, count, address, status, rows_total, tuple(launches))
+        launches = zipnn_decoding([len(each) // row for each in tables], self._source, self._out, table, statuses)
+        return Batch(first, count, statuses, total, launches)
 
     def decode(self, batch: Batch) -> None:
         """Launches the batch's kernels; does not wait for them."""
-        for launch in batch.launches:
-            arguments = [self._source, self._out, batch.table + launch.first * native.ZIPNN_BLOCK]
-            if launch.kernel == "zipnn_decode":
-                arguments.append(batch.status + 4 * launch.first)
-            self._stream.launch(launch.kernel, launch.grid, launch.block, launch.shared, arguments)
+        run(self._stream, batch.launches)
 
     def check(self, batch: Batch, expected: bytes) -> bool:
         """Decodes the batch into cleared memory; returns whether its first and last chunk have this BLAKE3 digest."""
         digest = digest_function("blake3")
         self._stream.clear(self._out + batch.first * self._out_stride, batch.count * self._out_stride)
-        self._stream.clear(batch.status, 4 * batch.rows)
+        self._stream.clear(batch.statuses, 4 * batch.blocks)
         self.decode(batch)
-        statuses = memoryview(bytearray(4 * batch.rows))
-        self._stream.copy_out(statuses, batch.status)
+        statuses = memoryview(bytearray(4 * batch.blocks))
+        self._stream.copy_out(statuses, batch.statuses)
         self._stream.synchronize()
         out = anonymous(self.size)
         for number in {batch.first, batch.first + batch.count - 1}:
