@@ -11,11 +11,11 @@ from typing import Final, TypeVar
 
 from dumont_gpu.backends.base import nobody_joins
 from dumont_gpu.backends.cpu import CpuBackend
-from dumont_gpu.backends.cuda import SLOTS, CudaBackend, fit_for_devices
+from dumont_gpu.backends.cuda import CudaBackend, fit_for_devices
 from dumont_gpu.backends.dispatch import Dispatch, Place, Ticket
 from dumont_gpu.backends.tally import Tally
 from dumont_gpu.backends.trial import DecodeSample, EncodeSample, Sample
-from dumont_gpu.backends.waking import Waking, reason
+from dumont_gpu.backends.waking import OpenDevice, Waking, reason
 from dumont_gpu.codecs import Codec, codec_by_id
 from dumont_gpu.errors import DamagedError
 
@@ -42,14 +42,13 @@ class AutoBackend:
     A device that was right gets every chunk that it is expected to finish first (see `Dispatch`).
 
     Args:
-        open_device: returns a device that is owned by the backend from then on; takes seconds.
+        open_device: as for `Waking`.
         cores: how many threads work on the CPU side by side.
     """
 
     extra_threads = 0
-    later_threads = SLOTS
 
-    def __init__(self, open_device: Callable[[], CudaBackend], cores: int) -> None:
+    def __init__(self, open_device: OpenDevice, cores: int) -> None:
         self._waking = Waking(open_device, self._go_on, self._fail)
         self._cpu = CpuBackend()
         self._dispatch, self._tally = Dispatch(cores), Tally()

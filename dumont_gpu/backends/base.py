@@ -21,11 +21,7 @@ class Backend(Protocol):
 
     @property
     def extra_threads(self) -> int:
-        """How many chunks the backend can work on at once, beside those of the CPU's threads."""
-
-    @property
-    def later_threads(self) -> int:
-        """How many more there may be once a device has joined, of which `prepare`'s `on_join` is told."""
+        """How many chunks the backend can work on at once from the start, beside those of the CPU's threads."""
 
     def prepare(
         self,

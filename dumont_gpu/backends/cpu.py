@@ -10,7 +10,7 @@ from dumont_gpu.codecs import Codec, codec_by_id
 
 class CpuBackend:
     name = "cpu"
-    extra_threads = later_threads = 0
+    extra_threads = 0
 
     def prepare(
         self,

@@ -67,7 +67,6 @@ class CudaBackend:
     """
 
     extra_threads = SLOTS
-    later_threads = 0
 
     def __init__(self, device: Device, memory: int | None = None, minimum: int = _WORTH_THE_TRIP) -> None:
         self.device, self._memory, self._minimum = device, memory, minimum

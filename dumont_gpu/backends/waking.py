@@ -10,19 +10,20 @@ from dumont_gpu.backends.device import NoDeviceError
 from dumont_gpu.backends.trial import Sample, WrongBytesError, try_device
 from dumont_gpu.errors import DumontError
 
+OpenDevice = Callable[[Callable[[], bool]], CudaBackend]
+
 
 class Waking:
     """The way to a device in steps, none of which begins once it is no longer worth it.
 
     Args:
-        open_device: returns a device that is owned by this object from then on; takes seconds.
+        open_device: returns a device that is owned by this object from then on; takes seconds. Asks its argument, which
+            is `go_on`, on the way, and raises NoDeviceError if the answer is no.
         go_on: whether another step is worth it.
         fail: told why there will be no device.
     """
 
-    def __init__(
-        self, open_device: Callable[[], CudaBackend], go_on: Callable[[], bool], fail: Callable[[str], None]
-    ) -> None:
+    def __init__(self, open_device: OpenDevice, go_on: Callable[[], bool], fail: Callable[[str], None]) -> None:
         self._open_device, self._go_on, self._fail = open_device, go_on, fail
         self._threads: list[Thread] = []
         self.device: CudaBackend | None = None  # once it is open and prepared
@@ -64,7 +65,7 @@ class Waking:
     def _open(self, prepare: Callable[[CudaBackend], None]) -> None:
         device: CudaBackend | None = None
         try:
-            device = self._open_device()
+            device = self._open_device(self._go_on)
             if self._go_on():
                 prepare(device)
                 if self._go_on():

@@ -183,7 +183,8 @@ class PackStages:
         if fit_for_devices(chunk.codec.id, chunk.size, encode=True):
             self._fit += chunk.size
         unplanned = max(0, self._plan.size - self._planned)
-        self._backend.expect(self._fit + unplanned * self._fit // max(1, self._planned))
+        passes = 2 if self._options.paranoid else 1  # which decodes every chunk, too
+        self._backend.expect(passes * (self._fit + unplanned * self._fit // max(1, self._planned)))
 
     def _join(self, joining: int) -> None:
         """Makes room for a device beside the CPU, and lets more threads encode."""

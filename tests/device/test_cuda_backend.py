@@ -339,7 +339,7 @@ def test_lost_device_ends_an_explicit_job_and_not_an_automatic_one(
 def awake(monkeypatch: pytest.MonkeyPatch, backend: CudaBackend) -> AutoBackend:
     wake_at_once(monkeypatch)
     monkeypatch.setattr(cuda, "_WORTH_THE_TRIP", 0)
-    found = AutoBackend(lambda: backend, cores=2)
+    found = AutoBackend(lambda go_on: backend, cores=2)
     found.prepare(1 * MiB, encode=True, decode=True)
     found.expect(1 << 40)
     return found
@@ -428,7 +428,7 @@ def test_the_device_is_tried_with_copies_and_no_chunk_waits_for_it(device: AnyDe
         wake_at_once(patched)
         patched.setattr(waking, "Thread", threading.Thread)
         patched.setattr(cuda, "_WORTH_THE_TRIP", 0)
-        backend = AutoBackend(lambda: Hanging(device, minimum=0), cores=2)
+        backend = AutoBackend(lambda go_on: Hanging(device, minimum=0), cores=2)
         backend.prepare(1 * MiB, decode=True)
         backend.expect(1 << 40)
         backend._waking._threads[0].join()  # the device is open
@@ -445,7 +445,7 @@ def test_the_processor_works_while_cuda_opens(device: AnyDevice, monkeypatch: py
     monkeypatch.setattr(waking, "Thread", threading.Thread)
     gone_by, opened = threading.Event(), []
 
-    def opening() -> CudaBackend:
+    def opening(go_on: Callable[[], bool]) -> CudaBackend:
         assert gone_by.wait(60)
         opened.append(True)
         return CudaBackend(device, minimum=0)

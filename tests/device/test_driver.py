@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.devices import prefer_devices, wake_at_once
@@ -15,7 +16,8 @@ from support.emulated_device import EmulatedDevice
 from support.hostile import Ran, command
 from support.snapshots import GOLDEN
 
-from dumont_gpu.backends import AutoBackend, CudaBackend, cuda, driver, select_backend, waking
+from dumont_gpu.backends import AutoBackend, CudaBackend, cuda, driver, open_device, select_backend, waking
+from dumont_gpu.backends.device import NoDeviceError
 from dumont_gpu.backends.driver import Driver
 from dumont_gpu.codecs import Lz4
 from dumont_gpu.errors import DamagedError
@@ -121,15 +123,27 @@ def test_a_driver_that_works_is_shown(tmp_path: Path) -> None:
     assert found["CUDA device 0"] == (True, "X")
 
 
-def test_a_driver_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    question = "import time; print('init 0', flush=True); time.sleep(60)"
-    monkeypatch.setattr(driver, "_QUESTION", question)
-    monkeypatch.setattr(driver, "_PATIENCE", 0.1)
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A driver is there, and does not answer."""
+    monkeypatch.setattr(driver, "_QUESTION", "import time; print('init 0', flush=True); time.sleep(60)")
+    monkeypatch.setattr(driver, "_loading_error", lambda: "")
     driver._asked.cache_clear()
-    try:
-        assert driver._interpreted(*driver._answer()) == Driver(True, "the NVIDIA driver does not answer within 0 s")
-    finally:
-        driver._asked.cache_clear()
+    yield
+    asked = driver._asked()
+    assert not isinstance(asked, OSError)
+    asked.kill()
+    asked.communicate()
+    driver._asked.cache_clear()
+
+
+@pytest.mark.parametrize("first", [driver.begin_asking, lambda: driver.wait_for_answer(lambda: True)])
+def test_a_driver_that_hangs_is_not_waited_for(
+    first: Callable[[], None], hanging: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_PATIENCE", 0.1)
+    first()
+    assert driver._interpreted(*driver._answer()) == Driver(True, "the NVIDIA driver does not answer within 0 s")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +200,7 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], AutoBackend]:
     def odd(error: Exception) -> AutoBackend:
         wake_at_once(monkeypatch)
         monkeypatch.setattr(cuda, "_WORTH_THE_TRIP", 0)
-        backend = AutoBackend(lambda: Odd(error), 1)
+        backend = AutoBackend(lambda go_on: Odd(error), 1)
         backend.prepare(10_000, encode=True)
         backend.expect(1 << 40)
         return backend
@@ -227,3 +241,11 @@ def test_a_machine_without_a_driver_says_nothing_of_one(monkeypatch: pytest.Monk
     backend.expect(1 << 40)
     backend.close()
     assert backend.name == "cpu"
+
+
+def test_a_job_that_ends_does_not_wait_for_a_driver_that_hangs(hanging: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = iter([True, True, False, False])
+    monkeypatch.setattr("dumont_gpu.backends.requirements.missing_packages", lambda needs_lz4: "")
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace())
+    with pytest.raises(NoDeviceError, match="not wanted any more"):
+        open_device(0, go_on=lambda: next(wanted))

@@ -168,7 +168,7 @@ def test_auto_pins_nothing_for_a_device_that_gets_no_chunk(monkeypatch: pytest.M
     wake_at_once(monkeypatch)
     monkeypatch.setattr(dispatch.Dispatch, "trust", lambda *arguments: False)
     device = emulated_device()
-    backend = AutoBackend(lambda: CudaBackend(device, minimum=0), cores=1)
+    backend = AutoBackend(lambda go_on: CudaBackend(device, minimum=0), cores=1)
     content = memoryview(bytearray(weights(200_000)))
     backend.prepare(len(content), encode=True)
     for memory in buffers(3):

@@ -60,7 +60,7 @@ def use_for_jobs(device: EmulatedDevice | RecordedDevice | Exception, monkeypatc
     `auto` wakes the device before the first chunk, and tries it as soon as there is a chunk to try.
     """
 
-    def found(number: int, **needs: bool) -> Any:
+    def found(number: int, **needs: object) -> Any:
         if isinstance(device, Exception):
             raise device
         return device
