@@ -1,4 +1,4 @@
-"""Bounds a job's memory: a fixed number of reusable buffers, and windows for items on their way."""
+"""Bounds a job's memory: a number of reusable buffers, and windows for items on their way."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Buffer:
 
 
 class BufferPool:
-    """A fixed number of buffers of one size (bytes), allocated on first use; `on_new` sees each buffer once."""
+    """A number of buffers of one size (bytes), allocated on first use; `on_new` sees each buffer once."""
 
     def __init__(self, count: int, size: int, on_new: Callable[[memoryview], None] = lambda memory: None) -> None:
         self.count, self.size, self._on_new = count, size, on_new
@@ -56,6 +56,13 @@ class BufferPool:
         buffer = Buffer(self.size, self)
         self._on_new(buffer.view)
         return buffer
+
+    def grow(self, more: int) -> None:
+        """Lets the pool have so many more buffers."""
+        with self._changed:
+            self.count += more
+            self._unallocated += more
+            self._changed.notify_all()
 
     @property
     def free_count(self) -> int:
@@ -95,6 +102,12 @@ class Window:
         with self._changed:
             self._left += 1
             self._changed.notify()
+
+    def grow(self, more: int) -> None:
+        """Makes room for so many more items."""
+        with self._changed:
+            self._left += more
+            self._changed.notify_all()
 
     def close(self) -> None:
         with self._changed:

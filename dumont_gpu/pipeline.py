@@ -53,12 +53,15 @@ class Pipeline:
         self._pools, self._cancel, self._trace = pools, cancel, trace
         self._channels: list[Channel[Any]] = []
         self._threads: list[threading.Thread] = []
+        self._new: list[threading.Thread] = []  # of them: not started yet
         # Each function tells the stage of its thread to do without the thread.
         self._spare: dict[threading.Thread, Callable[[], None]] = {}
         self._lock = threading.Lock()
         self._error: BaseException | None = None
+        self._widen: dict[str, Callable[[int], None]] = {}  # by stage
         self._ending = threading.Condition()
         self._ended = 0  # threads
+        self._widening = 0  # calls of `widen` that start threads now
         self.seconds: dict[str, float] = {}  # busy time by stage, summed over its threads
 
     def add_pools(self, *pools: BufferPool) -> None:
@@ -126,12 +129,40 @@ class Pipeline:
                     self._ended += 1
                     self._ending.notify()
 
+        def widen(more: int) -> None:
+            nonlocal threads
+            with self._lock, self._ending:
+                if not running[0]:
+                    return  # the stage is over
+                running[0] += more
+                self._widening += 1
+            added = [new_thread(threads + number) for number in range(more)]
+            threads += more
+            self._spare.update(dict.fromkeys(added, leave))
+            self._threads += added
+            self._start(added)
+            with self._ending:
+                self._widening -= 1
+                self._ending.notify()
+
+        def new_thread(number: int) -> threading.Thread:
+            return threading.Thread(target=loop, name=f"dumont-{name}-{number}")
+
         for number in range(threads):
-            thread = threading.Thread(target=loop, name=f"dumont-{name}-{number}")
+            thread = new_thread(number)
             self._threads.append(thread)
+            self._new.append(thread)
             if enough is not None and number >= enough:
                 self._spare[thread] = leave
+        self._widen[name] = widen
         return results
+
+    def widen(self, name: str, threads: int) -> None:
+        """Adds threads to a running stage, as many as the machine allows, unless the stage is over.
+
+        Called by one thread at a time, of any of the caller's.
+        """
+        self._widen[name](threads)
 
     def produce(self, name: str, items: Generator[Out, None, None]) -> Iterable[Out]:
         """Adds a first stage that makes `items` in a thread of its own; returns them, for the next stage."""
@@ -155,7 +186,11 @@ class Pipeline:
 
         Within a `with` block, a failure ends the stages; otherwise `fail` and `join` are up to the caller.
         """
-        for thread in [thread for thread in self._threads if thread.ident is None]:
+        new, self._new = self._new, []
+        self._start(new)
+
+    def _start(self, threads: list[threading.Thread]) -> None:
+        for thread in threads:
             try:
                 thread.start()
             except RuntimeError:  # the machine allows no more threads
@@ -200,9 +235,13 @@ class Pipeline:
 
         Not by joining: a signal that interrupts `join` makes Python up to 3.12 take the thread for ended.
         """
-        started = sum(thread.ident is not None for thread in self._threads)
+
+        def are_over() -> bool:
+            started = sum(thread.ident is not None for thread in list(self._threads))
+            return not self._widening and self._ended >= started
+
         with self._ending:
-            wait_until(self._ending, lambda: self._ended >= started)
+            wait_until(self._ending, are_over)
 
     def fail(self, error: BaseException) -> None:
         """Ends every stage; of several errors, the first wins."""

@@ -90,7 +90,7 @@ class SnapshotService:
             follow_outside: replace links that lead out of the sources by the entries they lead to.
             force: replace a file at `output_path` that is no snapshot, unless a source holds it.
             paranoid: decode every chunk, and compare, before the chunk is written.
-            memory: memory for chunk buffers, in bytes; 0: 512 MiB, or less on a small machine.
+            memory: memory for chunk buffers, in bytes; 0: what the threads use, up to a quarter of what is left.
             gpu_memory: device memory to take at most, in bytes; None: half of the free device memory.
             patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
             discard: leave no parts of a stopped publish at the server; if False, the next publish goes on from them.
@@ -162,7 +162,7 @@ class SnapshotService:
             preserve_special: restore setuid, setgid and sticky bits.
             sync: wait until everything is on disk.
             max_size: refuse to restore more bytes than this.
-            memory: memory for chunk buffers, in bytes; 0: 512 MiB, or less on a small machine.
+            memory: memory for chunk buffers, in bytes; 0: what the threads use, up to a quarter of what is left.
             gpu_memory: device memory to take at most, in bytes; None: half of the free device memory.
             patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
             connections: connections to a server; 0: 16 (4 nearby), and more if that helps.
@@ -217,7 +217,7 @@ class SnapshotService:
             content: also decode every chunk and check the content of every file.
             progress: called with the progress of the job.
             expect: refuse any snapshot but the one with this id.
-            memory: memory for chunk buffers, in bytes; 0: 512 MiB, or less on a small machine.
+            memory: memory for chunk buffers, in bytes; 0: what the threads use, up to a quarter of what is left.
             gpu_memory: device memory to take at most, in bytes; None: half of the free device memory.
             patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
             connections: connections to a server; 0: 16 (4 nearby), and more if that helps.

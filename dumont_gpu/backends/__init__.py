@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from dumont_gpu.backends.auto import AutoBackend
 from dumont_gpu.backends.base import Backend, DigestCheck
 from dumont_gpu.backends.cpu import CpuBackend
-from dumont_gpu.backends.cuda import CudaBackend
+from dumont_gpu.backends.cuda import CudaBackend, fit_for_devices
 from dumont_gpu.backends.device import Device, NoDeviceError
-from dumont_gpu.backends.driver import ask_driver, begin_asking
+from dumont_gpu.backends.driver import ask_driver, begin_asking, wait_for_answer
 from dumont_gpu.errors import DeviceError, UsageError
 
 
@@ -17,8 +18,8 @@ def select_backend(device: str, threads: int = 1, gpu_memory: int | None = None)
     """Returns the backend for `device`: "auto", "cpu", or the number of a CUDA device ("0", "cuda:0").
 
     Args:
-        device: only "auto" falls back to the CPU.
-        threads: threads that work on the CPU; "auto" compares the device with all of them together.
+        device: "auto" opens a device while the job runs, if at all, and goes on without one; a number opens it now.
+        threads: threads that work on the CPU.
         gpu_memory: bytes of device memory to take at most; None: half of the free memory.
 
     Raises:
@@ -28,23 +29,23 @@ def select_backend(device: str, threads: int = 1, gpu_memory: int | None = None)
     if device == "cpu":
         return CpuBackend()
     if device == "auto":
-        try:
-            return AutoBackend(CudaBackend(open_device(0, needs_lz4=False), gpu_memory), threads)
-        except NoDeviceError:
-            return CpuBackend()
-        except DeviceError as error:
-            return CpuBackend(f"no GPU: {error}")
+        return AutoBackend(lambda go_on: CudaBackend(open_device(0, needs_lz4=False, go_on=go_on), gpu_memory), threads)
     number = device.removeprefix("cuda:")
     if not re.fullmatch("[0-9]{1,9}", number):
         raise UsageError(f"unknown device {device!r}: auto, cpu, or the number of a CUDA device")
     return CudaBackend(open_device(int(number)), gpu_memory)
 
 
-def open_device(number: int, *, needs_lz4: bool = True) -> Device:
-    """Opens a CUDA device; `needs_lz4`: nvCOMP must be there, too.
+def open_device(number: int, *, needs_lz4: bool = True, go_on: Callable[[], bool] = lambda: True) -> Device:
+    """Opens a CUDA device.
+
+    Args:
+        number: of the device.
+        needs_lz4: whether nvCOMP must be there, too.
+        go_on: asked on the way whether the device is still wanted.
 
     Raises:
-        NoDeviceError: the device is not there; the message names the missing part.
+        NoDeviceError: the device is not there, and the message names the missing part; or it is not wanted any more.
         DeviceError: the device cannot be used.
     """
     from dumont_gpu.backends.requirements import missing_device, missing_packages
@@ -56,6 +57,9 @@ def open_device(number: int, *, needs_lz4: bool = True) -> Device:
     from dumont_gpu.backends.cupy_device import CupyDevice, import_cupy
 
     import_cupy()
+    wait_for_answer(go_on)
+    if not go_on():
+        raise NoDeviceError(sentence.format("it is not wanted any more"))
     if missing := missing_device(number):
         raise NoDeviceError(sentence.format(missing))
     if failure := ask_driver().failure:
@@ -70,6 +74,7 @@ __all__ = [
     "CudaBackend",
     "Device",
     "DigestCheck",
+    "fit_for_devices",
     "open_device",
     "select_backend",
 ]

@@ -23,22 +23,44 @@ class DigestCheck:
     on_cpu: Callable[[], None]
 
 
+def nobody_joins(threads: int) -> None:
+    """For callers whose number of threads stays."""
+
+
 class Backend(Protocol):
     """Where codecs run. Called from several threads at once."""
 
     @property
     def name(self) -> str:
-        """ "cpu" or "cuda:N", with a remark if a user should know more."""
+        """ "cpu" or "cuda:N", with a remark if a user should know more; complete once the backend is closed."""
 
     @property
     def extra_threads(self) -> int:
-        """How many chunks the backend can work on at once, beside those of the CPU's threads."""
+        """How many chunks the backend can work on at once from the start, beside those of the CPU's threads."""
 
-    def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:
-        """Called once, before the first chunk; no chunk will have more than `chunk_size` raw bytes."""
+    def prepare(
+        self,
+        chunk_size: int,
+        *,
+        encode: bool = False,
+        decode: bool = False,
+        on_join: Callable[[int], None] = nobody_joins,
+    ) -> None:
+        """Called once, before the first chunk; no chunk will have more than `chunk_size` raw bytes.
+
+        Args:
+            on_join: called at most once, from a thread of the backend, when a device has joined: with the number of
+                threads that should bring chunks beside those that do.
+        """
+
+    def expect(self, size: int) -> None:
+        """Tells how many raw bytes the job is going to bring in all, of chunks that are `fit_for_devices`.
+
+        A device is woken only for jobs that are large enough. What is expected may change as the job goes on.
+        """
 
     def pin(self, memory: memoryview) -> None:
-        """Called for each buffer that will hold chunks; the buffer stays until `close`. Never fails."""
+        """Called for each buffer that will hold chunks; the buffer stays until `close`. Never fails, never waits."""
 
     def close(self) -> None:
         """Releases all that the backend holds; called once, while no other call runs."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dumont_gpu.backends.base import DigestCheck
+from collections.abc import Callable
+
+from dumont_gpu.backends.base import DigestCheck, nobody_joins
 from dumont_gpu.codecs import Codec, codec_by_id
 
 
 class CpuBackend:
-    """Args:
-    remark: why no device is used, where a device is there.
-    """
-
+    name = "cpu"
     extra_threads = 0
 
-    def __init__(self, remark: str = "") -> None:
-        self.name = f"cpu ({remark})" if remark else "cpu"
+    def prepare(
+        self,
+        chunk_size: int,
+        *,
+        encode: bool = False,
+        decode: bool = False,
+        on_join: Callable[[int], None] = nobody_joins,
+    ) -> None:
+        pass
 
-    def prepare(self, chunk_size: int, *, encode: bool = False, decode: bool = False) -> None:
+    def expect(self, size: int) -> None:
         pass
 
     def pin(self, memory: memoryview) -> None:

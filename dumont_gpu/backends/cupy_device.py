@@ -6,15 +6,16 @@ import functools
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from dumont_gpu import native
 from dumont_gpu.backends.device import DeviceMemoryError, Lz4Batch
+from dumont_gpu.backends.kernel_cache import KernelCache
+from dumont_gpu.backends.kernel_compiler import KernelCompiler
 from dumont_gpu.backends.kernel_options import kernel_options
-from dumont_gpu.backends.kernel_sources import KernelSources
 from dumont_gpu.backends.kernels import KERNELS
 from dumont_gpu.backends.nvcomp import decode_lz4, encode_lz4, load_nvcomp, lz4_encode_scratch
 from dumont_gpu.errors import DeviceError
@@ -88,7 +89,8 @@ class CupyDevice:
 
     def new_stream(self) -> CupyStream:
         with self._errors():
-            return CupyStream(self, self._cupy.cuda.Stream(non_blocking=True))
+            cuda = self._cupy.cuda
+            return CupyStream(self, cuda.Stream(non_blocking=True), cuda.Event(block=True, disable_timing=True))
 
     def close(self) -> None:
         pass  # the context is CuPy's, and other code of this process may use it
@@ -98,30 +100,35 @@ class CupyDevice:
         return self._loaded[name]
 
     def load_kernels(self) -> None:
-        """Compiles the kernels, or takes them from CuPy's cache on disk: seconds the first time, milliseconds later."""
+        """Takes the kernels from our cache on disk; compiles them the first time, which takes seconds."""
         if self._loaded:
             return
         with self._loading:  # or every thread with a chunk would compile the kernels
             if not self._loaded:
                 self._loaded = self._load_all()
 
-    def _load_all(self) -> dict[str, Any]:
+    def compile(self, source: str, names: Iterable[str], *options: str) -> dict[str, Any]:
+        """Returns kernels of one `.cu` file by name, compiled with further options unless our cache has them."""
         kernels = {}
-        with self._errors():
-            modules = {source: self._compile(source) for source in sorted({each.source for each in KERNELS.values()})}
-            for name, (source, *_) in KERNELS.items():
-                kernel = kernels[name] = modules[source].get_function(name)
-                kernel.compile()  # or the first launch would
+        with self._errors(), tempfile.TemporaryDirectory(prefix="dumont-gpu-") as folder:
+            compiler = KernelCompiler(self._cupy, self.capability.replace(".", ""), KernelCache.of_user())
+            # A file of our own: what is in the cache now was not necessarily what we checked.
+            path = Path(folder) / f"{source}.cubin"
+            path.write_bytes(compiler.code(source, *options))
+            module = self._cupy.RawModule(path=str(path))
+            for name in names:
+                kernel = kernels[name] = module.get_function(name)
+                kernel.compile()  # loads the module, while its file is there
                 if self.shared_limit > _DEFAULT_SHARED:  # shared memory that the kernel itself declares counts, too
                     kernel.max_dynamic_shared_size_bytes = self.shared_limit - kernel.shared_size_bytes
         return kernels
 
-    def _compile(self, source: str) -> Any:
-        # CuPy's cache knows the source and the options, not the headers: so their digest is among the options.
-        sources = KernelSources.find()
-        options = ("--std=c++17", *sources.include_options(), f"-DDUMONT_HEADERS={sources.digest_of_headers()}")
-        options += kernel_options(source, self.capability)
-        return self._cupy.RawModule(code=sources.read(source), options=options, backend="nvrtc")
+    def _load_all(self) -> dict[str, Any]:
+        kernels: dict[str, Any] = {}
+        for source in sorted({kernel.source for kernel in KERNELS.values()}):
+            names = [name for name, kernel in KERNELS.items() if kernel.source == source]
+            kernels |= self.compile(source, names, *kernel_options(source, self.capability))
+        return kernels
 
     @contextmanager
     def _errors(self) -> Iterator[Any]:
@@ -141,8 +148,8 @@ class CupyDevice:
 
 
 class CupyStream:
-    def __init__(self, device: CupyDevice, stream: Any) -> None:
-        self._device = device
+    def __init__(self, device: CupyDevice, stream: Any, done: Any) -> None:
+        self._device, self._done = device, done
         self.cupy_stream = stream  # public for benchmarks
 
     def copy_in(self, to: int, source: memoryview) -> None:
@@ -183,8 +190,10 @@ class CupyStream:
             raise DeviceError(f"{self._device.name}: nvCOMP refuses a batch of LZ4 blocks (status {status})")
 
     def synchronize(self) -> None:
-        with self._device._errors() as runtime:
-            runtime.streamSynchronize(self.cupy_stream.ptr)
+        # Waits for an event that blocks: waiting for the stream would spin, on a core that hashing needs.
+        with self._device._errors():
+            self._done.record(self.cupy_stream)
+            self._done.synchronize()
 
     def _copy(self, to: int, source: int, size: int, kind: int) -> None:
         if size:

@@ -6,6 +6,8 @@ import ctypes
 import functools
 import signal
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 LIBRARY: Final = "libcuda.so.1"
 _PATIENCE: Final = 60.0  # seconds; a machine with many sleeping devices takes 10
+_POLL: Final = 0.01  # seconds
 _MAX_DEVICES: Final = 64
 _NOT_THERE: Final = "No such file or directory"
 
@@ -81,6 +84,19 @@ def begin_asking() -> None:
         _asked()
 
 
+def wait_for_answer(go_on: Callable[[], bool]) -> None:
+    """Waits, after `begin_asking`, until `ask_driver` knows the answer, or `go_on` says no."""
+    asked = None if _loading_error() else _asked()
+    deadline = time.monotonic() + _PATIENCE
+    while asked is not None and not isinstance(asked, OSError) and go_on():
+        if asked.poll() is not None:
+            return
+        if time.monotonic() > deadline:
+            asked.kill()
+            return
+        time.sleep(_POLL)
+
+
 @functools.cache
 def _asked() -> subprocess.Popen[bytes] | OSError:
     import subprocess  # takes 10 ms, which only machines with a driver pay
@@ -103,11 +119,14 @@ def _answer() -> tuple[str, str]:
         return "", f"cannot be asked: {asked.strerror}"
     import subprocess
 
+    hangs = f"does not answer within {_PATIENCE:.0f} s"
     try:
         printed, _ = asked.communicate(timeout=_PATIENCE)
     except subprocess.TimeoutExpired:
         asked.kill()
-        return "", f"does not answer within {_PATIENCE:.0f} s"
+        return "", hangs
+    if asked.returncode == -signal.SIGKILL:  # by `wait_for_answer`
+        return "", hangs
     said = printed.decode("ascii", "replace")
     if asked.returncode < 0:
         return said, f"crashes ({_signal_name(-asked.returncode)})"

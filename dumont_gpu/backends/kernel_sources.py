@@ -40,9 +40,11 @@ class KernelSources:
         """Returns the compiler options for both folders' headers."""
         return f"-I{self.cuda}", f"-I{self.shared}"
 
-    def digest_of_headers(self) -> str:
-        """Returns a number that changes whenever a header changes, because compiler caches ignore headers."""
+    def digest(self) -> str:
+        """Returns a text that changes whenever a kernel or a header changes."""
         digest = hashlib.sha256()
-        for header in sorted([*self.cuda.glob("*.h"), *self.shared.glob("*.h")], key=lambda path: path.name):
-            digest.update(header.read_bytes())
-        return f"0x{digest.hexdigest()[:8]}"
+        for folder in (self.cuda, self.shared):
+            for path in sorted([*folder.glob("*.cu"), *folder.glob("*.h")], key=lambda path: path.name):
+                content = path.read_bytes()
+                digest.update(f"{path.name} {len(content)} ".encode() + content)
+        return digest.hexdigest()

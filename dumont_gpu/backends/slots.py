@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 class SlotPool(Generic[S]):
-    """Slots that threads lease; the pool allocates all slots at once.
+    """Slots that threads lease; the pool allocates all slots at once, and gives slots up where memory runs short.
 
     Args:
         make: allocates one slot.
@@ -74,8 +74,8 @@ class SlotPool(Generic[S]):
         except DeviceError:
             self.close()
             raise
-        self._count = len(self._free)
-        if not self._count:
+        self.count = len(self._free)
+        if not self.count:
             needed, allowed = slot_size // MiB + 1, limit // MiB
             raise DeviceMemoryError(f"a chunk needs {needed} MiB of device memory; {allowed} MiB may be used, or less")
 
@@ -114,7 +114,7 @@ class SlotPool(Generic[S]):
 
     def _give_up(self, slot: S) -> None:
         with self._changed:
-            if self._count == 1:
+            if self.count == 1:
                 raise DeviceMemoryError(f"{slot.device.name}: the device has no memory left")
-            self._count -= 1
+            self.count -= 1
             slot.close()

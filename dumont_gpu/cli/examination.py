@@ -21,7 +21,7 @@ from dumont_gpu.backends.requirements import (
 )
 from dumont_gpu.errors import DeviceError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
-from dumont_gpu.jobs.resources import default_memory, default_threads
+from dumont_gpu.jobs.resources import ChunkRoom, default_threads
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 from dumont_gpu.sizes import format_size
 
@@ -43,7 +43,8 @@ def _limits() -> list[Finding]:
     ]
     cores = [Finding("Cores", True, f"{limit.value:.4g}: {limit.source}") for limit in core_limits()]
     files = open_files()
-    jobs, buffers = default_threads(), format_size(default_memory(needed=2 * DEFAULT_CHUNK_SIZE))
+    jobs = default_threads()
+    buffers = format_size(ChunkRoom.of_machine(0, DEFAULT_CHUNK_SIZE).size(jobs))
     return [
         *memory,
         *cores,

@@ -22,7 +22,6 @@ from dumont_gpu.jobs.parameters import (
     option,
     whole,
 )
-from dumont_gpu.sizes import MiB, write_size
 
 if TYPE_CHECKING:  # the command line reads this module at every start
     from dumont_gpu.storage import NetworkOptions
@@ -34,7 +33,6 @@ DEFAULT_LINK: Final = 125_000_000  # bytes per second: 1 Gbit/s
 DEFAULT_LEVEL: Final = 3
 MAX_LEVEL: Final = 19
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
-DEFAULT_MEMORY: Final = 512 * MiB  # four raw and four encoded chunks of the default size
 DEFAULT_PATIENCE: Final = 300.0  # seconds
 
 
@@ -81,7 +79,7 @@ class RunOptions:
         envvar="DUMONT_JOBS",
     )
     memory: int = option(
-        0, SIZE, f"Memory for chunk buffers; {write_size(DEFAULT_MEMORY)} if not given, or less on a small machine.",
+        0, SIZE, "Memory for chunk buffers; if not given, what the threads use, up to a quarter of what is left.",
         shown="",
     )  # fmt: skip
 

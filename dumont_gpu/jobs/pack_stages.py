@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from dumont_gpu import native
-from dumont_gpu.backends import Backend
+from dumont_gpu.backends import Backend, fit_for_devices
 from dumont_gpu.buffers import Buffer, BufferPool, Turns, Window, with_buffers
 from dumont_gpu.codecs import Codec, Raw
 from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
@@ -18,7 +19,7 @@ from dumont_gpu.format.entries import Extent
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.packed_files import PackedFiles
 from dumont_gpu.jobs.packed_rows import PackedRows
-from dumont_gpu.jobs.resources import chunk_pairs, thread_count
+from dumont_gpu.jobs.resources import ChunkRoom, thread_count
 from dumont_gpu.jobs.shared_extents import SharedExtents, as_planned
 from dumont_gpu.jobs.source_reader import SourceReader
 from dumont_gpu.pipeline import Pipeline, in_turn
@@ -93,15 +94,24 @@ class PackStages:
         self._turns = Turns()
         self._count = 0  # chunks so far
         largest = align_up(max(1, min(options.chunk_size, plan.size)))
-        backend.prepare(largest, encode=True, decode=options.paranoid)
         threads = thread_count(options.jobs) + backend.extra_threads
-        buffers = 3 if options.paranoid else 2
-        others, context = 2 if in_order else 1, plan.encoder_memory(largest)
-        self._pairs = chunk_pairs(options.memory, largest, threads, others, buffers, context)
+        self._room = ChunkRoom.of_machine(
+            options.memory,
+            largest,
+            others=2 if in_order else 1,
+            buffers=3 if options.paranoid else 2,
+            context=plan.encoder_memory(largest),
+        )
+        self._pairs = self._room.chunks(threads)
         self._threads = min(threads, self._pairs)
         self._raw, self._encoded, self._checks = (
             BufferPool(self._pairs, size, backend.pin) for size in (largest + ALIGNMENT, largest, largest)
         )
+        self._planned = self._fit = 0  # raw bytes planned so far, and those of them that are fit for devices
+        self._window = Window(self._pairs)
+        self._pipeline = Pipeline()
+        self._building = threading.Lock()  # of the pipeline: no device joins meanwhile
+        backend.prepare(largest, encode=True, decode=options.paranoid, on_join=self._join)
 
     @property
     def shared_bytes(self) -> int:
@@ -122,15 +132,23 @@ class PackStages:
         return seconds
 
     def _move(self, chunks: Iterator[PlannedChunk], meter: Meter) -> dict[str, float]:
+        with self._building:
+            pipeline = self._built(chunks, meter)
+        pipeline.run()
+        return pipeline.seconds
+
+    def _built(self, chunks: Iterator[PlannedChunk], meter: Meter) -> Pipeline:
         # The window keeps chunks that wait for their turn from taking the buffer of the chunk whose turn has come.
-        window = Window(self._pairs)
+        window = self._window = Window(self._pairs)
         self._turns = Turns()
-        pipeline = Pipeline(self._raw, self._encoded, self._checks, window, self._turns, cancel=self._cancel)
+        pools = self._raw, self._encoded, self._checks
+        pipeline = self._pipeline = Pipeline(*pools, window, self._turns, cancel=self._cancel)
 
         def numbered() -> Generator[PlannedChunk, None, None]:
             for turn, chunk in enumerate(chunks):
                 chunk.turn = turn
                 self._count += 1
+                self._announce(chunk)
                 yield chunk
             meter.expect(self._plan.size, self._count)
 
@@ -157,8 +175,27 @@ class PackStages:
         if self._in_order:
             encoded = in_turn(encoded, lambda chunk: chunk.settled.planned.turn)
         pipeline.stage("write", write, encoded)
-        pipeline.run()
-        return pipeline.seconds
+        return pipeline
+
+    def _announce(self, chunk: PlannedChunk) -> None:
+        """Tells the backend how much is to be expected, if all that is not planned yet is like what is."""
+        self._planned += chunk.size
+        if fit_for_devices(chunk.codec.id, chunk.size, encode=True):
+            self._fit += chunk.size
+        unplanned = max(0, self._plan.size - self._planned)
+        passes = 2 if self._options.paranoid else 1  # which decodes every chunk, too
+        self._backend.expect(passes * (self._fit + unplanned * self._fit // max(1, self._planned)))
+
+    def _join(self, joining: int) -> None:
+        """Makes room for a device beside the CPU, and lets more threads encode."""
+        with self._building:
+            more = self._room.chunks(self._threads + joining) - self._pairs
+            self._pairs += more
+            self._window.grow(more)
+            for pool in (self._raw, self._encoded, self._checks):
+                pool.grow(more)
+            self._threads += min(joining, more)
+            self._pipeline.widen("encode", min(joining, more))
 
     def _read(self, item: tuple[PlannedChunk, Buffer]) -> _ReadChunk:
         chunk, buffer = item

@@ -15,7 +15,7 @@ from dumont_gpu.columns.table import EntryTable, as_table, changed_files, rows_a
 from dumont_gpu.errors import DumontError, NoSpaceError
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.jobs.options import RestoreOptions
-from dumont_gpu.jobs.resources import default_memory, thread_count
+from dumont_gpu.jobs.resources import memory_share, thread_count
 from dumont_gpu.jobs.resume import Checker, altered, remaining
 from dumont_gpu.progress import ProgressCallback
 from dumont_gpu.snapshot.reader import Snapshot
@@ -151,7 +151,7 @@ def make_plan(
         Leftovers(target, target_options(options)),
         snapshot.digest,
         thread_count(options.jobs),
-        options.memory or default_memory(),
+        options.memory or memory_share(),
         progress,
     )
     decision = policy.decide()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dumont_gpu.backends import Backend
+from dumont_gpu.backends import Backend, fit_for_devices
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
 from dumont_gpu.channel import Channel
 from dumont_gpu.codecs import Raw
@@ -17,7 +17,7 @@ from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.entries import Extent
 from dumont_gpu.jobs.chunk_checks import chunk_check
 from dumont_gpu.jobs.options import RestoreOptions
-from dumont_gpu.jobs.resources import chunk_pairs, thread_count
+from dumont_gpu.jobs.resources import ChunkRoom, thread_count, writer_count
 from dumont_gpu.jobs.restore_plan import RestorePlan
 from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.progress import Meter, ProgressCallback
@@ -27,7 +27,6 @@ from dumont_gpu.snapshot.reader import SnapshotIndex, parallel_reads, read_into
 from dumont_gpu.tree.target.files import FileWriter
 
 RAW: Final = Raw()
-_WRITE_THREADS: Final = 2  # one thread writes while the other waits for the disk
 _PART: Final = 500  # small files that a thread takes at a time
 _COST_OF_FILE: Final = 64 * KiB  # decoding and writing that many bytes takes as long as creating a file
 
@@ -64,9 +63,12 @@ class RestoreStages:
         self._source, self._records = index.source, index.chunks
         self._backend, self._options, self._pipeline = backend, options, pipeline
         self._threads = thread_count(options.jobs) + backend.extra_threads
+        self._writers = writer_count(thread_count(options.jobs))
         self._wanted: Channel[_Wanted] = pipeline.items(capacity=len(index.chunks))  # in the order of fetching
         self._ahead: Sequence[int] = ()
         self._encoded: BufferPool | None = None
+        self._raw: BufferPool | None = None
+        self._room: ChunkRoom | None = None
         self._fetched: Iterable[LoadedChunk] = ()
 
     def fetch_ahead(self) -> None:
@@ -80,18 +82,23 @@ class RestoreStages:
     def decode(self, plan: RestorePlan) -> Iterable[LoadedChunk]:
         """Begins to fetch and to decode the chunks of a plan; returns an iterable of decoded chunks."""
         numbers = sorted(plan.placement, key=lambda number: self._cost(number, plan), reverse=True)
-        encoded = self._encoded or self._begin_fetching(numbers)
+        encoded = self._encoded = self._encoded or self._begin_fetching(numbers)
         for number in numbers:
             if number not in self._ahead:
                 is_raw = self._records[number].compressor_id == RAW.id  # written from the buffer of the fetch
                 self._wanted.put(_Wanted(number, _shift(plan.placement.largest(number)) if is_raw else 0))
         self._wanted.finish()
-        raw = BufferPool(encoded.count, encoded.size, self._backend.pin)
+        raw = self._raw = BufferPool(encoded.count, encoded.size, self._backend.pin)
         self._pipeline.add_pools(raw)
         decoder = _Decoder(plan, self._backend, verify=self._options.verify)
         chunks = with_buffers(self._fetched, raw)
         decoded = self._pipeline.stage("decode", decoder.decode, chunks, threads=min(self._threads, raw.count))
         self._pipeline.start()
+        records = [self._records[number] for number in numbers]
+        fit = (
+            record.size_original for record in records if fit_for_devices(record.compressor_id, record.size_original)
+        )
+        self._backend.expect(sum(fit))
         return decoded
 
     def write(
@@ -120,21 +127,30 @@ class RestoreStages:
                 chunk.buffer.release()
                 meter.add(self._records[chunk.number].size_original)
 
-        self._pipeline.stage("write", write, _parts(decoded, plan.placement), threads=_WRITE_THREADS)
+        self._pipeline.stage("write", write, _parts(decoded, plan.placement), threads=self._writers)
         self._pipeline.run()
         return self._pipeline.seconds
 
     def _begin_fetching(self, numbers: Sequence[int]) -> BufferPool:
         """Starts the fetch threads; returns their buffers, each large enough for any of the chunks `numbers`."""
         largest = max((self._records[number].size_original for number in numbers), default=1)
-        self._backend.prepare(largest, decode=True)
-        pairs = chunk_pairs(self._options.memory, largest, self._threads, others=2 if self._source.remote else 1)
-        encoded = BufferPool(pairs, largest + ALIGNMENT, self._backend.pin)
+        self._backend.prepare(largest, decode=True, on_join=self._join)
+        others = max(2 if self._source.remote else 1, self._writers - 1)
+        self._room = ChunkRoom.of_machine(self._options.memory, largest, others=others)
+        encoded = BufferPool(self._room.chunks(self._threads), largest + ALIGNMENT, self._backend.pin)
         self._pipeline.add_pools(encoded)
         wanted = with_buffers(self._wanted, encoded)
         self._fetched = self._pipeline.stage("fetch", self._fetch, wanted, threads=parallel_reads(self._source))
         self._pipeline.start()
         return encoded
+
+    def _join(self, threads: int) -> None:
+        """Makes room for a device beside the CPU, and lets more threads decode."""
+        assert self._room is not None and self._encoded is not None and self._raw is not None
+        more = self._room.chunks(self._threads + threads) - self._room.chunks(self._threads)
+        for pool in (self._encoded, self._raw):
+            pool.grow(more)
+        self._pipeline.widen("decode", min(threads, more))
 
     def _fetch(self, item: tuple[_Wanted, Buffer]) -> LoadedChunk:
         wanted, buffer = item

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from dumont_gpu.backends import Backend, select_backend
+from dumont_gpu.backends import Backend, fit_for_devices, select_backend
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
 from dumont_gpu.columns.placement import Placement
 from dumont_gpu.columns.table import EntryTable, as_table
@@ -15,7 +15,7 @@ from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.header import CHUNK_ALIGNMENT, HEADER_SIZE
 from dumont_gpu.jobs.chunk_checks import chunk_check
 from dumont_gpu.jobs.options import VerifyOptions
-from dumont_gpu.jobs.resources import chunk_pairs, thread_count
+from dumont_gpu.jobs.resources import ChunkRoom, thread_count
 from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import explain_shortages
@@ -98,10 +98,11 @@ class _VerifyStages:
     def run(self, progress: ProgressCallback | None) -> None:
         meter = Meter(progress, "verify", self.raw_size, len(self._records))
         largest = max((record.size_original for record in self._records), default=1)
-        if self._options.content:
-            self._backend.prepare(largest, decode=True)
         threads = thread_count(self._options.jobs) + self._backend.extra_threads
-        pairs = chunk_pairs(self._options.memory, largest, threads)
+        room = ChunkRoom.of_machine(self._options.memory, largest)
+        pairs = room.chunks(threads)
+        if self._options.content:
+            self._backend.prepare(largest, decode=True, on_join=lambda more: join(more))
         encoded, raw = (BufferPool(pairs, largest + CHUNK_ALIGNMENT, self._backend.pin) for _ in range(2))
         source = self._snapshot.source
         pipeline = Pipeline(encoded, raw, cancel=source.cancel)
@@ -116,7 +117,16 @@ class _VerifyStages:
             spare.release()
             meter.add(record.size_original)
 
+        def join(joining: int) -> None:
+            more = room.chunks(threads + joining) - pairs
+            encoded.grow(more)
+            raw.grow(more)
+            pipeline.widen("check", min(joining, more))
+
         pipeline.stage("check", check, with_buffers(fetched, raw), threads=min(threads, pairs))
+        if self._options.content:
+            sizes = ((record.compressor_id, record.size_original) for record in self._records)
+            self._backend.expect(sum(size for codec, size in sizes if fit_for_devices(codec, size)))
         pipeline.run()
 
     def _fetch(self, item: tuple[int, Buffer]) -> tuple[int, Buffer]:

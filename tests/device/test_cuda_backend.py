@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import random
 import struct
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import lz4.frame
 import pytest
-from support.devices import cuda_device, emulated_device
+from support.devices import cuda_device, deferred, emulated_device, prefer_devices, use_for_jobs, wake_at_once
 from support.emulated_device import EmulatedDevice
 from support.real_device import RecordedDevice
 from support.snapshots import GOLDEN, assert_same_tree, pack_tree, restore_tree
 
-import dumont_gpu.backends as backends
-from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, DigestCheck, auto
+from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, DigestCheck, cuda, waking
+from dumont_gpu.backends.decode_slot import DecodeSlot
+from dumont_gpu.backends.device import NoDeviceError
+from dumont_gpu.backends.slots import SlotPool
 from dumont_gpu.codecs import LZ4_HC, Codec, Lz4, ZipNN
 from dumont_gpu.errors import DamagedError, DeviceError, DumontError
+from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
+from dumont_gpu.jobs.pack import plan_pack
+from dumont_gpu.jobs.restore import plan_restore
+from dumont_gpu.jobs.verify import verify
 from dumont_gpu.native import Dtype
 from dumont_gpu.sizes import KiB, MiB
+from dumont_gpu.snapshot.reader import Snapshot
 
 rng = random.Random(4)
 FP32 = struct.pack("<100000f", *(rng.gauss(0, 0.02) for _ in range(100_000)))
@@ -54,8 +63,15 @@ def encoded(codec: Codec, content: bytes) -> memoryview:
 AnyDevice = EmulatedDevice | RecordedDevice
 
 
+@pytest.fixture(params=["at once", "deferred"], autouse=True)
+def double(request: pytest.FixtureRequest) -> Iterator[None]:
+    """An emulated device works at once, or when somebody waits for it."""
+    with deferred() if request.param == "deferred" else nullcontext():
+        yield
+
+
 @pytest.fixture
-def device() -> AnyDevice:
+def device(double: None) -> AnyDevice:
     return cuda_device()
 
 
@@ -70,13 +86,7 @@ def backend(device: AnyDevice) -> Iterator[CudaBackend]:
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[AnyDevice], None]:
     """Makes jobs find this device, and send chunks of every size to it."""
-
-    def use(device: AnyDevice) -> None:
-        monkeypatch.setattr(backends, "open_device", lambda number, **needs: device)
-        monkeypatch.setattr(backends.cuda, "_WORTH_THE_TRIP", 0)
-        monkeypatch.setattr(CudaBackend.__init__, "__defaults__", (None, 0))
-
-    return use
+    return lambda device: use_for_jobs(device, monkeypatch)
 
 
 @pytest.mark.parametrize(("codec", "content"), CHUNKS)
@@ -127,6 +137,18 @@ def test_lz4_stays_on_the_cpu_without_a_decoder() -> None:
     backend.decode(1, encoded(Lz4(), TEXT), out)
     assert out == TEXT
     assert device.launches == []
+    backend.close()
+
+
+def test_blocks_with_more_coded_planes_than_fit_stay_on_the_cpu() -> None:
+    device = emulated_device(shared_limit=32 * KiB)
+    backend = CudaBackend(device, minimum=0)
+    backend.prepare(1 * MiB, decode=True)
+    skewed = bytes(rng.choices(range(256), weights=[1.1**-i for i in range(256)], k=400_000))
+    out = memoryview(bytearray(len(skewed)))
+    backend.decode(3, encoded(ZipNN(Dtype.FP32), skewed), out)
+    assert out == skewed
+    assert "zipnn_decode" not in device.launches
     backend.close()
 
 
@@ -224,11 +246,11 @@ def test_tree_restored_through_a_device_is_the_same(
     fill(source)
     pack_tree(source, snapshot, chunk_size=512 * KiB, method=method)
     use(device := cuda_device())
-    result = restore_tree(snapshot, target, device=device_option, verify=True)
+    result = restore_tree(snapshot, target, device=device_option, verify=True, jobs=1)
     assert_same_tree(source, target)
     assert {"zipnn_decode", *(["lz4"] if method == "hybrid_v2" else [])} <= set(device.launches)
     assert device.closed
-    assert result.device == "cuda:0" or device_option == "auto"
+    assert result.device.startswith("cuda:0") or device_option == "auto"
 
 
 @METHODS
@@ -239,7 +261,8 @@ def test_tree_packed_on_a_device_is_as_small_and_restores_the_same(
     fill(source)
     expected = pack_tree(source, snapshot, chunk_size=512 * KiB, device="cpu", method=method)
     use(device := emulated_device())
-    result = pack_tree(source, snapshot, chunk_size=512 * KiB, device=device_option, method=method, paranoid=True)
+    options = {"chunk_size": 512 * KiB, "method": method, "paranoid": True, "jobs": 1}
+    result = pack_tree(source, snapshot, device=device_option, **options)
     assert device.closed
     of_lz4 = method == "hybrid_v2"
     assert {"zipnn_write", *(["lz4_write"] if of_lz4 else [])} <= set(device.launches)
@@ -256,16 +279,16 @@ def test_paranoid_pack_stops_at_a_chunk_that_does_not_come_back(
 ) -> None:
     fill(source)
     use(emulated_device())
-    encode = CudaBackend.encode
+    encode = CudaBackend.encode_there
 
     def wrong(
         self: CudaBackend, codec: Codec, chunk: memoryview, out: memoryview, digest: bytearray | None = None
-    ) -> int:
-        size = encode(self, codec, chunk, out, digest)
+    ) -> tuple[int, bool]:
+        size, there = encode(self, codec, chunk, out, digest)
         out[size // 2] ^= 1
-        return size
+        return size, there
 
-    monkeypatch.setattr(CudaBackend, "encode", wrong)
+    monkeypatch.setattr(CudaBackend, "encode_there", wrong)
     with pytest.raises(DumontError, match="does not give back"):
         pack_tree(source, snapshot, device="0", paranoid=True)
     assert not snapshot.exists()
@@ -295,7 +318,7 @@ def test_golden_archives_decode_on_a_device(archive: Path, tmp_path: Path, use: 
     assert_same_tree(tmp_path / "cpu", tmp_path / "device")
 
 
-@pytest.mark.parametrize("operations", [0, 1, 5, 9, 12, 20, 24])
+@pytest.mark.parametrize("operations", [0, 1, 5, 9, 12, 20, 30])
 def test_lost_device_ends_an_explicit_job_and_not_an_automatic_one(
     operations: int, source: Path, snapshot: Path, tmp_path: Path, use: Callable[[AnyDevice], None]
 ) -> None:
@@ -312,65 +335,316 @@ def test_lost_device_ends_an_explicit_job_and_not_an_automatic_one(
     assert device.closed
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, cpu: float, device: float) -> None:
-    """Makes every trial take these seconds."""
-    readings = [0.0]
-    for step in (cpu, 0.0, device, 0.0, device, 0.0) * 10:
-        readings.append(readings[-1] + step)
-    clock = iter(readings)
-    monkeypatch.setattr(auto.time, "perf_counter", lambda: next(clock))
+# --- auto -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("cpu", "device_seconds", "there"), [(4.0, 1.0, True), (1.0, 1.0, False), (4.0, 2.1, False)])
-def test_auto_goes_where_it_was_faster(
-    cpu: float, device_seconds: float, there: bool, device: AnyDevice, monkeypatch: pytest.MonkeyPatch
+def awake(monkeypatch: pytest.MonkeyPatch, backend: CudaBackend) -> AutoBackend:
+    wake_at_once(monkeypatch)
+    monkeypatch.setattr(cuda, "_WORTH_THE_TRIP", 0)
+    found = AutoBackend(lambda go_on: backend, cores=2)
+    found.prepare(1 * MiB, encode=True, decode=True)
+    found.expect(1 << 40)
+    return found
+
+
+def decode_twice(backend: AutoBackend) -> None:
+    for _ in range(2):
+        out = memoryview(bytearray(len(BF16)))
+        backend.decode(3, encoded(ZipNN(Dtype.BF16), BF16), out)
+        assert out == BF16
+
+
+def test_a_device_that_was_right_gets_chunks(device: AnyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefer_devices(monkeypatch)
+    backend = awake(monkeypatch, CudaBackend(device, minimum=0))
+    decode_twice(backend)
+    assert backend.name == "cuda:0 195.3 KiB, cpu 195.3 KiB"
+    out = memoryview(bytearray(len(FP32)))
+    size = backend.encode(ZipNN(Dtype.FP32), memoryview(FP32), out)
+    assert backend.encode(ZipNN(Dtype.FP32), memoryview(FP32), out) == size
+    assert out[:size] == encoded(ZipNN(Dtype.FP32), FP32)
+    assert backend.name == "cuda:0 585.9 KiB, cpu 585.9 KiB"
+    backend.close()
+    assert device.closed
+
+
+def test_a_slow_device_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = emulated_device(rate=1e6)  # in simulated time: the processor takes none of it
+    monkeypatch.setattr("dumont_gpu.backends.trial.time.monotonic", lambda: device.clock.now)
+    backend = awake(monkeypatch, CudaBackend(device, minimum=0))
+    decode_twice(backend)
+    assert backend.name == "cpu (cuda:0 is slower: zipnn decoding)"
+    backend.close()
+
+
+class Wrong(CudaBackend):
+    def decode_there(
+        self, compressor_id: int, stored: memoryview, out: memoryview, check: DigestCheck | None = None
+    ) -> bool:
+        there = super().decode_there(compressor_id, stored, out, check)
+        out[0] ^= 1
+        return there
+
+    def encode_there(
+        self, codec: Codec, chunk: memoryview, out: memoryview, digest: bytearray | None = None
+    ) -> tuple[int, bool]:
+        size, there = super().encode_there(codec, chunk, out, digest)
+        out[size // 2] ^= 1
+        return size, there
+
+
+class Idle(CudaBackend):
+    """Writes nothing."""
+
+    def decode_there(
+        self, compressor_id: int, stored: memoryview, out: memoryview, check: DigestCheck | None = None
+    ) -> bool:
+        return True
+
+    def encode_there(
+        self, codec: Codec, chunk: memoryview, out: memoryview, digest: bytearray | None = None
+    ) -> tuple[int, bool]:
+        return 100_000, True
+
+
+@pytest.mark.parametrize("kind", [Wrong, Idle])
+def test_a_device_that_gives_other_bytes_is_not_used(
+    kind: type[CudaBackend], device: AnyDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = AutoBackend(CudaBackend(device, minimum=0), threads=2)
-    backend.prepare(1 * MiB, decode=True)
-    scripted(monkeypatch, cpu, device_seconds)
-    stored, out = encoded(ZipNN(Dtype.BF16), BF16), memoryview(bytearray(len(BF16)))
-    backend.decode(3, stored, out)
-    tried = len(device.launches)
-    out[:] = bytes(len(out))
-    backend.decode(3, stored, out)
-    assert out == BF16
-    assert (len(device.launches) > tried) == there
-    assert backend.name == ("cuda:0" if there else "cpu (zipnn decoding on cpu)")
+    prefer_devices(monkeypatch)
+    backend = awake(monkeypatch, kind(device, minimum=0))
+    decode_twice(backend)
+    assert backend.name == "cpu (cuda:0 is not right: zipnn decoding gave other bytes)"
     backend.close()
-
-
-def test_device_that_decodes_to_other_bytes_is_not_used(device: AnyDevice) -> None:
-    class Wrong(CudaBackend):
-        def decode(
-            self, compressor_id: int, stored: memoryview, out: memoryview, check: DigestCheck | None = None
-        ) -> None:
-            super().decode(compressor_id, stored, out, check)
-            out[0] ^= 1
-
-    backend = AutoBackend(Wrong(device, minimum=0), threads=2)
-    backend.prepare(1 * MiB, decode=True)
+    backend = awake(monkeypatch, kind(cuda_device(), minimum=0))
     for _ in range(2):
         out = memoryview(bytearray(len(BF16)))
-        backend.decode(3, encoded(ZipNN(Dtype.BF16), BF16), out)
-        assert out == BF16
-    assert "other bytes" in backend.name
+        size = backend.encode(ZipNN(Dtype.BF16), memoryview(BF16), out)
+        assert out[:size] == encoded(ZipNN(Dtype.BF16), BF16)
+    assert backend.name == "cpu (cuda:0 is not right: zipnn encoding gave other bytes)"
     backend.close()
 
 
-def test_device_that_writes_nothing_does_not_seem_to_agree(device: EmulatedDevice) -> None:
-    """The CPU's bytes lie in the output already when a trial asks the device."""
+def test_the_device_is_tried_with_copies_and_no_chunk_waits_for_it(device: AnyDevice) -> None:
+    """With threads of its own: the trial hangs until chunks have gone by."""
+    gone_by = threading.Event()
 
-    class Idle(CudaBackend):
-        def decode(
+    class Hanging(CudaBackend):
+        def decode_there(
             self, compressor_id: int, stored: memoryview, out: memoryview, check: DigestCheck | None = None
-        ) -> None:
-            pass
+        ) -> bool:
+            assert gone_by.wait(60)
+            return super().decode_there(compressor_id, stored, out, check)
 
-    backend = AutoBackend(Idle(device, minimum=0), threads=2)
+    with pytest.MonkeyPatch.context() as patched:
+        wake_at_once(patched)
+        patched.setattr(waking, "Thread", threading.Thread)
+        patched.setattr(cuda, "_WORTH_THE_TRIP", 0)
+        backend = AutoBackend(lambda go_on: Hanging(device, minimum=0), cores=2)
+        backend.prepare(1 * MiB, decode=True)
+        backend.expect(1 << 40)
+        backend._waking._threads[0].join()  # the device is open
+        for _ in range(3):
+            decode_twice(backend)
+        assert len(backend._waking._threads) == 2
+        gone_by.set()
+        backend.close()
+    assert device.launches
+
+
+def test_the_processor_works_while_cuda_opens(device: AnyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    wake_at_once(monkeypatch)
+    monkeypatch.setattr(waking, "Thread", threading.Thread)
+    gone_by, opened = threading.Event(), []
+
+    def opening(go_on: Callable[[], bool]) -> CudaBackend:
+        assert gone_by.wait(60)
+        opened.append(True)
+        return CudaBackend(device, minimum=0)
+
+    backend = AutoBackend(opening, cores=2)
     backend.prepare(1 * MiB, decode=True)
-    for _ in range(2):
-        out = memoryview(bytearray(len(BF16)))
-        backend.decode(3, encoded(ZipNN(Dtype.BF16), BF16), out)
-        assert out == BF16
-    assert "other bytes" in backend.name
+    backend.expect(1 << 40)
+    decode_twice(backend)
+    assert not opened
+    gone_by.set()
     backend.close()
+    assert opened
+    assert device.closed
+    assert backend.name == "cpu"
+
+
+class Latch:
+    """Opens after `count` arrivals."""
+
+    def __init__(self, count: int) -> None:
+        self._missing, self._changed = count, threading.Condition()
+
+    def arrive(self) -> None:
+        with self._changed:
+            self._missing -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._missing <= 0, timeout=60)
+
+
+@pytest.mark.parametrize("job", ["pack", "restore", "verify"])
+@pytest.mark.parametrize("memory", [0, 64 * MiB])
+def test_a_job_with_one_core_fills_every_slot_of_a_device_that_joins(
+    memory: int, job: str, source: Path, snapshot: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "model.bin").write_bytes(FP16 * 20)
+    pack_tree(source, snapshot, device="cpu", chunk_size=256 * KiB)
+    prefer_devices(monkeypatch)
+    use_for_jobs(device := cuda_device(), monkeypatch)
+    full, joined = Latch(cuda.SLOTS), threading.Event()
+    judge = AutoBackend._judge
+
+    def judging(backend: AutoBackend, kind: str, size: int, seconds: float) -> None:
+        judge(backend, kind, size, seconds)
+        joined.set()
+
+    def meeting(work: Callable[..., object]) -> Callable[..., object]:
+        def meet(*arguments: object) -> object:
+            if joined.is_set():
+                full.arrive()
+                full.wait()
+            return work(*arguments)
+
+        return meet
+
+    monkeypatch.setattr(AutoBackend, "_judge", judging)
+    for name in ("encode_there", "decode_there"):
+        monkeypatch.setattr(CudaBackend, name, meeting(getattr(CudaBackend, name)))
+    if job == "pack":
+        used = pack_tree(source, target, device="auto", chunk_size=256 * KiB, jobs=1, memory=memory).device
+        restore_tree(target, snapshot.parent / "t", device="cpu", verify=True)
+    elif job == "restore":
+        used = restore_tree(snapshot, target, device="auto", jobs=1, memory=memory).device
+        assert_same_tree(source, target)
+    else:
+        used = verify(str(snapshot), VerifyOptions(device="auto", content=True, jobs=1, memory=memory)).device
+    assert used.startswith("cuda:0 ")
+    assert device.closed
+
+
+def test_chunks_are_checked_while_every_slot_is_busy(
+    source: Path, snapshot: Path, target: Path, use: Callable[[AnyDevice], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two cores check two chunks more than the slots hold."""
+    (source / "model.bin").write_bytes(FP16 * 20)
+    pack_tree(source, snapshot, device="cpu", chunk_size=256 * KiB)
+    use(cuda_device())
+    checked = Latch(cuda.SLOTS + 2)
+    check, run = Snapshot.check_chunk, SlotPool.run
+
+    def checking(self: Snapshot, number: int, encoded: memoryview) -> None:
+        check(self, number, encoded)
+        checked.arrive()
+
+    def working(self: SlotPool[DecodeSlot], work: Callable[[DecodeSlot], object]) -> object:
+        def wait_and_work(slot: DecodeSlot) -> object:
+            checked.wait()
+            return work(slot)
+
+        return run(self, wait_and_work)
+
+    monkeypatch.setattr(Snapshot, "check_chunk", checking)
+    monkeypatch.setattr(SlotPool, "run", working)
+    restore_tree(snapshot, target, device="0", jobs=2)
+    assert_same_tree(source, target)
+
+
+@pytest.mark.parametrize("device_option", ["auto", "cpu"])
+def test_a_small_job_touches_nothing_of_cuda(
+    device_option: str, source: Path, snapshot: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touched(*arguments: object, **named: object) -> None:
+        raise AssertionError("a small job opened a device")
+
+    monkeypatch.setattr("dumont_gpu.backends.open_device", touched)
+    fill(source)
+    assert plan_pack([str(source)], PackOptions(device=device_option)).num_files
+    assert pack_tree(source, snapshot, device=device_option).device == "cpu"
+    assert plan_restore(str(snapshot), RestoreOptions(device=device_option)).entries
+    assert restore_tree(snapshot, target, device=device_option).device == "cpu"
+    assert verify(str(snapshot), VerifyOptions(device=device_option, content=True)).device == "cpu"
+    assert_same_tree(source, target)
+
+
+# --- failures at every step -------------------------------------------------------------------------------------------
+
+OPENING = {
+    "a package is missing": NoDeviceError("nvCOMP is not installed"),
+    "the driver fails": DeviceError("the NVIDIA driver does not start"),
+    "CuPy breaks": ImportError("libcudart.so.12"),
+}
+DEVICES: dict[str, dict[str, object]] = {
+    "no memory": {"memory": 1 << 16},
+    "no pinned memory": {"pins": 0},
+    "no compiler": {"compiles": False},
+    "no nvCOMP": {"has_lz4": False},
+    **{f"lost at {number}": {"lose_after": number} for number in (0, 1, 2, 4, 7, 11, 16, 25, 40)},
+}
+HARMLESS = ("no pinned memory", "no nvCOMP")
+
+
+@pytest.mark.parametrize("failure", [*OPENING, *DEVICES])
+def test_auto_finishes_every_job_whatever_fails(
+    failure: str, source: Path, snapshot: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(source)
+    prefer_devices(monkeypatch)
+
+    def failing() -> EmulatedDevice | Exception:
+        return OPENING[failure] if failure in OPENING else emulated_device(**DEVICES[failure])
+
+    jobs = (
+        lambda: pack_tree(source, snapshot, device="auto", chunk_size=256 * KiB, method="hybrid_v2", jobs=1),
+        lambda: restore_tree(snapshot, target, device="auto", jobs=1),
+        lambda: verify(str(snapshot), VerifyOptions(device="auto", content=True, jobs=1)),
+    )
+    for job in jobs:
+        use_for_jobs(device := failing(), monkeypatch)
+        used = job().device
+        if failure in HARMLESS:
+            assert used.startswith("cuda:0 ")
+        elif failure == "a package is missing":
+            assert used == "cpu"
+        else:
+            assert used.endswith(")") and "cpu" in used
+        assert isinstance(device, Exception) or device.closed
+    assert_same_tree(source, target)
+
+
+@pytest.mark.parametrize("failure", [*OPENING, *DEVICES])
+def test_a_device_that_was_asked_for_works_or_its_error_is_told(
+    failure: str, source: Path, snapshot: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(source)
+    pack_tree(source, snapshot, device="cpu", chunk_size=256 * KiB, method="hybrid_v2")
+    device = OPENING[failure] if failure in OPENING else emulated_device(**DEVICES[failure])
+    use_for_jobs(device, monkeypatch)
+    if failure in HARMLESS or failure == "no compiler":  # which the double has no need of
+        assert restore_tree(snapshot, target, device="0", jobs=1).device.startswith("cuda:0")
+        assert_same_tree(source, target)
+    else:
+        error = ImportError if failure == "CuPy breaks" else DeviceError
+        with pytest.raises(error):
+            restore_tree(snapshot, target, device="0", jobs=1)
+    assert isinstance(device, Exception) or device.closed
+
+
+def test_a_buffer_that_is_given_back_too_early_is_seen() -> None:
+    device = emulated_device(deferred=True)
+    stream, at = device.new_stream(), device.allocate(4096)
+    host, back = memoryview(bytearray(b"chunk" * 10)), memoryview(bytearray(50))
+    stream.copy_in(at, host)
+    host[:5] = b"other"
+    stream.copy_out(back, at)
+    assert set(back) == {0xA5}
+    stream.synchronize()
+    assert back == b"other" + b"chunk" * 9
+    device.free(at)

@@ -1,21 +1,23 @@
 """How the device answers when CuPy, its compiler or its cache fail: with a CuPy made for the test, without a GPU."""
+# ruff: noqa: N802  # the names of NVRTC
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from dumont_gpu.backends import kernel_compiler
 from dumont_gpu.backends.cupy_device import CupyDevice, import_cupy
 from dumont_gpu.backends.device import DeviceMemoryError
+from dumont_gpu.backends.kernel_sources import KernelSources
 from dumont_gpu.backends.kernels import KERNELS
 from dumont_gpu.backends.nvcomp import nvcomp_path
 from dumont_gpu.errors import DeviceError
@@ -27,10 +29,6 @@ class CudaError(RuntimeError):
         self.status = status
 
 
-class CompileError(Exception):
-    pass
-
-
 class Kernel:
     max_dynamic_shared_size_bytes = 0
     shared_size_bytes = 1024
@@ -39,49 +37,169 @@ class Kernel:
         pass
 
 
-def cupy_with(compiling: Callable[..., Any], runtime: dict[str, Any]) -> Any:
-    calls = {"setDevice": lambda number: None, "deviceGetAttribute": lambda which, number: 100 * 1024} | runtime
+class NvrtcError(RuntimeError):
+    pass
+
+
+class Nvrtc:
+    """A compiler made for the test: counts what it compiles, and fails with `error`."""
+
+    NVRTCError = NvrtcError
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.compiled: list[tuple[str, tuple[str, ...]]] = []
+        self.programs = 0
+
+    def getSupportedArchs(self) -> list[int]:
+        return [75, 80, 90]
+
+    def createProgram(self, source: str, name: str, headers: tuple[str, ...], include_names: tuple[str, ...]) -> str:
+        self.programs += 1
+        return name
+
+    def compileProgram(self, program: str, options: tuple[str, ...]) -> None:
+        time.sleep(0.01)
+        if self.error is not None:
+            raise self.error
+        self.compiled.append((program, options))
+
+    def getCUBIN(self, program: str) -> bytes:
+        return f"cubin of {program}".encode()
+
+    def getPTX(self, program: str) -> bytes:
+        return f"ptx of {program}".encode()
+
+    def getProgramLog(self, program: str) -> str:
+        return "error: expected a ;"
+
+    def destroyProgram(self, program: str) -> None:
+        self.programs -= 1
+
+
+class Event:
+    """Notes how it was made and used."""
+
+    made: ClassVar[list[Event]] = []
+
+    def __init__(self, *, block: bool, disable_timing: bool) -> None:
+        self.calls: list[object] = [(block, disable_timing)]
+        self.made.append(self)
+
+    def record(self, stream: object) -> None:
+        self.calls.append(stream)
+
+    def synchronize(self) -> None:
+        self.calls.append("synchronize")
+
+
+class Module:
+    """Loads a file, as CuPy does, when its first kernel is asked to `compile`."""
+
+    loaded: ClassVar[list[bytes]] = []
+
+    def __init__(self, *, path: str) -> None:
+        self.path = path
+
+    def get_function(self, name: str) -> Kernel:
+        kernel = Kernel()
+        kernel.compile = lambda: self.loaded.append(Path(self.path).read_bytes())  # type: ignore[method-assign]
+        return kernel
+
+
+def cupy_with(nvrtc: Nvrtc, architecture: str, runtime: dict[str, Any]) -> Any:
+    attributes = {75: int(architecture[:-1]), 76: int(architecture[-1]), 97: 100 * 1024}
+    calls = {"setDevice": lambda number: None, "deviceGetAttribute": lambda which, number: attributes[which]} | runtime
     return SimpleNamespace(
-        RawModule=compiling,
-        cuda=SimpleNamespace(runtime=SimpleNamespace(**calls), compiler=SimpleNamespace(CompileException=CompileError)),
+        __version__="14.0.1",
+        RawModule=Module,
+        cuda=SimpleNamespace(
+            runtime=SimpleNamespace(**calls),
+            nvrtc=nvrtc,
+            Stream=lambda **options: SimpleNamespace(ptr=1),
+            Event=Event,
+        ),
     )
 
 
 @pytest.fixture
-def open_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CupyDevice]:
-    def open_with(compiling: Callable[..., Any] = SimpleNamespace, **runtime: Any) -> CupyDevice:
-        monkeypatch.setitem(sys.modules, "cupy", cupy_with(compiling, runtime))
+def open_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., CupyDevice]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(Module, "loaded", [])
+    monkeypatch.setattr(Event, "made", [])
+
+    def open_with(nvrtc: Nvrtc | None = None, architecture: str = "90", **runtime: Any) -> CupyDevice:
+        monkeypatch.setitem(sys.modules, "cupy", cupy_with(nvrtc or Nvrtc(), architecture, runtime))
         return CupyDevice(0)
 
     return open_with
 
 
+SOURCES = sorted({kernel.source for kernel in KERNELS.values()})
+
+
 def test_kernels_are_compiled_once_however_many_threads_ask(open_with: Callable[..., CupyDevice]) -> None:
-    compiled = []
-
-    def compiling(**options: Any) -> Any:
-        compiled.append(threading.get_ident())
-        time.sleep(0.05)
-        return SimpleNamespace(get_function=lambda name: Kernel())
-
-    device = open_with(compiling)
+    device = open_with(nvrtc := Nvrtc())
     with ThreadPoolExecutor(8) as pool:
         kernels = list(pool.map(device.kernel, ["zipnn_decode"] * 8))
-    assert len(compiled) == len({kernel.source for kernel in KERNELS.values()})
+    assert [name for name, _ in nvrtc.compiled] == SOURCES
+    assert all("-arch=sm_90" in options for _, options in nvrtc.compiled)
+    assert nvrtc.programs == 0
     assert set(kernels) == {kernels[0]}
     assert kernels[0].max_dynamic_shared_size_bytes == 99 * 1024  # CUDA counts the kernel's own declarations, too
 
 
+def test_the_second_start_loads_no_compiler(open_with: Callable[..., CupyDevice]) -> None:
+    open_with().load_kernels()
+    first = sorted(Module.loaded)
+    Module.loaded.clear()
+    device = open_with(Nvrtc(AssertionError("the compiler was loaded")))
+    del device._cupy.cuda.nvrtc
+    device.load_kernels()
+    assert sorted(Module.loaded) == first
+    assert set(first) == {f"cubin of {name}".encode() for name in SOURCES}
+
+
+@pytest.mark.parametrize("changed", ["architecture", "compiler", "sources", "cupy"])
+def test_what_was_compiled_for_something_else_is_not_taken(
+    changed: str, open_with: Callable[..., CupyDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_with().load_kernels()
+    device = open_with(nvrtc := Nvrtc(), architecture="80" if changed == "architecture" else "90")
+    if changed == "compiler":
+        monkeypatch.setattr(kernel_compiler, "_nvrtc_version", lambda: "99.0")
+    elif changed == "sources":
+        monkeypatch.setattr(KernelSources, "digest", lambda sources: "changed")
+    elif changed == "cupy":
+        device._cupy.__version__ = "15.0"
+    device.load_kernels()
+    assert [name for name, _ in nvrtc.compiled] == SOURCES
+
+
+def test_a_device_newer_than_the_compiler_gets_what_its_driver_can_compile(
+    open_with: Callable[..., CupyDevice],
+) -> None:
+    open_with(nvrtc := Nvrtc(), architecture="100").load_kernels()
+    assert all("-arch=compute_90" in options for _, options in nvrtc.compiled)
+    assert set(Module.loaded) == {f"ptx of {name}".encode() for name in SOURCES}
+
+
+def test_waiting_blocks_and_does_not_spin(open_with: Callable[..., CupyDevice]) -> None:
+    stream = open_with().new_stream()
+    for _ in range(2):
+        stream.synchronize()
+    (event,) = Event.made
+    assert event.calls == [(True, True), *[stream.cupy_stream, "synchronize"] * 2]
+
+
 @pytest.mark.parametrize(
     "error",
-    [CompileError("no"), RuntimeError("CuPy failed to load libnvrtc.so"), PermissionError(13, "cache"), CudaError(1)],
+    [NvrtcError("no"), RuntimeError("CuPy failed to load libnvrtc.so"), PermissionError(13, "cache"), CudaError(1)],
 )
 def test_kernels_that_cannot_be_made_are_a_device_error(error: Exception, open_with: Callable[..., CupyDevice]) -> None:
-    def compiling(**options: Any) -> Any:
-        raise error
-
-    with pytest.raises(DeviceError, match="cuda:0: "):
-        open_with(compiling).load_kernels()
+    with pytest.raises(DeviceError, match="cuda:0: |does not compile: error: expected"):
+        open_with(nvrtc := Nvrtc(error)).load_kernels()
+    assert nvrtc.programs == 0
 
 
 def test_memory_that_runs_short_has_an_error_of_its_own(open_with: Callable[..., CupyDevice]) -> None:

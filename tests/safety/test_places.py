@@ -309,7 +309,7 @@ def test_symlink_swapped_for_directory_does_not_escape(
     if where == "a/b" and method == "make directory":
         pytest.skip("it is not there yet")
     monkeypatch.setattr(handles, "_MAX_OPEN", most_open)
-    monkeypatch.setattr("dumont_gpu.jobs.restore_stages._WRITE_THREADS", 1)
+    monkeypatch.setattr("dumont_gpu.jobs.restore_stages.writer_count", lambda threads: 1)
     if method == "make directory":
         directories_one_by_one(monkeypatch)
     before = outside.stat()
@@ -383,7 +383,7 @@ def test_swapped_leader_of_a_hard_link_is_not_linked_to(
 def test_file_swapped_between_its_extents_is_an_error(
     change: Callable[[str, Path, Path], None], kind: str, target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dumont_gpu.jobs.restore_stages._WRITE_THREADS", 1)
+    monkeypatch.setattr("dumont_gpu.jobs.restore_stages.writer_count", lambda threads: 1)
     before_call(monkeypatch, "write", 2, lambda: change(kind, target / "a" / "b" / "in-two", outside))
     clear_error(lambda: restored(nested(), target), DumontError)
     assert untouched(outside)
@@ -398,7 +398,7 @@ def test_file_swapped_for_a_fifo_does_not_block(target: Path, monkeypatch: pytes
         os.mkfifo(file)
         os.open(file, os.O_RDWR)  # or this test would block, too
 
-    monkeypatch.setattr("dumont_gpu.jobs.restore_stages._WRITE_THREADS", 1)
+    monkeypatch.setattr("dumont_gpu.jobs.restore_stages.writer_count", lambda threads: 1)
     before_call(monkeypatch, "write", 3, act)
     record(monkeypatch, "open", lambda path, flag, *_, **__: flags.append(flag) if path == "in-two" else None)
     clear_error(lambda: restored(nested(), target), DumontError)

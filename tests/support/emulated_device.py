@@ -1,6 +1,8 @@
 """A CUDA device for the tests: host memory, and the kernels' own sources run by the emulator.
 
-Needs `libdumont_emulator.so`, see `build`. Faults can be asked for: memory that runs short, a device that is lost.
+Needs `libdumont_emulator.so`, see `build`. Faults can be asked for: memory that runs short, a device that is lost. A
+`deferred` device does nothing before somebody waits for it, as late as a real device may: it finds host memory that was
+given back, or read, too early. It may have a speed, in simulated time.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +60,11 @@ def _library() -> ctypes.CDLL:
 
 
 @dataclass
+class SimulatedClock:
+    now: float = 0.0  # seconds
+
+
+@dataclass
 class EmulatedDevice:
     """Stands in for `CupyDevice`.
 
@@ -67,6 +74,9 @@ class EmulatedDevice:
         short_at: numbers of launches that fail for lack of memory.
         pins: how many pieces of host memory may be pinned, ever; None: any number.
         unpins: whether pinned memory can be unpinned.
+        compiles: whether the kernels can be loaded.
+        deferred: whether copies and kernels wait until somebody waits for them; `copy_out` spoils its memory meanwhile.
+        rate: bytes that are copied in or out in a second of `clock`.
     """
 
     memory: int = 1 << 30
@@ -77,6 +87,10 @@ class EmulatedDevice:
     short_at: frozenset[int] = frozenset()
     pins: int | None = None
     unpins: bool = True
+    compiles: bool = True
+    deferred: bool = False
+    rate: float = float("inf")
+    clock: SimulatedClock = field(default_factory=lambda: SimulatedClock())
     pin_attempts: int = 0
     operations: int = 0
     launches: list[str] = field(default_factory=list)
@@ -125,6 +139,9 @@ class EmulatedDevice:
             raise DeviceError(f"{self.name}: host memory stays pinned")
 
     def load_kernels(self) -> None:
+        self.step()
+        if not self.compiles:
+            raise DeviceError(f"{self.name}: CuPy failed to load libnvrtc.so")
         _library()
 
     def new_stream(self) -> EmulatedStream:
@@ -149,25 +166,36 @@ class EmulatedDevice:
 
 
 class EmulatedStream:
-    """Does everything at once; `synchronize` has nothing left to wait for."""
+    """Does everything at once, and `synchronize` has nothing left to wait for; or everything then, if `deferred`."""
 
     def __init__(self, device: EmulatedDevice) -> None:
         self._device = device
+        self._queue: list[Callable[[], object]] = []
+
+    def _add(self, work: Callable[[], object]) -> None:
+        if self._device.deferred:
+            self._queue.append(work)
+        else:
+            work()
 
     def copy_in(self, to: int, source: memoryview) -> None:
         self._device.step()
         assert self._device.inside(to, len(source))
-        ctypes.memmove(to, native.address_of(source), len(source))
+        self._add(lambda: ctypes.memmove(to, native.address_of(source), len(source)))
+        self._device.clock.now += len(source) / self._device.rate
 
     def copy_out(self, to: memoryview, source: int) -> None:
         self._device.step()
         assert self._device.inside(source, len(to))
-        native.copy(to, _memory(source, len(to)))
+        if self._device.deferred:
+            native.spoil(to)
+        self._add(lambda: native.copy(to, _memory(source, len(to))))
+        self._device.clock.now += len(to) / self._device.rate
 
     def clear(self, address: int, size: int) -> None:
         self._device.step()
         assert self._device.inside(address, size)
-        ctypes.memset(address, 0, size)
+        self._add(lambda: ctypes.memset(address, 0, size))
 
     def launch(self, kernel: str, grid: int, block: int, shared: int, arguments: Sequence[int]) -> None:
         self._device.step()
@@ -175,15 +203,27 @@ class EmulatedStream:
         self._device.launches.append(kernel)
         if len(self._device.launches) in self._device.short_at:
             raise DeviceMemoryError(f"{self._device.name}: too little free device memory")
-        values = [ctypes.c_uint64(argument) for argument in arguments]
-        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        if _library().emulator_launch(kernel.encode(), grid, block, shared, addresses):
-            raise AssertionError(f"{kernel}: {_library().emulator_error().decode()}")
+        self._add(lambda: _run(kernel, grid, block, shared, arguments))
 
     def decode_lz4(self, batch: Lz4Batch) -> None:
         """Does the work of nvCOMP's batched call: a status for each block, and no write beyond a block's output."""
         self._device.step()
         self._device.launches.append("lz4")
+        self._add(lambda: self._decode_lz4(batch))
+
+    def encode_lz4(self, batch: Lz4Batch, block_size: int, scratch: int) -> None:
+        self._device.step()
+        self._device.launches.append("lz4 encode")
+        assert self._device.inside(scratch, self._device.lz4_encode_scratch(batch.count, block_size))
+        self._add(lambda: self._encode_lz4(batch, block_size))
+
+    def synchronize(self) -> None:
+        self._device.step()
+        queue, self._queue = self._queue, []
+        for work in queue:
+            work()
+
+    def _decode_lz4(self, batch: Lz4Batch) -> None:
         columns = (batch.inputs, batch.input_sizes, batch.outputs, batch.output_rooms)
         stored, sizes, outputs, rooms = (_array(ctypes.c_uint64, address, batch.count) for address in columns)
         actual = _array(ctypes.c_uint64, batch.output_sizes, batch.count)
@@ -199,10 +239,7 @@ class EmulatedStream:
             ctypes.memmove(outputs[i], data, len(data))
             statuses[i], actual[i] = 0, len(data)
 
-    def encode_lz4(self, batch: Lz4Batch, block_size: int, scratch: int) -> None:
-        self._device.step()
-        self._device.launches.append("lz4 encode")
-        assert self._device.inside(scratch, self._device.lz4_encode_scratch(batch.count, block_size))
+    def _encode_lz4(self, batch: Lz4Batch, block_size: int) -> None:
         inputs, sizes, outputs = (
             _array(ctypes.c_uint64, address, batch.count)
             for address in (batch.inputs, batch.input_sizes, batch.outputs)
@@ -216,8 +253,12 @@ class EmulatedStream:
             ctypes.memmove(outputs[i], data, len(data))
             actual[i] = len(data)
 
-    def synchronize(self) -> None:
-        self._device.step()
+
+def _run(kernel: str, grid: int, block: int, shared: int, arguments: Sequence[int]) -> None:
+    values = [ctypes.c_uint64(argument) for argument in arguments]
+    addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+    if _library().emulator_launch(kernel.encode(), grid, block, shared, addresses):
+        raise AssertionError(f"{kernel}: {_library().emulator_error().decode()}")
 
 
 def _memory(address: int, size: int) -> memoryview:

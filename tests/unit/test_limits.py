@@ -13,9 +13,9 @@ import pytest
 from support.commands import PROGRAM, cli
 from support.snapshots import GOLDEN
 
+from dumont_gpu.backends.cuda import SLOTS
 from dumont_gpu.errors import UsageError
-from dumont_gpu.jobs.options import DEFAULT_MEMORY
-from dumont_gpu.jobs.resources import chunk_pairs, default_memory, default_threads
+from dumont_gpu.jobs.resources import ChunkRoom, default_threads, memory_share, writer_count
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 
 MiB = 1 << 20
@@ -79,7 +79,7 @@ def test_a_machine_without_limits_is_bound_by_its_memory_and_cores(machine: Mach
     assert machine.memory == (64 * GiB, 60 * GiB, "physical memory")
     assert machine.cores == (64, "this process's affinity")
     assert default_threads(machine.root) == 64
-    assert default_memory(0, machine.root) == DEFAULT_MEMORY
+    assert memory_share(machine.root) == 15 * GiB
 
 
 def test_version_2(machine: Machine) -> None:
@@ -197,13 +197,15 @@ def test_garbage_stops_nothing(machine: Machine, path: str, content: str | bytes
     machine.write("sys/fs/cgroup/g/memory.max", f"{GiB}")
     machine.write(path, content)
     assert default_threads(machine.root) >= 1
-    assert 0 < default_memory(1, machine.root) <= DEFAULT_MEMORY
+    assert memory_share(machine.root) >= 0
+    assert ChunkRoom.of_machine(0, MiB, root=machine.root).chunks(2) >= 1
 
 
 def test_without_proc_and_sys_the_defaults_stay(machine: Machine) -> None:
     nowhere = machine.root / "nowhere"
     assert memory_limits(nowhere) == []
-    assert (default_threads(nowhere), default_memory(0, nowhere)) == (64, DEFAULT_MEMORY)
+    assert default_threads(nowhere) == 64
+    assert ChunkRoom.of_machine(0, 64 * MiB, root=nowhere).chunks(64) == 65
 
 
 def test_limits_of_the_process_itself_count(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,19 +223,46 @@ def test_limits_of_the_process_itself_count(machine: Machine, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("limit", "needed", "expected"),
+    ("limit", "chunk_size", "expected"),
     [
-        (100 * GiB, 0, 512 * MiB),
-        (2 * GiB, 0, 512 * MiB),
-        (1 * GiB, 0, 256 * MiB),
-        (250 * MiB, 128 * MiB, 128 * MiB),  # a chunk of the default size: no job works with less
-        (250 * MiB, 2 * GiB, 512 * MiB),
+        (100 * GiB, 64 * MiB, 384 * MiB),
+        (2 * GiB, 64 * MiB, 384 * MiB),
+        (1 * GiB, 64 * MiB, 256 * MiB),
+        (250 * MiB, 64 * MiB, 128 * MiB),  # a chunk of the default size: no job works with less
+        (250 * MiB, 1 * GiB, 2 * GiB),
     ],
 )
-def test_buffers_take_a_quarter_of_what_is_left(machine: Machine, limit: int, needed: int, expected: int) -> None:
+def test_buffers_take_a_quarter_of_what_is_left(machine: Machine, limit: int, chunk_size: int, expected: int) -> None:
     machine.v2("/")
     machine.write("sys/fs/cgroup/memory.max", str(limit))
-    assert default_memory(needed, machine.root) == expected
+    assert ChunkRoom.of_machine(0, chunk_size, root=machine.root).size(threads=2) == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "left", "alone", "with_device"),
+    [
+        (2, 60 * GiB, 3, 7),  # 384 MiB: as much as ever
+        (4, 60 * GiB, 5, 9),
+        (16, 60 * GiB, 23, 27),
+        (64, 60 * GiB, 71, 75),
+        (4, 1 * GiB, 2, 2),
+        (16, 10 * GiB, 20, 20),
+        (64, 10 * GiB, 20, 20),
+    ],
+)
+def test_chunks_in_flight_follow_cores_slots_and_memory(
+    cores: int, left: int, alone: int, with_device: int, machine: Machine
+) -> None:
+    """A restore's chunks, of the default size, on machines of several sizes."""
+    machine.v2("/")
+    machine.write("sys/fs/cgroup/memory.max", str(left))
+    room = ChunkRoom.of_machine(0, 64 * MiB, others=writer_count(cores) - 1, root=machine.root)
+    assert room.chunks(cores) == alone
+    assert room.chunks(cores + SLOTS) == with_device
+
+
+def test_writers_follow_the_cores() -> None:
+    assert [writer_count(cores) for cores in (1, 2, 4, 8, 16, 64)] == [2, 2, 2, 4, 8, 8]
 
 
 def test_little_memory_means_few_threads(machine: Machine) -> None:
@@ -244,25 +273,23 @@ def test_little_memory_means_few_threads(machine: Machine) -> None:
 
 
 def test_what_is_given_wins_over_the_limits() -> None:
-    assert chunk_pairs(10 * GiB, MiB, threads=100) == 101
-    assert chunk_pairs(6 * MiB, MiB, threads=100) == 3
-    assert chunk_pairs(6 * MiB, MiB, threads=100, buffers=3) == 2
+    assert ChunkRoom.of_machine(10 * GiB, MiB).chunks(100) == 101
+    assert ChunkRoom.of_machine(6 * MiB, MiB).chunks(100) == 3
+    assert ChunkRoom.of_machine(6 * MiB, MiB, buffers=3).chunks(100) == 2
     with pytest.raises(UsageError, match="at least 3MiB"):
-        chunk_pairs(2 * MiB - 1, MiB, threads=1)
+        ChunkRoom.of_machine(2 * MiB - 1, MiB).chunks(1)
     with pytest.raises(UsageError, match="at least 4MiB"):
-        chunk_pairs(3 * MiB - 1, MiB, threads=1, buffers=3)
+        ChunkRoom.of_machine(3 * MiB - 1, MiB, buffers=3).chunks(1)
 
 
 def test_each_thread_that_encodes_needs_its_context(machine: Machine) -> None:
-    assert chunk_pairs(6 * MiB, MiB, threads=100, context=MiB) == 2
-    assert chunk_pairs(5 * MiB, MiB, threads=100, context=MiB) == 1  # no second thread, so no second chunk
-    assert chunk_pairs(6 * MiB, MiB, threads=1, others=2, context=2 * MiB) == 2  # chunks that wait need no context
-    assert chunk_pairs(9 * MiB, MiB, threads=1, others=2, context=2 * MiB) == 3
+    assert ChunkRoom(6 * MiB, MiB, context=MiB).chunks(100) == 2
+    assert ChunkRoom(5 * MiB, MiB, context=MiB).chunks(100) == 1  # no second thread, so no second chunk
+    assert ChunkRoom(6 * MiB, MiB, others=2, context=2 * MiB).chunks(1) == 2  # chunks that wait need no context
+    assert ChunkRoom(9 * MiB, MiB, others=2, context=2 * MiB).chunks(1) == 3
     with pytest.raises(UsageError, match="at least 4MiB"):
-        chunk_pairs(3 * MiB - 1, MiB, threads=4, context=MiB)
-    machine.v2("/")
-    machine.write("sys/fs/cgroup/memory.max", str(64 * GiB))
-    assert default_memory(0, machine.root, contexts=MiB) == DEFAULT_MEMORY + MiB
+        ChunkRoom(3 * MiB - 1, MiB, context=MiB).chunks(4)
+    assert ChunkRoom.of_machine(0, MiB, context=MiB, root=machine.root).size(threads=2) == 3 * 2 * MiB + 2 * MiB
 
 
 def test_doctor_shows_each_limit_with_its_place() -> None:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, with_buffers
+from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, Window, with_buffers
 from dumont_gpu.channel import Channel
 from dumont_gpu.pipeline import Pipeline
 
@@ -243,3 +243,78 @@ def test_a_pipeline_can_be_ended_from_outside() -> None:
     assert dumont_threads() == []
     with pytest.raises(BrokenError, match="outside"), pipeline.feeding():
         numbers.put(1)
+
+
+# --- stages that grow while they run ----------------------------------------------------------------------------------
+
+
+def test_a_stage_gets_more_threads_while_it_runs() -> None:
+    """Every item but the last waits until four threads are at work."""
+    meeting, done = threading.Barrier(4), list[int]()
+
+    def work(item: int) -> None:
+        if item == 0:
+            pipeline.widen("work", 3)
+        if item < 4:
+            meeting.wait(timeout=60)
+        done.append(item)
+
+    pipeline = Pipeline()
+    pipeline.stage("work", work, range(ITEMS))
+    pipeline.run()
+    assert sorted(done) == list(range(ITEMS))
+    assert dumont_threads() == []
+
+
+def test_a_stage_that_is_over_gets_no_more_threads() -> None:
+    pipeline = Pipeline()
+    pipeline.stage("work", lambda item: None, range(3))
+    pipeline.run()
+    pipeline.widen("work", 3)
+    assert dumont_threads() == []
+
+
+def test_a_stage_grows_only_as_far_as_the_machine_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    starting_only(monkeypatch, 2)
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 0:
+            pipeline.widen("work", 5)
+        done.append(item)
+
+    pipeline = Pipeline()
+    pipeline.stage("work", work, range(ITEMS))
+    pipeline.run()
+    assert sorted(done) == list(range(ITEMS))
+    assert dumont_threads() == []
+
+
+@pytest.mark.parametrize("failing", [0, 3, ITEMS - 1])
+def test_a_failure_ends_the_threads_that_came_later(failing: int) -> None:
+    def work(item: int) -> None:
+        if item == 0:
+            pipeline.widen("work", 3)
+        if item == failing:
+            raise BrokenError("work")
+
+    pipeline = Pipeline()
+    pipeline.stage("work", work, range(ITEMS))
+    with pytest.raises(BrokenError):
+        pipeline.run()
+    assert dumont_threads() == []
+
+
+def test_a_pool_and_a_window_grow_under_those_who_wait() -> None:
+    pool, window = BufferPool(1, 4096), Window(1)
+    pool.acquire()
+    window.enter()
+    waiters = [threading.Thread(target=wait) for wait in (pool.acquire, window.enter)]
+    for waiter in waiters:
+        waiter.start()
+    pool.grow(2)
+    window.grow(1)
+    for waiter in waiters:
+        waiter.join(60)
+    assert not any(waiter.is_alive() for waiter in waiters)
+    assert (pool.count, pool.free_count) == (3, 1)

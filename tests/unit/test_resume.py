@@ -18,7 +18,7 @@ from dumont_gpu.errors import DamagedError, DumontError, NetworkError, UsageErro
 from dumont_gpu.format.header import ChunkRecord
 from dumont_gpu.jobs.options import PackOptions, RestoreOptions
 from dumont_gpu.jobs.pack import pack
-from dumont_gpu.jobs.resources import chunk_pairs
+from dumont_gpu.jobs.resources import ChunkRoom, writer_count
 from dumont_gpu.jobs.restore import RestoreResult, restore
 from dumont_gpu.snapshot.reader import read_snapshot
 from dumont_gpu.storage import LocalSource
@@ -155,7 +155,8 @@ def kill_at(number: int, die: Callable[[], None]) -> Callable[[], None]:
 def in_flight(snapshot: Path, interruptions: int) -> int:
     """The most encoded bytes that can be fetched but not written when a restore dies, summed over interruptions."""
     chunks = chunks_of(snapshot)
-    pairs = chunk_pairs(512 << 20, max(chunk.size_original for chunk in chunks), JOBS)
+    largest_chunk = max(chunk.size_original for chunk in chunks)
+    pairs = ChunkRoom.of_machine(0, largest_chunk, others=writer_count(JOBS) - 1).chunks(JOBS)
     largest = sorted((chunk.size_compressed for chunk in chunks), reverse=True)
     return interruptions * sum(
         largest[: 2 * pairs]

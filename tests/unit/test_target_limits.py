@@ -296,7 +296,7 @@ def test_two_names_that_are_one_here_do_not_overwrite_each_other(
     overwrite: str, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folded(monkeypatch, target)
-    monkeypatch.setattr("dumont_gpu.jobs.restore_stages._WRITE_THREADS", 1)
+    monkeypatch.setattr("dumont_gpu.jobs.restore_stages.writer_count", lambda threads: 1)
     first = restored(twins(), target, overwrite=overwrite)
     assert len(first.problems) == 5
     assert all("takes its name for that of" in reason for reason in reasons(first).values())

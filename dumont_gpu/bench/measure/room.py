@@ -64,6 +64,8 @@ class Room:
         self.limit, self.chunk_size = limit, chunk_size
         self._contents, self._encoded = (BufferPool(1, arena, pin).acquire().view for _ in range(2))
         self.outputs = [BufferPool(1, chunk_size, pin).acquire().view for _ in range(workers)]
+        if device is not None:
+            device.pinning.wait()
 
     def load(self, files: Sequence[SourceFile], method: str) -> list[Chunk]:
         """Plans `files` as a pack by `method` would, and reads the first chunks into memory.

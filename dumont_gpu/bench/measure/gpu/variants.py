@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from dumont_gpu import native
-from dumont_gpu.backends.kernel_sources import KernelSources
 from dumont_gpu.backends.launches import ROOM_AFTER
 from dumont_gpu.bench.measure.gpu.resident_decode import Batch, ResidentStreams, resident
 from dumont_gpu.bench.measure.gpu.session import DeviceBench, Extent, run_step
@@ -61,15 +60,7 @@ class ChosenStream:
 
 def compiled(device: Any, stream: Any, values: dict[str, int]) -> Launcher:
     """Compiles the kernel with these constants; returns what launches it."""
-    import cupy
-
-    sources = KernelSources.find()
-    options = ("--std=c++17", *sources.include_options(), f"-DDUMONT_HEADERS={sources.digest_of_headers()}")
-    module = cupy.RawModule(
-        code=sources.read(SOURCE), options=(*options, *compiler_options(values)), backend="nvrtc"
-    )  # fmt: skip
-    kernel = module.get_function(KERNEL)
-    kernel.max_dynamic_shared_size_bytes = device.shared_limit - kernel.shared_size_bytes
+    kernel = device.compile(SOURCE, [KERNEL], *compiler_options(values))[KERNEL]
 
     def launch(grid: int, block: int, shared: int, arguments: Sequence[int]) -> None:
         memory = values.get(MEMORY, shared)
