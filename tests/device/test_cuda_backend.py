@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import lz4.frame
@@ -24,6 +25,7 @@ from dumont_gpu.codecs import LZ4_HC, Codec, Lz4, ZipNN
 from dumont_gpu.errors import DamagedError, DeviceError, DumontError
 from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
 from dumont_gpu.jobs.pack import plan_pack
+from dumont_gpu.jobs.pack_stages import PackStages
 from dumont_gpu.jobs.restore import plan_restore
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.native import Dtype
@@ -478,7 +480,7 @@ class Latch:
             assert self._changed.wait_for(lambda: self._missing <= 0, timeout=60)
 
 
-@pytest.mark.parametrize("job", ["pack", "restore", "verify"])
+@pytest.mark.parametrize("job", ["pack", "pack in order", "restore", "verify"])
 @pytest.mark.parametrize("memory", [0, 64 * MiB])
 def test_a_job_with_one_core_fills_every_slot_of_a_device_that_joins(
     memory: int, job: str, source: Path, snapshot: Path, target: Path, monkeypatch: pytest.MonkeyPatch
@@ -506,7 +508,12 @@ def test_a_job_with_one_core_fills_every_slot_of_a_device_that_joins(
     monkeypatch.setattr(AutoBackend, "_judge", judging)
     for name in ("encode_there", "decode_there"):
         monkeypatch.setattr(CudaBackend, name, meeting(getattr(CudaBackend, name)))
-    if job == "pack":
+    if job == "pack in order":  # as for a sink that takes parts
+        stages = partial(PackStages.__init__, in_order=True)
+        monkeypatch.setattr(
+            PackStages, "__init__", lambda self, *given, in_order, **named: stages(self, *given, **named)
+        )
+    if job.startswith("pack"):
         used = pack_tree(source, target, device="auto", chunk_size=256 * KiB, jobs=1, memory=memory).device
         restore_tree(target, snapshot.parent / "t", device="cpu", verify=True)
     elif job == "restore":
