@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -368,13 +369,46 @@ def test_a_device_that_was_right_gets_chunks(device: AnyDevice, monkeypatch: pyt
     assert device.closed
 
 
-def test_a_slow_device_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = emulated_device(rate=1e6)  # in simulated time: the processor takes none of it
-    monkeypatch.setattr("dumont_gpu.backends.trial.time.monotonic", lambda: device.clock.now)
+@pytest.mark.parametrize(
+    ("rate", "name"),
+    [
+        (1e10, "cuda:0 195.3 KiB, cpu 195.3 KiB"),
+        (1.2e8, "cpu"),  # worth a chunk while every core is busy; none is
+        (1e6, "cpu (cuda:0 is slower: zipnn decoding)"),
+    ],
+)
+def test_a_chunk_goes_where_it_is_finished_first(rate: float, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In simulated time: a core decodes 100 MB/s, and the device copies `rate`, in and out."""
+    device = emulated_device(rate=rate)
+    decode = CpuBackend.decode
+
+    def timed(self: CpuBackend, compressor_id: int, stored: memoryview, out: memoryview) -> None:
+        decode(self, compressor_id, stored, out)
+        device.clock.now += len(out) / 1e8
+
+    monkeypatch.setattr(CpuBackend, "decode", timed)
+    monkeypatch.setattr(time, "monotonic", lambda: device.clock.now)
     backend = awake(monkeypatch, CudaBackend(device, minimum=0))
     decode_twice(backend)
-    assert backend.name == "cpu (cuda:0 is slower: zipnn decoding)"
+    assert backend.name == name
     backend.close()
+
+
+@pytest.mark.parametrize("job", range(3))
+def test_a_device_that_joins_a_job_with_many_threads(
+    job: int, source: Path, snapshot: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it joins, every byte is right."""
+    fill(source)
+    (source / "model.bin").write_bytes(FP16 * 40)
+    use_for_jobs(cuda_device(), monkeypatch)
+    prefer_devices(monkeypatch)
+    monkeypatch.setattr(waking, "Thread", threading.Thread)
+    pack_tree(source, snapshot, device="auto", chunk_size=128 * KiB, jobs=3, method="hybrid_v2", paranoid=True)
+    use_for_jobs(cuda_device(), monkeypatch)
+    monkeypatch.setattr(waking, "Thread", threading.Thread)
+    restore_tree(snapshot, target, device="auto", jobs=3, verify=True)
+    assert_same_tree(source, target)
 
 
 class Wrong(CudaBackend):
