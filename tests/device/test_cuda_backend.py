@@ -13,7 +13,15 @@ from pathlib import Path
 
 import lz4.frame
 import pytest
-from support.devices import cuda_device, deferred, emulated_device, prefer_devices, use_for_jobs, wake_at_once
+from support.devices import (
+    cuda_device,
+    deferred,
+    emulated_device,
+    only_try_devices,
+    prefer_devices,
+    use_for_jobs,
+    wake_at_once,
+)
 from support.emulated_device import EmulatedDevice
 from support.real_device import RecordedDevice
 from support.snapshots import GOLDEN, assert_same_tree, pack_tree, restore_tree
@@ -244,9 +252,16 @@ METHODS = pytest.mark.parametrize("method", ["hybrid_v2", "hybrid_v3"])  # LZ4 o
 @METHODS
 @pytest.mark.parametrize("device_option", ["0", "cuda:0", "auto"])
 def test_tree_restored_through_a_device_is_the_same(
-    device_option: str, method: str, source: Path, snapshot: Path, target: Path, use: Callable[[AnyDevice], None]
+    device_option: str,
+    method: str,
+    source: Path,
+    snapshot: Path,
+    target: Path,
+    use: Callable[[AnyDevice], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fill(source)
+    only_try_devices(monkeypatch)
     pack_tree(source, snapshot, chunk_size=512 * KiB, method=method)
     use(device := cuda_device())
     result = restore_tree(snapshot, target, device=device_option, verify=True, jobs=1)
@@ -259,9 +274,16 @@ def test_tree_restored_through_a_device_is_the_same(
 @METHODS
 @pytest.mark.parametrize("device_option", ["0", "auto"])
 def test_tree_packed_on_a_device_is_as_small_and_restores_the_same(
-    device_option: str, method: str, source: Path, snapshot: Path, target: Path, use: Callable[[EmulatedDevice], None]
+    device_option: str,
+    method: str,
+    source: Path,
+    snapshot: Path,
+    target: Path,
+    use: Callable[[EmulatedDevice], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fill(source)
+    only_try_devices(monkeypatch)
     expected = pack_tree(source, snapshot, chunk_size=512 * KiB, device="cpu", method=method)
     use(device := emulated_device())
     options = {"chunk_size": 512 * KiB, "method": method, "paranoid": True, "jobs": 1}
