@@ -5,13 +5,23 @@ from __future__ import annotations
 import random
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import lz4.frame
 import pytest
-from support.devices import cuda_device, deferred, emulated_device, prefer_devices, use_for_jobs, wake_at_once
+from support.devices import (
+    cuda_device,
+    deferred,
+    emulated_device,
+    only_try_devices,
+    prefer_devices,
+    use_for_jobs,
+    wake_at_once,
+)
 from support.emulated_device import EmulatedDevice
 from support.real_device import RecordedDevice
 from support.snapshots import GOLDEN, assert_same_tree, pack_tree, restore_tree
@@ -24,6 +34,7 @@ from dumont_gpu.codecs import LZ4_HC, Codec, Lz4, ZipNN
 from dumont_gpu.errors import DamagedError, DeviceError, DumontError
 from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
 from dumont_gpu.jobs.pack import plan_pack
+from dumont_gpu.jobs.pack_stages import PackStages
 from dumont_gpu.jobs.restore import plan_restore
 from dumont_gpu.jobs.verify import verify
 from dumont_gpu.native import Dtype
@@ -241,9 +252,16 @@ METHODS = pytest.mark.parametrize("method", ["hybrid_v2", "hybrid_v3"])  # LZ4 o
 @METHODS
 @pytest.mark.parametrize("device_option", ["0", "cuda:0", "auto"])
 def test_tree_restored_through_a_device_is_the_same(
-    device_option: str, method: str, source: Path, snapshot: Path, target: Path, use: Callable[[AnyDevice], None]
+    device_option: str,
+    method: str,
+    source: Path,
+    snapshot: Path,
+    target: Path,
+    use: Callable[[AnyDevice], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fill(source)
+    only_try_devices(monkeypatch)
     pack_tree(source, snapshot, chunk_size=512 * KiB, method=method)
     use(device := cuda_device())
     result = restore_tree(snapshot, target, device=device_option, verify=True, jobs=1)
@@ -256,9 +274,16 @@ def test_tree_restored_through_a_device_is_the_same(
 @METHODS
 @pytest.mark.parametrize("device_option", ["0", "auto"])
 def test_tree_packed_on_a_device_is_as_small_and_restores_the_same(
-    device_option: str, method: str, source: Path, snapshot: Path, target: Path, use: Callable[[EmulatedDevice], None]
+    device_option: str,
+    method: str,
+    source: Path,
+    snapshot: Path,
+    target: Path,
+    use: Callable[[EmulatedDevice], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fill(source)
+    only_try_devices(monkeypatch)
     expected = pack_tree(source, snapshot, chunk_size=512 * KiB, device="cpu", method=method)
     use(device := emulated_device())
     options = {"chunk_size": 512 * KiB, "method": method, "paranoid": True, "jobs": 1}
@@ -368,13 +393,46 @@ def test_a_device_that_was_right_gets_chunks(device: AnyDevice, monkeypatch: pyt
     assert device.closed
 
 
-def test_a_slow_device_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = emulated_device(rate=1e6)  # in simulated time: the processor takes none of it
-    monkeypatch.setattr("dumont_gpu.backends.trial.time.monotonic", lambda: device.clock.now)
+@pytest.mark.parametrize(
+    ("rate", "name"),
+    [
+        (1e10, "cuda:0 195.3 KiB, cpu 195.3 KiB"),
+        (1.2e8, "cpu"),  # worth a chunk while every core is busy; none is
+        (1e6, "cpu (cuda:0 is slower: zipnn decoding)"),
+    ],
+)
+def test_a_chunk_goes_where_it_is_finished_first(rate: float, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In simulated time: a core decodes 100 MB/s, and the device copies `rate`, in and out."""
+    device = emulated_device(rate=rate)
+    decode = CpuBackend.decode
+
+    def timed(self: CpuBackend, compressor_id: int, stored: memoryview, out: memoryview) -> None:
+        decode(self, compressor_id, stored, out)
+        device.clock.now += len(out) / 1e8
+
+    monkeypatch.setattr(CpuBackend, "decode", timed)
+    monkeypatch.setattr(time, "monotonic", lambda: device.clock.now)
     backend = awake(monkeypatch, CudaBackend(device, minimum=0))
     decode_twice(backend)
-    assert backend.name == "cpu (cuda:0 is slower: zipnn decoding)"
+    assert backend.name == name
     backend.close()
+
+
+@pytest.mark.parametrize("job", range(3))
+def test_a_device_that_joins_a_job_with_many_threads(
+    job: int, source: Path, snapshot: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it joins, every byte is right."""
+    fill(source)
+    (source / "model.bin").write_bytes(FP16 * 40)
+    use_for_jobs(cuda_device(), monkeypatch)
+    prefer_devices(monkeypatch)
+    monkeypatch.setattr(waking, "Thread", threading.Thread)
+    pack_tree(source, snapshot, device="auto", chunk_size=128 * KiB, jobs=3, method="hybrid_v2", paranoid=True)
+    use_for_jobs(cuda_device(), monkeypatch)
+    monkeypatch.setattr(waking, "Thread", threading.Thread)
+    restore_tree(snapshot, target, device="auto", jobs=3, verify=True)
+    assert_same_tree(source, target)
 
 
 class Wrong(CudaBackend):
@@ -490,7 +548,7 @@ class Latch:
             assert self._changed.wait_for(lambda: self._missing <= 0, timeout=60)
 
 
-@pytest.mark.parametrize("job", ["pack", "restore", "verify"])
+@pytest.mark.parametrize("job", ["pack", "pack in order", "restore", "verify"])
 @pytest.mark.parametrize("memory", [0, 64 * MiB])
 def test_a_job_with_one_core_fills_every_slot_of_a_device_that_joins(
     memory: int, job: str, source: Path, snapshot: Path, target: Path, monkeypatch: pytest.MonkeyPatch
@@ -518,7 +576,12 @@ def test_a_job_with_one_core_fills_every_slot_of_a_device_that_joins(
     monkeypatch.setattr(AutoBackend, "_judge", judging)
     for name in ("encode_there", "decode_there"):
         monkeypatch.setattr(CudaBackend, name, meeting(getattr(CudaBackend, name)))
-    if job == "pack":
+    if job == "pack in order":  # as for a sink that takes parts
+        stages = partial(PackStages.__init__, in_order=True)
+        monkeypatch.setattr(
+            PackStages, "__init__", lambda self, *given, in_order, **named: stages(self, *given, **named)
+        )
+    if job.startswith("pack"):
         used = pack_tree(source, target, device="auto", chunk_size=256 * KiB, jobs=1, memory=memory).device
         restore_tree(target, snapshot.parent / "t", device="cpu", verify=True)
     elif job == "restore":

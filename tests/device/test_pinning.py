@@ -12,12 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.devices import emulated_device, prefer_devices, use_for_jobs, wake_at_once
+from support.devices import emulated_device, only_try_devices, prefer_devices, use_for_jobs, wake_at_once
 from support.emulated_device import EmulatedDevice
 from support.snapshots import assert_same_tree, pack_tree, restore_tree
 
 from dumont_gpu import native
-from dumont_gpu.backends import AutoBackend, CudaBackend, dispatch
+from dumont_gpu.backends import AutoBackend, CudaBackend
 from dumont_gpu.backends.cupy_device import CupyDevice
 from dumont_gpu.backends.device import DeviceMemoryError
 from dumont_gpu.backends.pinning import Pinning
@@ -59,7 +59,7 @@ def test_job_goes_on_unpinned_and_its_result_says_so(
     packed = pack_tree(source, snapshot, chunk_size=256 * KiB, method="hybrid_v2", device=option, jobs=1)
     assert packed.device.startswith("cuda:0")
     assert packed.device.endswith(REMARK)
-    assert {"zipnn_write", "lz4 encode"} <= set(device.launches)
+    assert "zipnn_write" in device.launches
     assert device.closed
     use(device := emulated_device(pins=pins))
     restored = restore_tree(snapshot, target, device=option, jobs=1)
@@ -166,7 +166,7 @@ def test_the_device_waits_for_memory_that_is_being_pinned() -> None:
 
 def test_auto_pins_nothing_for_a_device_that_gets_no_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     wake_at_once(monkeypatch)
-    monkeypatch.setattr(dispatch.Dispatch, "trust", lambda *arguments: False)
+    only_try_devices(monkeypatch)
     device = emulated_device()
     backend = AutoBackend(lambda go_on: CudaBackend(device, minimum=0), cores=1)
     content = memoryview(bytearray(weights(200_000)))

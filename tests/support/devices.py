@@ -84,3 +84,8 @@ def prefer_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch.Dispatch, "_device_seconds", lambda *arguments: -1.0)
     trust = dispatch.Dispatch.trust
     monkeypatch.setattr(dispatch.Dispatch, "trust", lambda self, kind, size, seconds: trust(self, kind, size, 0.0))
+
+
+def only_try_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes every device seem slower than the processor: each kind of chunk is tried, and no thread joins."""
+    monkeypatch.setattr(dispatch.Dispatch, "trust", lambda *arguments: False)
