@@ -1,9 +1,11 @@
-// Joins the planes of a stretch of elements to elements, with one warp. FORMAT.md, section 5.2; CPU reference: cpu/planes.cpp.
+// Joins the planes of a stretch of elements to elements, with one warp. FORMAT.md, section 5.2; CPU reference:
+// cpu/planes.cpp.
 //
-// One plane may lie decoded in shared memory (the tile). The others are raw in the encoded bytes, or constant, or were decoded before and
-// lie in the output already, each byte in its element. A lane takes 16 bytes of output at a time, so that the warp's loads and
-// stores are whole lines. For that the tile's first byte always belongs to an element whose address is a multiple of 16: before a
-// stretch that starts elsewhere the tile has some bytes that stand for the elements before it, and mean nothing.
+// One plane may lie decoded in shared memory (the tile). The others are raw in the encoded bytes, or constant, or were
+// decoded before and lie in the output already, each byte in its element. A lane takes 16 bytes of output at a time, so
+// that the warp's loads and stores are whole lines. For that the tile's first byte always belongs to an element whose
+// address is a multiple of 16: before a stretch that starts elsewhere the tile has some bytes that stand for the
+// elements before it, and mean nothing.
 #pragma once
 
 #include "huff0_table.h"
@@ -14,7 +16,8 @@ constexpr uint32_t kVectorBytes = 16;    // of output that a lane stores at a ti
 constexpr uint32_t kNoPlane = kMaxPlanes;
 constexpr uint32_t kSignBits = 0x80808080;
 
-// Little of it takes registers of the decoder: the block is in shared memory, the memories are parameters of the kernel.
+// Little of it takes registers of the decoder: the block is in shared memory, the memories are parameters of the
+// kernel.
 struct Join {
     const DeviceBlock* block;
     const uint8_t* source;
@@ -51,8 +54,8 @@ __device__ __forceinline__ bool fits_vectors(const Join& join) {
 // Begins a stretch at `element`. Returns how many bytes the tile has before it.
 __device__ __forceinline__ uint32_t begin_stretch(Join& join, uint32_t element) {
     const uint32_t planes = join.block->planes;
-    const uint32_t beyond = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(block_output(join) + element * planes) % kVectorBytes);
-    join.skipped = fits_vectors(join) ? beyond / planes : 0;
+    const uintptr_t address = reinterpret_cast<uintptr_t>(block_output(join) + element * planes);
+    join.skipped = fits_vectors(join) ? static_cast<uint32_t>(address % kVectorBytes) / planes : 0;
     join.element = static_cast<int32_t>(element - join.skipped);
     return join.skipped;
 }
@@ -108,7 +111,9 @@ __device__ __forceinline__ void take_plane(const uint4& elements, uint32_t plane
         words[1] = __byte_perm(elements.z, elements.w, odd_or_even);
     } else if constexpr (kPlanes == 4) {
         const uint32_t of_two = 0x40 + 0x11 * plane;
-        words[0] = __byte_perm(__byte_perm(elements.x, elements.y, of_two), __byte_perm(elements.z, elements.w, of_two), 0x5410);
+        const uint32_t low = __byte_perm(elements.x, elements.y, of_two);
+        const uint32_t high = __byte_perm(elements.z, elements.w, of_two);
+        words[0] = __byte_perm(low, high, 0x5410);
     }
 }
 
@@ -147,8 +152,9 @@ __device__ __forceinline__ void restore_signs(uint32_t (&word)[kPlanes][kWords],
     }
 }
 
-// Joins vectors [first, end), where vector 0 starts with the tile. `kPlain`: the tile has the last plane, and all others are raw, which
-// is what weights are; without a branch in it the loop asks for the bytes of several vectors before it waits.
+// Joins vectors [first, end), where vector 0 starts with the tile. `kPlain`: the tile has the last plane, and all
+// others are raw, which is what weights are; without a branch in it the loop asks for the bytes of several vectors
+// before it waits.
 template <uint32_t kPlanes, bool kPlain>
 __device__ __forceinline__ void join_vectors(const Join& join, uint32_t first, uint32_t end, uint32_t lane) {
     constexpr uint32_t kElements = kVectorBytes / kPlanes;
@@ -156,7 +162,7 @@ __device__ __forceinline__ void join_vectors(const Join& join, uint32_t first, u
     const DeviceBlock& block = *join.block;
     const uint32_t signs = block.moves_sign ? kSignBits : 0;
     const uint32_t unrotated = is_rotated(join) ? 0 : signs;
-    const int32_t element = join.element + static_cast<int32_t>((first + lane) * kElements);  // of the lane's first vector
+    const int32_t element = join.element + static_cast<int32_t>((first + lane) * kElements);  // the lane's first
     RawReader reader[kPlanes];
     bool raw[kPlanes];
     uint32_t repeated[kPlanes];
@@ -232,8 +238,8 @@ __device__ __forceinline__ void join_element(const Join& join, uint32_t in_tile)
 // ---------------------------------------------------------------------------------------------------------------
 // A stretch.
 
-// Joins the `count` elements at the tile, of which the first may be another's: whole vectors, and if `all` the rest as well. Returns how
-// many of them are done.
+// Joins the `count` elements at the tile, of which the first may be another's: whole vectors, and if `all` the rest as
+// well. Returns how many of them are done.
 template <uint32_t kPlanes>
 __device__ __forceinline__ uint32_t join_elements(Join& join, uint32_t count, bool all, uint32_t lane) {
     constexpr uint32_t kElements = kVectorBytes / kPlanes;
@@ -252,7 +258,9 @@ __device__ __forceinline__ uint32_t join_elements(Join& join, uint32_t count, bo
     const uint32_t head = first > 0 ? kElements - join.skipped : 0;  // elements before the first whole vector
     const uint32_t tail = max(kElements * end, join.skipped);
     const uint32_t loose = head + (max(done, tail) - tail);
-    for (uint32_t i = lane; i < loose; i += kWarp) join_element<kPlanes>(join, i < head ? join.skipped + i : tail + i - head);
+    for (uint32_t i = lane; i < loose; i += kWarp) {
+        join_element<kPlanes>(join, i < head ? join.skipped + i : tail + i - head);
+    }
     join.element += static_cast<int32_t>(done);
     if (done > 0) join.skipped = 0;
     return done;
