@@ -71,10 +71,6 @@ class Device(Protocol):
     def has_lz4(self) -> bool:
         """Whether the device can encode and decode LZ4 blocks."""
 
-    @property
-    def shared_limit(self) -> int:
-        """The most dynamic shared memory that a CTA may have, in bytes."""
-
     def lz4_encode_scratch(self, blocks: int, block_size: int) -> int:
         """Returns the bytes of scratch memory that encoding a batch of LZ4 blocks takes."""
 

@@ -52,7 +52,7 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
 #endif
 }
 
-// The address of element `index`, by a multiplication: the integer units have less to do than with a shift and an addition.
+// The address of element `index`, by a multiplication: that takes work off the units that shift and add.
 __device__ __forceinline__ uint32_t element_address(uint32_t array, uint32_t index, uint32_t size) {
 #if defined(DUMONT_EMULATOR)
     return array + index * size;

@@ -1,7 +1,9 @@
-// Builds the table that decodes up to four symbols at a lookup, with all threads of a CTA. CPU reference: cpu/decode_table.h.
+// Builds the table that decodes up to four symbols at a lookup, with all threads of a CTA. CPU reference:
+// cpu/decode_table.h.
 //
-// An entry of 8 bytes for each window of 11 bits: the symbols that lie wholly inside the window, and what `y` makes of the state
-// of a decoder (zipnn_decode.cu, `advance`). Four because they are what a word holds: with bf16 exponents an entry has 3.7.
+// An entry of 8 bytes for each window of 11 bits: the symbols that lie wholly inside the window, and what `y` makes of
+// the state of a decoder (zipnn_decode.cu, `advance`). Four because they are what a word holds: with bf16 exponents an
+// entry has 3.7.
 #pragma once
 
 #include "huff0_tree.h"
@@ -25,14 +27,14 @@ struct TableMemory {
     };
     uint8_t length[256];        // code length of each symbol
     uint8_t named_length[256];  // the same, by what the table calls the symbol
-    uint8_t order[256];         // what the table calls the symbols, by place in the table: longest codes first, then by symbol
+    uint8_t order[256];         // names by place in the table: longest codes first, then by symbol
     uint16_t before[kGroups][kLengths];  // symbols of each length in the groups before
     uint16_t first_cell[kLengths];       // of each length
     uint16_t first_symbol[kLengths];     // likewise: in `order`
 };
 
-// What the table calls a symbol: where the sign moves, the symbols of the last plane rotated by a bit. Then the bit that belongs to the
-// plane below lies where that plane keeps the sign, and joining swaps the two.
+// What the table calls a symbol: where the sign moves, the symbols of the last plane rotated by a bit. Then the bit
+// that belongs to the plane below lies where that plane keeps the sign, and joining swaps the two.
 __device__ __forceinline__ uint32_t table_name(uint32_t symbol, bool rotated) {
     return rotated ? (symbol >> 1 | symbol << 7) & 255 : symbol;
 }
@@ -74,7 +76,8 @@ __device__ __forceinline__ void sort_symbols(TableMemory& memory, bool rotated) 
             if (lane < kLengths) memory.before[group][lane] = static_cast<uint16_t>(symbols);
             symbols += count;
         }
-        const uint32_t own = lane >= 1 && lane <= kWindow ? symbols << 16 | symbols << (kWindow - lane) : 0;  // and cells
+        // Of this length: symbols, and cells in the lower half.
+        const uint32_t own = lane >= 1 && lane <= kWindow ? symbols << 16 | symbols << (kWindow - lane) : 0;
         uint32_t sum = own;
 #pragma unroll
         for (uint32_t step = 1; step < kLengths; step *= 2) {

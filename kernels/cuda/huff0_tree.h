@@ -1,9 +1,9 @@
-// Reads the description of a Huffman code, with one warp. FORMAT: huff0.h, whose parse_tree is the reference: what that refuses is
-// refused here, for the same reasons.
+// Reads the description of a Huffman code, with one warp. FORMAT: huff0.h, whose parse_tree is the reference: what that
+// refuses is refused here, for the same reasons.
 //
-// What is serial (the counts of the FSE table, the weights) is lane 0's; the others take part in all that comes before and after. A lane
-// that read a byte of global memory for each weight would take longer than the whole block's symbols: so the description is staged in
-// shared memory, and lane 0 reads bits from there by word.
+// What is serial (the counts of the FSE table, the weights) is lane 0's; the others take part in all that comes before
+// and after. A lane that read a byte of global memory for each weight would take longer than the whole block's symbols:
+// so the description is staged in shared memory, and lane 0 reads bits from there by word.
 #pragma once
 
 #include "device.h"
@@ -41,7 +41,8 @@ __device__ __forceinline__ uint32_t peek_description(const TreeMemory& memory, u
     return __funnelshift_r(memory.description[word], memory.description[word + 1], position) & ((1u << count) - 1);
 }
 
-// As parse_fse_counts, but the cells of a weight are listed instead of counted. Called by lane 0; `size`: bytes after the header byte.
+// As parse_fse_counts, but the cells of a weight are listed instead of counted. Called by lane 0; `size`: bytes after
+// the header byte.
 __device__ __forceinline__ FseHeader read_fse_header(TreeMemory& memory, uint32_t size) {
     FseHeader header = {};
     header.log = (memory.description[0] >> 8 & 15u) + kMinFseLog;
@@ -71,7 +72,7 @@ __device__ __forceinline__ FseHeader read_fse_header(TreeMemory& memory, uint32_
         ++symbols;
         for (; remaining < threshold; threshold >>= 1) --width;
         if (count != 0 || remaining <= 1) continue;
-        for (uint32_t repeat = 3; repeat == 3; symbols += repeat) {  // further absent weights follow as 2-bit run lengths
+        for (uint32_t repeat = 3; repeat == 3; symbols += repeat) {  // 2-bit run lengths of further absent weights
             repeat = peek_description(memory, position, 2);
             position += 2;
             if (symbols + repeat > 256 || position > 8 * (1 + size)) return header;
@@ -82,8 +83,8 @@ __device__ __forceinline__ FseHeader read_fse_header(TreeMemory& memory, uint32_
     return header;
 }
 
-// As build_fse_table, by the whole warp: a lane has cells `lane` and `lane` + 32. The spread always visits every cell, so that there is
-// nothing to refuse.
+// As build_fse_table, by the whole warp: a lane has cells `lane` and `lane` + 32. The spread always visits every cell,
+// so that there is nothing to refuse.
 __device__ __forceinline__ void build_fse(TreeMemory& memory, uint32_t log, uint32_t high, uint32_t lane) {
     const uint32_t size = 1u << log;
     const uint32_t step = (size >> 1) + (size >> 3) + 3;
@@ -124,8 +125,8 @@ __device__ __forceinline__ void build_fse(TreeMemory& memory, uint32_t log, uint
     __syncwarp();
 }
 
-// As the end of parse_fse_weights: two interleaved states, until the bits run out. Called by lane 0. Returns the number of weights, 0 if
-// they are damaged.
+// As the end of parse_fse_weights: two interleaved states, until the bits run out. Called by lane 0. Returns the number
+// of weights, 0 if they are damaged.
 __device__ __forceinline__ uint32_t read_fse_weights(TreeMemory& memory, const FseHeader& header, uint32_t size) {
     const uint32_t last = reinterpret_cast<const uint8_t*>(memory.description)[size];
     if (header.size >= size || last == 0) return 0;
@@ -138,7 +139,8 @@ __device__ __forceinline__ uint32_t read_fse_weights(TreeMemory& memory, const F
     for (uint32_t n = 0; n + 2 <= kMaxExplicitWeights; n += 2) {
         const uint32_t cell0 = memory.fse[state0];
         const uint32_t cell1 = memory.fse[state1];
-        const uint32_t from = position - 16;  // two states take 12 bits at most; the two headers, which lie below, have 16
+        // Two states take 12 bits at most; the two headers, which lie below, have 16.
+        const uint32_t from = position - 16;
         const uint32_t word = from >> 5;
         const uint32_t window = __funnelshift_r(memory.description[word], memory.description[word + 1], from) << 16;
         const uint32_t bits0 = cell0 >> 8 & 255;
@@ -160,7 +162,8 @@ __device__ __forceinline__ uint32_t read_fse_weights(TreeMemory& memory, const F
 }
 
 // Copies the description into shared memory, with zeros after it. `size` bytes of it lie in the block.
-__device__ __forceinline__ void stage_description(TreeMemory& memory, const uint8_t* description, uint32_t size, uint32_t lane) {
+__device__ __forceinline__ void stage_description(TreeMemory& memory, const uint8_t* description, uint32_t size,
+                                                  uint32_t lane) {
     const uint32_t rest = size - min(size, 4 * lane);
     uint32_t word = rest > 0 ? load_unaligned(description + 4 * lane) : 0;
     if (rest < 4) word &= (1u << 8 * rest) - 1;
@@ -169,14 +172,16 @@ __device__ __forceinline__ void stage_description(TreeMemory& memory, const uint
     __syncwarp();
 }
 
-// Fills memory.weights, of which each lane may read every 32nd from its own on; returns their number in each lane, 0 if they are
-// damaged.
+// Fills memory.weights, of which each lane may read every 32nd from its own on; returns their number in each lane, 0 if
+// they are damaged.
 __device__ __forceinline__ uint32_t read_weights(TreeMemory& memory, uint32_t lane) {
     const uint8_t* bytes = reinterpret_cast<const uint8_t*>(memory.description);
     const uint32_t header = bytes[0];
     if (header >= kFirstDirectHeader) {
         const uint32_t count = header - kFirstDirectHeader + 1;
-        for (uint32_t i = lane; i < count; i += kWarp) memory.weights[i] = bytes[1 + i / 2] >> (i % 2 == 0 ? 4 : 0) & 15;
+        for (uint32_t i = lane; i < count; i += kWarp) {
+            memory.weights[i] = bytes[1 + i / 2] >> (i % 2 == 0 ? 4 : 0) & 15;
+        }
         return count;
     }
     FseHeader fse = {};
@@ -192,9 +197,10 @@ __device__ __forceinline__ uint32_t read_weights(TreeMemory& memory, uint32_t la
     return count;
 }
 
-// As complete_tree: derives the implied last weight, checks that the code is complete, and writes the 256 code lengths. Returns a
-// BlockStatus.
-__device__ __forceinline__ uint32_t complete_lengths(const TreeMemory& memory, uint32_t count, uint8_t* length, uint32_t lane) {
+// As complete_tree: derives the implied last weight, checks that the code is complete, and writes the 256 code lengths.
+// Returns a BlockStatus.
+__device__ __forceinline__ uint32_t complete_lengths(const TreeMemory& memory, uint32_t count, uint8_t* length,
+                                                     uint32_t lane) {
     uint32_t weight[kGroups];
     uint32_t total = 0;  // of cells | longest codes << 20
     bool good = count != 0;
@@ -206,7 +212,7 @@ __device__ __forceinline__ uint32_t complete_lengths(const TreeMemory& memory, u
         total += ((1u << min(weight[group], kMaxTableLog)) >> 1) + (weight[group] == 1 ? 1u << 20 : 0);
     }
 #pragma unroll
-    for (uint32_t step = kWarp / 2; step > 0; step /= 2) total += __shfl_xor_sync(kAllLanes, total, static_cast<int>(step));
+    for (int step = kWarp / 2; step > 0; step /= 2) total += __shfl_xor_sync(kAllLanes, total, step);
     uint32_t longest_codes = total >> 20;
     total &= (1u << 20) - 1;
     if (!__all_sync(kAllLanes, good) || total == 0) return kBadTree;
@@ -226,10 +232,10 @@ __device__ __forceinline__ uint32_t complete_lengths(const TreeMemory& memory, u
     return table_log > kWindow ? kLongCodes : kBlockGood;
 }
 
-// Called by a whole warp. `size`: bytes of the description, all of them in the block. Writes the 256 code lengths; returns a BlockStatus,
-// the same in each lane.
-__device__ __forceinline__ uint32_t read_tree(const uint8_t* description, uint32_t size, TreeMemory& memory, uint8_t* length,
-                                              uint32_t lane) {
+// Called by a whole warp. `size`: bytes of the description, all of them in the block. Writes the 256 code lengths;
+// returns a BlockStatus, the same in each lane.
+__device__ __forceinline__ uint32_t read_tree(const uint8_t* description, uint32_t size, TreeMemory& memory,
+                                              uint8_t* length, uint32_t lane) {
     stage_description(memory, description, size, lane);
     const uint32_t count = read_weights(memory, lane);
     return complete_lengths(memory, count, length, lane);

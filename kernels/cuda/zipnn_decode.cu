@@ -1,33 +1,42 @@
-// Kernel: ZipNN blocks to elements. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_decode.cpp and cpu/decode_huff0.cpp.
+// Kernel: ZipNN blocks to elements. FORMAT.md, section 5.2; CPU reference: cpu/zipnn_decode.cpp, cpu/decode_huff0.cpp.
 //
-// A Huff0 stream has no marks: where a code begins is known only to who has decoded all codes before it. But Huffman codes
-// synchronise themselves: a decoder that starts at a wrong bit reads a few wrong symbols, then meets the beginning of a code by
-// chance, and is right from there on. So all 32 lanes of a warp decode one stream:
+// A Huff0 stream has no marks: where a code begins is known only to who has decoded all codes before it. But Huffman
+// codes synchronise themselves: a decoder that starts at a wrong bit reads a few wrong symbols, then meets the
+// beginning of a code by chance, and is right from there on. So all 32 lanes of a warp decode one stream:
 //
-//   1. A round takes the next bits of the stream, and cuts them into 32 segments of equal length, one a lane. The warp stages the
-//      bits in shared memory.
-//   2. Each lane starts a little before its segment (the look-back), drops symbols until one crosses into the segment, and takes
-//      all symbols that begin inside it, into a region of its own.
-//   3. Lane 0 started right. Where a lane did not start at the very bit at which the lane before it ended, it decodes its segment again
-//      from that bit. When no lane differs, all are right, whatever the look-back was: its length is a matter of speed only. A
-//      code that never synchronises (all its lengths alike, and no divisor of the segment) is decoded lane after lane.
+//   1. A round takes the next bits of the stream, and cuts them into 32 segments of equal length, one a lane. The warp
+//      stages the bits in shared memory.
+//   2. Each lane starts a little before its segment (the look-back), drops symbols until one crosses into the segment,
+//      and takes all symbols that begin inside it, into a region of its own.
+//   3. Lane 0 started right. Where a lane did not start at the very bit at which the lane before it ended, it decodes
+//      again from that bit. When no lane differs, all are right, whatever the look-back was: its length is a matter of
+//      speed only. A code that never synchronises is decoded lane after lane: one whose lengths are all alike, for
+//      example, and do not divide a segment.
 //   4. The regions are moved together, and the symbols joined with the other planes (zipnn_join.h).
 //
 // Work to threads
 //   A CTA of four warps takes a block, a warp one of its four streams. All threads build the table of the code
-//   (huff0_table.h), after one of the warps has read its description (huff0_tree.h): not the same in all CTAs, because equal warps of
-//   CTAs share a scheduler. After that there is no barrier: warps share the table only. A block with several coded planes is decoded
-//   plane after plane; all but the last leave their symbols in the output, where they are joined with the last. Blocks without a
-//   coded plane are joined only, a quarter by each warp. So one launch decodes a chunk, whatever its blocks are.
+//   (huff0_table.h), after one of the warps has read its description (huff0_tree.h): not the same warp in all CTAs,
+//   because their first warps share a scheduler. After that there is no barrier: warps share the table only. A block
+//   with several coded planes is decoded plane after plane; all but the last leave their symbols in the output, where
+//   they are joined with the last. Blocks without a coded plane are joined only, a quarter by each warp. So one launch
+//   decodes a chunk, whatever its blocks are.
 //
 // Numbers, and what makes them so
-//   kRegion         an odd number of words, and segments an odd number of words: lanes that go in step then meet different banks.
-//                   A fifth longer than DUMONT_DECODE_SYMBOLS. A lane whose region is full stops, and the next one begins there.
-//   kMinSegment     every segment but the last has at least four symbols, of 11 bits, which moving together counts on.
-//   kDecodeMemory   five CTAs, 20 warps, on an SM that has 228 KiB, of which each CTA costs one. That leaves 102 registers a thread.
-//   DUMONT_DECODE_… may be set with -D, to be timed on a device: the symbols of a lane and round (SYMBOLS), the longest segment in
-//                   bits (SEGMENT), the first look-back in bits (LOOK_BACK), the CTAs an SM that registers allow (CTAS), and the
-//                   shared memory of a CTA, if sizes make it another (MEMORY; the launch asks for as much).
+//   kDecodeMemory     Five CTAs, 20 warps, fit on an SM that has 228 KiB, of which each CTA costs one. That leaves 96
+//                     registers a thread.
+//   kLaneWords        What that memory leaves to a lane: the region of its symbols, and its share of the bits that are
+//                     staged. The code's average length divides them: a region has room for a fifth more symbols
+//                     than a segment has on average. A lane whose region is full stops, and the next begins there.
+//   odd words         Regions and segments both are an odd number of words: lanes that go in step then meet different
+//                     banks.
+//   kMaxRegionWords   A lane holds its region in registers while regions are moved together.
+//   kMinSegmentWords  Every segment but the last has at least four symbols, of 11 bits each, which moving together
+//                     counts on.
+//   A device must decide the others, so -D may set them: the words of a lane (DUMONT_DECODE_LANE_WORDS), of them the
+//   most for symbols (DUMONT_DECODE_REGION_WORDS), the first look-back in bits (DUMONT_DECODE_LOOK_BACK), the CTAs
+//   an SM that registers allow (DUMONT_DECODE_CTAS), and the shared memory of a CTA, if the words make it another
+//   (DUMONT_DECODE_MEMORY; the launch must ask for as much).
 //
 // Bytes moved, bf16: 0.66 read, 1 written per raw byte; symbols pass through shared memory only.
 //
@@ -37,11 +46,11 @@
 // after them, which the host provides), its own output and its status word.
 #include "zipnn_join.h"
 
-#ifndef DUMONT_DECODE_SYMBOLS
-#define DUMONT_DECODE_SYMBOLS 136
+#ifndef DUMONT_DECODE_LANE_WORDS
+#define DUMONT_DECODE_LANE_WORDS 54
 #endif
-#ifndef DUMONT_DECODE_SEGMENT
-#define DUMONT_DECODE_SEGMENT 416
+#ifndef DUMONT_DECODE_REGION_WORDS
+#define DUMONT_DECODE_REGION_WORDS 41
 #endif
 #ifndef DUMONT_DECODE_LOOK_BACK
 #define DUMONT_DECODE_LOOK_BACK 48
@@ -52,23 +61,24 @@
 
 namespace dumont::decode {
 
-constexpr uint32_t kTargetSymbols = DUMONT_DECODE_SYMBOLS;
-constexpr uint32_t kMaxSegment = DUMONT_DECODE_SEGMENT;
-constexpr uint32_t kMinSegment = 96;
+constexpr uint32_t kLaneWords = DUMONT_DECODE_LANE_WORDS;
+constexpr uint32_t kMaxRegionWords = DUMONT_DECODE_REGION_WORDS;
+constexpr uint32_t kMinSegmentWords = 3;
+constexpr uint32_t kMaxSegmentWords = 21;  // reached by codes of 6 bits on average
+static_assert(kMaxRegionWords % 2 == 1 && kMaxSegmentWords % 2 == 1 && kLaneWords % 2 == 0, "odd numbers of words");
+static_assert(kLaneWords >= kMaxRegionWords + kMinSegmentWords && kLaneWords > kMaxSegmentWords + 4, "both have room");
 constexpr uint32_t kWordBits = 32;
-static_assert(kMaxSegment / kWordBits % 2 == 1 && kMaxSegment % kWordBits == 0 && kMaxSegment >= kMinSegment, "odd words");
-constexpr uint32_t kRegionWords = kTargetSymbols * 6 / 5 / 4 | 1;
-constexpr uint32_t kRegion = 4 * kRegionWords;
-constexpr uint32_t kFullWords = kRegionWords - 2;  // a lane stops after as many: a turn of `advance` stores two at most
-constexpr uint32_t kChunkBits = 128;               // what a lane stages at a time
-constexpr uint32_t kStageChunks = kWarp * kMaxSegment / kChunkBits + 2;
-constexpr uint32_t kChunksPerLane = (kStageChunks + kWarp - 1) / kWarp;
-constexpr uint32_t kMaxLookBack = 2 * kMaxSegment / 3;  // more than that costs more than to decode again
+constexpr uint32_t kSpareWords = 2;  // of a region: what the turn of `advance` that fills it may store
+constexpr uint32_t kChunkWords = 4;  // what a lane stages at a time
+constexpr uint32_t kChunkBits = kWordBits * kChunkWords;
+constexpr uint32_t kStageBatch = 3;  // chunks that a lane asks for before it waits: all of a round of bf16 exponents
+constexpr uint32_t kMaxLookBack = 288;  // bits: more than that costs more than to decode again
 
-// Memory of a warp. The tile has the symbols that wait for a whole vector, then each lane's region; later all symbols, moved together.
+// Memory of a warp: the tile, then the staged bits. The tile has the symbols that wait for a whole vector, then each
+// lane's region; later all symbols, moved together. The stage has two chunks more than its segments, for those that lie
+// across chunks, and one of which no bit counts: a lane at the very top loads a word of it.
 struct alignas(16) WarpMemory {
-    uint8_t tile[kVectorBytes + kWarp * kRegion];
-    uint4 stage[kStageChunks + 1];  // a lane at the very top loads the word after it, of which no bit counts
+    uint8_t tile[kVectorBytes + 4 * kWarp * kLaneWords + 3 * sizeof(uint4)];
 };
 
 struct alignas(16) BlockMemory {
@@ -116,10 +126,11 @@ __device__ __forceinline__ uint2 look_up(uint32_t window, uint32_t entries) {
     return load_shared_pair(element_address(entries, window >> (32 - kWindow), sizeof(uint2)));
 }
 
-// Takes all symbols that begin above bit `limit`, or as many as the region holds; stores them or drops them. Two entries a turn, so that
-// a branch is paid every other lookup: they take 22 bits at most, of 32 that are loaded.
+// Takes all symbols that begin above bit `limit`, or as many as the region holds; stores them or drops them. Two
+// entries a turn, so that a branch is paid every other lookup: they take 22 bits at most, of 32 that are loaded.
 template <bool kStore>
-__device__ __forceinline__ void advance(uint32_t& state, uint32_t entries, const uint8_t* length, uint32_t limit, Output& out) {
+__device__ __forceinline__ void advance(uint32_t& state, uint32_t entries, const uint8_t* length, uint32_t limit,
+                                        Output& out) {
     uint2 entry;
     uint2 second;
     uint32_t between;  // the state after `entry`
@@ -144,7 +155,8 @@ __device__ __forceinline__ void advance(uint32_t& state, uint32_t entries, const
         entry = second;
     }
     if ((state & kPosition) <= limit) return;
-    // The entry crosses the limit: as many of its symbols as begin above. Bytes of it that are no symbols lie behind the crossing.
+    // The entry crosses the limit: as many of its symbols as begin above. Bytes of it that are no symbols lie behind
+    // the crossing.
     const uint32_t left = (state & kPosition) - limit;
     const uint32_t end1 = length[entry.x & 255];
     const uint32_t end2 = end1 + length[entry.x >> 8 & 255];
@@ -165,16 +177,23 @@ struct BitStream {
     uint32_t position;    // of `chunks`: the bit above the next one
     uint32_t left;        // bits
     uint32_t symbols;     // that it must still have
-    uint32_t most;        // bits of a segment, so that a region holds the symbols of nearly all
     uint32_t look_back;   // bits
+    uint32_t most;            // words of a segment, so that a region holds the symbols of nearly all
+    uint32_t region_words;
 };
 
+// The largest odd number up to `value`, at least 1.
+__device__ __forceinline__ uint32_t odd_below(uint32_t value) {
+    return (max(value, 1u) - 1) | 1;
+}
+
 // Finds the stream of the warp in a Huff0 block; `tree`: bytes of the description. Returns a BlockStatus.
-__device__ __forceinline__ uint32_t open_stream(const uint8_t* huff0, uint32_t tree, uint32_t bytes, uint32_t elements, uint32_t warp,
-                                                BitStream& stream) {
+__device__ __forceinline__ uint32_t open_stream(const uint8_t* huff0, uint32_t tree, uint32_t bytes, uint32_t elements,
+                                                uint32_t warp, BitStream& stream) {
     const uint32_t quarter = (elements + 3) / 4;
     if (tree > bytes) return kBadTree;
-    if (bytes - tree < kJumpTableSize + kStreams || elements > kMaxHuff0Symbols || 3 * quarter > elements) return kBadJumpTable;
+    if (bytes - tree < kJumpTableSize + kStreams) return kBadJumpTable;
+    if (elements > kMaxHuff0Symbols || 3 * quarter > elements) return kBadJumpTable;
     uint32_t begin = tree + kJumpTableSize;
     uint32_t rest = bytes - begin;
     uint32_t size = 0;
@@ -196,38 +215,52 @@ __device__ __forceinline__ uint32_t open_stream(const uint8_t* huff0, uint32_t t
     stream.left = static_cast<uint32_t>(bits.left);
     stream.position = stream.left + 8 * misplaced;
     stream.symbols = warp < kStreams - 1 ? quarter : elements - 3 * quarter;
-    const uint32_t wanted = stream.left * kTargetSymbols / max(stream.symbols, 1u);  // a block has 2^20 bits at most
-    stream.most = kWordBits * ((max(kMinSegment, min(kMaxSegment, wanted)) / kWordBits - 1) | 1);
-    // Longer codes take longer to synchronise. How long was measured on codes of weights; the next rounds learn what this code needs.
+    // The words of a segment are to those of its symbols' region as bits / 32 are to 6/5 symbols / 4. A block has 2^20
+    // bits at most.
+    const uint32_t share = 5 * stream.left;
+    const uint32_t region_share = 48 * stream.symbols + 1;
+    const uint32_t for_bits = odd_below(share * kLaneWords / (share + region_share));
+    stream.region_words = min(kMaxRegionWords, kLaneWords - max(kMinSegmentWords, min(kMaxSegmentWords, for_bits)));
+    const uint32_t wanted = odd_below(share * stream.region_words / region_share);
+    stream.most = max(kMinSegmentWords, min(wanted, min(kMaxSegmentWords, kLaneWords - stream.region_words)));
+    // Longer codes take longer to synchronise. How long was measured on codes of weights; the next rounds learn what
+    // this code needs.
     const uint32_t longer = stream.left < 3 * stream.symbols ? 0 : stream.left < 6 * stream.symbols ? 1 : 2;
     stream.look_back = min(uint32_t{DUMONT_DECODE_LOOK_BACK} << longer, kMaxLookBack);
     return kBlockGood;
 }
 
-// Stages chunks `bottom` to `bottom` + `need`. What a damaged stream finds before its chunk does not matter: nothing is read there.
-__device__ __forceinline__ void stage_bits(uint4* stage, const uint4* chunks, int32_t bottom, uint32_t need, uint32_t lane) {
-    uint4 staged[kChunksPerLane];
+// Stages chunks `bottom` to `bottom` + `need`. What a damaged stream finds before its chunk does not matter: nothing is
+// read there.
+__device__ __forceinline__ void stage_bits(uint4* stage, const uint4* chunks, int32_t bottom, uint32_t need,
+                                           uint32_t lane) {
+#pragma unroll 1
+    for (uint32_t from = lane; from < need; from += kStageBatch * kWarp) {
+        uint4 staged[kStageBatch];
 #pragma unroll
-    for (uint32_t i = 0; i < kChunksPerLane; ++i) {
-        const uint32_t chunk = i * kWarp + lane;
-        if (chunk < need) staged[i] = __ldg(chunks + max(bottom + static_cast<int32_t>(chunk), 0));
-    }
+        for (uint32_t i = 0; i < kStageBatch; ++i) {
+            const uint32_t chunk = from + i * kWarp;
+            if (chunk < need) staged[i] = __ldg(chunks + max(bottom + static_cast<int32_t>(chunk), 0));
+        }
 #pragma unroll
-    for (uint32_t i = 0; i < kChunksPerLane; ++i) {
-        const uint32_t chunk = i * kWarp + lane;
-        if (chunk < need) stage[chunk] = staged[i];
+        for (uint32_t i = 0; i < kStageBatch; ++i) {
+            const uint32_t chunk = from + i * kWarp;
+            if (chunk < need) stage[chunk] = staged[i];
+        }
     }
     __syncwarp();
 }
 
-// Moves the lanes' symbols together, behind the `carry` bytes at the tile's start. `before`: symbols of the lanes before; `count`: of
-// this lane.
-__device__ __forceinline__ void close_regions(uint8_t* tile, uint32_t lane, uint32_t carry, uint32_t before, uint32_t count) {
-    const uint32_t* region = reinterpret_cast<const uint32_t*>(tile + kVectorBytes + lane * kRegion);
-    uint32_t word[kRegionWords];  // all of them: what no symbol was stored in is moved nowhere
+// Moves the lanes' symbols together, behind the `carry` bytes at the tile's start. `before`: symbols of the lanes
+// before; `count`: of this lane.
+__device__ __forceinline__ void close_regions(uint8_t* tile, const uint32_t* region, uint32_t lane, uint32_t carry,
+                                              uint32_t before, uint32_t count) {
+    __syncwarp();
+    uint32_t word[kMaxRegionWords];  // so many in any case; those after the lane's own region are moved nowhere
 #pragma unroll
-    for (uint32_t i = 0; i < kRegionWords; ++i) word[i] = region[i];
-    // A lane's first word begins with the last symbols of the lane before, which has four at least: only the last with any may have fewer.
+    for (uint32_t i = 0; i < kMaxRegionWords; ++i) word[i] = region[i];
+    // A lane's first word begins with the last symbols of the lane before, which has four at least: only the last with
+    // any may have fewer.
     const uint32_t last = count >= 4 ? __funnelshift_r(region[count / 4 - 1], region[count / 4], 8 * (count & 3)) : 0;
     uint32_t previous = __shfl_up_sync(kAllLanes, last, 1);
     if (lane == 0) previous = *reinterpret_cast<const uint32_t*>(tile + (carry & ~3u)) << (32 - 8 * (carry & 3)) % 32;
@@ -237,30 +270,34 @@ __device__ __forceinline__ void close_regions(uint8_t* tile, uint32_t lane, uint
     uint32_t* to = reinterpret_cast<uint32_t*>(tile) + target / 4;
     __syncwarp();
 #pragma unroll
-    for (uint32_t i = 0; i <= kRegionWords; ++i) {
+    for (uint32_t i = 0; i <= kMaxRegionWords; ++i) {
         const uint32_t low = i == 0 ? previous : word[i == 0 ? 0 : i - 1];
-        const uint32_t high = i == kRegionWords ? 0 : word[i == kRegionWords ? 0 : i];
+        const uint32_t high = i == kMaxRegionWords ? 0 : word[i == kMaxRegionWords ? 0 : i];
         if (i < stores) to[i] = __funnelshift_l(low, high, 8 * target);
     }
     __syncwarp();
 }
 
-// Decodes the next round of the stream, which has bits and symbols left, into the tile, behind `carry` bytes. Returns how many symbols; 0
-// if the stream is damaged.
-__device__ __forceinline__ uint32_t decode_round(WarpMemory& warp, const TableMemory& table, BitStream& stream, uint32_t carry,
-                                                 uint32_t lane) {
-    const uint32_t rounds = (stream.left + kWarp * stream.most - 1) / (kWarp * stream.most);
-    const uint32_t words = (stream.left + kWarp * kWordBits * rounds - 1) / (kWarp * kWordBits * rounds);
-    const uint32_t segment = max(kMinSegment, kWordBits * (words | 1));
+// Decodes the next round of the stream, which has bits and symbols left, into the tile, behind `carry` bytes. Returns
+// how many symbols; 0 if the stream is damaged.
+__device__ __forceinline__ uint32_t decode_round(WarpMemory& warp, const TableMemory& table, BitStream& stream,
+                                                 uint32_t carry, uint32_t lane) {
+    constexpr uint32_t kRoundBits = kWarp * kWordBits;  // with segments of one word
+    const uint32_t rounds = (stream.left + kRoundBits * stream.most - 1) / (kRoundBits * stream.most);
+    const uint32_t words = (stream.left + kRoundBits * rounds - 1) / (kRoundBits * rounds);
+    const uint32_t segment = kWordBits * max(kMinSegmentWords, words | 1);
     const uint32_t need = kWarp * segment / kChunkBits + 2;
     const int32_t bottom = static_cast<int32_t>((stream.position - 1) / kChunkBits) + 1 - static_cast<int32_t>(need);
-    stage_bits(warp.stage, stream.chunks, bottom, need, lane);
+    uint4* stage = reinterpret_cast<uint4*>(warp.tile + kVectorBytes + 4 * kWarp * stream.region_words);
+    stage_bits(stage, stream.chunks, bottom, need, lane);
 
     const uint32_t entries = shared_address(table.entry);
-    const uint32_t top = 8 * shared_address(warp.stage) + stream.position - kChunkBits * static_cast<uint32_t>(bottom);
+    const uint32_t top = 8 * shared_address(stage) + stream.position - kChunkBits * static_cast<uint32_t>(bottom);
     const uint32_t ahead = lane * segment;  // bits of the lanes before
     const uint32_t limit = top - min(ahead + segment, stream.left);
-    const uint32_t region = shared_address(warp.tile) + kVectorBytes + lane * kRegion;
+    const uint32_t* regions = reinterpret_cast<const uint32_t*>(warp.tile + kVectorBytes);
+    const uint32_t* own_region = regions + lane * stream.region_words;
+    const uint32_t region = shared_address(own_region);
     const bool active = ahead < stream.left;
     uint32_t state = top - ahead + min(ahead, stream.look_back);
     Output out = {};
@@ -273,7 +310,7 @@ __device__ __forceinline__ uint32_t decode_round(WarpMemory& warp, const TableMe
     for (;;) {  // at each turn one more lane at least is right
         if (wrong) {
             state = start;
-            out = {region, region + 4 * kFullWords, 0};
+            out = {region, region + 4 * (stream.region_words - kSpareWords), 0};
             advance<true>(state, entries, table.named_length, limit, out);
             store_shared(out.word, out.pending);
             stop = state & kPosition;
@@ -295,17 +332,17 @@ __device__ __forceinline__ uint32_t decode_round(WarpMemory& warp, const TableMe
     }
     const uint32_t total = __shfl_sync(kAllLanes, before, kWarp - 1);
     if (total > stream.symbols || consumed > stream.left) return 0;
-    close_regions(warp.tile, lane, carry, before - count, count);
+    close_regions(warp.tile, own_region, lane, carry, before - count, count);
     stream.symbols -= total;
     stream.left -= consumed;
     stream.position -= consumed;
     return total;
 }
 
-// Decodes a stream, and joins its symbols or leaves them for the join of a later plane. Returns whether the stream is good: it ends with
-// its last symbol.
-__device__ __forceinline__ bool decode_stream(WarpMemory& warp, const TableMemory& table, BitStream& stream, Join& join, bool is_last,
-                                              uint32_t first, uint32_t lane) {
+// Decodes a stream, and joins its symbols or leaves them for the join of a later plane. Returns whether the stream is
+// good: it ends with its last symbol.
+__device__ __forceinline__ bool decode_stream(WarpMemory& warp, const TableMemory& table, BitStream& stream,
+                                              Join& join, bool is_last, uint32_t first, uint32_t lane) {
     uint32_t carry = 0;
     if (is_last) {
         carry = begin_stretch(join, first);
@@ -330,7 +367,8 @@ __device__ __forceinline__ bool decode_stream(WarpMemory& warp, const TableMemor
 
 }  // namespace dumont::decode
 
-//   grid: a CTA for each of `blocks`; block: kDecodeThreads; dynamic shared memory: kDecodeMemory; `status`: a word for each block
+//   grid: a CTA for each of `blocks`; block: kDecodeThreads; dynamic shared memory: kDecodeMemory
+//   status: a BlockStatus for each of `blocks`, 0 before
 extern "C" __global__ void __launch_bounds__(dumont::kDecodeThreads, DUMONT_DECODE_CTAS) zipnn_decode(
     const uint8_t* source, uint8_t* output, const dumont::DeviceBlock* blocks, uint32_t* status) {
     using namespace dumont;
@@ -347,12 +385,10 @@ extern "C" __global__ void __launch_bounds__(dumont::kDecodeThreads, DUMONT_DECO
     __syncthreads();
 
     const DeviceBlock& block = memory.block;
-    const uint8_t* encoded = source + block.encoded;
     const uint32_t elements = block.size / block.planes;
     const uint32_t quarter = (elements + kStreams - 1) / kStreams;
     const uint32_t first = min(index * quarter, elements);
-    const uint32_t moved = block.size / 4 * 4 / block.planes;
-    Join join = {&block, encoded, output + block.out, warp.tile, kNoPlane, block.moves_sign ? moved : elements, 0, 0};
+    Join join = {&block, source, output, warp.tile, kNoPlane, 0, 0};
     if (block.coded == 0) {
         const uint32_t count = begin_stretch(join, first) + min(quarter, elements - first);
         join_elements(join, count, true, lane);
@@ -361,7 +397,7 @@ extern "C" __global__ void __launch_bounds__(dumont::kDecodeThreads, DUMONT_DECO
     bool good = true;
     for (uint32_t coded = block.coded; coded != 0; coded &= coded - 1) {
         join.plane = static_cast<uint32_t>(__ffs(static_cast<int>(coded))) - 1;
-        const uint8_t* huff0 = encoded + block.begin[join.plane];
+        const uint8_t* huff0 = plane_bytes(join, join.plane);
         const uint32_t tree = tree_size(huff0[0]);
         BitStream stream = {};
         uint32_t found = good ? open_stream(huff0, tree, block.bytes[join.plane], elements, index, stream) : kBadStream;

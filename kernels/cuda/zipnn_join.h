@@ -1,9 +1,11 @@
-// Joins the planes of a stretch of elements to elements, with one warp. FORMAT.md, section 5.2; CPU reference: cpu/planes.cpp.
+// Joins the planes of a stretch of elements to elements, with one warp. FORMAT.md, section 5.2; CPU reference:
+// cpu/planes.cpp.
 //
-// One plane may lie decoded in shared memory (the tile). The others are raw in the encoded bytes, or constant, or were decoded before and
-// lie in the output already, each byte in its element. A lane takes 16 bytes of output at a time, so that the warp's loads and
-// stores are whole lines. For that the tile's first byte always belongs to an element whose address is a multiple of 16: before a
-// stretch that starts elsewhere the tile has some bytes that stand for the elements before it, and mean nothing.
+// One plane may lie decoded in shared memory (the tile). The others are raw in the encoded bytes, or constant, or were
+// decoded before and lie in the output already, each byte in its element. A lane takes 16 bytes of output at a time, so
+// that the warp's loads and stores are whole lines. For that the tile's first byte always belongs to an element whose
+// address is a multiple of 16: before a stretch that starts elsewhere the tile has some bytes that stand for the
+// elements before it, and mean nothing.
 #pragma once
 
 #include "huff0_table.h"
@@ -14,16 +16,31 @@ constexpr uint32_t kVectorBytes = 16;    // of output that a lane stores at a ti
 constexpr uint32_t kNoPlane = kMaxPlanes;
 constexpr uint32_t kSignBits = 0x80808080;
 
+// Little of it takes registers of the decoder: the block is in shared memory, the memories are parameters of the
+// kernel.
 struct Join {
-    const DeviceBlock* block;  // in shared memory
-    const uint8_t* encoded;
-    uint8_t* out;         // the block's
+    const DeviceBlock* block;
+    const uint8_t* source;
+    uint8_t* output;
     const uint8_t* tile;
-    uint32_t plane;       // that the tile holds, or kNoPlane
-    uint32_t alike;       // elements below it are joined alike; the one that may follow keeps its sign
-    int32_t element;      // that the tile starts with; less than 0 if it starts before the block
-    uint32_t skipped;     // elements at the tile's start that are another's
+    uint32_t plane;    // that the tile holds, or kNoPlane
+    int32_t element;   // that the tile starts with; less than 0 if it starts before the block
+    uint32_t skipped;  // elements at the tile's start that are another's
 };
+
+__device__ __forceinline__ uint8_t* block_output(const Join& join) {
+    return join.output + join.block->out;
+}
+
+__device__ __forceinline__ const uint8_t* plane_bytes(const Join& join, uint32_t plane) {
+    return join.source + join.block->encoded + join.block->begin[plane];
+}
+
+// Elements below it are joined alike; the one that may follow keeps its sign.
+template <uint32_t kPlanes>
+__device__ __forceinline__ uint32_t alike_elements(const DeviceBlock& block) {
+    return block.moves_sign ? block.size / 4 * 4 / kPlanes : block.size / kPlanes;
+}
 
 __device__ __forceinline__ bool is_rotated(const Join& join) {
     return join.block->moves_sign && join.plane + 1 == join.block->planes;
@@ -31,14 +48,14 @@ __device__ __forceinline__ bool is_rotated(const Join& join) {
 
 // Whether the elements' addresses are multiples of their size: if not, no 16 bytes of output are whole elements.
 __device__ __forceinline__ bool fits_vectors(const Join& join) {
-    return reinterpret_cast<uintptr_t>(join.out) % join.block->planes == 0;
+    return reinterpret_cast<uintptr_t>(block_output(join)) % join.block->planes == 0;
 }
 
 // Begins a stretch at `element`. Returns how many bytes the tile has before it.
 __device__ __forceinline__ uint32_t begin_stretch(Join& join, uint32_t element) {
     const uint32_t planes = join.block->planes;
-    const uint32_t beyond = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(join.out + element * planes) % kVectorBytes);
-    join.skipped = fits_vectors(join) ? beyond / planes : 0;
+    const uintptr_t address = reinterpret_cast<uintptr_t>(block_output(join) + element * planes);
+    join.skipped = fits_vectors(join) ? static_cast<uint32_t>(address % kVectorBytes) / planes : 0;
     join.element = static_cast<int32_t>(element - join.skipped);
     return join.skipped;
 }
@@ -94,7 +111,9 @@ __device__ __forceinline__ void take_plane(const uint4& elements, uint32_t plane
         words[1] = __byte_perm(elements.z, elements.w, odd_or_even);
     } else if constexpr (kPlanes == 4) {
         const uint32_t of_two = 0x40 + 0x11 * plane;
-        words[0] = __byte_perm(__byte_perm(elements.x, elements.y, of_two), __byte_perm(elements.z, elements.w, of_two), 0x5410);
+        const uint32_t low = __byte_perm(elements.x, elements.y, of_two);
+        const uint32_t high = __byte_perm(elements.z, elements.w, of_two);
+        words[0] = __byte_perm(low, high, 0x5410);
     }
 }
 
@@ -133,8 +152,9 @@ __device__ __forceinline__ void restore_signs(uint32_t (&word)[kPlanes][kWords],
     }
 }
 
-// Joins vectors [first, end), where vector 0 starts with the tile. `kPlain`: the tile has the last plane, and all others are raw, which
-// is what weights are; without a branch in it the loop asks for the bytes of several vectors before it waits.
+// Joins vectors [first, end), where vector 0 starts with the tile. `kPlain`: the tile has the last plane, and all
+// others are raw, which is what weights are; without a branch in it the loop asks for the bytes of several vectors
+// before it waits.
 template <uint32_t kPlanes, bool kPlain>
 __device__ __forceinline__ void join_vectors(const Join& join, uint32_t first, uint32_t end, uint32_t lane) {
     constexpr uint32_t kElements = kVectorBytes / kPlanes;
@@ -142,19 +162,19 @@ __device__ __forceinline__ void join_vectors(const Join& join, uint32_t first, u
     const DeviceBlock& block = *join.block;
     const uint32_t signs = block.moves_sign ? kSignBits : 0;
     const uint32_t unrotated = is_rotated(join) ? 0 : signs;
-    const int32_t element = join.element + static_cast<int32_t>((first + lane) * kElements);  // of the lane's first vector
+    const int32_t element = join.element + static_cast<int32_t>((first + lane) * kElements);  // the lane's first
     RawReader reader[kPlanes];
     bool raw[kPlanes];
     uint32_t repeated[kPlanes];
 #pragma unroll
     for (uint32_t plane = 0; plane < kPlanes; ++plane) {
-        const uint8_t* bytes = join.encoded + block.begin[plane];
+        const uint8_t* bytes = plane_bytes(join, plane);
         reader[plane] = raw_reader(bytes + element);
         raw[plane] = kPlain ? plane != kPlanes - 1 : !((block.coded | block.constant) >> plane & 1);
         repeated[plane] = !kPlain && block.constant >> plane & 1 ? bytes[0] * 0x01010101u : 0;
     }
     const uint8_t* tile = join.tile + (first + lane) * kElements;
-    uint4* to = reinterpret_cast<uint4*>(join.out + static_cast<int64_t>(element) * kPlanes);
+    uint4* to = reinterpret_cast<uint4*>(block_output(join) + static_cast<int64_t>(element) * kPlanes);
 #pragma unroll(kPlain ? 4 : 1)
     for (uint32_t vector = first + lane; vector < end; vector += kWarp) {
         uint32_t word[kPlanes][kWords];
@@ -193,11 +213,11 @@ template <uint32_t kPlanes>
 __device__ __forceinline__ void join_element(const Join& join, uint32_t in_tile) {
     const DeviceBlock& block = *join.block;
     const uint32_t element = static_cast<uint32_t>(join.element) + in_tile;
-    uint8_t* out = join.out + element * kPlanes;
+    uint8_t* out = block_output(join) + element * kPlanes;
     uint32_t value = 0;
 #pragma unroll
     for (uint32_t plane = 0; plane < kPlanes; ++plane) {
-        const uint8_t* bytes = join.encoded + block.begin[plane];
+        const uint8_t* bytes = plane_bytes(join, plane);
         uint32_t byte;
         if (plane == join.plane) {
             byte = symbol_named(join.tile[in_tile], is_rotated(join));
@@ -208,7 +228,7 @@ __device__ __forceinline__ void join_element(const Join& join, uint32_t in_tile)
         }
         value |= byte << (8 * plane);
     }
-    if (block.moves_sign && element < join.alike) {
+    if (block.moves_sign && element < alike_elements<kPlanes>(block)) {
         value = kPlanes == 2 ? restore_sign16(static_cast<uint16_t>(value)) : restore_sign32(value);
     }
 #pragma unroll
@@ -218,14 +238,14 @@ __device__ __forceinline__ void join_element(const Join& join, uint32_t in_tile)
 // ---------------------------------------------------------------------------------------------------------------
 // A stretch.
 
-// Joins the `count` elements at the tile, of which the first may be another's: whole vectors, and if `all` the rest as well. Returns how
-// many of them are done.
+// Joins the `count` elements at the tile, of which the first may be another's: whole vectors, and if `all` the rest as
+// well. Returns how many of them are done.
 template <uint32_t kPlanes>
 __device__ __forceinline__ uint32_t join_elements(Join& join, uint32_t count, bool all, uint32_t lane) {
     constexpr uint32_t kElements = kVectorBytes / kPlanes;
     const DeviceBlock& block = *join.block;
     const bool vectors = fits_vectors(join);
-    const uint32_t alike = min(count, static_cast<uint32_t>(static_cast<int32_t>(join.alike) - join.element));
+    const uint32_t alike = min(count, alike_elements<kPlanes>(block) - static_cast<uint32_t>(join.element));
     const uint32_t end = vectors ? alike / kElements : 0;
     const uint32_t first = min(end, join.skipped > 0 ? 1u : 0u);
     const bool plain = join.plane == kPlanes - 1 && block.coded == 1u << join.plane && block.constant == 0;
@@ -238,7 +258,9 @@ __device__ __forceinline__ uint32_t join_elements(Join& join, uint32_t count, bo
     const uint32_t head = first > 0 ? kElements - join.skipped : 0;  // elements before the first whole vector
     const uint32_t tail = max(kElements * end, join.skipped);
     const uint32_t loose = head + (max(done, tail) - tail);
-    for (uint32_t i = lane; i < loose; i += kWarp) join_element<kPlanes>(join, i < head ? join.skipped + i : tail + i - head);
+    for (uint32_t i = lane; i < loose; i += kWarp) {
+        join_element<kPlanes>(join, i < head ? join.skipped + i : tail + i - head);
+    }
     join.element += static_cast<int32_t>(done);
     if (done > 0) join.skipped = 0;
     return done;
@@ -262,7 +284,7 @@ __device__ __forceinline__ void keep_rest(uint8_t* tile, uint32_t done, uint32_t
 // Puts the tile's bytes where they belong in their elements, for the join of a later plane.
 __device__ __forceinline__ void leave_plane(Join& join, uint32_t count, uint32_t lane) {
     const uint32_t planes = join.block->planes;
-    uint8_t* out = join.out + static_cast<uint32_t>(join.element) * planes + join.plane;
+    uint8_t* out = block_output(join) + static_cast<uint32_t>(join.element) * planes + join.plane;
     for (uint32_t i = lane; i < count; i += kWarp) out[i * planes] = join.tile[i];
     join.element += static_cast<int32_t>(count);
 }
@@ -273,7 +295,7 @@ __device__ __forceinline__ void prefetch_raw(const Join& join, uint32_t lane) {
 #pragma unroll
     for (uint32_t plane = 0; plane < kMaxPlanes; ++plane) {
         const bool raw = plane < block.planes && !((block.coded | block.constant) >> plane & 1);
-        if (raw) prefetch_far(join.encoded + block.begin[plane] + join.element + 128 * static_cast<int32_t>(lane));
+        if (raw) prefetch_far(plane_bytes(join, plane) + join.element + 128 * static_cast<int32_t>(lane));
     }
 }
 

@@ -113,7 +113,8 @@ Bytes random_symbols(const CodeLengths& lengths, uint64_t count, Random& random)
 
 Bytes symbol_runs(const CodeLengths& lengths, uint64_t count, Random& random) {
     // Of those that occur.
-    const auto shortest = std::min_element(lengths.begin(), lengths.end(), [](uint32_t a, uint32_t b) { return a - 1 < b - 1; });
+    const auto less = [](uint32_t a, uint32_t b) { return a - 1 < b - 1; };
+    const auto shortest = std::min_element(lengths.begin(), lengths.end(), less);
     const auto longest = std::max_element(lengths.begin(), lengths.end());
     const auto common = static_cast<uint8_t>(shortest - lengths.begin());
     const auto rare = static_cast<uint8_t>(longest - lengths.begin());

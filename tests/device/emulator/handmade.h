@@ -11,8 +11,8 @@ using CodeLengths = std::vector<uint32_t>;
 // Any shape: from all alike to a chain of one code of each length.
 CodeLengths random_code(Random& random, uint32_t longest);
 
-// Codes in which a decoder that starts between two codes hardly ever, or never, meets the beginning of one: all lengths alike (1 to 7
-// bits), all multiples of three, a chain, one short code beside many long ones.
+// Codes in which a decoder that starts between two codes hardly ever, or never, meets the beginning of one: all lengths
+// alike (1 to 7 bits), all multiples of three, a chain, one short code beside many long ones.
 constexpr uint64_t kStubbornCodes = 10;
 CodeLengths stubborn_code(uint64_t number);
 
@@ -22,7 +22,8 @@ Bytes direct_tree(const CodeLengths& lengths);
 // Symbols as often as the code expects them.
 Bytes random_symbols(const CodeLengths& lengths, uint64_t count, Random& random);
 
-// Runs of the symbol with the shortest code and runs of one with the longest: far more, or fewer, symbols in some bits than on average.
+// Runs of the symbol with the shortest code and runs of one with the longest: far more, or fewer, symbols in some bits
+// than on average.
 Bytes symbol_runs(const CodeLengths& lengths, uint64_t count, Random& random);
 
 // A whole block; `symbols` as parse_streams can divide them.

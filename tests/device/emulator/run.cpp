@@ -259,7 +259,9 @@ std::vector<Chunk> good_chunks(const std::string& directory, uint64_t seed) {
         chunks.push_back(wanted.chunks[0]);
     }
     for (size_t i = 0; i < 40; ++i) chunks.push_back(handmade_chunk(kDtypes[i % kDtypeCount], random));
-    for (size_t i = 0; i < 20; ++i) chunks.push_back(stubborn_chunk(kDtypes[i % kDtypeCount], 6 + below(random, 9'000), random));
+    for (size_t i = 0; i < 20; ++i) {
+        chunks.push_back(stubborn_chunk(kDtypes[i % kDtypeCount], 6 + below(random, 9'000), random));
+    }
     for (size_t i = 0; i < 5; ++i) {
         chunks.push_back(continued_chunk({chunks[chunks.size() - 3 * i - 20], chunks[chunks.size() - 50]}));
     }

@@ -32,12 +32,12 @@ Chunk encoded_chunk(const DtypeName& dtype, const std::string& name, const Bytes
 // chooses and a decoder must read.
 Chunk handmade_chunk(const DtypeName& dtype, Random& random);
 
-// One block, all of its planes in stubborn codes (handmade.h). Few or no lanes of a warp start in step, so that the segments
-// of a round are decoded one after the other: the worst case, which is slow and must be right.
+// One block, all of its planes in stubborn codes (handmade.h). Few or no lanes of a warp start in step, so that the
+// segments of a round are decoded one after the other: the worst case, which is slow and must be right.
 Chunk stubborn_chunk(const DtypeName& dtype, uint64_t elements, Random& random);
 
-// Decodes the chunk's blocks where their offsets are as large as they get: the last bytes of a chunk of 1 GiB, in a batch of
-// several GiB. Throws std::runtime_error if that changes anything.
+// Decodes the chunk's blocks where their offsets are as large as they get: the last bytes of a chunk of 1 GiB, in a
+// batch of several GiB. Throws std::runtime_error if that changes anything.
 void check_far_offsets(const Chunk& chunk);
 
 // Several `continued` streams, one after the other.
