@@ -162,8 +162,10 @@ class CudaBackend:
         encode = on_device.encode
         with self.pinning.in_use(chunk, out):
             size = self._encoding.run(lambda slot: encode(slot, codec, chunk, out, digest))
-        if digest and not self._hashes_right:
-            self._compare(out[:size], digest)
+        if digest and not self._hashes_right:  # a snapshot keeps the digest, and nobody looks again
+            if digest_function("blake3")(out[:size]) != digest:
+                raise DeviceError(f"{self.device.name} is not right: it gave another digest")
+            self._hashes_right = True
         return size, True
 
     def decode_there(
@@ -192,12 +194,6 @@ class CudaBackend:
                 pool.close()
         self.pinning.close()
         self.device.close()
-
-    def _compare(self, encoded: memoryview, digest: bytearray) -> None:
-        """Raises DeviceError unless the device's digest is the CPU's: a snapshot keeps it, and nobody looks again."""
-        if digest_function("blake3")(encoded) != digest:
-            raise DeviceError(f"{self.device.name} is not right: it gave another digest")
-        self._hashes_right = True
 
     def _on_device(self, compressor_id: int, size: int) -> DeviceCodec | None:
         """Returns how the device works on a chunk; None if the chunk is for the CPU."""

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from support.devices import cuda_device, emulated_device
+from support.devices import cuda_device, emulated_device, wake_at_once
 from support.emulated_device import EmulatedDevice
 from support.real_device import RecordedDevice
 from support.snapshots import assert_same_tree, pack_tree, restore_tree
 
 import dumont_gpu.backends as backends
-from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, DigestCheck
+from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, DigestCheck, cuda
 from dumont_gpu.backends.slot_digest import SlotDigest
 from dumont_gpu.codecs import LZ4_HC, Codec, Lz4, ZipNN
 from dumont_gpu.errors import DamagedError, DeviceError
@@ -224,17 +224,39 @@ def test_there_is_no_digest_of_what_does_not_fit_nor_of_what_the_cpu_encodes(
 @of_each_codec
 @pytest.mark.usefixtures("hashes_wrongly")
 def test_device_whose_first_digest_is_wrong_is_not_used_to_encode(
-    codec: Codec, content: bytes, backend: CudaBackend
+    codec: Codec, content: bytes, backend: CudaBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, digest = memoryview(bytearray(2 * len(content))), bytearray()
     with pytest.raises(DeviceError, match="cuda:0 is not right: it gave another digest"):
         backend.encode(codec, memoryview(content), out, digest)
-    auto = AutoBackend(CudaBackend(cuda_device(), minimum=0), threads=2)
+    wake_at_once(monkeypatch)
+    monkeypatch.setattr(cuda, "_WORTH_THE_TRIP", 0)
+    auto = AutoBackend(lambda go_on: CudaBackend(cuda_device(), minimum=0), cores=2)
     auto.prepare(1 * MiB, encode=True)
-    size = auto.encode(codec, memoryview(content), out, digest)
-    assert out[:size] == encoded(codec, content)
-    assert digest == b""
+    auto.expect(1 << 40)
+    for _ in range(2):
+        size = auto.encode(codec, memoryview(content), out, digest)
+        assert out[:size] == encoded(codec, content)
+        assert digest == b""
     assert "another digest" in auto.name
+    auto.close()
+
+
+@of_each_codec
+@pytest.mark.usefixtures("hashes_wrongly")
+def test_device_whose_digest_is_wrong_in_a_trial_is_not_used_to_decode(
+    codec: Codec, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wake_at_once(monkeypatch)
+    monkeypatch.setattr(cuda, "_WORTH_THE_TRIP", 0)
+    auto = AutoBackend(lambda go_on: CudaBackend(cuda_device(), minimum=0), cores=2)
+    auto.prepare(1 * MiB, decode=True)
+    auto.expect(1 << 40)
+    stored, out = encoded(codec, content), memoryview(bytearray(len(content)))
+    for _ in range(2):
+        auto.decode(codec.id, stored, out, Expected(bytes(stored), stored).of())
+        assert out == content
+    assert "is not right" in auto.name
     auto.close()
 
 

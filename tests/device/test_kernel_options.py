@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import runpy
 import shutil
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from support.snapshots import ROOT
 
 from dumont_gpu.backends import kernel_options
 from dumont_gpu.backends.cupy_device import CupyDevice
+from dumont_gpu.backends.kernels import KERNELS
 from dumont_gpu.bench.measure.gpu.variant_table import AS_WRITTEN, MEMORY, SOURCE, VARIANTS
 from dumont_gpu.bench.report.kernel_options import chosen, write_options
 
@@ -72,23 +71,18 @@ def test_the_table_is_rewritten_and_read(tmp_path: Path) -> None:
 
 def test_a_device_compiles_with_the_options_of_its_capability(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_options, "OPTIONS", {"9.0": ("-DDUMONT_DECODE_CTAS=4",)})
+    monkeypatch.setattr(CupyDevice, "__init__", lambda device, number: None)
+    monkeypatch.setattr(CupyDevice, "capability", "9.0")
     compiled: dict[str, tuple[str, ...]] = {}
-    attributes = {75: 9, 76: 0}
-    runtime = SimpleNamespace(
-        setDevice=lambda number: None, deviceGetAttribute=lambda which, number: attributes.get(which, 0)
-    )
 
-    def compiling(code: str, options: tuple[str, ...], backend: str) -> Any:
-        compiled[code] = options
-        kernel = SimpleNamespace(compile=lambda: None, shared_size_bytes=0)
-        return SimpleNamespace(get_function=lambda name: kernel)
+    def compiling(device: CupyDevice, source: str, names: list[str], *options: str) -> dict[str, object]:
+        compiled[source] = options
+        return dict.fromkeys(names)
 
-    monkeypatch.setitem(
-        sys.modules, "cupy", SimpleNamespace(RawModule=compiling, cuda=SimpleNamespace(runtime=runtime))
-    )
-    CupyDevice(0).load_kernels()
-    decode = (ROOT / "kernels" / "cuda" / SOURCE).read_text(encoding="utf-8")
-    assert [code for code, options in compiled.items() if "-DDUMONT_DECODE_CTAS=4" in options] == [decode]
+    monkeypatch.setattr(CupyDevice, "compile", compiling)
+    assert set(CupyDevice(0)._load_all()) == set(KERNELS)
+    assert {source for source, options in compiled.items() if options} == {SOURCE}
+    assert compiled[SOURCE] == ("-DDUMONT_DECODE_CTAS=4",)
 
 
 def test_every_constant_of_a_variant_can_be_set() -> None:

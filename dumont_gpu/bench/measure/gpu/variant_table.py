@@ -18,10 +18,9 @@ VARIANTS: Final[dict[str, dict[str, int]]] = {
     "look-back of 64 bits": {"DUMONT_DECODE_LOOK_BACK": 64},
     "look-back of 96 bits": {"DUMONT_DECODE_LOOK_BACK": 96},
     "4 CTAs": {"DUMONT_DECODE_CTAS": 4},
-    "segments of 352 bits": {"DUMONT_DECODE_SEGMENT": 352},
-    "112 symbols a lane": {"DUMONT_DECODE_SYMBOLS": 112},
-    "168 symbols a lane, 480 bits, 4 CTAs": {
-        "DUMONT_DECODE_SYMBOLS": 168, "DUMONT_DECODE_SEGMENT": 480, "DUMONT_DECODE_CTAS": 4, MEMORY: 51_600,
+    "46 words a lane": {"DUMONT_DECODE_LANE_WORDS": 46, "DUMONT_DECODE_REGION_WORDS": 33},
+    "74 words a lane, 4 CTAs": {
+        "DUMONT_DECODE_LANE_WORDS": 74, "DUMONT_DECODE_REGION_WORDS": 55, "DUMONT_DECODE_CTAS": 4, MEMORY: 57_344,
     },
 }  # fmt: skip
 
