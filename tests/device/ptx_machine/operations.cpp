@@ -1,0 +1,316 @@
+// Instructions that compute lane by lane: arithmetic, comparisons, moves, conversions, predicates.
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "machine.h"
+
+namespace dumont::ptx {
+namespace {
+
+template <class T>
+using Slot = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+
+template <class T>
+constexpr RegisterClass class_of() {
+    return sizeof(T) == 8 ? RegisterClass::kLong : RegisterClass::kWord;
+}
+
+template <class T>
+constexpr uint32_t kBits = 8 * sizeof(T);
+
+// ---------------------------------------------------------------------------------------------------------------
+// One lane. The compiler is told that signed numbers wrap.
+
+struct Add { template <class T> static T of(T a, T b) { return static_cast<T>(a + b); } };
+struct Sub { template <class T> static T of(T a, T b) { return static_cast<T>(a - b); } };
+struct Mul { template <class T> static T of(T a, T b) { return static_cast<T>(a * b); } };
+struct Min { template <class T> static T of(T a, T b) { return a < b ? a : b; } };
+struct Max { template <class T> static T of(T a, T b) { return a > b ? a : b; } };
+struct And { template <class T> static T of(T a, T b) { return a & b; } };
+struct Or { template <class T> static T of(T a, T b) { return a | b; } };
+struct Xor { template <class T> static T of(T a, T b) { return a ^ b; } };
+struct Not { template <class T> static T of(T a) { return static_cast<T>(~a); } };
+struct Neg { template <class T> static T of(T a) { return static_cast<T>(-a); } };
+struct Abs { template <class T> static T of(T a) { return static_cast<T>(a < 0 ? -a : a); } };
+struct Same { template <class T> static T of(T a) { return a; } };
+struct MulAdd { template <class T> static T of(T a, T b, T c) { return static_cast<T>(a * b + c); } };
+// A device does not trap: all bits are set.
+struct Div { template <class T> static T of(T a, T b) { return b == 0 || (b == T(-1) && T(-1) < 0) ? static_cast<T>(b == 0 ? -1 : -a) : static_cast<T>(a / b); } };
+struct Rem { template <class T> static T of(T a, T b) { return b == 0 ? a : b == T(-1) && T(-1) < 0 ? T(0) : static_cast<T>(a % b); } };
+struct Shl { template <class T> static T of(T a, uint32_t n) { return n >= kBits<T> ? T(0) : static_cast<T>(a << n); } };
+struct Shr { template <class T> static T of(T a, uint32_t n) { return static_cast<T>(n >= kBits<T> ? (a < 0 ? -1 : 0) : a >> n); } };
+template <class W> struct MulWide { template <class T> static W of(T a, T b) { return static_cast<W>(a) * static_cast<W>(b); } };
+template <class W> struct MadWide { template <class T> static W of(T a, T b, W c) { return static_cast<W>(a) * static_cast<W>(b) + c; } };
+template <class W> struct MulHigh { template <class T> static T of(T a, T b) { return static_cast<T>(static_cast<W>(a) * static_cast<W>(b) >> kBits<T>); } };
+struct Popc { template <class T> static uint32_t of(T a) { return static_cast<uint32_t>(__builtin_popcountll(a)); } };
+struct Clz { template <class T> static uint32_t of(T a) { return a == 0 ? kBits<T> : static_cast<uint32_t>(__builtin_clzll(a)) - (64 - kBits<T>); } };
+struct Bfind { template <class T> static uint32_t of(T a) { return a == 0 ? ~0u : 63 - static_cast<uint32_t>(__builtin_clzll(a)); } };
+struct BfindShift { template <class T> static uint32_t of(T a) { return a == 0 ? ~0u : Clz::of(a); } };
+struct Brev {
+    template <class T> static T of(T a) {
+        T reversed = 0;
+        for (uint32_t i = 0; i < kBits<T>; ++i) reversed = static_cast<T>(reversed << 1 | (a >> i & 1));
+        return reversed;
+    }
+};
+template <bool left, bool clamp> struct Funnel {
+    static uint32_t of(uint32_t low, uint32_t high, uint32_t n) {
+        const uint64_t both = static_cast<uint64_t>(high) << 32 | low;
+        const uint32_t shift = clamp ? std::min(n, 32u) : n & 31;
+        return static_cast<uint32_t>(left ? both << shift >> 32 : both >> shift);
+    }
+};
+struct Permute {
+    static uint32_t of(uint32_t a, uint32_t b, uint32_t selector) {
+        const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
+        uint32_t out = 0;
+        for (uint32_t i = 0; i < 4; ++i) {
+            const uint32_t nibble = selector >> (4 * i) & 15;
+            const uint32_t byte = static_cast<uint32_t>(bytes >> (8 * (nibble & 7))) & 255;
+            out |= (nibble & 8 ? (byte & 128 ? 255u : 0u) : byte) << (8 * i);
+        }
+        return out;
+    }
+};
+struct Bfi {
+    template <class T> static T of(T a, T b, uint32_t position, uint32_t length) {
+        const T ones = length >= kBits<T> ? static_cast<T>(~T(0)) : static_cast<T>((T(1) << length) - 1);
+        const T mask = (position & 255) >= kBits<T> ? T(0) : static_cast<T>(ones << (position & 255));
+        return static_cast<T>((b & ~mask) | ((position & 255) >= kBits<T> ? T(0) : static_cast<T>(a << (position & 255)) & mask));
+    }
+};
+struct Bfe {
+    template <class T> static T of(T a, uint32_t position, uint32_t length) {
+        const T shifted = Shr::of(a, position & 255);
+        const uint32_t unused = (length & 255) >= kBits<T> ? 0 : kBits<T> - (length & 255);
+        return unused == kBits<T> ? T(0) : static_cast<T>(static_cast<T>(shifted << unused) >> unused);
+    }
+};
+struct Lop3 {
+    static uint32_t of(uint32_t a, uint32_t b, uint32_t c, uint32_t table) {
+        uint32_t out = 0;
+        for (uint32_t i = 0; i < 8; ++i) {
+            if (table >> i & 1) out |= (i & 4 ? a : ~a) & (i & 2 ? b : ~b) & (i & 1 ? c : ~c);
+        }
+        return out;
+    }
+};
+struct Equal { template <class T> static bool of(T a, T b) { return a == b; } };
+struct Differs { template <class T> static bool of(T a, T b) { return a != b; } };
+struct Less { template <class T> static bool of(T a, T b) { return a < b; } };
+struct LessEqual { template <class T> static bool of(T a, T b) { return a <= b; } };
+struct Greater { template <class T> static bool of(T a, T b) { return a > b; } };
+struct GreaterEqual { template <class T> static bool of(T a, T b) { return a >= b; } };
+
+// ---------------------------------------------------------------------------------------------------------------
+// All lanes of a warp. Lanes are independent, so a target that is a source too is no obstacle to vectors.
+
+template <class F, class D, class... A, size_t... n>
+void lanewise(Warp& warp, const Instruction& i, std::index_sequence<n...>) {
+    Slot<D>* const to = warp.slot<Slot<D>>(i.to);
+    const std::tuple<const Slot<A>*...> from(warp.slot<const Slot<A>>(i.from[n])...);
+    const uint32_t* const lanes = warp.lanes;
+#pragma GCC ivdep
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+        const auto result = static_cast<Slot<D>>(F::of(static_cast<A>(std::get<n>(from)[lane])...));
+        to[lane] = lanes[lane] ? result : to[lane];
+    }
+}
+
+template <class F, class D, class... A>
+void lanewise(Machine&, Warp& warp, const Instruction& i) {
+    lanewise<F, D, A...>(warp, i, std::index_sequence_for<A...>());
+}
+
+uint32_t bits_of(const uint32_t* lanes) {
+    uint32_t bits = 0;
+#if defined(__AVX2__)
+    for (uint32_t i = 0; i < kLanes; i += 8) {
+        const __m256i eight = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes + i));
+        bits |= static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(eight))) << i;
+    }
+#else
+    for (uint32_t i = 0; i < kLanes; ++i) bits |= (lanes[i] & 1) << i;
+#endif
+    return bits;
+}
+
+void set_predicate(Warp& warp, uint32_t predicate, uint32_t bits) {
+    warp.predicates[predicate] = (warp.predicates[predicate] & ~warp.active) | (bits & warp.active);
+}
+
+template <class F, class T>
+void compare(Machine&, Warp& warp, const Instruction& i) {
+    const auto* a = warp.slot<const Slot<T>>(i.from[0]);
+    const auto* b = warp.slot<const Slot<T>>(i.from[1]);
+    alignas(32) uint32_t results[kLanes];
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+        results[lane] = F::of(static_cast<T>(a[lane]), static_cast<T>(b[lane])) ? ~0u : 0;
+    }
+    set_predicate(warp, i.to_predicate, bits_of(results));
+}
+
+template <class T>
+void select(Machine&, Warp& warp, const Instruction& i) {
+    T* const to = warp.slot<T>(i.to);
+    const T* const a = warp.slot<const T>(i.from[0]);
+    const T* const b = warp.slot<const T>(i.from[1]);
+    const uint32_t predicate = warp.predicates[i.from[2]];
+#pragma GCC ivdep
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+        const T result = predicate >> lane & 1 ? a[lane] : b[lane];
+        to[lane] = warp.lanes[lane] ? result : to[lane];
+    }
+}
+
+// By shifting up and down: the source's bits fill the register, and then the target's.
+template <class To, class From>
+void convert(Machine&, Warp& warp, const Instruction& i) {
+    To* const to = warp.slot<To>(i.to);
+    const From* const from = warp.slot<const From>(i.from[0]);
+    const uint32_t up = 64 - i.bits[1], up_again = 64 - i.bits[0];
+    const bool is_signed = i.is_signed, to_signed = i.predicate_negated;
+#pragma GCC ivdep
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+        const uint64_t high = static_cast<uint64_t>(from[lane]) << up;
+        const uint64_t value = is_signed ? static_cast<uint64_t>(static_cast<int64_t>(high) >> up) : high >> up;
+        const uint64_t again = value << up_again;
+        const auto result = static_cast<To>(to_signed ? static_cast<uint64_t>(static_cast<int64_t>(again) >> up_again) : again >> up_again);
+        to[lane] = warp.lanes[lane] ? result : to[lane];
+    }
+}
+
+template <class F>
+void combine(Machine&, Warp& warp, const Instruction& i) {
+    set_predicate(warp, i.to_predicate, F::of(warp.predicates[i.from[0]], warp.predicates[i.from[1]]));
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// By opcode.
+
+struct Table {
+    std::map<std::string, Operation> operations;
+
+    template <class F, class D, class... A>
+    void add(const std::string& opcode, CountClass count = CountClass::kInteger) {
+        operations[opcode] = {&lanewise<F, D, A...>, class_of<D>(), {class_of<A>()...}, count};
+    }
+
+    template <class F, class T>
+    void compare_as(const std::string& opcode) {
+        operations[opcode + " "] = {&compare<F, T>, RegisterClass::kPredicate, {class_of<T>(), class_of<T>()}, CountClass::kCompare};
+    }
+
+    template <class T>
+    void of_type(const std::string& type, bool arithmetic) {
+        add<Same, T, T>("mov." + type, CountClass::kMove);
+        compare_as<Equal, T>("setp.eq." + type);
+        compare_as<Differs, T>("setp.ne." + type);
+        add<Shr, T, T, uint32_t>("shr." + type);
+        if (!arithmetic) {
+            add<And, T, T, T>("and." + type);
+            add<Or, T, T, T>("or." + type);
+            add<Xor, T, T, T>("xor." + type);
+            add<Not, T, T>("not." + type);
+            add<Shl, T, T, uint32_t>("shl." + type);
+            return;
+        }
+        add<Add, T, T, T>("add." + type);
+        add<Sub, T, T, T>("sub." + type);
+        add<Mul, T, T, T>("mul.lo." + type);
+        add<MulAdd, T, T, T, T>("mad.lo." + type);
+        add<Div, T, T, T>("div." + type);
+        add<Rem, T, T, T>("rem." + type);
+        add<Min, T, T, T>("min." + type);
+        add<Max, T, T, T>("max." + type);
+        add<Neg, T, T>("neg." + type);
+        add<Abs, T, T>("abs." + type);
+        compare_as<Less, T>("setp.lt." + type);
+        compare_as<LessEqual, T>("setp.le." + type);
+        compare_as<Greater, T>("setp.gt." + type);
+        compare_as<GreaterEqual, T>("setp.ge." + type);
+    }
+
+    template <class T, class W>
+    void widening(const std::string& type) {
+        add<MulHigh<W>, T, T, T>("mul.hi." + type);
+        if constexpr (sizeof(W) <= 8) {
+            add<MulWide<W>, W, T, T>("mul.wide." + type);
+            add<MadWide<W>, W, T, T, W>("mad.wide." + type);
+        }
+    }
+
+    template <class T>
+    void bits(const std::string& width) {
+        add<Popc, uint32_t, T>("popc.b" + width);
+        add<Clz, uint32_t, T>("clz.b" + width);
+        add<Brev, T, T>("brev.b" + width);
+        add<Bfind, uint32_t, T>("bfind.u" + width);
+        add<BfindShift, uint32_t, T>("bfind.shiftamt.u" + width);
+        add<Bfi, T, T, T, uint32_t, uint32_t>("bfi.b" + width);
+        add<Bfe, T, T, uint32_t, uint32_t>("bfe.u" + width);
+        add<Bfe, std::make_signed_t<T>, std::make_signed_t<T>, uint32_t, uint32_t>("bfe.s" + width);
+    }
+
+    Table() {
+        of_type<uint16_t>("b16", false);
+        of_type<uint32_t>("b32", false);
+        of_type<uint64_t>("b64", false);
+        of_type<uint16_t>("u16", true);
+        of_type<uint32_t>("u32", true);
+        of_type<uint64_t>("u64", true);
+        of_type<int16_t>("s16", true);
+        of_type<int32_t>("s32", true);
+        of_type<int64_t>("s64", true);
+        widening<uint16_t, uint32_t>("u16");
+        widening<int16_t, int32_t>("s16");
+        widening<uint32_t, uint64_t>("u32");
+        widening<int32_t, int64_t>("s32");
+        widening<uint64_t, unsigned __int128>("u64");
+        widening<int64_t, __int128>("s64");
+        bits<uint32_t>("32");
+        bits<uint64_t>("64");
+        add<Funnel<true, false>, uint32_t, uint32_t, uint32_t, uint32_t>("shf.l.wrap.b32");
+        add<Funnel<true, true>, uint32_t, uint32_t, uint32_t, uint32_t>("shf.l.clamp.b32");
+        add<Funnel<false, false>, uint32_t, uint32_t, uint32_t, uint32_t>("shf.r.wrap.b32");
+        add<Funnel<false, true>, uint32_t, uint32_t, uint32_t, uint32_t>("shf.r.clamp.b32");
+        add<Permute, uint32_t, uint32_t, uint32_t, uint32_t>("prmt.b32");
+        add<Lop3, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>("lop3.b32");
+        operations["selp 32"] = {&select<uint32_t>, RegisterClass::kWord, {}, CountClass::kMove};
+        operations["selp 64"] = {&select<uint64_t>, RegisterClass::kLong, {}, CountClass::kMove};
+    }
+};
+
+}  // namespace
+
+const std::map<std::string, Operation>& operations() {
+    static const Table table;
+    return table.operations;
+}
+
+Handler conversion(RegisterClass to, RegisterClass from) {
+    const bool wide = from == RegisterClass::kLong;
+    if (to == RegisterClass::kLong) return wide ? &convert<uint64_t, uint64_t> : &convert<uint64_t, uint32_t>;
+    return wide ? &convert<uint32_t, uint64_t> : &convert<uint32_t, uint32_t>;
+}
+
+Handler predicate_handler(const std::string& opcode) {
+    if (opcode == "and.pred") return &combine<And>;
+    if (opcode == "or.pred") return &combine<Or>;
+    if (opcode == "xor.pred") return &combine<Xor>;
+    if (opcode == "not.pred") {
+        return [](Machine&, Warp& warp, const Instruction& i) { set_predicate(warp, i.to_predicate, ~warp.predicates[i.from[0]]); };
+    }
+    if (opcode != "mov.pred") return nullptr;
+    return [](Machine&, Warp& warp, const Instruction& i) {
+        const bool constant = i.from[0] == kNone;
+        set_predicate(warp, i.to_predicate, constant ? static_cast<uint32_t>(i.displacement) : warp.predicates[i.from[0]]);
+    };
+}
+
+}  // namespace dumont::ptx
