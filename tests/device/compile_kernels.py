@@ -88,7 +88,7 @@ class Nvrtc:
     def _program(self, source: Path, options: Sequence[str]) -> Iterator[tuple[ctypes.c_void_p, str]]:
         program = ctypes.c_void_p()
         text, name = source.read_bytes(), source.name.encode()
-        encoded = [option.encode() for option in options]
+        encoded = [option.encode() for option in (f"-I{source.parent}", *options)]
         self._call("nvrtcCreateProgram", ctypes.byref(program), text, name, 0, None, None)
         try:
             status = self._library.nvrtcCompileProgram(

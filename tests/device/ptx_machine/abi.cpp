@@ -69,6 +69,10 @@ void emulator_set_fill(unsigned byte) {
     guarded([&] { machine().fill = static_cast<uint8_t>(byte); });
 }
 
+void machine_set_most_steps(uint64_t most) {
+    guarded([&] { machine().most_steps = most; });
+}
+
 void machine_add_memory(const void* begin, uint64_t size) {
     guarded([&] { machine().global.add(address(begin), size); });
 }

@@ -114,8 +114,9 @@ bool Machine::collect(Warp& warp, uint32_t group, uint32_t pc) {
     for (uint32_t rest = group; rest != 0;) {
         const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
         const uint32_t mask = mask_of(warp, lane, instruction);
-        rest &= ~mask;
+        rest &= rest - 1;
         if (!all_there(warp, mask, pc)) continue;
+        rest &= ~mask;
         complete(warp, mask);
         for (uint32_t done = mask; done != 0; done &= done - 1) ++warp.pc[__builtin_ctz(done)];
         warp.waiting &= ~mask;

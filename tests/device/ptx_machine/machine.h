@@ -123,6 +123,7 @@ public:
     uint32_t order = 0;
     uint8_t fill = 0xA5;
     bool counting = false;
+    uint64_t most_steps = 1ull << 28;  // warp instructions of a block, many times what the largest needs
     std::map<std::string, Kernel> kernels;
     GlobalMemory global;
     Races races;

@@ -23,6 +23,9 @@ DUMONT_MACHINE_API void emulator_set_order(unsigned seed);
 // The byte that shared memory is full of when a block starts, 0xA5 if never set.
 DUMONT_MACHINE_API void emulator_set_fill(unsigned byte);
 
+// How many warp instructions a block may take before it counts as one that does not end.
+DUMONT_MACHINE_API void machine_set_most_steps(uint64_t most);
+
 // Global memory. Within 256 bytes of a range that was added only ranges may be touched; if `strict`, nowhere else either.
 DUMONT_MACHINE_API void machine_add_memory(const void* begin, uint64_t size);
 DUMONT_MACHINE_API void machine_remove_memory(const void* begin);
@@ -41,3 +44,14 @@ DUMONT_MACHINE_API void machine_reset_counts();
 DUMONT_MACHINE_API int machine_barriers(const char* kernel);
 DUMONT_MACHINE_API const char* machine_barrier(const char* kernel, int index);
 DUMONT_MACHINE_API void machine_weaken(const char* kernel, int index);
+
+namespace dumont::machine {
+
+// emulator_launch with the arguments themselves; their types must be exactly the kernel's, nothing checks them.
+template <class... A>
+int launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned shared_bytes, A... arguments) {
+    void* addresses[] = {static_cast<void*>(&arguments)..., nullptr};
+    return emulator_launch(kernel, grid_x, block_x, shared_bytes, addresses);
+}
+
+}  // namespace dumont::machine

@@ -11,7 +11,6 @@ namespace dumont::ptx {
 namespace {
 
 constexpr uint32_t kMaxShared = 227 * 1024;         // the most that any device gives to a block, Hopper
-constexpr uint64_t kMostSteps = 1ull << 28;         // warp instructions of a block, of which none needs a hundredth
 constexpr uint64_t kTurn = 1ull << 20, kShortTurn = 300;  // of a warp
 constexpr uint32_t kVectorAlignment = 64;
 
@@ -151,7 +150,7 @@ void Machine::run_block() {
         if (ready == 0) report_stall();
         Warp& warp = warps_[pick(ready)];
         steps += run_warp(warp, order < 2 ? kTurn : 1 + random_() % kShortTurn);
-        if (steps > kMostSteps) fail(warp, 0, "the block does not end");
+        if (steps > most_steps) fail(warp, 0, "the block does not end");
     }
 }
 
