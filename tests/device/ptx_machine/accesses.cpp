@@ -31,10 +31,10 @@ std::string describe(Use use, Space space, uint64_t address, uint32_t size) {
     const std::string other = machine.place(instruction_of(finding.other));
     const std::string who = finding.other_block ? "another block" : "thread " + std::to_string(thread_of(finding.other));
     if (finding.found == Found::kReadOnlyWritten) {
-        machine.fail(warp, lane, what + " as read-only, but " + who + " writes it, " + other);
+        machine.fail(warp, lane, what + " as read-only, but " + who + " writes it (" + other + ")");
     }
     machine.fail(warp, lane, "a race: " + what + ", which " + who + (finding.other_wrote ? " writes" : " reads") +
-                                 " with no barrier between, " + other);
+                                 " with no barrier between (" + other + ")");
 }
 
 // Where an access goes. `space` and `address` become those of the memory itself if the address is generic.
@@ -71,12 +71,14 @@ uint8_t* locate(Machine& machine, Warp& warp, uint32_t lane, Space& space, uint6
     return memory + address;
 }
 
-// Calls `act(lane, bytes)` for each active lane, in the launch's order of lanes.
+// Calls `act(lane, bytes, space)` for each active lane, in the launch's order of lanes.
 template <Use use, class Act>
 void for_lanes(Machine& machine, Warp& warp, const Instruction& i, uint32_t size, Act act) {
     const auto* narrow = i.from[0] == kNone || i.wide_address ? nullptr : warp.slot<const uint32_t>(i.from[0]);
     const auto* wide = i.wide_address ? warp.slot<const uint64_t>(i.from[0]) : nullptr;
     const auto instruction = static_cast<uint32_t>(&i - machine.kernel->code.data());
+    const uint32_t doubtful = i.from[0] == kNone ? 0 : warp.lanes_undefined(i.from[0]) & warp.active;
+    if (doubtful != 0) machine.fail_undefined(warp, doubtful, "an address depends on memory");
     uint64_t addresses[kLanes];
     uint32_t count = 0;
     Space space = i.space;
@@ -94,31 +96,42 @@ void for_lanes(Machine& machine, Warp& warp, const Instruction& i, uint32_t size
             if (finding.found != Races::Found::kNothing) report(machine, warp, lane, finding, describe(use, space, address, size));
         }
         addresses[count++] = address;
-        act(lane, bytes);
+        act(lane, bytes, space);
     }
     if (!machine.counting || count == 0) return;
     if (space == Space::kShared) machine.kernel->counts.shared_access(addresses, count, size);
     if (space == Space::kGlobal) machine.kernel->counts.global_access(addresses, count, size);
 }
 
+// Where shared memory keeps which bits of it are undefined.
+uint8_t* undefined_of(Machine& machine, const uint8_t* bytes) {
+    return machine.shared_undefined.data() + (bytes - machine.shared.data());
+}
+
 // T: what lies in memory; R: the register.
 template <class T, class R>
 void load(Machine& machine, Warp& warp, const Instruction& i) {
-    for_lanes<Use::kLoad>(machine, warp, i, sizeof(T) * i.elements, [&](uint32_t lane, const uint8_t* bytes) {
+    for_lanes<Use::kLoad>(machine, warp, i, sizeof(T) * i.elements, [&](uint32_t lane, const uint8_t* bytes, Space space) {
         for (uint32_t n = 0; n < i.elements; ++n) {
-            T value;
+            T value, undefined = 0;
             std::memcpy(&value, bytes + n * sizeof(T), sizeof(T));
+            if (space == Space::kShared) std::memcpy(&undefined, undefined_of(machine, bytes) + n * sizeof(T), sizeof(T));
             warp.slot<R>(i.vector[n])[lane] = static_cast<R>(value);
+            if (undefined != 0) warp.undefined_since = warp.current;
+            warp.set_undefined(i.vector[n], lane, static_cast<R>(undefined));
         }
     });
 }
 
 template <class T, class R>
 void store(Machine& machine, Warp& warp, const Instruction& i) {
-    for_lanes<Use::kStore>(machine, warp, i, sizeof(T) * i.elements, [&](uint32_t lane, uint8_t* bytes) {
+    for_lanes<Use::kStore>(machine, warp, i, sizeof(T) * i.elements, [&](uint32_t lane, uint8_t* bytes, Space space) {
         for (uint32_t n = 0; n < i.elements; ++n) {
             const auto value = static_cast<T>(warp.slot<R>(i.vector[n])[lane]);
+            const auto undefined = static_cast<T>(warp.undefined_in<R>(i.vector[n], lane));
             std::memcpy(bytes + n * sizeof(T), &value, sizeof(T));
+            if (space == Space::kShared) std::memcpy(undefined_of(machine, bytes) + n * sizeof(T), &undefined, sizeof(T));
+            if (space == Space::kGlobal && undefined != 0) machine.fail_undefined(warp, 1u << lane, "writes to global memory what depends on memory");
         }
     });
 }
@@ -135,15 +148,22 @@ struct CompareAndSwap { template <class T> static T of(T old, T b, T c) { return
 // atom has its target in vector[0] and its operands from from[1] on; red has its operand in vector[0].
 template <class F, class T, bool returns>
 void atomic(Machine& machine, Warp& warp, const Instruction& i) {
-    for_lanes<Use::kAtomic>(machine, warp, i, sizeof(T), [&](uint32_t lane, uint8_t* bytes) {
+    for_lanes<Use::kAtomic>(machine, warp, i, sizeof(T), [&](uint32_t lane, uint8_t* bytes, Space space) {
         using R = std::make_unsigned_t<T>;
-        T old;
+        T old, undefined = 0;
         std::memcpy(&old, bytes, sizeof(T));
+        if (space == Space::kShared) std::memcpy(&undefined, undefined_of(machine, bytes), sizeof(T));
+        if (undefined != 0) machine.fail(warp, lane, "changes shared memory that nothing has written");
+        for (const uint32_t operand : {returns ? i.from[1] : i.vector[0], i.from[2]}) {
+            if (operand != kNone && warp.lanes_undefined(operand) >> lane & 1) machine.fail_undefined(warp, 1u << lane, "an atomic operation depends on memory");
+        }
         const T b = static_cast<T>(warp.slot<R>(returns ? i.from[1] : i.vector[0])[lane]);
         const T c = i.from[2] == kNone ? T(0) : static_cast<T>(warp.slot<R>(i.from[2])[lane]);
         const T value = F::of(old, b, c);
         std::memcpy(bytes, &value, sizeof(T));
-        if (returns) warp.slot<R>(i.vector[0])[lane] = static_cast<R>(old);
+        if (!returns) return;
+        warp.slot<R>(i.vector[0])[lane] = static_cast<R>(old);
+        warp.set_undefined(i.vector[0], lane, R(0));
     });
 }
 

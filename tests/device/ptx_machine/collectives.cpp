@@ -44,9 +44,11 @@ void put(Warp& warp, uint32_t lane, const Instruction& instruction, uint32_t val
     const uint32_t bit = 1u << lane;
     if (instruction.to != kNone) {
         warp.slot<uint32_t>(instruction.to)[lane] = value;
+        warp.lanes_undefined(instruction.to) &= ~bit;
     } else if (instruction.to_predicate != kNone) {
         uint32_t& predicate = warp.predicates[instruction.to_predicate];
         predicate = value != 0 ? predicate | bit : predicate & ~bit;
+        warp.undefined_predicates[instruction.to_predicate] &= ~bit;
     }
 }
 
@@ -86,6 +88,16 @@ ShuffleSource shuffle_source(Warp& warp, uint32_t lane, const Instruction& instr
 }
 
 }  // namespace
+
+// All lanes see the result: where one lane's part of it is not defined, none knows anything. A shuffle only hands values on.
+void Machine::refuse_undefined(Warp& warp, uint32_t lane, const Instruction& instruction) const {
+    const auto in_register = [&](uint32_t slot) { return slot != kNone && (warp.lanes_undefined(slot) >> lane & 1) != 0; };
+    const bool shuffle = is_shuffle(instruction.collective);
+    const bool vote = !shuffle && instruction.from[1] != kNone && (warp.undefined_predicates[instruction.from[1]] >> lane & 1);
+    const bool direction = shuffle && (in_register(instruction.from[1]) || in_register(instruction.from[2]));
+    const bool value = !shuffle && in_register(instruction.from[0]);
+    if (vote || direction || value || in_register(instruction.from[3])) fail_undefined(warp, 1u << lane, std::string(name_of(instruction.collective)) + " depends on memory");
+}
 
 bool Machine::all_there(Warp& warp, uint32_t mask, uint32_t like) {
     if ((warp.waiting & mask) != mask) return false;
@@ -137,17 +149,20 @@ void Machine::complete(Warp& warp, uint32_t mask) {
         return;
     }
     uint64_t values[kLanes] = {};
+    uint32_t undefined[kLanes] = {};
     uint32_t votes = 0;
     uint32_t total = 0;
     for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
         const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
         const Instruction& own = instruction_of_lane(lane);
         values[lane] = value_of(warp, lane, own);
+        refuse_undefined(warp, lane, own);
+        if (is_shuffle(kind)) undefined[lane] = warp.undefined_in<uint32_t>(own.from[0], lane);
         if (kind >= Collective::kBallot && kind <= Collective::kAll) votes |= static_cast<uint32_t>(predicate_of(warp, lane, own)) << lane;
         const auto value = static_cast<uint32_t>(values[lane]);
         total = lane == first ? value : reduce(any, total, value);
     }
-    uint32_t results[kLanes], inside = 0;
+    uint32_t results[kLanes], sources[kLanes] = {}, inside = 0;
     for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
         const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
         uint32_t& result = results[lane];
@@ -157,6 +172,7 @@ void Machine::complete(Warp& warp, uint32_t mask) {
                 fail(warp, lane, describe(kind, mask) + " reads lane " + std::to_string(source.lane) + " outside of it");
             }
             result = static_cast<uint32_t>(values[source.lane]);
+            sources[lane] = source.lane;
             inside |= static_cast<uint32_t>(source.inside) << lane;
         } else if (kind == Collective::kMatchAny) {
             result = 0;
@@ -171,9 +187,11 @@ void Machine::complete(Warp& warp, uint32_t mask) {
         const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
         const Instruction& own = instruction_of_lane(lane);
         put(warp, lane, own, results[lane]);
+        if (is_shuffle(kind)) warp.set_undefined(own.to, lane, undefined[sources[lane]]);
         if (!is_shuffle(kind) || own.to_predicate == kNone) continue;
         uint32_t& predicate = warp.predicates[own.to_predicate];
         predicate = (predicate & ~(1u << lane)) | (inside & 1u << lane);
+        warp.undefined_predicates[own.to_predicate] &= ~(1u << lane);
     }
 }
 
@@ -193,6 +211,7 @@ void Machine::release_block() {
         for (uint32_t rest = warp.exists; rest != 0; rest &= rest - 1) {
             const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
             if (warp.pc[lane] != warp.pc[0]) fail(warp, lane, "comes to a barrier of the block where others of its warp come to another");
+            refuse_undefined(warp, lane, instruction);
             votes += predicate_of(warp, lane, instruction);
         }
         if (instruction.collective != any.collective) fail(warp, 0, "comes to another kind of barrier than other warps");

@@ -107,7 +107,30 @@ struct Warp {
     uint8_t* local = nullptr;  // of all lanes
     WarpClocks clocks;
 
+    // Bits that come from memory that nothing has written. Of a register: which lanes have some, and where that is not 0 the bits
+    // themselves, which lie like the registers. Of a predicate: the lanes.
+    uint32_t* undefined_lanes = nullptr;
+    uint8_t* undefined = nullptr;
+    uint32_t* undefined_predicates = nullptr;
+    uint32_t undefined_since = 0;  // the instruction that read such memory last
+
     void activate(uint32_t mask);
+    uint32_t& lanes_undefined(uint32_t offset) { return undefined_lanes[offset / (4 * kLanes)]; }
+    template <class T>
+    T* undefined_bits(uint32_t offset) {
+        return reinterpret_cast<T*>(undefined + offset);
+    }
+    template <class T>
+    T undefined_in(uint32_t offset, uint32_t lane) {
+        return lanes_undefined(offset) >> lane & 1 ? undefined_bits<T>(offset)[lane] : T(0);
+    }
+    // Of a register that was just written in this lane.
+    template <class T>
+    void set_undefined(uint32_t offset, uint32_t lane, T bits) {
+        uint32_t& marks = lanes_undefined(offset);
+        marks = bits != 0 ? marks | 1u << lane : marks & ~(1u << lane);
+        undefined_bits<T>(offset)[lane] = bits;
+    }
     template <class T>
     T* slot(uint32_t offset) {
         return reinterpret_cast<T*>(registers + offset);
@@ -131,9 +154,11 @@ public:
     // The running launch.
     Kernel* kernel = nullptr;
     std::vector<uint8_t> shared, parameters;
+    std::vector<uint8_t> shared_undefined;  // bits of `shared` that nothing has written
     uint64_t shared_size = 0;
 
     [[noreturn]] void fail(const Warp& warp, uint32_t lane, const std::string& what) const;
+    [[noreturn]] void fail_undefined(const Warp& warp, uint32_t lanes, const std::string& what) const;
     std::string place(uint32_t instruction) const;
     bool lanes_reversed() const { return order % 2 == 1; }
 
@@ -147,6 +172,7 @@ private:
 
     // At collectives. True if the whole group can go on at once.
     bool collect(Warp& warp, uint32_t group, uint32_t pc);
+    void refuse_undefined(Warp& warp, uint32_t lane, const Instruction& instruction) const;
     bool all_there(Warp& warp, uint32_t mask, uint32_t like);
     void complete(Warp& warp, uint32_t mask);
     void arrive(Warp& warp, uint32_t group, uint32_t pc);
@@ -158,8 +184,8 @@ private:
     uint32_t grid_ = 0, block_ = 0, threads_ = 0, arrived_ = 0;
     std::vector<Warp> warps_;
     std::vector<WarpClocks*> clocks_;
-    std::vector<uint8_t> registers_, local_;
-    std::vector<uint32_t> predicates_;
+    std::vector<uint8_t> registers_, undefined_, local_;
+    std::vector<uint32_t> predicates_, undefined_lanes_;
     std::minstd_rand random_;
 };
 

@@ -110,8 +110,36 @@ struct GreaterEqual { template <class T> static bool of(T a, T b) { return a >= 
 // ---------------------------------------------------------------------------------------------------------------
 // All lanes of a warp. Lanes are independent, so a target that is a source too is no obstacle to vectors.
 
+// What bits of a result depend on undefined bits of its sources: those that change with them, in a few trials. Trials may miss
+// some, but name none that does not depend on them.
+constexpr uint32_t kTrials = 6;
+
+template <class T>
+T trial(uint32_t number, size_t source, T value, T undefined) {
+    const uint64_t fills[kTrials] = {0, ~0ull, source % 2 ? 0 : ~0ull, source % 2 ? ~0ull : 0, 0x5555555555555555, 0xAAAAAAAAAAAAAAAA};
+    return static_cast<T>((value & ~undefined) | (static_cast<T>(fills[number]) & undefined));
+}
+
 template <class F, class D, class... A, size_t... n>
-void lanewise(Warp& warp, const Instruction& i, std::index_sequence<n...>) {
+Slot<D> undefined_result(Warp& warp, const Instruction& i, uint32_t lane, std::index_sequence<n...>) {
+    const auto value = static_cast<Slot<D>>(F::of(static_cast<A>(warp.slot<Slot<A>>(i.from[n])[lane])...));
+    Slot<D> changes = 0;
+    for (uint32_t number = 0; number < kTrials; ++number) {
+        const auto other = static_cast<Slot<D>>(F::of(static_cast<A>(
+            trial(number, n, warp.slot<Slot<A>>(i.from[n])[lane], warp.undefined_in<Slot<A>>(i.from[n], lane)))...));
+        changes |= value ^ other;
+    }
+    return changes;
+}
+
+template <class F, class D, class... A, size_t... n>
+void lanewise(Warp& warp, const Instruction& i, std::index_sequence<n...> sources) {
+    const uint32_t doubtful = (warp.lanes_undefined(i.from[n]) | ...) & warp.active;
+    Slot<D> undefined[kLanes];
+    for (uint32_t rest = doubtful; rest != 0; rest &= rest - 1) {
+        const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
+        undefined[lane] = undefined_result<F, D, A...>(warp, i, lane, sources);
+    }
     Slot<D>* const to = warp.slot<Slot<D>>(i.to);
     const std::tuple<const Slot<A>*...> from(warp.slot<const Slot<A>>(i.from[n])...);
     const uint32_t* const lanes = warp.lanes;
@@ -119,6 +147,11 @@ void lanewise(Warp& warp, const Instruction& i, std::index_sequence<n...>) {
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
         const auto result = static_cast<Slot<D>>(F::of(static_cast<A>(std::get<n>(from)[lane])...));
         to[lane] = lanes[lane] ? result : to[lane];
+    }
+    warp.lanes_undefined(i.to) &= ~warp.active;
+    for (uint32_t rest = doubtful; rest != 0; rest &= rest - 1) {
+        const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
+        warp.set_undefined(i.to, lane, undefined[lane]);
     }
 }
 
@@ -140,9 +173,19 @@ uint32_t bits_of(const uint32_t* lanes) {
     return bits;
 }
 
-void set_predicate(Warp& warp, uint32_t predicate, uint32_t bits) {
+void set_predicate(Warp& warp, uint32_t predicate, uint32_t bits, uint32_t undefined) {
     warp.predicates[predicate] = (warp.predicates[predicate] & ~warp.active) | (bits & warp.active);
+    warp.undefined_predicates[predicate] = (warp.undefined_predicates[predicate] & ~warp.active) | (undefined & warp.active);
 }
+
+// A comparison's outcome as a number, for undefined_result.
+template <class F>
+struct Outcome {
+    template <class T>
+    static uint32_t of(T a, T b) {
+        return F::of(a, b);
+    }
+};
 
 template <class F, class T>
 void compare(Machine&, Warp& warp, const Instruction& i) {
@@ -152,11 +195,30 @@ void compare(Machine&, Warp& warp, const Instruction& i) {
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
         results[lane] = F::of(static_cast<T>(a[lane]), static_cast<T>(b[lane])) ? ~0u : 0;
     }
-    set_predicate(warp, i.to_predicate, bits_of(results));
+    uint32_t undefined = 0;
+    for (uint32_t rest = (warp.lanes_undefined(i.from[0]) | warp.lanes_undefined(i.from[1])) & warp.active; rest != 0; rest &= rest - 1) {
+        const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
+        undefined |= undefined_result<Outcome<F>, uint32_t, T, T>(warp, i, lane, std::index_sequence<0, 1>()) << lane;
+    }
+    set_predicate(warp, i.to_predicate, bits_of(results), undefined);
+}
+
+// The undefined bits of `choose(a, b)`, where `doubt` says in which lanes the choice itself is not defined.
+template <class T>
+void select_undefined(Warp& warp, const Instruction& i, T* undefined) {
+    const uint32_t predicate = warp.predicates[i.from[2]], doubt = warp.undefined_predicates[i.from[2]];
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+        const T a = warp.undefined_in<T>(i.from[0], lane), b = warp.undefined_in<T>(i.from[1], lane);
+        const T differs = warp.slot<T>(i.from[0])[lane] ^ warp.slot<T>(i.from[1])[lane];
+        undefined[lane] = doubt >> lane & 1 ? a | b | differs : predicate >> lane & 1 ? a : b;
+    }
 }
 
 template <class T>
 void select(Machine&, Warp& warp, const Instruction& i) {
+    const uint32_t doubtful = (warp.lanes_undefined(i.from[0]) | warp.lanes_undefined(i.from[1]) | warp.undefined_predicates[i.from[2]]) & warp.active;
+    T undefined[kLanes];
+    if (doubtful != 0) select_undefined(warp, i, undefined);
     T* const to = warp.slot<T>(i.to);
     const T* const a = warp.slot<const T>(i.from[0]);
     const T* const b = warp.slot<const T>(i.from[1]);
@@ -166,28 +228,51 @@ void select(Machine&, Warp& warp, const Instruction& i) {
         const T result = predicate >> lane & 1 ? a[lane] : b[lane];
         to[lane] = warp.lanes[lane] ? result : to[lane];
     }
+    warp.lanes_undefined(i.to) &= ~warp.active;
+    for (uint32_t rest = doubtful; rest != 0; rest &= rest - 1) {
+        const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
+        warp.set_undefined(i.to, lane, undefined[lane]);
+    }
 }
 
-// By shifting up and down: the source's bits fill the register, and then the target's.
+// By shifting up and down: the source's bits fill the register, and then the target's. Undefined bits go the same way.
+struct Conversion {
+    uint32_t up, up_again;
+    bool is_signed, to_signed;
+
+    uint64_t operator()(uint64_t value) const {
+        const uint64_t high = value << up;
+        const uint64_t narrow = is_signed ? static_cast<uint64_t>(static_cast<int64_t>(high) >> up) : high >> up;
+        const uint64_t again = narrow << up_again;
+        return to_signed ? static_cast<uint64_t>(static_cast<int64_t>(again) >> up_again) : again >> up_again;
+    }
+};
+
 template <class To, class From>
 void convert(Machine&, Warp& warp, const Instruction& i) {
     To* const to = warp.slot<To>(i.to);
     const From* const from = warp.slot<const From>(i.from[0]);
-    const uint32_t up = 64 - i.bits[1], up_again = 64 - i.bits[0];
-    const bool is_signed = i.is_signed, to_signed = i.predicate_negated;
+    const Conversion conversion = {64u - i.bits[1], 64u - i.bits[0], i.is_signed, i.predicate_negated};
+    const uint32_t doubtful = warp.lanes_undefined(i.from[0]) & warp.active;
 #pragma GCC ivdep
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
-        const uint64_t high = static_cast<uint64_t>(from[lane]) << up;
-        const uint64_t value = is_signed ? static_cast<uint64_t>(static_cast<int64_t>(high) >> up) : high >> up;
-        const uint64_t again = value << up_again;
-        const auto result = static_cast<To>(to_signed ? static_cast<uint64_t>(static_cast<int64_t>(again) >> up_again) : again >> up_again);
+        const auto result = static_cast<To>(conversion(from[lane]));
         to[lane] = warp.lanes[lane] ? result : to[lane];
+    }
+    warp.lanes_undefined(i.to) &= ~warp.active;
+    for (uint32_t rest = doubtful; rest != 0; rest &= rest - 1) {
+        const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
+        warp.set_undefined(i.to, lane, static_cast<To>(conversion(warp.undefined_bits<From>(i.from[0])[lane])));
     }
 }
 
 template <class F>
 void combine(Machine&, Warp& warp, const Instruction& i) {
-    set_predicate(warp, i.to_predicate, F::of(warp.predicates[i.from[0]], warp.predicates[i.from[1]]));
+    const uint32_t a = warp.predicates[i.from[0]], b = warp.predicates[i.from[1]];
+    const uint32_t ua = warp.undefined_predicates[i.from[0]], ub = warp.undefined_predicates[i.from[1]];
+    const uint32_t value = F::of(a, b);
+    const uint32_t changes = (F::of(a ^ ua, b) ^ value) | (F::of(a, b ^ ub) ^ value) | (F::of(a ^ ua, b ^ ub) ^ value);
+    set_predicate(warp, i.to_predicate, value, changes);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -304,12 +389,15 @@ Handler predicate_handler(const std::string& opcode) {
     if (opcode == "or.pred") return &combine<Or>;
     if (opcode == "xor.pred") return &combine<Xor>;
     if (opcode == "not.pred") {
-        return [](Machine&, Warp& warp, const Instruction& i) { set_predicate(warp, i.to_predicate, ~warp.predicates[i.from[0]]); };
+        return [](Machine&, Warp& warp, const Instruction& i) {
+            set_predicate(warp, i.to_predicate, ~warp.predicates[i.from[0]], warp.undefined_predicates[i.from[0]]);
+        };
     }
     if (opcode != "mov.pred") return nullptr;
     return [](Machine&, Warp& warp, const Instruction& i) {
-        const bool constant = i.from[0] == kNone;
-        set_predicate(warp, i.to_predicate, constant ? static_cast<uint32_t>(i.displacement) : warp.predicates[i.from[0]]);
+        const uint32_t from = i.from[0];
+        if (from == kNone) return set_predicate(warp, i.to_predicate, static_cast<uint32_t>(i.displacement), 0);
+        set_predicate(warp, i.to_predicate, warp.predicates[from], warp.undefined_predicates[from]);
     };
 }
 

@@ -243,6 +243,7 @@ private:
             if (!space) line += c;
             if (space && !line.empty() && line.back() != ' ') line += ' ';
         }
+        if (!line.empty() && line.back() == ';') line.pop_back();
         return line;
     }
 

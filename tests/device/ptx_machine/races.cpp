@@ -59,7 +59,7 @@ Races::Finding Races::read(const Access& access, uint64_t address, uint32_t size
     const Stamp own = access.stamp();
     for (uint64_t i = first; i < first + size; ++i) {
         const Stamp write = shadow.write[i];
-        if (unwritten(access, write)) return {Found::kUnwritten, write, false, false};
+        if (write == kHostMark) return {Found::kUnwritten, write, false, false};
         if (read_only && write >= launch_) return {Found::kReadOnlyWritten, write, true, write < block_};
         if (!stale(access, write) && !ordered(access, write)) return race(write, true);
         const bool replaces = stale(access, shadow.read[i]) || thread_of(shadow.read[i]) == access.thread ||
@@ -75,7 +75,7 @@ Races::Finding Races::write(const Access& access, uint64_t address, uint32_t siz
     const Stamp own = access.stamp() | (atomic ? kAtomicBit : 0);
     for (uint64_t i = first; i < first + size; ++i) {
         const Stamp write = shadow.write[i];
-        if (atomic && unwritten(access, write)) return {Found::kUnwritten, write, false, false};
+        if (atomic && write == kHostMark) return {Found::kUnwritten, write, false, false};
         if (write != kHostMark && !stale(access, write) && !(atomic && (write & kAtomicBit)) && !ordered(access, write)) {
             return race(write, true);
         }

@@ -77,7 +77,6 @@ private:
         if (!access.global) return other < barrier_;
         return other < launch_ || (other >= block_ && other < barrier_);
     }
-    bool unwritten(const Access& access, Stamp write) const { return access.global ? write == kHostMark : write < block_; }
     bool ordered(const Access& access, Stamp other) const;
     Finding race(Stamp other, bool wrote) const { return {Found::kRace, other, wrote, other < block_}; }
 

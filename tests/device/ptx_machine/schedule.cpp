@@ -55,6 +55,11 @@ void Machine::fail(const Warp& warp, uint32_t lane, const std::string& what) con
                   std::to_string(warp.number * kLanes + lane) + ": " + what + "; " + place(warp.current));
 }
 
+void Machine::fail_undefined(const Warp& warp, uint32_t lanes, const std::string& what) const {
+    fail(warp, static_cast<uint32_t>(__builtin_ctz(lanes)),
+         what + " that nothing has written, read at (" + place(warp.undefined_since) + ")");
+}
+
 void Machine::load(const std::string& text) {
     programs_.push_back(std::make_unique<Program>(parse(text)));
     for (const Function& function : programs_.back()->functions) kernels[function.name] = decode(*programs_.back(), function);
@@ -81,9 +86,12 @@ void Machine::launch(const std::string& name, uint32_t grid, uint32_t block, uin
 
 void Machine::prepare(uint32_t block, void** arguments) {
     const uint32_t count = (block + kLanes - 1) / kLanes;
-    const uint64_t stride = (kernel->register_bytes + kVectorAlignment - 1) / kVectorAlignment * kVectorAlignment;
+    const uint64_t stride = kernel->register_bytes;  // a multiple of a register's 128 bytes
     shared.resize(std::max(shared.size(), static_cast<size_t>(shared_size)));
+    shared_undefined.resize(shared.size());
     registers_.resize(std::max(registers_.size(), static_cast<size_t>(count * stride + kVectorAlignment)));
+    undefined_.resize(registers_.size());
+    undefined_lanes_.assign(count * (stride / (4 * kLanes) + kernel->predicates), 0);
     predicates_.resize(std::max(predicates_.size(), static_cast<size_t>(count) * kernel->predicates));
     local_.resize(std::max(local_.size(), static_cast<size_t>(block + kLanes) * kernel->function->local_size));
     parameters.clear();
@@ -103,6 +111,9 @@ void Machine::prepare(uint32_t block, void** arguments) {
         warp.number = w;
         warp.exists = block - w * kLanes >= kLanes ? ~0u : (1u << (block - w * kLanes)) - 1;
         warp.registers = base + w * stride;
+        warp.undefined = undefined_.data() + w * stride;
+        warp.undefined_lanes = undefined_lanes_.data() + w * (stride / (4 * kLanes));
+        warp.undefined_predicates = undefined_lanes_.data() + count * (stride / (4 * kLanes)) + w * kernel->predicates;
         warp.predicates = predicates_.data() + w * kernel->predicates;
         warp.local = local_.data() + static_cast<uint64_t>(w) * kLanes * kernel->function->local_size;
         for (const Constant& constant : kernel->constants) {
@@ -116,6 +127,7 @@ void Machine::prepare(uint32_t block, void** arguments) {
 
 void Machine::start_block() {
     std::fill_n(shared.begin(), shared_size, fill);
+    std::fill_n(shared_undefined.begin(), shared_size, uint8_t{0xFF});
     arrived_ = 0;
     races.start_block(clocks_.data(), static_cast<uint32_t>(clocks_.size()));
     for (Warp& warp : warps_) {
@@ -189,7 +201,11 @@ uint64_t Machine::run_group(Warp& warp, uint32_t group, uint32_t limit, uint64_t
         ++counts[static_cast<size_t>(i.count)];
         warp.current = pc;
         uint32_t taken = group;
-        if (i.guard != kNone) taken &= i.guard_negated ? ~warp.predicates[i.guard] : warp.predicates[i.guard];
+        if (i.guard != kNone) {
+            const uint32_t undefined = warp.undefined_predicates[i.guard] & group;
+            if (undefined != 0) fail_undefined(warp, undefined, "a branch depends on memory");
+            taken &= i.guard_negated ? ~warp.predicates[i.guard] : warp.predicates[i.guard];
+        }
         if (i.step == Step::kPlain) {
             if (taken == group) {
                 i.run(*this, warp, i);

@@ -453,8 +453,8 @@ void test_accesses_are_checked() {
     expect_error("16 bytes at a misaligned address", "wrong_vector_address", 32, 0, bytes, memory.data());
     expect_error("of local memory, past its 16 bytes", "wrong_local_index", 32, 0, words, 4u);
     expect_error("of shared memory, past its 128 bytes", "wrong_generic_address", 32, 0, words);
-    expect_error("reads 2 bytes at 0x0 of shared memory, which nothing has written", "wrong_unwritten_shared", 32, 0, words);
-    expect_error_of_blocks(2, "block 1, thread 0: reads 4 bytes at 0x0 of shared memory, which nothing has written",
+    expect_error("writes to global memory what depends on memory that nothing has written, read at (self_test.cu:", "wrong_unwritten_shared", 32, 0, words);
+    expect_error_of_blocks(2, "block 1, thread 0: writes to global memory what depends on memory that nothing has written",
                            "wrong_unwritten_in_second_block", 1, 0, words);
     expect_error("as read-only, but thread 0 writes it", "wrong_read_only", 32, 0, words, words + 32);
 
@@ -485,7 +485,7 @@ void test_races_are_found() {
                                out.data());
     }
     emulator_set_order(0);
-    expect_error("thread 1: a race: reads 4 bytes at 0x0 of shared memory, which thread 0 writes with no barrier between, self_test.cu:",
+    expect_error("thread 1: a race: reads 4 bytes at 0x0 of shared memory, which thread 0 writes with no barrier between (self_test.cu:",
                  "wrong_race", 32, 0, out.data());
     Words zeros(2);
     machine_set_most_steps(100'000);
@@ -505,9 +505,9 @@ void test_texts_that_it_does_not_know() {
         ++failures;
         std::fprintf(stderr, "expected \"%s\", got \"%s\"\n", reason, emulator_error());
     };
-    refused("does not know: add.f32 %f0, %f1, %f2;", "add.f32 %f0, %f1, %f2;\nret;\n}\n");
+    refused("does not know: add.f32 %f0, %f1, %f2", "add.f32 %f0, %f1, %f2;\nret;\n}\n");
     refused("PTX line 7: cannot read .branchtargets", ".branchtargets a, b;\nret;\n}\n");
-    refused("another barrier than number 0: bar.sync 1;", "bar.sync 1;\nret;\n}\n");
+    refused("another barrier than number 0: bar.sync 1", "bar.sync 1;\nret;\n}\n");
     refused("expected", "ret\n");
 }
 
