@@ -71,7 +71,12 @@ uint8_t* locate(Machine& machine, Warp& warp, uint32_t lane, Space& space, uint6
     return memory + address;
 }
 
-// Calls `act(lane, bytes, space)` for each active lane, in the launch's order of lanes.
+// Where shared memory keeps which bits of it are undefined.
+uint8_t* undefined_of(Machine& machine, const uint8_t* bytes) {
+    return machine.shared_undefined.data() + (bytes - machine.shared.data());
+}
+
+// Calls `act(lane, bytes, their undefined bits, space)` for each active lane, in the launch's order of lanes.
 template <Use use, class Act>
 void for_lanes(Machine& machine, Warp& warp, const Instruction& i, uint32_t size, Act act) {
     const auto* narrow = i.from[0] == kNone || i.wide_address ? nullptr : warp.slot<const uint32_t>(i.from[0]);
@@ -89,51 +94,50 @@ void for_lanes(Machine& machine, Warp& warp, const Instruction& i, uint32_t size
         uint64_t address = narrow ? static_cast<uint32_t>(given) : given;
         space = i.space;
         uint8_t* const bytes = locate(machine, warp, lane, space, address, size, use);
+        uint8_t marks[16] = {};  // what of global memory is undefined
         if (space == Space::kGlobal || space == Space::kShared) {
             const Access access = {warp.number * kLanes + lane, warp.clocks.own[lane], instruction, warp.clocks.known[lane], space == Space::kGlobal};
-            const Races::Finding finding = use == Use::kLoad ? machine.races.read(access, address, size, i.read_only)
+            const Races::Finding finding = use == Use::kLoad ? machine.races.read(access, address, size, i.read_only, marks)
                                                              : machine.races.write(access, address, size, use == Use::kAtomic);
             if (finding.found != Races::Found::kNothing) report(machine, warp, lane, finding, describe(use, space, address, size));
         }
         addresses[count++] = address;
-        act(lane, bytes, space);
+        act(lane, bytes, space == Space::kShared ? undefined_of(machine, bytes) : marks, space);
     }
     if (!machine.counting || count == 0) return;
     if (space == Space::kShared) machine.kernel->counts.shared_access(addresses, count, size);
     if (space == Space::kGlobal) machine.kernel->counts.global_access(addresses, count, size);
 }
 
-// Where shared memory keeps which bits of it are undefined.
-uint8_t* undefined_of(Machine& machine, const uint8_t* bytes) {
-    return machine.shared_undefined.data() + (bytes - machine.shared.data());
-}
-
 // T: what lies in memory; R: the register.
 template <class T, class R>
 void load(Machine& machine, Warp& warp, const Instruction& i) {
-    for_lanes<Use::kLoad>(machine, warp, i, sizeof(T) * i.elements, [&](uint32_t lane, const uint8_t* bytes, Space space) {
+    const auto act = [&](uint32_t lane, const uint8_t* bytes, const uint8_t* undefined_bytes, Space) {
         for (uint32_t n = 0; n < i.elements; ++n) {
-            T value, undefined = 0;
+            T value, undefined;
             std::memcpy(&value, bytes + n * sizeof(T), sizeof(T));
-            if (space == Space::kShared) std::memcpy(&undefined, undefined_of(machine, bytes) + n * sizeof(T), sizeof(T));
+            std::memcpy(&undefined, undefined_bytes + n * sizeof(T), sizeof(T));
             warp.slot<R>(i.vector[n])[lane] = static_cast<R>(value);
             if (undefined != 0) warp.undefined_since = warp.current;
             warp.set_undefined(i.vector[n], lane, static_cast<R>(undefined));
         }
-    });
+    };
+    for_lanes<Use::kLoad>(machine, warp, i, sizeof(T) * i.elements, act);
 }
 
 template <class T, class R>
 void store(Machine& machine, Warp& warp, const Instruction& i) {
-    for_lanes<Use::kStore>(machine, warp, i, sizeof(T) * i.elements, [&](uint32_t lane, uint8_t* bytes, Space space) {
+    const auto act = [&](uint32_t lane, uint8_t* bytes, uint8_t* undefined_bytes, Space space) {
         for (uint32_t n = 0; n < i.elements; ++n) {
             const auto value = static_cast<T>(warp.slot<R>(i.vector[n])[lane]);
             const auto undefined = static_cast<T>(warp.undefined_in<R>(i.vector[n], lane));
             std::memcpy(bytes + n * sizeof(T), &value, sizeof(T));
-            if (space == Space::kShared) std::memcpy(undefined_of(machine, bytes) + n * sizeof(T), &undefined, sizeof(T));
-            if (space == Space::kGlobal && undefined != 0) machine.fail_undefined(warp, 1u << lane, "writes to global memory what depends on memory");
+            std::memcpy(undefined_bytes + n * sizeof(T), &undefined, sizeof(T));
+            if (space != Space::kGlobal || undefined == 0) continue;
+            machine.fail_undefined(warp, 1u << lane, "writes to global memory what depends on memory");
         }
-    });
+    };
+    for_lanes<Use::kStore>(machine, warp, i, sizeof(T) * i.elements, act);
 }
 
 struct Add { template <class T> static T of(T old, T b, T) { return static_cast<T>(old + b); } };
@@ -148,11 +152,11 @@ struct CompareAndSwap { template <class T> static T of(T old, T b, T c) { return
 // atom has its target in vector[0] and its operands from from[1] on; red has its operand in vector[0].
 template <class F, class T, bool returns>
 void atomic(Machine& machine, Warp& warp, const Instruction& i) {
-    for_lanes<Use::kAtomic>(machine, warp, i, sizeof(T), [&](uint32_t lane, uint8_t* bytes, Space space) {
+    for_lanes<Use::kAtomic>(machine, warp, i, sizeof(T), [&](uint32_t lane, uint8_t* bytes, const uint8_t* undefined_bytes, Space) {
         using R = std::make_unsigned_t<T>;
-        T old, undefined = 0;
+        T old, undefined;
         std::memcpy(&old, bytes, sizeof(T));
-        if (space == Space::kShared) std::memcpy(&undefined, undefined_of(machine, bytes), sizeof(T));
+        std::memcpy(&undefined, undefined_bytes, sizeof(T));
         if (undefined != 0) machine.fail(warp, lane, "changes shared memory that nothing has written");
         for (const uint32_t operand : {returns ? i.from[1] : i.vector[0], i.from[2]}) {
             if (operand != kNone && warp.lanes_undefined(operand) >> lane & 1) machine.fail_undefined(warp, 1u << lane, "an atomic operation depends on memory");

@@ -31,7 +31,7 @@ DUMONT_MACHINE_API void machine_add_memory(const void* begin, uint64_t size);
 DUMONT_MACHINE_API void machine_remove_memory(const void* begin);
 DUMONT_MACHINE_API void machine_set_strict(int strict);
 
-// Says that bytes of global memory hold nothing: a kernel that reads before it writes them fails.
+// Says that bytes of global memory hold nothing: a result may not depend on them before a kernel writes them.
 DUMONT_MACHINE_API void machine_mark_unwritten(const void* begin, uint64_t size);
 
 // What the launches since the last reset executed, as JSON by kernel. Bank conflicts and sectors are counted while `counting`.

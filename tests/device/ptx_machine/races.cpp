@@ -53,13 +53,16 @@ bool Races::ordered(const Access& access, Stamp other) const {
     return thread / 32 == access.thread / 32 && access.known[thread % 32] >= other >> kClockShift;
 }
 
-Races::Finding Races::read(const Access& access, uint64_t address, uint32_t size, bool read_only) {
+Races::Finding Races::read(const Access& access, uint64_t address, uint32_t size, bool read_only, uint8_t* undefined) {
     Shadow& shadow = page(access.global, address / Shadow::kPage);
     const uint64_t first = address % Shadow::kPage;  // an access is aligned, so it lies in one page
     const Stamp own = access.stamp();
     for (uint64_t i = first; i < first + size; ++i) {
         const Stamp write = shadow.write[i];
-        if (write == kHostMark) return {Found::kUnwritten, write, false, false};
+        if (write == kHostMark) {
+            undefined[i - first] = 0xFF;
+            continue;
+        }
         if (read_only && write >= launch_) return {Found::kReadOnlyWritten, write, true, write < block_};
         if (!stale(access, write) && !ordered(access, write)) return race(write, true);
         const bool replaces = stale(access, shadow.read[i]) || thread_of(shadow.read[i]) == access.thread ||

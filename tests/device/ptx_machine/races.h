@@ -65,7 +65,8 @@ public:
     void order_block(WarpClocks* const* warps, uint32_t count);
     void order_warp(WarpClocks& clocks, uint32_t mask);
 
-    Finding read(const Access& access, uint64_t address, uint32_t size, bool read_only);
+    // Sets `undefined` of those bytes that the host has marked and no kernel has written since.
+    Finding read(const Access& access, uint64_t address, uint32_t size, bool read_only, uint8_t* undefined);
     Finding write(const Access& access, uint64_t address, uint32_t size, bool atomic);
     // The host's word on global memory before a launch.
     void mark_unwritten(uint64_t address, uint64_t size);

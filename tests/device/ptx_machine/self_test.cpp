@@ -466,7 +466,7 @@ void test_accesses_are_checked() {
     expect_error("writes 4 bytes", "wrong_global_index", 32, 0, words, words + 128, 31u);
     machine_set_strict(0);
     machine_mark_unwritten(words + 31, 4);
-    expect_error("thread 31: reads 4 bytes", "wrong_unwritten_global", 32, 0, words, words + 128);
+    expect_error("thread 31: writes to global memory what depends on memory that nothing has written", "wrong_unwritten_global", 32, 0, words, words + 128);
     machine_remove_memory(words);
 }
 
