@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dumont_gpu.backends import open_device
-from support.emulated_device import EmulatedDevice, build
+from support.emulated_device import EmulatedDevice
+from support.ptx_machine import missing
 from support.real_device import RecordedDevice
 
 
@@ -19,7 +20,7 @@ def cuda_device() -> EmulatedDevice | RecordedDevice:
 
 
 def emulated_device(**faults: Any) -> EmulatedDevice:
-    """A CUDA device run by the emulator, or a skip where that cannot be built."""
-    if build() is None:
-        pytest.skip("the emulator of the CUDA kernels needs cmake and a C++ compiler")
+    """A CUDA device run by the PTX machine, or a skip where that cannot be built."""
+    if reason := missing():
+        pytest.skip(reason)
     return EmulatedDevice(**faults)
