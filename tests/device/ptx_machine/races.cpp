@@ -53,20 +53,29 @@ bool Races::ordered(const Access& access, Stamp other) const {
     return thread / 32 == access.thread / 32 && access.known[thread % 32] >= other >> kClockShift;
 }
 
+// The bytes of an access mostly have one stamp, which is looked at once.
+
 Races::Finding Races::read(const Access& access, uint64_t address, uint32_t size, bool read_only, uint8_t* undefined) {
     Shadow& shadow = page(access.global, address / Shadow::kPage);
     const uint64_t first = address % Shadow::kPage;  // an access is aligned, so it lies in one page
     const Stamp own = access.stamp();
+    Stamp good = 0, old = 0;  // a write and a read that were looked at
+    bool replaces = true;
     for (uint64_t i = first; i < first + size; ++i) {
         const Stamp write = shadow.write[i];
-        if (write == kHostMark) {
-            undefined[i - first] = 0xFF;
-            continue;
+        if (write != good) {
+            if (write == kHostMark) {
+                undefined[i - first] = 0xFF;
+                continue;
+            }
+            if (read_only && write >= launch_) return {Found::kReadOnlyWritten, write, true, write < block_};
+            if (!ordered(access, write)) return race(write, true);
+            good = write;
         }
-        if (read_only && write >= launch_) return {Found::kReadOnlyWritten, write, true, write < block_};
-        if (!stale(access, write) && !ordered(access, write)) return race(write, true);
-        const bool replaces = stale(access, shadow.read[i]) || thread_of(shadow.read[i]) == access.thread ||
-                              ordered(access, shadow.read[i]);
+        if (shadow.read[i] != old) {
+            old = shadow.read[i];
+            replaces = ordered(access, old);
+        }
         (replaces ? shadow.read : shadow.other_read)[i] = own;
     }
     return {};
@@ -76,15 +85,19 @@ Races::Finding Races::write(const Access& access, uint64_t address, uint32_t siz
     Shadow& shadow = page(access.global, address / Shadow::kPage);
     const uint64_t first = address % Shadow::kPage;
     const Stamp own = access.stamp() | (atomic ? kAtomicBit : 0);
+    Stamp good = 0, good_read = 0, other_good_read = 0;
     for (uint64_t i = first; i < first + size; ++i) {
-        const Stamp write = shadow.write[i];
-        if (atomic && write == kHostMark) return {Found::kUnwritten, write, false, false};
-        if (write != kHostMark && !stale(access, write) && !(atomic && (write & kAtomicBit)) && !ordered(access, write)) {
-            return race(write, true);
+        const Stamp write = shadow.write[i], read = shadow.read[i], other_read = shadow.other_read[i];
+        if (write != good) {
+            if (atomic && write == kHostMark) return {Found::kUnwritten, write, false, false};
+            const bool both_atomic = atomic && (write & kAtomicBit);
+            if (write != kHostMark && !both_atomic && !ordered(access, write)) return race(write, true);
+            good = write;
         }
-        for (const Stamp read : {shadow.read[i], shadow.other_read[i]}) {
-            if (!stale(access, read) && !ordered(access, read)) return race(read, false);
-        }
+        if (read != good_read && !ordered(access, read)) return race(read, false);
+        if (other_read != other_good_read && !ordered(access, other_read)) return race(other_read, false);
+        good_read = read;
+        other_good_read = other_read;
         shadow.write[i] = own;
     }
     return {};
