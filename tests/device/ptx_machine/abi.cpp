@@ -17,7 +17,8 @@ thread_local std::string error;
 thread_local std::string answer;
 
 Machine& machine() {
-    static auto* const the_machine = new Machine;  // lives as long as the process: a thread may still launch while it ends
+    static auto* const the_machine =
+        new Machine;  // lives as long as the process: a thread may still launch while it ends
     return *the_machine;
 }
 
@@ -127,6 +128,7 @@ const char* machine_barrier(const char* kernel, int index) {
 void machine_weaken(const char* kernel, int index) {
     guarded([&] {
         Kernel& chosen = machine().kernels.at(kernel);
-        for (size_t i = 0; i < chosen.barriers.size(); ++i) chosen.code[chosen.barriers[i]].weakened = static_cast<int>(i) == index;
+        for (size_t i = 0; i < chosen.barriers.size(); ++i)
+            chosen.code[chosen.barriers[i]].weakened = static_cast<int>(i) == index;
     });
 }

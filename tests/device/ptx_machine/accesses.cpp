@@ -1,4 +1,5 @@
-// Loads, stores and atomic operations, each access checked: where it lies, its alignment, what it holds, who else touches it.
+// Loads, stores and atomic operations, each access checked: where it lies, its alignment, what it holds, who else
+// touches it.
 #include <algorithm>
 #include <cstring>
 
@@ -22,14 +23,17 @@ const char* name_of(Space space) {
 
 std::string describe(Use use, Space space, uint64_t address, uint32_t size) {
     static const char* const kVerbs[] = {"reads ", "writes ", "changes "};
-    return kVerbs[static_cast<size_t>(use)] + std::to_string(size) + " bytes at " + hex(address) + " of " + name_of(space) + " memory";
+    return kVerbs[static_cast<size_t>(use)] + std::to_string(size) + " bytes at " + hex(address) + " of " +
+           name_of(space) + " memory";
 }
 
-[[noreturn]] void report(Machine& machine, const Warp& warp, uint32_t lane, const Races::Finding& finding, const std::string& what) {
+[[noreturn]] void report(Machine& machine, const Warp& warp, uint32_t lane, const Races::Finding& finding,
+                         const std::string& what) {
     using Found = Races::Found;
     if (finding.found == Found::kUnwritten) machine.fail(warp, lane, what + ", which nothing has written");
     const std::string other = machine.place(instruction_of(finding.other));
-    const std::string who = finding.other_block ? "another block" : "thread " + std::to_string(thread_of(finding.other));
+    const std::string who =
+        finding.other_block ? "another block" : "thread " + std::to_string(thread_of(finding.other));
     if (finding.found == Found::kReadOnlyWritten) {
         machine.fail(warp, lane, what + " as read-only, but " + who + " writes it (" + other + ")");
     }
@@ -46,12 +50,16 @@ uint8_t* locate(Machine& machine, Warp& warp, uint32_t lane, Space& space, uint6
         if (space == Space::kShared) address -= kSharedWindow;
         if (space == Space::kLocal) address -= kLocalWindow;
     }
-    if (address % size != 0) machine.fail(warp, lane, describe(use, space, address, size) + ": " + std::to_string(size) + " bytes at a misaligned address");
+    if (address % size != 0)
+        machine.fail(
+            warp, lane,
+            describe(use, space, address, size) + ": " + std::to_string(size) + " bytes at a misaligned address");
     uint8_t* memory = nullptr;
     uint64_t end = 0;
     switch (space) {
         case Space::kGlobal:
-            if (!machine.global.holds(address, size)) machine.fail(warp, lane, describe(use, space, address, size) + ", outside the memory of the launch");
+            if (!machine.global.holds(address, size))
+                machine.fail(warp, lane, describe(use, space, address, size) + ", outside the memory of the launch");
             return reinterpret_cast<uint8_t*>(address);
         case Space::kShared:
             memory = machine.shared.data();
@@ -88,7 +96,8 @@ void for_lanes(Machine& machine, Warp& warp, const Instruction& i, uint32_t size
     uint32_t count = 0;
     Space space = i.space;
     for (uint32_t rest = warp.active; rest != 0;) {
-        const uint32_t lane = machine.lanes_reversed() ? 31 - static_cast<uint32_t>(__builtin_clz(rest)) : static_cast<uint32_t>(__builtin_ctz(rest));
+        const uint32_t lane = machine.lanes_reversed() ? 31 - static_cast<uint32_t>(__builtin_clz(rest))
+                                                       : static_cast<uint32_t>(__builtin_ctz(rest));
         rest &= ~(1u << lane);
         const uint64_t given = (wide ? wide[lane] : narrow ? narrow[lane] : 0) + static_cast<uint64_t>(i.displacement);
         uint64_t address = narrow ? static_cast<uint32_t>(given) : given;
@@ -96,10 +105,13 @@ void for_lanes(Machine& machine, Warp& warp, const Instruction& i, uint32_t size
         uint8_t* const bytes = locate(machine, warp, lane, space, address, size, use);
         uint8_t marks[16] = {};  // what of global memory is undefined
         if (space == Space::kGlobal || space == Space::kShared) {
-            const Access access = {warp.number * kLanes + lane, warp.clocks.own[lane], instruction, warp.clocks.known[lane], space == Space::kGlobal};
-            const Races::Finding finding = use == Use::kLoad ? machine.races.read(access, address, size, i.read_only, marks)
-                                                             : machine.races.write(access, address, size, use == Use::kAtomic);
-            if (finding.found != Races::Found::kNothing) report(machine, warp, lane, finding, describe(use, space, address, size));
+            const Access access = {warp.number * kLanes + lane, warp.clocks.own[lane], instruction,
+                                   warp.clocks.known[lane], space == Space::kGlobal};
+            const Races::Finding finding = use == Use::kLoad
+                                               ? machine.races.read(access, address, size, i.read_only, marks)
+                                               : machine.races.write(access, address, size, use == Use::kAtomic);
+            if (finding.found != Races::Found::kNothing)
+                report(machine, warp, lane, finding, describe(use, space, address, size));
         }
         addresses[count++] = address;
         act(lane, bytes, space == Space::kShared ? undefined_of(machine, bytes) : marks, space);
@@ -152,23 +164,25 @@ struct CompareAndSwap { template <class T> static T of(T old, T b, T c) { return
 // atom has its target in vector[0] and its operands from from[1] on; red has its operand in vector[0].
 template <class F, class T, bool returns>
 void atomic(Machine& machine, Warp& warp, const Instruction& i) {
-    for_lanes<Use::kAtomic>(machine, warp, i, sizeof(T), [&](uint32_t lane, uint8_t* bytes, const uint8_t* undefined_bytes, Space) {
-        using R = std::make_unsigned_t<T>;
-        T old, undefined;
-        std::memcpy(&old, bytes, sizeof(T));
-        std::memcpy(&undefined, undefined_bytes, sizeof(T));
-        if (undefined != 0) machine.fail(warp, lane, "changes shared memory that nothing has written");
-        for (const uint32_t operand : {returns ? i.from[1] : i.vector[0], i.from[2]}) {
-            if (operand != kNone && warp.lanes_undefined(operand) >> lane & 1) machine.fail_undefined(warp, 1u << lane, "an atomic operation depends on memory");
-        }
-        const T b = static_cast<T>(warp.slot<R>(returns ? i.from[1] : i.vector[0])[lane]);
-        const T c = i.from[2] == kNone ? T(0) : static_cast<T>(warp.slot<R>(i.from[2])[lane]);
-        const T value = F::of(old, b, c);
-        std::memcpy(bytes, &value, sizeof(T));
-        if (!returns) return;
-        warp.slot<R>(i.vector[0])[lane] = static_cast<R>(old);
-        warp.set_undefined(i.vector[0], lane, R(0));
-    });
+    for_lanes<Use::kAtomic>(
+        machine, warp, i, sizeof(T), [&](uint32_t lane, uint8_t* bytes, const uint8_t* undefined_bytes, Space) {
+            using R = std::make_unsigned_t<T>;
+            T old, undefined;
+            std::memcpy(&old, bytes, sizeof(T));
+            std::memcpy(&undefined, undefined_bytes, sizeof(T));
+            if (undefined != 0) machine.fail(warp, lane, "changes shared memory that nothing has written");
+            for (const uint32_t operand : {returns ? i.from[1] : i.vector[0], i.from[2]}) {
+                if (operand != kNone && warp.lanes_undefined(operand) >> lane & 1)
+                    machine.fail_undefined(warp, 1u << lane, "an atomic operation depends on memory");
+            }
+            const T b = static_cast<T>(warp.slot<R>(returns ? i.from[1] : i.vector[0])[lane]);
+            const T c = i.from[2] == kNone ? T(0) : static_cast<T>(warp.slot<R>(i.from[2])[lane]);
+            const T value = F::of(old, b, c);
+            std::memcpy(bytes, &value, sizeof(T));
+            if (!returns) return;
+            warp.slot<R>(i.vector[0])[lane] = static_cast<R>(old);
+            warp.set_undefined(i.vector[0], lane, R(0));
+        });
 }
 
 template <class T>
@@ -212,7 +226,8 @@ MemoryOperation memory_operation(const std::vector<std::string>& opcode, Registe
         else if (word == "v2" || word == "v4") operation.elements = word[1] == '2' ? 2 : 4;
         else if (word == "nc") operation.read_only = true;
         else if (is_one_of(word, {"add", "min", "max", "and", "or", "xor", "exch", "cas"})) act = word;
-        else if (!is_one_of(word, {"ca", "cg", "cs", "lu", "cv", "wb", "wt", "volatile", "relaxed", "gpu", "cta"})) return {};
+        else if (!is_one_of(word, {"ca", "cg", "cs", "lu", "cv", "wb", "wt", "volatile", "relaxed", "gpu", "cta"}))
+            return {};
     }
     const std::string& type = opcode.back();
     const bool wide = data == RegisterClass::kLong;

@@ -7,11 +7,11 @@ namespace dumont::ptx {
 namespace {
 
 const char* name_of(Collective kind) {
-    static const char* const kNames[] = {"nowhere",           "__syncwarp",         "__shfl_up_sync",     "__shfl_down_sync",
-                                         "__shfl_xor_sync",   "__shfl_sync",        "__ballot_sync",      "__any_sync",
-                                         "__all_sync",        "__match_any_sync",   "__reduce_add_sync",  "__reduce_min_sync",
-                                         "__reduce_max_sync", "__reduce_and_sync",  "__reduce_or_sync",   "__reduce_xor_sync",
-                                         "__syncthreads",     "__syncthreads_and", "__syncthreads_or", "__syncthreads_count"};
+    static const char* const kNames[] = {
+        "nowhere",           "__syncwarp",        "__shfl_up_sync",    "__shfl_down_sync",  "__shfl_xor_sync",
+        "__shfl_sync",       "__ballot_sync",     "__any_sync",        "__all_sync",        "__match_any_sync",
+        "__reduce_add_sync", "__reduce_min_sync", "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync",
+        "__reduce_xor_sync", "__syncthreads",     "__syncthreads_and", "__syncthreads_or",  "__syncthreads_count"};
     return kNames[static_cast<size_t>(kind)];
 }
 
@@ -89,14 +89,19 @@ ShuffleSource shuffle_source(Warp& warp, uint32_t lane, const Instruction& instr
 
 }  // namespace
 
-// All lanes see the result: where one lane's part of it is not defined, none knows anything. A shuffle only hands values on.
+// All lanes see the result: where one lane's part of it is not defined, none knows anything. A shuffle only hands
+// values on.
 void Machine::refuse_undefined(Warp& warp, uint32_t lane, const Instruction& instruction) const {
-    const auto in_register = [&](uint32_t slot) { return slot != kNone && (warp.lanes_undefined(slot) >> lane & 1) != 0; };
+    const auto in_register = [&](uint32_t slot) {
+        return slot != kNone && (warp.lanes_undefined(slot) >> lane & 1) != 0;
+    };
     const bool shuffle = is_shuffle(instruction.collective);
-    const bool vote = !shuffle && instruction.from[1] != kNone && (warp.undefined_predicates[instruction.from[1]] >> lane & 1);
+    const bool vote =
+        !shuffle && instruction.from[1] != kNone && (warp.undefined_predicates[instruction.from[1]] >> lane & 1);
     const bool direction = shuffle && (in_register(instruction.from[1]) || in_register(instruction.from[2]));
     const bool value = !shuffle && in_register(instruction.from[0]);
-    if (vote || direction || value || in_register(instruction.from[3])) fail_undefined(warp, 1u << lane, std::string(name_of(instruction.collective)) + " depends on memory");
+    if (vote || direction || value || in_register(instruction.from[3]))
+        fail_undefined(warp, 1u << lane, std::string(name_of(instruction.collective)) + " depends on memory");
 }
 
 bool Machine::all_there(Warp& warp, uint32_t mask, uint32_t like) {
@@ -119,7 +124,9 @@ bool Machine::collect(Warp& warp, uint32_t group, uint32_t pc) {
         const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
         const uint32_t mask = mask_of(warp, lane, instruction);
         warp.pc[lane] = pc;
-        const auto refuse = [&](const std::string& why) { fail(warp, lane, describe(instruction.collective, mask) + why); };
+        const auto refuse = [&](const std::string& why) {
+            fail(warp, lane, describe(instruction.collective, mask) + why);
+        };
         if (!(mask >> lane & 1)) refuse(", which lacks the calling lane");
         if (mask & ~warp.exists) refuse(", which names lanes that the block does not have");
     }
@@ -158,7 +165,8 @@ void Machine::complete(Warp& warp, uint32_t mask) {
         values[lane] = value_of(warp, lane, own);
         refuse_undefined(warp, lane, own);
         if (is_shuffle(kind)) undefined[lane] = warp.undefined_in<uint32_t>(own.from[0], lane);
-        if (kind >= Collective::kBallot && kind <= Collective::kAll) votes |= static_cast<uint32_t>(predicate_of(warp, lane, own)) << lane;
+        if (kind >= Collective::kBallot && kind <= Collective::kAll)
+            votes |= static_cast<uint32_t>(predicate_of(warp, lane, own)) << lane;
         const auto value = static_cast<uint32_t>(values[lane]);
         total = lane == first ? value : reduce(any, total, value);
     }
@@ -169,7 +177,8 @@ void Machine::complete(Warp& warp, uint32_t mask) {
         if (is_shuffle(kind)) {
             const ShuffleSource source = shuffle_source(warp, lane, instruction_of_lane(lane));
             if (!(mask >> source.lane & 1)) {
-                fail(warp, lane, describe(kind, mask) + " reads lane " + std::to_string(source.lane) + " outside of it");
+                fail(warp, lane,
+                     describe(kind, mask) + " reads lane " + std::to_string(source.lane) + " outside of it");
             }
             result = static_cast<uint32_t>(values[source.lane]);
             sources[lane] = source.lane;
@@ -180,7 +189,10 @@ void Machine::complete(Warp& warp, uint32_t mask) {
                 if (mask >> other & 1) result |= static_cast<uint32_t>(values[other] == values[lane]) << other;
             }
         } else {
-            result = kind == Collective::kBallot ? votes : kind == Collective::kAny ? votes != 0 : kind == Collective::kAll ? votes == mask : total;
+            result = kind == Collective::kBallot ? votes
+                     : kind == Collective::kAny  ? votes != 0
+                     : kind == Collective::kAll  ? votes == mask
+                                                 : total;
         }
     }
     for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
@@ -210,11 +222,13 @@ void Machine::release_block() {
         const Instruction& instruction = kernel->code[warp.pc[0]];
         for (uint32_t rest = warp.exists; rest != 0; rest &= rest - 1) {
             const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
-            if (warp.pc[lane] != warp.pc[0]) fail(warp, lane, "comes to a barrier of the block where others of its warp come to another");
+            if (warp.pc[lane] != warp.pc[0])
+                fail(warp, lane, "comes to a barrier of the block where others of its warp come to another");
             refuse_undefined(warp, lane, instruction);
             votes += predicate_of(warp, lane, instruction);
         }
-        if (instruction.collective != any.collective) fail(warp, 0, "comes to another kind of barrier than other warps");
+        if (instruction.collective != any.collective)
+            fail(warp, 0, "comes to another kind of barrier than other warps");
     }
     const bool all = any.collective == Collective::kBlockAnd;
     const uint32_t result = any.collective == Collective::kBlockPopc ? votes : all ? votes == threads_ : votes != 0;
@@ -247,7 +261,8 @@ void Machine::report_stall() {
         const std::string here = state(first);
         for (end = first + 1; end < threads_ && state(end) == here;) ++end;
         text += first == 0 ? " " : "; ";
-        text += end == first + 1 ? "thread " + std::to_string(first) : "threads " + std::to_string(first) + " to " + std::to_string(end - 1);
+        text += end == first + 1 ? "thread " + std::to_string(first)
+                                 : "threads " + std::to_string(first) + " to " + std::to_string(end - 1);
         text += " " + here;
         const Warp& warp = warps_[first / kLanes];
         if (!(warp.returned >> first % kLanes & 1)) last = place(warp.pc[first % kLanes]);

@@ -1,4 +1,5 @@
-// Makes instructions of a function's statements: operands become places in a warp's memory, branches numbers of instructions.
+// Makes instructions of a function's statements: operands become places in a warp's memory, branches numbers of
+// instructions.
 #include <algorithm>
 #include <set>
 
@@ -72,7 +73,8 @@ private:
         }
         if (operand.kind == Operand::Kind::kList) fail("an operand that is a list");
         const std::string special = operand.kind == Operand::Kind::kSpecial ? operand.name : "";
-        const uint64_t value = operand.kind == Operand::Kind::kSymbol ? address_of(operand) : static_cast<uint64_t>(operand.number);
+        const uint64_t value =
+            operand.kind == Operand::Kind::kSymbol ? address_of(operand) : static_cast<uint64_t>(operand.number);
         for (const Constant& known : kernel_.constants) {
             if (known.register_class == wanted && known.value == value && known.special == special) return known.slot;
         }
@@ -145,7 +147,8 @@ private:
         if (base == "selp") return select(i, parts);
         if (parts.back() == "pred" && (i.run = predicate_handler(opcode))) return predicates(i);
         if (base == "prefetch" || base == "prefetchu" || base == "membar" || base == "fence") return nothing(i);
-        if (base == "bar" || base == "barrier" || base == "shfl" || base == "vote" || base == "match" || base == "redux") {
+        if (base == "bar" || base == "barrier" || base == "shfl" || base == "vote" || base == "match" ||
+            base == "redux") {
             return collective(i, opcode);
         }
         fail("an instruction that the machine does not know");
@@ -174,7 +177,8 @@ private:
         const bool stores = parts[0] == "st" || parts[0] == "red";
         const Operand& address = at(stores ? 0 : 1);
         const Operand& data = at(stores ? 1 : 0);
-        const std::vector<Operand> elements = data.kind == Operand::Kind::kList ? data.list : std::vector<Operand>{data};
+        const std::vector<Operand> elements =
+            data.kind == Operand::Kind::kList ? data.list : std::vector<Operand>{data};
         RegisterClass width = parts.back().substr(1) == "64" ? RegisterClass::kLong : RegisterClass::kWord;
         for (const Operand& element : elements) {
             if (element.kind == Operand::Kind::kRegister) width = element.register_class;
@@ -223,7 +227,8 @@ private:
         const bool back = parts[1] == "to";
         const std::string& space = parts[back ? 2 : 1];
         const uint64_t window = space == "shared" ? kSharedWindow : space == "local" ? kLocalWindow : 0;
-        if (parts.back() != "u64" || (window == 0 && space != "global")) fail("an address that the machine does not know");
+        if (parts.back() != "u64" || (window == 0 && space != "global"))
+            fail("an address that the machine does not know");
         lanewise_with(i, "add.u64", back ? -window : window);
         i.count = CountClass::kMove;
     }
@@ -267,13 +272,15 @@ private:
         }
     }
 
-    // Prefetches and fences: nothing to do, as they touch no data and order nothing between the threads of a block by themselves.
+    // Prefetches and fences: nothing to do, as they touch no data and order nothing between the threads of a block by
+    // themselves.
     static void nothing(Instruction& i) { i.run = [](Machine&, Warp&, const Instruction&) {}; }
 
     void collective(Instruction& i, const std::string& opcode) {
         struct Form {
             Collective kind;
-            char operands[5];  // d: result, D: result in a predicate, p: predicate, l: 64 bits, v: 32 bits, m: mask, 0: that number
+            char operands[5];  // d: result, D: result in a predicate, p: predicate, l: 64 bits, v: 32 bits, m: mask, 0:
+                               // that number
         };
         static const std::map<std::string, Form> kForms = {
             {"bar.sync", {Collective::kSyncBlock, "0"}},
@@ -316,7 +323,8 @@ private:
         i.collective = found->second.kind;
         const bool block = i.collective >= Collective::kSyncBlock;
         const bool barrier = block || i.collective == Collective::kSyncWarp;
-        step(i, block ? Step::kBlockBarrier : Step::kWarpCollective, barrier ? CountClass::kBarrier : CountClass::kCollective);
+        step(i, block ? Step::kBlockBarrier : Step::kWarpCollective,
+             barrier ? CountClass::kBarrier : CountClass::kCollective);
         const std::string form = found->second.operands;
         if (statement_->operands.size() != form.size()) fail("another number of operands");
         for (size_t n = 0; n < form.size(); ++n) collective_operand(i, form[n], at(n));
@@ -342,7 +350,8 @@ private:
                 break;
             case 'm': i.from[3] = place(operand, RegisterClass::kWord); break;
             default:
-                if (operand.kind != Operand::Kind::kNumber || operand.number != 0) fail("another barrier than number 0");
+                if (operand.kind != Operand::Kind::kNumber || operand.number != 0)
+                    fail("another barrier than number 0");
         }
     }
 

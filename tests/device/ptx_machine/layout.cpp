@@ -51,7 +51,8 @@ Graph graph_of(const Function& function) {
 // Strongly connected components by Tarjan's algorithm, without edges to `head`; they come out last first.
 class Components {
 public:
-    Components(const Graph& graph, const std::vector<bool>& inside, uint32_t head) : graph_(graph), inside_(inside), head_(head) {
+    Components(const Graph& graph, const std::vector<bool>& inside, uint32_t head)
+        : graph_(graph), inside_(inside), head_(head) {
         index_.assign(graph.blocks.size(), kUnseen);
         low_ = index_;
         on_stack_.assign(graph.blocks.size(), false);

@@ -107,8 +107,8 @@ struct Warp {
     uint8_t* local = nullptr;  // of all lanes
     WarpClocks clocks;
 
-    // Bits that come from memory that nothing has written. Of a register: which lanes have some, and where that is not 0 the bits
-    // themselves, which lie like the registers. Of a predicate: the lanes.
+    // Bits that come from memory that nothing has written. Of a register: which lanes have some, and where that is not
+    // 0 the bits themselves, which lie like the registers. Of a predicate: the lanes.
     uint32_t* undefined_lanes = nullptr;
     uint8_t* undefined = nullptr;
     uint32_t* undefined_predicates = nullptr;

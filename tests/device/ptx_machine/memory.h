@@ -31,7 +31,8 @@ public:
             end_ = found->second;
             return true;
         }
-        return !strict && address >= found->second + kGuard && (after == ends_.end() || address + size + kGuard <= after->first);
+        return !strict && address >= found->second + kGuard &&
+               (after == ends_.end() || address + size + kGuard <= after->first);
     }
 
 private:

@@ -1,5 +1,4 @@
 // Instructions that compute lane by lane: arithmetic, comparisons, moves, conversions, predicates.
-#include <algorithm>
 #include <tuple>
 #include <utility>
 
@@ -7,10 +6,13 @@
 #include <immintrin.h>
 #endif
 
+#include "arithmetic.h"
 #include "machine.h"
 
 namespace dumont::ptx {
 namespace {
+
+using namespace lane;
 
 template <class T>
 using Slot = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
@@ -20,103 +22,17 @@ constexpr RegisterClass class_of() {
     return sizeof(T) == 8 ? RegisterClass::kLong : RegisterClass::kWord;
 }
 
-template <class T>
-constexpr uint32_t kBits = 8 * sizeof(T);
-
-// ---------------------------------------------------------------------------------------------------------------
-// One lane. The compiler is told that signed numbers wrap.
-
-struct Add { template <class T> static T of(T a, T b) { return static_cast<T>(a + b); } };
-struct Sub { template <class T> static T of(T a, T b) { return static_cast<T>(a - b); } };
-struct Mul { template <class T> static T of(T a, T b) { return static_cast<T>(a * b); } };
-struct Min { template <class T> static T of(T a, T b) { return a < b ? a : b; } };
-struct Max { template <class T> static T of(T a, T b) { return a > b ? a : b; } };
-struct And { template <class T> static T of(T a, T b) { return a & b; } };
-struct Or { template <class T> static T of(T a, T b) { return a | b; } };
-struct Xor { template <class T> static T of(T a, T b) { return a ^ b; } };
-struct Not { template <class T> static T of(T a) { return static_cast<T>(~a); } };
-struct Neg { template <class T> static T of(T a) { return static_cast<T>(-a); } };
-struct Abs { template <class T> static T of(T a) { return static_cast<T>(a < 0 ? -a : a); } };
-struct Same { template <class T> static T of(T a) { return a; } };
-struct MulAdd { template <class T> static T of(T a, T b, T c) { return static_cast<T>(a * b + c); } };
-// A device does not trap: all bits are set.
-struct Div { template <class T> static T of(T a, T b) { return b == 0 || (b == T(-1) && T(-1) < 0) ? static_cast<T>(b == 0 ? -1 : -a) : static_cast<T>(a / b); } };
-struct Rem { template <class T> static T of(T a, T b) { return b == 0 ? a : b == T(-1) && T(-1) < 0 ? T(0) : static_cast<T>(a % b); } };
-struct Shl { template <class T> static T of(T a, uint32_t n) { return n >= kBits<T> ? T(0) : static_cast<T>(a << n); } };
-struct Shr { template <class T> static T of(T a, uint32_t n) { return static_cast<T>(n >= kBits<T> ? (a < 0 ? -1 : 0) : a >> n); } };
-template <class W> struct MulWide { template <class T> static W of(T a, T b) { return static_cast<W>(a) * static_cast<W>(b); } };
-template <class W> struct MadWide { template <class T> static W of(T a, T b, W c) { return static_cast<W>(a) * static_cast<W>(b) + c; } };
-template <class W> struct MulHigh { template <class T> static T of(T a, T b) { return static_cast<T>(static_cast<W>(a) * static_cast<W>(b) >> kBits<T>); } };
-struct Popc { template <class T> static uint32_t of(T a) { return static_cast<uint32_t>(__builtin_popcountll(a)); } };
-struct Clz { template <class T> static uint32_t of(T a) { return a == 0 ? kBits<T> : static_cast<uint32_t>(__builtin_clzll(a)) - (64 - kBits<T>); } };
-struct Bfind { template <class T> static uint32_t of(T a) { return a == 0 ? ~0u : 63 - static_cast<uint32_t>(__builtin_clzll(a)); } };
-struct BfindShift { template <class T> static uint32_t of(T a) { return a == 0 ? ~0u : Clz::of(a); } };
-struct Brev {
-    template <class T> static T of(T a) {
-        T reversed = 0;
-        for (uint32_t i = 0; i < kBits<T>; ++i) reversed = static_cast<T>(reversed << 1 | (a >> i & 1));
-        return reversed;
-    }
-};
-template <bool left, bool clamp> struct Funnel {
-    static uint32_t of(uint32_t low, uint32_t high, uint32_t n) {
-        const uint64_t both = static_cast<uint64_t>(high) << 32 | low;
-        const uint32_t shift = clamp ? std::min(n, 32u) : n & 31;
-        return static_cast<uint32_t>(left ? both << shift >> 32 : both >> shift);
-    }
-};
-struct Permute {
-    static uint32_t of(uint32_t a, uint32_t b, uint32_t selector) {
-        const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
-        uint32_t out = 0;
-        for (uint32_t i = 0; i < 4; ++i) {
-            const uint32_t nibble = selector >> (4 * i) & 15;
-            const uint32_t byte = static_cast<uint32_t>(bytes >> (8 * (nibble & 7))) & 255;
-            out |= (nibble & 8 ? (byte & 128 ? 255u : 0u) : byte) << (8 * i);
-        }
-        return out;
-    }
-};
-struct Bfi {
-    template <class T> static T of(T a, T b, uint32_t position, uint32_t length) {
-        const T ones = length >= kBits<T> ? static_cast<T>(~T(0)) : static_cast<T>((T(1) << length) - 1);
-        const T mask = (position & 255) >= kBits<T> ? T(0) : static_cast<T>(ones << (position & 255));
-        return static_cast<T>((b & ~mask) | ((position & 255) >= kBits<T> ? T(0) : static_cast<T>(a << (position & 255)) & mask));
-    }
-};
-struct Bfe {
-    template <class T> static T of(T a, uint32_t position, uint32_t length) {
-        const T shifted = Shr::of(a, position & 255);
-        const uint32_t unused = (length & 255) >= kBits<T> ? 0 : kBits<T> - (length & 255);
-        return unused == kBits<T> ? T(0) : static_cast<T>(static_cast<T>(shifted << unused) >> unused);
-    }
-};
-struct Lop3 {
-    static uint32_t of(uint32_t a, uint32_t b, uint32_t c, uint32_t table) {
-        uint32_t out = 0;
-        for (uint32_t i = 0; i < 8; ++i) {
-            if (table >> i & 1) out |= (i & 4 ? a : ~a) & (i & 2 ? b : ~b) & (i & 1 ? c : ~c);
-        }
-        return out;
-    }
-};
-struct Equal { template <class T> static bool of(T a, T b) { return a == b; } };
-struct Differs { template <class T> static bool of(T a, T b) { return a != b; } };
-struct Less { template <class T> static bool of(T a, T b) { return a < b; } };
-struct LessEqual { template <class T> static bool of(T a, T b) { return a <= b; } };
-struct Greater { template <class T> static bool of(T a, T b) { return a > b; } };
-struct GreaterEqual { template <class T> static bool of(T a, T b) { return a >= b; } };
-
 // ---------------------------------------------------------------------------------------------------------------
 // All lanes of a warp. Lanes are independent, so a target that is a source too is no obstacle to vectors.
 
-// What bits of a result depend on undefined bits of its sources: those that change with them, in a few trials. Trials may miss
-// some, but name none that does not depend on them.
+// What bits of a result depend on undefined bits of its sources: those that change with them, in a few trials. Trials
+// may miss some, but name none that does not depend on them.
 constexpr uint32_t kTrials = 6;
 
 template <class T>
 T trial(uint32_t number, size_t source, T value, T undefined) {
-    const uint64_t fills[kTrials] = {0, ~0ull, source % 2 ? 0 : ~0ull, source % 2 ? ~0ull : 0, 0x5555555555555555, 0xAAAAAAAAAAAAAAAA};
+    const uint64_t fills[kTrials] = {
+        0, ~0ull, source % 2 ? 0 : ~0ull, source % 2 ? ~0ull : 0, 0x5555555555555555, 0xAAAAAAAAAAAAAAAA};
     return static_cast<T>((value & ~undefined) | (static_cast<T>(fills[number]) & undefined));
 }
 
@@ -175,7 +91,8 @@ uint32_t bits_of(const uint32_t* lanes) {
 
 void set_predicate(Warp& warp, uint32_t predicate, uint32_t bits, uint32_t undefined) {
     warp.predicates[predicate] = (warp.predicates[predicate] & ~warp.active) | (bits & warp.active);
-    warp.undefined_predicates[predicate] = (warp.undefined_predicates[predicate] & ~warp.active) | (undefined & warp.active);
+    warp.undefined_predicates[predicate] =
+        (warp.undefined_predicates[predicate] & ~warp.active) | (undefined & warp.active);
 }
 
 // A comparison's outcome as a number, for undefined_result.
@@ -196,7 +113,8 @@ void compare(Machine&, Warp& warp, const Instruction& i) {
         results[lane] = F::of(static_cast<T>(a[lane]), static_cast<T>(b[lane])) ? ~0u : 0;
     }
     uint32_t undefined = 0;
-    for (uint32_t rest = (warp.lanes_undefined(i.from[0]) | warp.lanes_undefined(i.from[1])) & warp.active; rest != 0; rest &= rest - 1) {
+    for (uint32_t rest = (warp.lanes_undefined(i.from[0]) | warp.lanes_undefined(i.from[1])) & warp.active; rest != 0;
+         rest &= rest - 1) {
         const auto lane = static_cast<uint32_t>(__builtin_ctz(rest));
         undefined |= undefined_result<Outcome<F>, uint32_t, T, T>(warp, i, lane, std::index_sequence<0, 1>()) << lane;
     }
@@ -216,7 +134,9 @@ void select_undefined(Warp& warp, const Instruction& i, T* undefined) {
 
 template <class T>
 void select(Machine&, Warp& warp, const Instruction& i) {
-    const uint32_t doubtful = (warp.lanes_undefined(i.from[0]) | warp.lanes_undefined(i.from[1]) | warp.undefined_predicates[i.from[2]]) & warp.active;
+    const uint32_t doubtful =
+        (warp.lanes_undefined(i.from[0]) | warp.lanes_undefined(i.from[1]) | warp.undefined_predicates[i.from[2]]) &
+        warp.active;
     T undefined[kLanes];
     if (doubtful != 0) select_undefined(warp, i, undefined);
     T* const to = warp.slot<T>(i.to);
@@ -288,7 +208,8 @@ struct Table {
 
     template <class F, class T>
     void compare_as(const std::string& opcode) {
-        operations[opcode + " "] = {&compare<F, T>, RegisterClass::kPredicate, {class_of<T>(), class_of<T>()}, CountClass::kCompare};
+        operations[opcode + " "] = {
+            &compare<F, T>, RegisterClass::kPredicate, {class_of<T>(), class_of<T>()}, CountClass::kCompare};
     }
 
     template <class T>

@@ -25,7 +25,8 @@ void Races::order_warp(WarpClocks& clocks, uint32_t mask) {
         if (!(mask >> lane & 1)) continue;
         joined[lane] = clocks.own[lane];
         if (mask == ~0u) continue;
-        for (uint32_t other = 0; other < 32; ++other) joined[other] = std::max(joined[other], clocks.known[lane][other]);
+        for (uint32_t other = 0; other < 32; ++other)
+            joined[other] = std::max(joined[other], clocks.known[lane][other]);
     }
     advance();
     for (uint32_t lane = 0; lane < 32; ++lane) {
@@ -104,7 +105,8 @@ Races::Finding Races::write(const Access& access, uint64_t address, uint32_t siz
 }
 
 void Races::mark_unwritten(uint64_t address, uint64_t size) {
-    for (uint64_t i = address; i < address + size; ++i) page(true, i / Shadow::kPage).write[i % Shadow::kPage] = kHostMark;
+    for (uint64_t i = address; i < address + size; ++i)
+        page(true, i / Shadow::kPage).write[i % Shadow::kPage] = kHostMark;
 }
 
 }  // namespace dumont::ptx

@@ -1,7 +1,7 @@
 // The launch: block after block, warps in turn, and of a warp the lanes that are at the same instruction together.
 //
-// Lanes go on independently. Those with the smallest address go first, so lanes that took different ways meet again as soon as
-// they can; with a drawn order, now and then others do.
+// Lanes go on independently. Those with the smallest address go first, so lanes that took different ways meet again as
+// soon as they can; with a drawn order, now and then others do.
 #include <algorithm>
 #include <cstring>
 
@@ -14,7 +14,8 @@ constexpr uint32_t kMaxShared = 227 * 1024;         // the most that any device 
 constexpr uint64_t kTurn = 1ull << 20, kShortTurn = 300;  // of a warp
 constexpr uint32_t kVectorAlignment = 64;
 
-uint64_t special_value(const std::string& name, const Warp& warp, uint32_t lane, uint32_t threads, uint32_t block, uint32_t grid) {
+uint64_t special_value(const std::string& name, const Warp& warp, uint32_t lane, uint32_t threads, uint32_t block,
+                       uint32_t grid) {
     const uint32_t below = (1u << lane) - 1;
     if (name == "%tid.x") return warp.number * kLanes + lane;
     if (name == "%ntid.x") return threads;
@@ -62,10 +63,12 @@ void Machine::fail_undefined(const Warp& warp, uint32_t lanes, const std::string
 
 void Machine::load(const std::string& text) {
     programs_.push_back(std::make_unique<Program>(parse(text)));
-    for (const Function& function : programs_.back()->functions) kernels[function.name] = decode(*programs_.back(), function);
+    for (const Function& function : programs_.back()->functions)
+        kernels[function.name] = decode(*programs_.back(), function);
 }
 
-void Machine::launch(const std::string& name, uint32_t grid, uint32_t block, uint32_t dynamic_shared, void** arguments) {
+void Machine::launch(const std::string& name, uint32_t grid, uint32_t block, uint32_t dynamic_shared,
+                     void** arguments) {
     const auto found = kernels.find(name);
     if (found == kernels.end()) throw Failure(name + ": no such kernel");
     kernel = &found->second;
@@ -118,7 +121,8 @@ void Machine::prepare(uint32_t block, void** arguments) {
         warp.local = local_.data() + static_cast<uint64_t>(w) * kLanes * kernel->function->local_size;
         for (const Constant& constant : kernel->constants) {
             for (uint32_t lane = 0; lane < kLanes && constant.special.empty(); ++lane) {
-                if (constant.register_class == RegisterClass::kLong) warp.slot<uint64_t>(constant.slot)[lane] = constant.value;
+                if (constant.register_class == RegisterClass::kLong)
+                    warp.slot<uint64_t>(constant.slot)[lane] = constant.value;
                 else warp.slot<uint32_t>(constant.slot)[lane] = static_cast<uint32_t>(constant.value);
             }
         }
@@ -147,7 +151,9 @@ void Machine::start_block() {
 uint32_t Machine::pick(uint32_t set) {
     if (order == 0) return static_cast<uint32_t>(__builtin_ctz(set));
     if (order == 1) return 31 - static_cast<uint32_t>(__builtin_clz(set));
-    for (uint32_t skip = static_cast<uint32_t>(random_()) % static_cast<uint32_t>(__builtin_popcount(set)); skip > 0; --skip) set &= set - 1;
+    for (uint32_t skip = static_cast<uint32_t>(random_()) % static_cast<uint32_t>(__builtin_popcount(set)); skip > 0;
+         --skip)
+        set &= set - 1;
     return static_cast<uint32_t>(__builtin_ctz(set));
 }
 

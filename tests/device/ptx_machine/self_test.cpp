@@ -3,7 +3,8 @@
 //   machine_self_test SELF_TEST_PTX  all of it, in several orders; prints one line at the end
 //
 // The expectations hold on a device too, save for the mistakes:
-//   nvcc -x cu -std=c++17 -arch=native -Ikernels/cuda -Ikernels/shared tests/device/ptx_machine/self_test.cpp -o self_test_on_device
+//   nvcc -x cu -std=c++17 -arch=native -Ikernels/cuda -Ikernels/shared tests/device/ptx_machine/self_test.cpp -o
+//   self_test_on_device
 #include "self_test.h"
 
 #include <algorithm>
@@ -81,7 +82,8 @@ void test_indices() {
 void test_arguments() {
     const Words in = {5};
     Memory<uint64_t> out(kThreads);
-    launch(KERNEL_OF(self_arguments), 1, kThreads, 0, uint8_t{200}, uint64_t{1} << 40, int32_t{-300}, in.data(), out.data());
+    launch(KERNEL_OF(self_arguments), 1, kThreads, 0, uint8_t{200}, uint64_t{1} << 40, int32_t{-300}, in.data(),
+           out.data());
     for (uint64_t value : out) expect("arguments", 0, (uint64_t{1} << 40) - 95, value);
 }
 
@@ -375,7 +377,8 @@ void test_instructions() {
             a & 1 ? c : 5,
             c + 3,
         };
-        for (unsigned i = 0; i < kInstructionResults; ++i) expect("instructions", i, expected[i], out[kInstructionResults * t + i]);
+        for (unsigned i = 0; i < kInstructionResults; ++i)
+            expect("instructions", i, expected[i], out[kInstructionResults * t + i]);
     }
 }
 
@@ -429,8 +432,8 @@ void test_mistakes_are_reported() {
     expect_error("thread 40 returned", "wrong_barrier_after_return", 64, 0);
     expect_error("thread 3 returned", "wrong_returned_lane", 64, 0);
     expect_error("__ballot_sync with mask 0000ffff, which lacks the calling lane", "wrong_mask_without_caller", 32, 0);
-    expect_error("thread 0 at __ballot_sync with mask ffffffff; threads 1 to 31 at __syncwarp", "wrong_masks_differ", 32,
-                 0);
+    expect_error("thread 0 at __ballot_sync with mask ffffffff; threads 1 to 31 at __syncwarp", "wrong_masks_differ",
+                 32, 0);
     expect_error("reads lane 20 outside of it", "wrong_shuffle_source", 32, 0, words);
     expect_error("threads 0 to 15 at __syncwarp", "wrong_collectives_differ", 32, 0);
     expect_error("lanes that the block does not have", "wrong_partial_warp", 48, 0, words);
@@ -448,13 +451,17 @@ void test_accesses_are_checked() {
     Memory<Quad> memory(64);
     auto* words = reinterpret_cast<uint32_t*>(memory.data());
     const auto* bytes = reinterpret_cast<const uint8_t*>(memory.data());
-    expect_error("writes 1 bytes at 0x1f of shared memory, past its 31 bytes; self_test.cu:", "wrong_dynamic_shared_size", 32, 31);
-    expect_error("reads 4 bytes at 0x80 of shared memory, past its 128 bytes", "wrong_static_shared_index", 32, 0, words, 17u);
+    expect_error("writes 1 bytes at 0x1f of shared memory, past its 31 bytes; self_test.cu:",
+                 "wrong_dynamic_shared_size", 32, 31);
+    expect_error("reads 4 bytes at 0x80 of shared memory, past its 128 bytes", "wrong_static_shared_index", 32, 0,
+                 words, 17u);
     expect_error("16 bytes at a misaligned address", "wrong_vector_address", 32, 0, bytes, memory.data());
     expect_error("of local memory, past its 16 bytes", "wrong_local_index", 32, 0, words, 4u);
     expect_error("of shared memory, past its 128 bytes", "wrong_generic_address", 32, 0, words);
-    expect_error("writes to global memory what depends on memory that nothing has written, read at (self_test.cu:", "wrong_unwritten_shared", 32, 0, words);
-    expect_error_of_blocks(2, "block 1, thread 0: writes to global memory what depends on memory that nothing has written",
+    expect_error("writes to global memory what depends on memory that nothing has written, read at (self_test.cu:",
+                 "wrong_unwritten_shared", 32, 0, words);
+    expect_error_of_blocks(2,
+                           "block 1, thread 0: writes to global memory what depends on memory that nothing has written",
                            "wrong_unwritten_in_second_block", 1, 0, words);
     expect_error("as read-only, but thread 0 writes it", "wrong_read_only", 32, 0, words, words + 32);
 
@@ -466,7 +473,8 @@ void test_accesses_are_checked() {
     expect_error("writes 4 bytes", "wrong_global_index", 32, 0, words, words + 128, 31u);
     machine_set_strict(0);
     machine_mark_unwritten(words + 31, 4);
-    expect_error("thread 31: writes to global memory what depends on memory that nothing has written", "wrong_unwritten_global", 32, 0, words, words + 128);
+    expect_error("thread 31: writes to global memory what depends on memory that nothing has written",
+                 "wrong_unwritten_global", 32, 0, words, words + 128);
     machine_remove_memory(words);
 }
 
@@ -481,12 +489,14 @@ void test_races_are_found() {
         expect_error("of shared memory, which thread", "wrong_race_after_read", 32, 0, out.data());
         expect_error("of shared memory, which thread", "wrong_race_with_atomic", 32, 0, out.data());
         expect_error("of shared memory, which thread", "wrong_race_of_partial_barriers", 32, 0, out.data());
-        expect_error_of_blocks(2, "global memory, which another block writes with no barrier between", "wrong_race_of_blocks", 32, 0,
-                               out.data());
+        expect_error_of_blocks(2, "global memory, which another block writes with no barrier between",
+                               "wrong_race_of_blocks", 32, 0, out.data());
     }
     emulator_set_order(0);
-    expect_error("thread 1: a race: reads 4 bytes at 0x0 of shared memory, which thread 0 writes with no barrier between (self_test.cu:",
-                 "wrong_race", 32, 0, out.data());
+    expect_error(
+        "thread 1: a race: reads 4 bytes at 0x0 of shared memory, which thread 0 writes with no barrier between "
+        "(self_test.cu:",
+        "wrong_race", 32, 0, out.data());
     Words zeros(2);
     machine_set_most_steps(100'000);
     expect_error("the block does not end", "wrong_endless", 32, 0, zeros.data());
@@ -499,7 +509,8 @@ int load(const char* path) {
 }
 
 void test_texts_that_it_does_not_know() {
-    const std::string head = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry other()\n{\n.reg .f32 %f<3>;\n";
+    const std::string head =
+        ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry other()\n{\n.reg .f32 %f<3>;\n";
     const auto refused = [&](const char* reason, const std::string& text) {
         if (machine_load((head + text).c_str()) != 0 && std::strstr(emulator_error(), reason)) return;
         ++failures;

@@ -1,4 +1,5 @@
-// Small kernels for what the machine knows, and for every mistake that it must find; nvcc compiles them too, for a real device.
+// Small kernels for what the machine knows, and for every mistake that it must find; nvcc compiles them too, for a real
+// device.
 //
 // `out` has one slot, or row of slots, per thread of the grid. self_test.cpp computes what they must hold.
 #include "device.h"
@@ -226,11 +227,16 @@ KERNEL self_instructions(const uint32_t* in, uint32_t* out) {
     row[8] = static_cast<uint32_t>(moved >> 32);
     row[9] = static_cast<uint32_t>(moved);
     asm("{ .reg .b16 h; cvt.u16.u32 h, %1; cvt.s32.s8 %0, h; }" : "=r"(row[10]) : "r"(a));
-    asm("{ .reg .pred p; setp.lt.s16 p, %1, %2; selp.u32 %0, 7, 9, p; }" : "=r"(row[11]) : "h"(static_cast<short>(a)), "h"(static_cast<short>(b)));
+    asm("{ .reg .pred p; setp.lt.s16 p, %1, %2; selp.u32 %0, 7, 9, p; }"
+        : "=r"(row[11])
+        : "h"(static_cast<short>(a)), "h"(static_cast<short>(b)));
     const auto place = static_cast<uint32_t>(__cvta_generic_to_shared(word + threadIdx.x));
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(place), "r"(c) : "memory");
     asm volatile("prefetch.global.L2 [%0];" ::"l"(in - 1000));
-    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p ld.shared.u32 %0, [%1]; @!p mov.u32 %0, 5; }" : "=r"(row[12]) : "r"(place), "r"(a & 1) : "memory");
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p ld.shared.u32 %0, [%1]; @!p mov.u32 %0, 5; }"
+                 : "=r"(row[12])
+                 : "r"(place), "r"(a & 1)
+                 : "memory");
     asm("red.shared.add.u32 [%0], 3;" ::"r"(place) : "memory");
     row[13] = word[threadIdx.x];
 }
