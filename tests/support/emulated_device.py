@@ -143,8 +143,8 @@ class EmulatedStream:
             raise DeviceMemoryError(f"{self._device.name}: too little free device memory")
         values = [ctypes.c_uint64(argument) for argument in arguments]
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        if library().emulator_launch(kernel.encode(), grid, block, shared, addresses):
-            raise AssertionError(f"{kernel}: {library().emulator_error().decode()}")
+        if library().machine_launch(kernel.encode(), grid, block, shared, addresses):
+            raise AssertionError(f"{kernel}: {library().machine_error().decode()}")
 
     def decode_lz4(self, batch: Lz4Batch) -> None:
         """Does the work of nvCOMP's batched call: a status for each block, and no write beyond a block's output."""

@@ -35,8 +35,8 @@ def library() -> ctypes.CDLL:
     """The machine with all kernels. Set DUMONT_PTX_MACHINE to use a library that is there already."""
     given = os.environ.get("DUMONT_PTX_MACHINE")
     machine = ctypes.CDLL(given or str(_build()))
-    machine.emulator_launch.argtypes = [ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p]
-    machine.emulator_error.restype = ctypes.c_char_p
+    machine.machine_launch.argtypes = [ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p]
+    machine.machine_error.restype = ctypes.c_char_p
     machine.machine_add_memory.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
     machine.machine_remove_memory.argtypes = [ctypes.c_void_p]
     return machine

@@ -54,19 +54,19 @@ int machine_load_file(const char* path) {
     });
 }
 
-int emulator_launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned shared_bytes, void** args) {
+int machine_launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned shared_bytes, void** args) {
     return guarded([&] { machine().launch(kernel, grid_x, block_x, shared_bytes, args); });
 }
 
-const char* emulator_error() {
+const char* machine_error() {
     return error.c_str();
 }
 
-void emulator_set_order(unsigned seed) {
+void machine_set_order(unsigned seed) {
     guarded([&] { machine().order = seed; });
 }
 
-void emulator_set_fill(unsigned byte) {
+void machine_set_fill(unsigned byte) {
     guarded([&] { machine().fill = static_cast<uint8_t>(byte); });
 }
 

@@ -6,23 +6,23 @@
 #define DUMONT_MACHINE_API extern "C" __attribute__((visibility("default")))
 
 // Takes in the kernels of a PTX text; a kernel that has the name of an earlier one replaces it. 0, or 1 with the reason
-// in emulator_error().
+// in machine_error().
 DUMONT_MACHINE_API int machine_load(const char* ptx);
 DUMONT_MACHINE_API int machine_load_file(const char* path);
 
 // Runs a kernel to its end. `args` as for cuLaunchKernel: the address of each argument, in order. Returns 0, or 1 with
-// the reason in emulator_error().
-DUMONT_MACHINE_API int emulator_launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned shared_bytes,
+// the reason in machine_error().
+DUMONT_MACHINE_API int machine_launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned shared_bytes,
                                        void** args);
 
 // Why this thread's last call failed; empty if it did not.
-DUMONT_MACHINE_API const char* emulator_error();
+DUMONT_MACHINE_API const char* machine_error();
 
 // Which warp goes next, and which of its lanes: 0 the first, 1 the last, otherwise any, drawn with that seed.
-DUMONT_MACHINE_API void emulator_set_order(unsigned seed);
+DUMONT_MACHINE_API void machine_set_order(unsigned seed);
 
 // The byte that shared memory is full of when a block starts, 0xA5 if never set.
-DUMONT_MACHINE_API void emulator_set_fill(unsigned byte);
+DUMONT_MACHINE_API void machine_set_fill(unsigned byte);
 
 // How many warp instructions a block may take before it counts as one that does not end.
 DUMONT_MACHINE_API void machine_set_most_steps(uint64_t most);
@@ -50,11 +50,11 @@ DUMONT_MACHINE_API void machine_weaken(const char* kernel, int index);
 
 namespace dumont::machine {
 
-// emulator_launch with the arguments themselves; their types must be exactly the kernel's, nothing checks them.
+// machine_launch with the arguments themselves; their types must be exactly the kernel's, nothing checks them.
 template <class... A>
 int launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned shared_bytes, A... arguments) {
     void* addresses[] = {static_cast<void*>(&arguments)..., nullptr};
-    return emulator_launch(kernel, grid_x, block_x, shared_bytes, addresses);
+    return machine_launch(kernel, grid_x, block_x, shared_bytes, addresses);
 }
 
 }  // namespace dumont::machine

@@ -42,6 +42,6 @@ struct Allocator {
 
 }  // namespace dumont::machine
 
-inline const char* emulator_error() {
+inline const char* machine_error() {
     return cudaGetErrorString(dumont::machine::last_error);
 }

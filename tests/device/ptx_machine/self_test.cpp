@@ -59,7 +59,7 @@ void expect(const char* what, size_t index, uint64_t expected, uint64_t actual) 
 template <class Kernel, class... A>
 void launch(Kernel kernel, unsigned grid, unsigned threads, unsigned shared, A... arguments) {
     if (dumont::machine::launch(kernel, grid, threads, shared, arguments...) == 0) return;
-    std::fprintf(stderr, "%s\n", emulator_error());
+    std::fprintf(stderr, "%s\n", machine_error());
     ++failures;
 }
 
@@ -411,7 +411,7 @@ template <class... A>
 void expect_error_of_blocks(unsigned blocks, const char* reason, const char* kernel, unsigned threads, unsigned shared,
                             A... arguments) {
     const int status = dumont::machine::launch(kernel, blocks, threads, shared, arguments...);
-    const std::string error = emulator_error();
+    const std::string error = machine_error();
     const bool named = error.find(kernel) == 0 || error.find("a block") == 0 || error.find("no device") == 0;
     if (status != 0 && named && error.find(reason) != std::string::npos) return;
     ++failures;
@@ -444,7 +444,7 @@ void test_mistakes_are_reported() {
     expect_error("1 to 1024 threads", "self_indices", 1025, 0, words);
     expect_error("shared memory", "self_indices", 32, 228 * 1024, words);
     launch("self_indices", 1, 32, 0, words);
-    expect("error after success", 0, 0, std::strlen(emulator_error()));
+    expect("error after success", 0, 0, std::strlen(machine_error()));
 }
 
 void test_accesses_are_checked() {
@@ -481,7 +481,7 @@ void test_accesses_are_checked() {
 void test_races_are_found() {
     Words out(64);
     for (unsigned order : {0u, 1u, 2u, 3u}) {
-        emulator_set_order(order);
+        machine_set_order(order);
         expect_error("of shared memory, which thread", "wrong_race", 32, 0, out.data());
         expect_error("of shared memory, which thread", "wrong_race_at_shuffle", 32, 0, out.data());
         expect_error("of shared memory, which thread", "wrong_race_of_warps", 64, 0, out.data());
@@ -492,7 +492,7 @@ void test_races_are_found() {
         expect_error_of_blocks(2, "global memory, which another block writes with no barrier between",
                                "wrong_race_of_blocks", 32, 0, out.data());
     }
-    emulator_set_order(0);
+    machine_set_order(0);
     expect_error(
         "thread 1: a race: reads 4 bytes at 0x0 of shared memory, which thread 0 writes with no barrier between "
         "(self_test.cu:",
@@ -504,7 +504,7 @@ void test_races_are_found() {
 
 int load(const char* path) {
     if (machine_load_file(path) == 0) return 0;
-    std::fprintf(stderr, "%s\n", emulator_error());
+    std::fprintf(stderr, "%s\n", machine_error());
     return 1;
 }
 
@@ -512,9 +512,9 @@ void test_texts_that_it_does_not_know() {
     const std::string head =
         ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry other()\n{\n.reg .f32 %f<3>;\n";
     const auto refused = [&](const char* reason, const std::string& text) {
-        if (machine_load((head + text).c_str()) != 0 && std::strstr(emulator_error(), reason)) return;
+        if (machine_load((head + text).c_str()) != 0 && std::strstr(machine_error(), reason)) return;
         ++failures;
-        std::fprintf(stderr, "expected \"%s\", got \"%s\"\n", reason, emulator_error());
+        std::fprintf(stderr, "expected \"%s\", got \"%s\"\n", reason, machine_error());
     };
     refused("does not know: add.f32 %f0, %f1, %f2", "add.f32 %f0, %f1, %f2;\nret;\n}\n");
     refused("PTX line 7: cannot read .branchtargets", ".branchtargets a, b;\nret;\n}\n");
@@ -532,10 +532,10 @@ int main([[maybe_unused]] int argc, [[maybe_unused]] char** argv) {
 #else
     if (argc != 2 || load(argv[1]) != 0) return 2;
     for (unsigned order = 0; order < 8; ++order) {
-        emulator_set_order(order);
+        machine_set_order(order);
         test_built_in_functions();
     }
-    emulator_set_order(0);
+    machine_set_order(0);
     test_mistakes_are_reported();
     test_accesses_are_checked();
     test_races_are_found();

@@ -9,7 +9,7 @@
 #include "cases.h"
 #include "device_memory.h"
 #include "device_tables.h"
-#include "emulator.h"
+#include "machine_abi.h"
 #include "stream_parts.h"
 #include "streams.h"
 #include "zipnn_job.h"
@@ -27,7 +27,7 @@ uint64_t address_of(const uint8_t* memory) {
 
 template <class... A>
 void launch(const char* kernel, unsigned grid, unsigned shared, A... arguments) {
-    if (emulator::launch(kernel, grid, kEncodeThreads, shared, arguments...)) throw std::runtime_error(emulator_error());
+    if (machine::launch(kernel, grid, kEncodeThreads, shared, arguments...)) throw std::runtime_error(machine_error());
 }
 
 void check_unwritten(const uint8_t* begin, const uint8_t* end) {
@@ -52,8 +52,8 @@ Bytes encode_on_device(const Bytes& original, uint32_t dtype, uint32_t planes, u
     const int64_t entries = dumont_zipnn_encode_job(dtype, original.size(), block_log2, address_of(source.data() + shift),
                                                     address_of(stream), address_of(plans.data()), &job);
     if (entries != static_cast<int64_t>(planes * blocks)) throw std::runtime_error("another number of planes");
-    emulator_set_order(setting.order);
-    emulator_set_fill(setting.fill);
+    machine_set_order(setting.order);
+    machine_set_fill(setting.fill);
     const auto* size = reinterpret_cast<const uint64_t*>(result.data());
     launch("zipnn_plan", static_cast<unsigned>(blocks), planes * kPlanMemory, &job);
     launch("zipnn_layout", 1, 0, &job, size);
@@ -197,7 +197,7 @@ std::string check_large_layout(uint64_t seed) {
     Memory out(kHeaderSize + 9 * entries);
     EncodeJob job = {0, address_of(out.data()), reinterpret_cast<uintptr_t>(plans.data()), 0, blocks, 17, planes, 0};
     uint64_t size = 0;
-    emulator_set_order(static_cast<unsigned>(random() >> 40));
+    machine_set_order(static_cast<unsigned>(random() >> 40));
     launch("zipnn_layout", 1, 0, &job, &size);
     out.check_canaries();
     uint64_t offset = kHeaderSize + 9 * entries;
@@ -218,7 +218,7 @@ std::string check_large_layout(uint64_t seed) {
 
 int run(uint64_t first, uint64_t most) {
     constexpr uint64_t kSeed = 2;
-    static const bool verbose = std::getenv("EMULATOR_VERBOSE") != nullptr;
+    static const bool verbose = std::getenv("MACHINE_VERBOSE") != nullptr;
     EncodeTally tally;
     for (uint64_t number = first; number < kEncodeCases && number - first < most; ++number) {
         Random random = random_for(kSeed, number);
@@ -244,7 +244,7 @@ int run(uint64_t first, uint64_t most) {
             wrong = error.what();
         }
         if (!wrong.empty()) {
-            std::fprintf(stderr, "%s: %s\n  again: emulator_run encode %llu 1\n", host.name.c_str(), wrong.c_str(),
+            std::fprintf(stderr, "%s: %s\n  again: machine_run encode %llu 1\n", host.name.c_str(), wrong.c_str(),
                          wide(number));
             return 1;
         }

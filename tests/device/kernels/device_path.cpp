@@ -6,7 +6,7 @@
 
 #include "device_memory.h"
 #include "device_tables.h"
-#include "emulator.h"
+#include "machine_abi.h"
 
 namespace dumont::test {
 namespace {
@@ -74,10 +74,10 @@ void check_between(const Batch& batch, const std::vector<const Chunk*>& chunks, 
 void launch_blocks(unsigned coded, const std::vector<DeviceBlock>& blocks, const uint8_t* source, uint8_t* output,
                    uint32_t* status) {
     const auto count = static_cast<unsigned>(blocks.size());
-    const int failed = coded == 0 ? emulator::launch("zipnn_join", count, kJoinThreads, 0, source, output, blocks.data())
-                                  : emulator::launch("zipnn_decode", count, 32 * coded, coded * kPlaneMemory, source,
+    const int failed = coded == 0 ? machine::launch("zipnn_join", count, kJoinThreads, 0, source, output, blocks.data())
+                                  : machine::launch("zipnn_decode", count, 32 * coded, coded * kPlaneMemory, source,
                                                      output, blocks.data(), status);
-    if (failed) throw std::runtime_error(emulator_error());
+    if (failed) throw std::runtime_error(machine_error());
 }
 
 uint32_t DeviceResult::worst() const {
@@ -99,8 +99,8 @@ std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chun
         std::fill_n(output.data() + batch.places[i].out, chunk.original_size, kUnwritten);
         results[i].host = list_blocks(chunk, batch.places[i], batch);
     }
-    emulator_set_order(setting.order);
-    emulator_set_fill(setting.fill);
+    machine_set_order(setting.order);
+    machine_set_fill(setting.fill);
     for (unsigned coded = 0; coded < kClasses; ++coded) {
         const std::vector<DeviceBlock>& blocks = batch.classes[coded];
         if (blocks.empty()) continue;
