@@ -19,7 +19,7 @@ whole_jobs() {  # restores or packs
 step_self_test() {
     [ -n "$nvcc" ] || { echo "there is no nvcc"; return "$skipped"; }
     "$nvcc" -x cu -std=c++17 -arch=native -I"$repo/kernels/cuda" -I"$repo/kernels/shared" \
-        "$repo/tests/device/emulator/self_test.cpp" -o "$work/self_test" && "$work/self_test"
+        "$repo/tests/device/ptx_machine/self_test.cpp" -o "$work/self_test" && "$work/self_test"
 }
 
 step_tests() {
@@ -46,7 +46,7 @@ tested() {  # pytest; its last line joins the verdicts
     return "$code"
 }
 
-# The race detector first: races are invisible to the emulator of the tests. Each line: a tool, the run that it watches,
+# The race detector first: the PTX machine of the tests has not seen the machine code. Each line: a tool, the run that it watches,
 # and its share of the time that is left.
 step_sanitizer() {
     local tool=$(command -v compute-sanitizer) place failed=0 code said= check what share shares=400 limit

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from support import ptx_machine
 from support.servers import (
     CERTIFICATE_VARIABLES,
     PROXY_VARIABLES,
@@ -27,6 +28,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 T = TypeVar("T")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Builds the PTX machine, if a test wants it, before the first test's time runs."""
+    wanted = any(hasattr(getattr(item, "module", None), "emulated_device") for item in session.items)
+    if wanted and not session.config.option.collectonly and ptx_machine.missing() is None:
+        ptx_machine.library()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -373,7 +373,7 @@ extern "C" __global__ void __launch_bounds__(dumont::kDecodeThreads, DUMONT_DECO
     const uint8_t* source, uint8_t* output, const dumont::DeviceBlock* blocks, uint32_t* status) {
     using namespace dumont;
     using namespace dumont::decode;
-    DUMONT_DYNAMIC_SHARED(shared);
+    extern __shared__ __align__(16) uint8_t shared[];
     BlockMemory& memory = *reinterpret_cast<BlockMemory*>(shared);
     const uint32_t index = threadIdx.x / kWarp;
     const uint32_t lane = threadIdx.x % kWarp;

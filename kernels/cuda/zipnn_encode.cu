@@ -622,7 +622,7 @@ __global__ void __launch_bounds__(dumont::kEncodeThreads, DUMONT_WRITE_CTAS) zip
 // grid: a CTA of 128 threads for each block; dynamic shared memory: kPlanMemory for each plane of the job that has most
 extern "C" __global__ void zipnn_plan(const dumont::EncodeJob* jobs) {
     using namespace dumont;
-    DUMONT_DYNAMIC_SHARED(shared);
+    extern __shared__ __align__(16) uint8_t shared[];
     __shared__ bool hopeless[kMaxPlanes];
     uint32_t block = blockIdx.x;
     const EncodeJob job = find_job(jobs, block, [](const EncodeJob& each) { return each.blocks; });

@@ -17,7 +17,9 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,8 @@ INCLUDES = (f"-I{KERNELS / 'cuda'}", f"-I{KERNELS / 'shared'}")
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120", "sm_121")
 # CuPy adds -ftz=true and the architecture to the options that we give it.
 OPTIONS = ("--std=c++17", *INCLUDES, "-ftz=true", "--ptxas-options=-v")
+# -lineinfo changes no instruction.
+PTX_OPTIONS = ("--std=c++17", *INCLUDES, "-ftz=true", "-lineinfo", "-arch=compute_80")
 ALLOWED_SPILLS: dict[tuple[str, str], str] = {}  # (kernel, architecture): why the kernel may spill
 
 
@@ -70,21 +74,33 @@ class Nvrtc:
         return f"{major.value}.{minor.value}"
 
     def compile(self, source: Path, architecture: str, more: tuple[str, ...] = ()) -> Compiled:
+        with self._program(source, (*OPTIONS, *more, f"-arch={architecture}")) as (program, log):
+            cubin = ctypes.create_string_buffer(self._size("nvrtcGetCUBINSize", program))
+            self._call("nvrtcGetCUBIN", program, cubin)
+            return Compiled(source, architecture, cubin.raw, log)
+
+    def ptx(self, source: Path) -> bytes:
+        """The compiler's output before ptxas, the same for every architecture, with the lines of the source."""
+        with self._program(source, PTX_OPTIONS) as (program, _):
+            text = ctypes.create_string_buffer(self._size("nvrtcGetPTXSize", program))
+            self._call("nvrtcGetPTX", program, text)
+            return text.value
+
+    @contextmanager
+    def _program(self, source: Path, options: Sequence[str]) -> Iterator[tuple[ctypes.c_void_p, str]]:
         program = ctypes.c_void_p()
         text, name = source.read_bytes(), source.name.encode()
-        options = [option.encode() for option in (*OPTIONS, f"-arch={architecture}", *more)]
+        encoded = [option.encode() for option in (f"-I{source.parent}", *options)]
         self._call("nvrtcCreateProgram", ctypes.byref(program), text, name, 0, None, None)
         try:
             status = self._library.nvrtcCompileProgram(
-                program, len(options), (ctypes.c_char_p * len(options))(*options)
+                program, len(encoded), (ctypes.c_char_p * len(encoded))(*encoded)
             )
             log = ctypes.create_string_buffer(self._size("nvrtcGetProgramLogSize", program))
             self._call("nvrtcGetProgramLog", program, log)
             if status != 0:
-                raise CompileError(f"{source.name} for {architecture}:\n{log.value.decode()}")
-            cubin = ctypes.create_string_buffer(self._size("nvrtcGetCUBINSize", program))
-            self._call("nvrtcGetCUBIN", program, cubin)
-            return Compiled(source, architecture, cubin.raw, log.value.decode())
+                raise CompileError(f"{source.name}, {options[-1]}:\n{log.value.decode()}")
+            yield program, log.value.decode()
         finally:
             self._call("nvrtcDestroyProgram", ctypes.byref(program))
 

@@ -125,7 +125,7 @@ def measured(module: Any, monkeypatch: pytest.MonkeyPatch, output: Path, **fault
     monkeypatch.setattr(session, "open_device", lambda number: device)
     monkeypatch.setattr(module, "device_seconds", by_the_clock)
     monkeypatch.setattr(module, "side_by_side", lambda stream, others: nullcontext(), raising=False)
-    bench = module.Bench(0, replace(module.EXTENTS["quick"], chunk=4 * MiB), output)
+    bench = module.Bench(0, replace(module.EXTENTS["quick"], chunk=1 * MiB), output)
     bench.run()
     code = bench.finish()
     assert json.loads(output.read_text(encoding="utf-8")) == bench.results

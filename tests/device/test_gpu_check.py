@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.emulated_device import build
+from support.ptx_machine import missing
 from support.snapshots import ROOT
 
 BENCH = ROOT / "bench"
@@ -493,15 +493,14 @@ CUPYS = {  # problems of each step that only a CUDA device and CuPy can be witho
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_every_step_of_a_short_call_runs_on_the_double(number: str, machine: Machine) -> None:
     """The script, the real steps and the real report; the device is emulated, and its inputs are small."""
-    emulator = build()
-    if emulator is None:
-        pytest.skip("the emulator of the CUDA kernels needs cmake and a C++ compiler")
+    if reason := missing():
+        pytest.skip(reason)
     machine.program("compute-sanitizer", WATCH)
     double = f'shift; PATH="{os.environ["PATH"]}" exec "{sys.executable}" "{ROOT}/tests/support/on_double.py" "$@"'
     machine.interpreter(**{"-m dumont_gpu.bench.measure.gpu.": double})
     done = machine.run(
         "--short", number, "--size", str(4 << 20), "--disk", str(machine.folder), "--budget", "9000",
-        "--limits", ",".join(f"{step}=500" for step in EVERYTHING), patience=550, DUMONT_EMULATOR=str(emulator),
+        "--limits", ",".join(f"{step}=500" for step in EVERYTHING), patience=550,
     )  # fmt: skip
     steps = machine.report()["steps"]
     problems = {name: step["data"]["problems"] for name, step in steps.items() if step["data"]}

@@ -1,4 +1,4 @@
-"""The device's ZipNN encoder on the emulator, for the scripts beside this file."""
+"""The device's ZipNN encoder on the PTX machine, for the scripts beside this file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 class DeviceCodec:
-    def __init__(self, emulator: Path, cpu: Path) -> None:
-        self._emulator = ctypes.CDLL(str(emulator))
-        self._emulator.emulator_launch.argtypes = (ctypes.c_char_p, *3 * (ctypes.c_uint,), ctypes.c_void_p)
-        self._emulator.emulator_error.restype = ctypes.c_char_p
+    def __init__(self, machine: Path, cpu: Path) -> None:
+        self._machine = ctypes.CDLL(str(machine))
+        self._machine.machine_launch.argtypes = (ctypes.c_char_p, *3 * (ctypes.c_uint,), ctypes.c_void_p)
+        self._machine.machine_error.restype = ctypes.c_char_p
         self._cpu = ctypes.CDLL(str(cpu))
         u32, u64 = ctypes.c_uint32, ctypes.c_uint64
         self._cpu.dumont_zipnn_encode_job.restype = ctypes.c_int64
@@ -22,7 +22,7 @@ class DeviceCodec:
         self._cpu.dumont_layout.argtypes = (ctypes.c_char_p,)
 
     def set_order(self, seed: int) -> None:
-        self._emulator.emulator_set_order(ctypes.c_uint(seed))
+        self._machine.machine_set_order(ctypes.c_uint(seed))
 
     def encode(self, dtype: int, planes: int, data: bytes, block_log2: int) -> bytes:
         blocks = -(-len(data) >> block_log2)
@@ -53,8 +53,8 @@ class DeviceCodec:
         threads = self._layout("kEncodeThreads")
         values = [ctypes.c_uint64(argument) for argument in arguments]
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        if self._emulator.emulator_launch(kernel.encode(), grid, threads, shared, addresses):
-            raise ValueError(f"{kernel}: {self._emulator.emulator_error().decode()}")
+        if self._machine.machine_launch(kernel.encode(), grid, threads, shared, addresses):
+            raise ValueError(f"{kernel}: {self._machine.machine_error().decode()}")
 
 
 class _Memory:

@@ -14,8 +14,10 @@
 #include <vector>
 
 #include "damage.h"
+#include "device_tables.h"
 #include "dumont_cpu.h"
 #include "zipnn.h"
+#include "zipnn_blocks.h"
 
 namespace {
 
@@ -89,6 +91,18 @@ Outcome decode_everywhere(const Bytes& stream, uint64_t size, const std::vector<
     return first;
 }
 
+// What a device would be told of the stream: the listing reads no byte beyond it, and says what is wrong with a status.
+void list_for_device(const Bytes& stream, uint64_t size) {
+    const Bytes exact(stream);  // a heap block of its size
+    std::vector<dumont::DeviceBlock> blocks(stream.size() / 9 + 1);
+    uint64_t counts[dumont::kMaxPlanes + 1];
+    const int64_t status =
+        dumont_zipnn_device_blocks(exact.data(), exact.size(), size, 0, 0, blocks.data(), blocks.size(), counts);
+    if (status != 0 && status != DUMONT_DAMAGED && status != DUMONT_UNSUPPORTED) {
+        fail("a status that the listing may not return");
+    }
+}
+
 int corrupt(const char* directory, uint64_t count, uint64_t seed) {
     const std::vector<Bytes> corpus = read_corpus(directory);
     const std::vector<std::string> paths = available_paths();
@@ -109,6 +123,7 @@ int corrupt(const char* directory, uint64_t count, uint64_t seed) {
         }
         // Decode into what the stream claims where that is affordable, so that a changed size is not refused at once.
         const uint64_t claimed = stream.size() < 24 ? original : dumont::load_u64(stream.data() + 16);
+        list_for_device(stream, claimed <= kMaxOutput ? claimed : original);
         const Outcome outcome = decode_everywhere(stream, claimed <= kMaxOutput ? claimed : original, paths);
         decoded += outcome.status >= 0;
         damaged += outcome.status == DUMONT_DAMAGED;

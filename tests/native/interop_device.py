@@ -1,6 +1,6 @@
-"""Checks that the real `zipnn` package reads the streams that the CUDA kernels encode, here on the emulator.
+"""Checks that the real `zipnn` package reads the streams that the CUDA kernels encode, here on the PTX machine.
 
-    python tests/native/interop_device.py LIBDUMONT_EMULATOR LIBDUMONT_CPU
+    python tests/native/interop_device.py LIBDUMONT_PTX_MACHINE LIBDUMONT_CPU
 
 needs numpy and zipnn_core (`pip install --no-deps zipnn==0.5.4`). Prints a summary line and exits 1 on a difference.
 """

@@ -11,7 +11,8 @@ import pytest
 
 import dumont_gpu.backends as backends
 from dumont_gpu.backends import CudaBackend, auto, cuda, dispatch, forecast, open_device, waking
-from support.emulated_device import EmulatedDevice, build
+from support.emulated_device import EmulatedDevice
+from support.ptx_machine import missing
 from support.real_device import RecordedDevice
 
 
@@ -35,9 +36,9 @@ _DEFAULTS: dict[str, Any] = {}
 
 
 def emulated_device(**faults: Any) -> EmulatedDevice:
-    """A CUDA device run by the emulator, or a skip where that cannot be built."""
-    if build() is None:
-        pytest.skip("the emulator of the CUDA kernels needs cmake and a C++ compiler")
+    """A CUDA device run by the PTX machine, or a skip where that cannot be built."""
+    if reason := missing():
+        pytest.skip(reason)
     return EmulatedDevice(**_DEFAULTS | faults)
 
 

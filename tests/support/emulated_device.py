@@ -1,62 +1,26 @@
-"""A CUDA device for the tests: host memory, and the kernels' own sources run by the emulator.
+"""A CUDA device for the tests: host memory, and the kernels as the compiler makes them, run by the PTX machine.
 
-Needs `libdumont_emulator.so`, see `build`. Faults can be asked for: memory that runs short, a device that is lost. A
-`deferred` device does nothing before somebody waits for it, as late as a real device may: it finds host memory that was
-given back, or read, too early. It may have a speed, in simulated time.
+Faults can be asked for: memory that runs short, a device that is lost. A `deferred` device does nothing before somebody
+waits for it, as late as a real device may: it finds host memory that was given back, or read, too early. It may have a
+speed, in simulated time.
 """
 
 from __future__ import annotations
 
-import atexit
 import ctypes
-import functools
 import mmap
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import lz4.block
 
 from dumont_gpu import native
 from dumont_gpu.backends.device import DeviceMemoryError, Lz4Batch
 from dumont_gpu.errors import DeviceError
+from support.ptx_machine import library
 
-_SOURCE = Path(__file__).resolve().parents[1] / "device" / "emulator"
 _ALIGNMENT = 256
-
-
-@functools.cache
-def build() -> Path | None:
-    """Returns the emulator's library, built on first use; None without a compiler.
-
-    Set DUMONT_EMULATOR to use a library that is there already.
-    """
-    if given := os.environ.get("DUMONT_EMULATOR"):
-        return Path(given)
-    if not shutil.which("cmake") or not shutil.which("c++"):
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="dumont-emulator-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    configure = ["cmake", "-S", str(_SOURCE), "-B", str(folder)]
-    compile_it = ["cmake", "--build", str(folder), "--target", "dumont_emulator", "-j", str(os.cpu_count() or 1)]
-    for command in (configure, compile_it):
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder / "libdumont_emulator.so"
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    path = build()
-    assert path is not None
-    library = ctypes.CDLL(str(path))
-    library.emulator_launch.argtypes = [ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p]
-    library.emulator_error.restype = ctypes.c_char_p
-    return library
 
 
 @dataclass
@@ -116,10 +80,12 @@ class EmulatedDevice:
             address = native.address_of(memoryview(block))
             assert address % _ALIGNMENT == 0
             self._blocks[address] = block
+            library().machine_add_memory(address, size)
             return address
 
     def free(self, address: int) -> None:
         with self._lock:
+            library().machine_remove_memory(address)
             del self._blocks[address]  # the map itself ends with its last view
 
     def pin(self, memory: memoryview) -> None:
@@ -142,7 +108,7 @@ class EmulatedDevice:
         self.step()
         if not self.compiles:
             raise DeviceError(f"{self.name}: CuPy failed to load libnvrtc.so")
-        _library()
+        library().machine_set_strict(1)  # kernels touch this memory only
 
     def new_stream(self) -> EmulatedStream:
         return EmulatedStream(self)
@@ -257,8 +223,8 @@ class EmulatedStream:
 def _run(kernel: str, grid: int, block: int, shared: int, arguments: Sequence[int]) -> None:
     values = [ctypes.c_uint64(argument) for argument in arguments]
     addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-    if _library().emulator_launch(kernel.encode(), grid, block, shared, addresses):
-        raise AssertionError(f"{kernel}: {_library().emulator_error().decode()}")
+    if library().machine_launch(kernel.encode(), grid, block, shared, addresses):
+        raise AssertionError(f"{kernel}: {library().machine_error().decode()}")
 
 
 def _memory(address: int, size: int) -> memoryview:

@@ -6,7 +6,7 @@
 
 #include "device_memory.h"
 #include "device_tables.h"
-#include "emulator.h"
+#include "machine_abi.h"
 
 namespace dumont::test {
 namespace {
@@ -68,9 +68,9 @@ std::vector<uint32_t> launch_blocks(const std::vector<DeviceBlock>& blocks, cons
     Memory status(4 * blocks.size());
     auto* words = reinterpret_cast<uint32_t*>(status.data());
     std::fill_n(words, blocks.size(), kBlockGood);
-    if (emulator::launch("zipnn_decode", static_cast<unsigned>(blocks.size()), kDecodeThreads, kDecodeMemory, source, output,
+    if (machine::launch("zipnn_decode", static_cast<unsigned>(blocks.size()), kDecodeThreads, kDecodeMemory, source, output,
                          blocks.data(), words)) {
-        throw std::runtime_error(emulator_error());
+        throw std::runtime_error(machine_error());
     }
     status.check_canaries();
     return std::vector<uint32_t>(words, words + blocks.size());
@@ -95,8 +95,8 @@ std::vector<DeviceResult> decode_on_device(const std::vector<const Chunk*>& chun
         std::fill_n(output.data() + batch.places[i].out, chunk.original_size, kUnwritten);
         results[i].host = list_blocks(chunk, batch.places[i].encoded, batch.places[i].out, batch.blocks);
     }
-    emulator_set_order(setting.order);
-    emulator_set_fill(setting.fill);
+    machine_set_order(setting.order);
+    machine_set_fill(setting.fill);
     const std::vector<uint32_t> status = launch_blocks(batch.blocks, source.data(), output.data());
     for (size_t i = 0, b = 0; i < chunks.size(); ++i) {
         for (int64_t n = 0; n < results[i].host; ++n, ++b) {

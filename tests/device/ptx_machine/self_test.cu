@@ -1,7 +1,9 @@
-// Small kernels for every built-in function that the emulator has; nvcc compiles them as they are, for a real device.
+// Small kernels for what the machine knows, and for every mistake that it must find; nvcc compiles them too, for a real
+// device.
 //
 // `out` has one slot, or row of slots, per thread of the grid. self_test.cpp computes what they must hold.
 #include "device.h"
+#include "self_test.h"
 
 #define KERNEL extern "C" __global__ void
 
@@ -20,8 +22,6 @@ KERNEL self_indices(uint32_t* out) {
 KERNEL self_arguments(uint8_t small, uint64_t large, int32_t negative, const uint32_t* in, uint64_t* out) {
     out[thread_of_grid()] = small + large + static_cast<uint64_t>(static_cast<int64_t>(negative)) + in[0];
 }
-
-constexpr uint32_t kIntegerResults = 24;
 
 KERNEL __launch_bounds__(128) self_integers(const uint32_t* __restrict__ in, uint32_t* __restrict__ out) {
     const uint32_t a = in[3 * thread_of_grid()];
@@ -55,8 +55,6 @@ KERNEL __launch_bounds__(128) self_integers(const uint32_t* __restrict__ in, uin
     row[23] = dumont::is_power_of_two(a);
 }
 
-constexpr uint32_t kVectorBytes = 64;
-
 // Each thread copies four times 16 bytes, through every way to load and store.
 KERNEL self_vectors(const uint8_t* __restrict__ in, uint8_t* __restrict__ out) {
     const uint8_t* from = in + kVectorBytes * thread_of_grid();
@@ -85,7 +83,7 @@ KERNEL self_atomics(uint32_t* words, unsigned long long* longs, uint32_t* ticket
     atomicMin(reinterpret_cast<int*>(&words[7]), -static_cast<int>(t));
     atomicMax(reinterpret_cast<int*>(&words[8]), -static_cast<int>(t) - 1);
     atomicAdd(reinterpret_cast<int*>(&words[9]), -1);
-    uint32_t seen = words[10];
+    uint32_t seen = atomicOr(&words[10], 0u);
     for (uint32_t expected = seen + 1; seen != expected;) {  // doubles plus one, whoever comes first
         expected = seen;
         seen = atomicCAS(&words[10], expected, 2 * expected + 1);
@@ -98,8 +96,6 @@ KERNEL self_atomics(uint32_t* words, unsigned long long* longs, uint32_t* ticket
     if (t == 5) atomicCAS(&longs[4], 7ull, 1ull << 40);
     if (t == 6) atomicExch(&longs[5], 1ull << 41);
 }
-
-constexpr uint32_t kShuffleResults = 12;
 
 KERNEL self_shuffles(const uint32_t* in, uint32_t* out) {
     const uint32_t t = thread_of_grid();
@@ -127,8 +123,6 @@ KERNEL self_shuffles(const uint32_t* in, uint32_t* out) {
     row[11] = sum;
 }
 
-constexpr uint32_t kVoteResults = 7;
-
 KERNEL self_votes(const uint32_t* in, uint32_t* out) {
     const uint32_t t = thread_of_grid();
     const uint32_t value = in[t];
@@ -141,8 +135,6 @@ KERNEL self_votes(const uint32_t* in, uint32_t* out) {
     row[5] = __syncthreads_and(value != 77);
     row[6] = __syncthreads_or(value == 77);
 }
-
-constexpr uint32_t kReduceResults = 8;
 
 KERNEL self_reductions(const uint32_t* in, uint32_t* out) {
     const uint32_t t = thread_of_grid();
@@ -161,8 +153,6 @@ KERNEL self_reductions(const uint32_t* in, uint32_t* out) {
     row[0] = in[t];
 #endif
 }
-
-constexpr uint32_t kMaskResults = 4;
 
 // The lower and the upper half of a warp go different ways, and one lane goes its own.
 KERNEL self_masks(const uint32_t* in, uint32_t* out) {
@@ -187,11 +177,10 @@ KERNEL self_masks(const uint32_t* in, uint32_t* out) {
     row[3] = __popc(__match_any_sync(0xFFFFFFFFu, static_cast<uint64_t>(lane < 16) << 40));
 }
 
-// A sum over the block through static and dynamic shared memory; the last block to finish adds up the others'.
-KERNEL self_shared(const uint32_t* in, uint32_t* out, uint32_t* sums, uint32_t* finished) {
-    DUMONT_DYNAMIC_SHARED(dynamic);
+// A sum over the block through static and dynamic shared memory.
+KERNEL self_shared(const uint32_t* in, uint32_t* out, uint32_t* sums) {
+    extern __shared__ __align__(16) uint8_t dynamic[];
     __shared__ uint32_t warps[32];
-    __shared__ bool last;
     uint32_t* values = reinterpret_cast<uint32_t*>(dynamic);
     values[threadIdx.x] = in[thread_of_grid()];
     __syncthreads();
@@ -200,30 +189,60 @@ KERNEL self_shared(const uint32_t* in, uint32_t* out, uint32_t* sums, uint32_t* 
     for (int step = 16; step != 0; step /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, step);
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = sum;
     __syncthreads();
-    if (threadIdx.x == 0) {
-        uint32_t total = 0;
-        for (uint32_t w = 0; w < blockDim.x / 32; ++w) total += warps[w];
-        sums[blockIdx.x] = total;
-        __threadfence();
-        last = atomicAdd(finished, 1u) == gridDim.x - 1;
-    }
-    __syncthreads();
-    if (!last || threadIdx.x != 0) return;
+    if (threadIdx.x != 0) return;
     uint32_t total = 0;
-    for (uint32_t b = 0; b < gridDim.x; ++b) total += __ldcg(sums + b);
-    sums[gridDim.x] = total;
+    for (uint32_t w = 0; w < blockDim.x / 32; ++w) total += warps[w];
+    sums[blockIdx.x] = total;
 }
 
-// What shared memory holds before anything is written: differs from device to device, the emulator's is fixed.
-KERNEL self_uninitialised(uint32_t* out) {
-    DUMONT_DYNAMIC_SHARED(dynamic);
-    __shared__ uint32_t word;
-    out[blockIdx.x] = word ^ *reinterpret_cast<uint32_t*>(dynamic);
-    word = 1;
+// Lanes pass words on in pairs, then in quads: barriers of parts of a warp carry what they saw before to others.
+KERNEL self_partial_barriers(uint32_t* out) {
+    __shared__ uint32_t words[32];
+    const uint32_t lane = threadIdx.x;
+    words[lane] = lane;
+    __syncwarp(3u << (lane & ~1u));
+    if (lane % 4 == 1) words[lane] += words[lane - 1];
+    __syncwarp(15u << (lane & ~3u));
+    out[lane] = lane % 4 == 3 ? words[lane - 2] + words[lane - 3] : words[lane];
+}
+
+// Instructions that kernels write themselves, or that the compiler may choose.
+KERNEL self_instructions(const uint32_t* in, uint32_t* out) {
+    __shared__ uint32_t word[32];
+    const uint32_t a = in[3 * threadIdx.x];
+    const uint32_t b = in[3 * threadIdx.x + 1];
+    const uint32_t c = in[3 * threadIdx.x + 2];
+    const uint64_t wide = static_cast<uint64_t>(b) << 32 | a;
+    uint32_t* row = out + kInstructionResults * threadIdx.x;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(row[0]) : "r"(a), "r"(b), "r"(c));
+    asm("bfe.u32 %0, %1, %2, %3;" : "=r"(row[1]) : "r"(a), "r"(b & 31), "r"(c & 31));
+    asm("bfe.s32 %0, %1, %2, %3;" : "=r"(row[2]) : "r"(a), "r"(b & 31), "r"(c & 31));
+    asm("bfi.b32 %0, %1, %2, %3, %4;" : "=r"(row[3]) : "r"(a), "r"(b), "r"(c & 31), "r"(c >> 8 & 31));
+    asm("lop3.b32 %0, %1, %2, %3, 0x96;" : "=r"(row[4]) : "r"(a), "r"(b), "r"(c));
+    asm("mad.lo.u32 %0, %1, %2, %3;" : "=r"(row[5]) : "r"(a), "r"(b), "r"(c));
+    asm("shr.s32 %0, %1, %2;" : "=r"(row[6]) : "r"(a), "r"(c & 63));
+    asm("shl.b32 %0, %1, %2;" : "=r"(row[7]) : "r"(a), "r"(c & 63));
+    uint64_t moved;
+    asm("bfi.b64 %0, %1, %2, %3, %4;" : "=l"(moved) : "l"(wide), "l"(~wide), "r"(c & 63), "r"(c >> 8 & 63));
+    row[8] = static_cast<uint32_t>(moved >> 32);
+    row[9] = static_cast<uint32_t>(moved);
+    asm("{ .reg .b16 h; cvt.u16.u32 h, %1; cvt.s32.s8 %0, h; }" : "=r"(row[10]) : "r"(a));
+    asm("{ .reg .pred p; setp.lt.s16 p, %1, %2; selp.u32 %0, 7, 9, p; }"
+        : "=r"(row[11])
+        : "h"(static_cast<short>(a)), "h"(static_cast<short>(b)));
+    const auto place = static_cast<uint32_t>(__cvta_generic_to_shared(word + threadIdx.x));
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(place), "r"(c) : "memory");
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(in - 1000));
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p ld.shared.u32 %0, [%1]; @!p mov.u32 %0, 5; }"
+                 : "=r"(row[12])
+                 : "r"(place), "r"(a & 1)
+                 : "memory");
+    asm("red.shared.add.u32 [%0], 3;" ::"r"(place) : "memory");
+    row[13] = word[threadIdx.x];
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// Mistakes. On a device these hang, trap or yield garbage; the emulator reports each.
+// Mistakes. On a device these hang, trap or yield garbage; the machine reports each.
 
 KERNEL wrong_divergent_barrier() {
     if (threadIdx.x < 16) __syncthreads();
@@ -271,12 +290,8 @@ KERNEL wrong_alignment(const uint8_t* in, uint4* out) {
 }
 
 KERNEL wrong_dynamic_shared_size() {
-    DUMONT_DYNAMIC_SHARED(dynamic);
+    extern __shared__ __align__(16) uint8_t dynamic[];
     dynamic[threadIdx.x] = 0;
-}
-
-KERNEL wrong_selector(uint32_t* out) {
-    out[threadIdx.x] = __byte_perm(1, 2, 0x0008);
 }
 
 KERNEL wrong_trap() {
@@ -284,7 +299,6 @@ KERNEL wrong_trap() {
     __syncthreads();
 }
 
-// The next three are for the sanitizers, which end the program.
 KERNEL wrong_static_shared_index(uint32_t* out, uint32_t index) {
     __shared__ uint32_t words[32];
     words[threadIdx.x] = threadIdx.x;
@@ -301,14 +315,98 @@ KERNEL wrong_vector_address(const uint8_t* in, uint4* out) {
     out[threadIdx.x] = *reinterpret_cast<const uint4*>(in + 4);
 }
 
-// Correct only if lane 0 runs first: a barrier is missing.
+KERNEL wrong_local_index(uint32_t* out, uint32_t index) {
+    uint32_t words[4] = {1, 2, 3, 4};
+    words[index & 1] = out[0];
+    out[threadIdx.x] = words[index];
+}
+
+KERNEL wrong_generic_address(uint32_t* out) {
+    __shared__ uint32_t words[32];
+    uint32_t* place = out[0] == 0 ? words + 32 : out;
+    *place = 1;
+}
+
+KERNEL wrong_unwritten_shared(uint32_t* out) {
+    __shared__ uint8_t bytes[64];
+    bytes[2 * threadIdx.x] = 1;
+    __syncwarp();
+    out[threadIdx.x] = *reinterpret_cast<uint16_t*>(bytes + 2 * threadIdx.x);
+}
+
+// The block before wrote it; its memory is another's.
+KERNEL wrong_unwritten_in_second_block(uint32_t* out) {
+    __shared__ volatile uint32_t word;
+    if (blockIdx.x == 0) word = 1;
+    out[blockIdx.x] = word;
+}
+
+KERNEL wrong_unwritten_global(const uint32_t* in, uint32_t* out) {
+    out[threadIdx.x] = in[threadIdx.x] + 1;
+}
+
+KERNEL wrong_read_only(uint32_t* words, uint32_t* out) {
+    words[threadIdx.x] = 1;
+    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(out[threadIdx.x]) : "l"(words + threadIdx.x) : "memory");
+}
+
 KERNEL wrong_race(uint32_t* out) {
-    __shared__ uint32_t word;
+    __shared__ volatile uint32_t word;  // or the compiler would leave it out
     if (threadIdx.x == 0) word = 42;
     out[threadIdx.x] = word;
 }
 
-// For the measurement of a switch.
-KERNEL self_switches(uint32_t rounds) {
-    for (uint32_t i = 0; i < rounds; ++i) __syncwarp();
+// A shuffle waits, but orders no memory.
+KERNEL wrong_race_at_shuffle(uint32_t* out) {
+    __shared__ uint32_t words[32];
+    words[threadIdx.x] = threadIdx.x;
+    const uint32_t value = __shfl_xor_sync(0xFFFFFFFFu, threadIdx.x, 1);
+    out[threadIdx.x] = value + words[threadIdx.x ^ 1];
+}
+
+KERNEL wrong_race_of_warps(uint32_t* out) {
+    __shared__ uint32_t words[64];
+    words[threadIdx.x ^ 32] = threadIdx.x;
+    __syncthreads();
+    words[threadIdx.x] += threadIdx.x;
+    __syncwarp();
+    out[threadIdx.x] = words[threadIdx.x ^ 32];
+}
+
+KERNEL wrong_race_of_lanes(uint32_t* out) {
+    out[threadIdx.x / 2] = threadIdx.x;
+}
+
+// Read by all before the barrier, overwritten by one without a second.
+KERNEL wrong_race_after_read(uint32_t* out) {
+    __shared__ uint32_t word;
+    if (threadIdx.x == 0) word = 1;
+    __syncthreads();
+    out[threadIdx.x] = word;
+    if (threadIdx.x == 1) word = 2;
+}
+
+KERNEL wrong_race_with_atomic(uint32_t* out) {
+    __shared__ uint32_t word;
+    if (threadIdx.x == 0) word = 0;
+    __syncthreads();
+    atomicAdd(&word, 1u);
+    out[threadIdx.x] = word;
+}
+
+KERNEL wrong_race_of_partial_barriers(uint32_t* out) {
+    __shared__ uint32_t words[32];
+    words[threadIdx.x] = threadIdx.x;
+    __syncwarp(threadIdx.x < 16 ? 0x0000FFFFu : 0xFFFF0000u);
+    out[threadIdx.x] = words[threadIdx.x ^ 16];
+}
+
+KERNEL wrong_race_of_blocks(uint32_t* out) {
+    if (blockIdx.x == 0) out[threadIdx.x] = 1;
+    if (blockIdx.x == 1) out[32 + threadIdx.x] = out[threadIdx.x];
+}
+
+KERNEL wrong_endless(const volatile uint32_t* in) {
+    while (in[0] == 0) {
+    }
 }

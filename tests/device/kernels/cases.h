@@ -1,4 +1,4 @@
-// What the suites of `emulator_run` have in common: cases that are a function of their number, and how each is run.
+// What the suites of `machine_run` have in common: cases that are a function of their number, and how each is run.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ inline unsigned long long wide(uint64_t value) {
     return value;
 }
 
-// A suite of `emulator_run`: a file in suites/ that has the suite's name, and registers it there:
+// A suite of `machine_run`: a file in suites/ that has the suite's name, and registers it there:
 //
 //     const Suite suite("frames", run);
 //

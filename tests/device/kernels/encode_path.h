@@ -1,4 +1,4 @@
-// Chunks through the encode kernels, here on the emulator: the launches of encode_slot.py.
+// Chunks through the encode kernels, on the PTX machine: the launches of launches.py.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 #include "cases.h"
 #include "device_memory.h"
 #include "device_tables.h"
-#include "emulator.h"
+#include "machine_abi.h"
 #include "streams.h"
 #include "zipnn_job.h"
 
@@ -21,7 +21,7 @@ inline uint64_t address_of(const uint8_t* memory) {
 
 template <class... A>
 void launch_encoder(const char* kernel, unsigned grid, unsigned shared, A... arguments) {
-    if (emulator::launch(kernel, grid, kEncodeThreads, shared, arguments...)) throw std::runtime_error(emulator_error());
+    if (machine::launch(kernel, grid, kEncodeThreads, shared, arguments...)) throw std::runtime_error(machine_error());
 }
 
 inline void check_unwritten(const uint8_t* begin, const uint8_t* end) {
@@ -91,8 +91,8 @@ inline std::vector<Bytes> encode_on_device(const std::vector<Input>& inputs, con
         entries += chunk.entries;
         planes = std::max(planes, job.planes);
     }
-    emulator_set_order(setting.order);
-    emulator_set_fill(setting.fill);
+    machine_set_order(setting.order);
+    machine_set_fill(setting.fill);
     const auto* first_job = reinterpret_cast<const EncodeJob*>(jobs.data());
     const auto* size = reinterpret_cast<const uint64_t*>(sizes.data());
     launch_encoder("zipnn_plan", static_cast<unsigned>(blocks), planes * kPlanMemory, first_job);

@@ -1,13 +1,13 @@
-// The emulator's own test: every built-in function against a computation by other means, every mistake reported.
+// The machine's own test: what it computes against a computation by other means, and every mistake found.
 //
-//   emulator_self_test           all of it, with the threads in several orders; prints one line at the end
-//   emulator_self_test switches  measures a switch between threads
-//   emulator_self_test KERNEL    commits a mistake that a sanitizer must see, and ends well if none does
+//   machine_self_test SELF_TEST_PTX  all of it, in several orders; prints one line at the end
 //
 // The expectations hold on a device too, save for the mistakes:
-//   nvcc -x cu -std=c++17 -arch=native -Ikernels/cuda -Ikernels/shared tests/device/emulator/self_test.cpp -o self_test_on_device
+//   nvcc -x cu -std=c++17 -arch=native -Ikernels/cuda -Ikernels/shared tests/device/ptx_machine/self_test.cpp -o
+//   self_test_on_device
+#include "self_test.h"
+
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -17,51 +17,29 @@
 #include <string>
 #include <vector>
 
-#include "self_test.cu"
-
 #if defined(__CUDACC__)
 #include "on_device.h"
+#include "self_test.cu"
+#define KERNEL_OF(name) reinterpret_cast<const void*>(&name)
+#else
+#include "machine_abi.h"
+#define KERNEL_OF(name) #name
 #endif
-
-DUMONT_EMULATE(self_indices);
-DUMONT_EMULATE(self_arguments);
-DUMONT_EMULATE(self_integers);
-DUMONT_EMULATE(self_vectors);
-DUMONT_EMULATE(self_atomics);
-DUMONT_EMULATE(self_shuffles);
-DUMONT_EMULATE(self_votes);
-DUMONT_EMULATE(self_reductions);
-DUMONT_EMULATE(self_masks);
-DUMONT_EMULATE(self_shared);
-DUMONT_EMULATE(self_uninitialised);
-DUMONT_EMULATE(self_switches);
-DUMONT_EMULATE(wrong_divergent_barrier);
-DUMONT_EMULATE(wrong_barrier_after_return);
-DUMONT_EMULATE(wrong_returned_lane);
-DUMONT_EMULATE(wrong_mask_without_caller);
-DUMONT_EMULATE(wrong_masks_differ);
-DUMONT_EMULATE(wrong_shuffle_source);
-DUMONT_EMULATE(wrong_collectives_differ);
-DUMONT_EMULATE(wrong_partial_warp);
-DUMONT_EMULATE(wrong_alignment);
-DUMONT_EMULATE(wrong_dynamic_shared_size);
-DUMONT_EMULATE(wrong_selector);
-DUMONT_EMULATE(wrong_trap);
-DUMONT_EMULATE(wrong_race);
-DUMONT_EMULATE(wrong_static_shared_index);
-DUMONT_EMULATE(wrong_global_index);
-DUMONT_EMULATE(wrong_vector_address);
 
 namespace {
 
 #if defined(__CUDACC__)
 template <class T>
-using Memory = std::vector<T, dumont::emulator::Allocator<T>>;
+using Memory = std::vector<T, dumont::machine::Allocator<T>>;
 #else
 template <class T>
 using Memory = std::vector<T>;
 #endif
 using Words = Memory<uint32_t>;
+
+struct alignas(16) Quad {
+    uint32_t word[4];
+};
 
 constexpr unsigned kBlocks = 3;
 constexpr unsigned kThreads = 64;
@@ -78,10 +56,10 @@ void expect(const char* what, size_t index, uint64_t expected, uint64_t actual) 
     }
 }
 
-template <class... A>
-void launch(const char* kernel, unsigned grid, unsigned threads, unsigned shared, A... arguments) {
-    if (dumont::emulator::launch(kernel, grid, threads, shared, arguments...) == 0) return;
-    std::fprintf(stderr, "%s\n", emulator_error());
+template <class Kernel, class... A>
+void launch(Kernel kernel, unsigned grid, unsigned threads, unsigned shared, A... arguments) {
+    if (dumont::machine::launch(kernel, grid, threads, shared, arguments...) == 0) return;
+    std::fprintf(stderr, "%s\n", machine_error());
     ++failures;
 }
 
@@ -94,7 +72,7 @@ Words random_words(size_t count, uint32_t seed) {
 
 void test_indices() {
     Words out(4 * kAll);
-    launch("self_indices", kBlocks, kThreads, 0, out.data());
+    launch(KERNEL_OF(self_indices), kBlocks, kThreads, 0, out.data());
     for (unsigned t = 0; t < kAll; ++t) {
         const uint32_t expected[] = {t % kThreads, t / kThreads, kThreads, kBlocks + 2};
         for (unsigned i = 0; i < 4; ++i) expect("indices", 4 * t + i, expected[i], out[4 * t + i]);
@@ -104,7 +82,8 @@ void test_indices() {
 void test_arguments() {
     const Words in = {5};
     Memory<uint64_t> out(kThreads);
-    launch("self_arguments", 1, kThreads, 0, uint8_t{200}, uint64_t{1} << 40, int32_t{-300}, in.data(), out.data());
+    launch(KERNEL_OF(self_arguments), 1, kThreads, 0, uint8_t{200}, uint64_t{1} << 40, int32_t{-300}, in.data(),
+           out.data());
     for (uint64_t value : out) expect("arguments", 0, (uint64_t{1} << 40) - 95, value);
 }
 
@@ -149,7 +128,7 @@ void test_integers() {
     const uint32_t edges[] = {0, 1, 31, 32, 33, 63, 64, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF};
     for (unsigned i = 0; i < 3 * 50; ++i) in[i] = edges[(i * 7 + i / 10) % 10];
     Words out(kIntegerResults * kAll);
-    launch("self_integers", kBlocks, kThreads, 0, in.data(), out.data());
+    launch(KERNEL_OF(self_integers), kBlocks, kThreads, 0, in.data(), out.data());
     for (unsigned t = 0; t < kAll; ++t) {
         const uint32_t a = in[3 * t];
         const uint32_t b = in[3 * t + 1];
@@ -197,10 +176,10 @@ void test_integers() {
 
 void test_vectors() {
     const Words in = random_words(kAll * kVectorBytes / 4, 2);
-    Memory<uint4> source(kAll * kVectorBytes / 16);
-    Memory<uint4> target(source.size());
+    Memory<Quad> source(kAll * kVectorBytes / 16);
+    Memory<Quad> target(source.size());
     std::memcpy(source.data(), in.data(), kAll * kVectorBytes);
-    launch("self_vectors", kBlocks, kThreads, 0, reinterpret_cast<const uint8_t*>(source.data()),
+    launch(KERNEL_OF(self_vectors), kBlocks, kThreads, 0, reinterpret_cast<const uint8_t*>(source.data()),
            reinterpret_cast<uint8_t*>(target.data()));
     expect("vectors", 0, 0, std::memcmp(in.data(), target.data(), kAll * kVectorBytes) != 0);
 }
@@ -209,7 +188,7 @@ void test_atomics() {
     Words words = {10, 0, 0xFFFFFFFF, 0, 50, 50, 1000, 5, 0xFFFFFFFF, 3, 0, 1};
     Memory<unsigned long long> longs = {1, 0, ~0ull, 0, 7, 0};
     Words tickets(kAll);
-    launch("self_atomics", kBlocks, kThreads, 0, words.data(), longs.data(), tickets.data());
+    launch(KERNEL_OF(self_atomics), kBlocks, kThreads, 0, words.data(), longs.data(), tickets.data());
     std::sort(tickets.begin(), tickets.end());
     for (unsigned t = 0; t < kAll; ++t) expect("tickets", t, 10 + t, tickets[t]);
     uint32_t all_numbers = 0;
@@ -229,7 +208,7 @@ void test_atomics() {
 void test_shuffles() {
     const Words in = random_words(kAll, 3);
     Words out(kShuffleResults * kAll);
-    launch("self_shuffles", kBlocks, kThreads, 0, in.data(), out.data());
+    launch(KERNEL_OF(self_shuffles), kBlocks, kThreads, 0, in.data(), out.data());
     for (unsigned t = 0; t < kAll; ++t) {
         const uint32_t* warp = in.data() + t / 32 * 32;
         const unsigned lane = t % 32;
@@ -256,7 +235,7 @@ void test_votes() {
     Words in(kAll);
     for (unsigned t = 0; t < kAll; ++t) in[t] = t;
     Words out(kVoteResults * kAll);
-    launch("self_votes", kBlocks, kThreads, 0, in.data(), out.data());
+    launch(KERNEL_OF(self_votes), kBlocks, kThreads, 0, in.data(), out.data());
     for (unsigned t = 0; t < kAll; ++t) {
         uint32_t ballot = 0;
         uint32_t equal = 0;
@@ -276,7 +255,7 @@ void test_votes() {
 void test_reductions() {
     const Words in = random_words(kAll, 4);
     Words out(kReduceResults * kAll);
-    launch("self_reductions", kBlocks, kThreads, 0, in.data(), out.data());
+    launch(KERNEL_OF(self_reductions), kBlocks, kThreads, 0, in.data(), out.data());
     for (unsigned t = 0; t < kAll; ++t) {
         uint32_t expected[kReduceResults] = {0, ~0u, 0, ~0u, 0, 0, 0x7FFFFFFF, 0x80000000};
         for (unsigned lane = 0; lane < 32; ++lane) {
@@ -299,7 +278,7 @@ void test_reductions() {
 void test_masks() {
     const Words in = random_words(kAll, 5);
     Words out(kMaskResults * kAll);
-    launch("self_masks", kBlocks, kThreads, 0, in.data(), out.data());
+    launch(KERNEL_OF(self_masks), kBlocks, kThreads, 0, in.data(), out.data());
     for (unsigned t = 0; t < kAll; ++t) {
         const uint32_t* warp = in.data() + t / 32 * 32;
         const unsigned lane = t % 32;
@@ -319,9 +298,8 @@ void test_masks() {
 void test_shared() {
     const Words in = random_words(kAll, 6);
     Words out(kAll);
-    Words sums(kBlocks + 1);
-    Words finished = {0};
-    launch("self_shared", kBlocks, kThreads, kThreads * 4, in.data(), out.data(), sums.data(), finished.data());
+    Words sums(kBlocks);
+    launch(KERNEL_OF(self_shared), kBlocks, kThreads, kThreads * 4, in.data(), out.data(), sums.data());
     for (unsigned t = 0; t < kAll; ++t) {
         expect("reversed", t, in[t / kThreads * kThreads + kThreads - 1 - t % kThreads], out[t]);
     }
@@ -329,13 +307,84 @@ void test_shared() {
         const uint32_t* first = in.data() + b * kThreads;
         expect("block sums", b, std::accumulate(first, first + kThreads, 0u), sums[b]);
     }
-    expect("sum", 0, std::accumulate(in.begin(), in.end(), 0u), sums[kBlocks]);
-    expect("finished", 0, kBlocks, finished[0]);
+}
+
+void test_partial_barriers() {
+    Words out(32);
+    launch(KERNEL_OF(self_partial_barriers), 1, 32, 0, out.data());
+    for (unsigned lane = 0; lane < 32; ++lane) {
+        const unsigned quad = lane & ~3u;
+        const uint32_t expected[] = {lane, 2 * lane - 1, lane, 2 * quad + 1 + quad};
+        expect("partial barriers", lane, expected[lane % 4], out[lane]);
+    }
+}
+
+uint32_t permuted(uint32_t a, uint32_t b, uint32_t selector) {
+    const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
+    uint32_t result = 0;
+    for (int i = 3; i >= 0; --i) {
+        const auto byte = static_cast<int8_t>(bytes >> (8 * (selector >> (4 * i) & 7)));
+        const bool sign = selector >> (4 * i) & 8;
+        result = result << 8 | static_cast<uint8_t>(sign ? byte >> 7 : byte);
+    }
+    return result;
+}
+
+uint64_t inserted(uint64_t a, uint64_t b, unsigned position, unsigned length, unsigned width) {
+    for (unsigned i = 0; i < length && position + i < width; ++i) {
+        b = (b & ~(1ull << (position + i))) | static_cast<uint64_t>(bit(a, i)) << (position + i);
+    }
+    return b;
+}
+
+uint32_t extracted(uint32_t a, unsigned position, unsigned length, bool is_signed) {
+    uint32_t result = 0;
+    const unsigned top = std::min(position + length - 1, 31u);
+    const bool fill = is_signed && length > 0 && bit(a, top);
+    for (unsigned i = 0; i < 32; ++i) {
+        const bool inside = i < length && position + i < 32;
+        result |= static_cast<uint32_t>(inside ? bit(a, position + i) : fill) << i;
+    }
+    return result;
+}
+
+void test_instructions() {
+    const Words in = random_words(3 * 32, 8);
+    Words out(kInstructionResults * 32);
+    launch(KERNEL_OF(self_instructions), 1, 32, 0, in.data(), out.data());
+    for (unsigned t = 0; t < 32; ++t) {
+        const uint32_t a = in[3 * t];
+        const uint32_t b = in[3 * t + 1];
+        const uint32_t c = in[3 * t + 2];
+        const uint64_t wide = static_cast<uint64_t>(b) << 32 | a;
+        const uint64_t moved = inserted(wide, ~wide, c & 63, c >> 8 & 63, 64);
+        const unsigned shift = c & 63;
+        const auto low = static_cast<int8_t>(a);
+        const bool less = static_cast<int16_t>(a) < static_cast<int16_t>(b);
+        const uint32_t expected[kInstructionResults] = {
+            permuted(a, b, c),
+            extracted(a, b & 31, c & 31, false),
+            extracted(a, b & 31, c & 31, true),
+            static_cast<uint32_t>(inserted(a, b, c & 31, c >> 8 & 31, 32)),
+            a ^ b ^ c,
+            a * b + c,
+            static_cast<uint32_t>(static_cast<int64_t>(static_cast<int32_t>(a)) >> shift),
+            static_cast<uint32_t>(shift > 31 ? 0 : a << shift),
+            static_cast<uint32_t>(moved >> 32),
+            static_cast<uint32_t>(moved),
+            static_cast<uint32_t>(static_cast<int32_t>(low)),
+            less ? 7u : 9u,
+            a & 1 ? c : 5,
+            c + 3,
+        };
+        for (unsigned i = 0; i < kInstructionResults; ++i)
+            expect("instructions", i, expected[i], out[kInstructionResults * t + i]);
+    }
 }
 
 void test_all_threads_of_a_large_block() {
     Words out(4 * 1024);
-    launch("self_indices", 1, 1024, kSharedOfEveryDevice, out.data());
+    launch(KERNEL_OF(self_indices), 1, 1024, kSharedOfEveryDevice, out.data());
     for (unsigned t = 0; t < 1024; ++t) expect("large block", t, t, out[4 * t]);
 }
 
@@ -350,30 +399,32 @@ void test_built_in_functions() {
     test_reductions();
     test_masks();
     test_shared();
+    test_partial_barriers();
+    test_instructions();
     test_all_threads_of_a_large_block();
 }
 
 #if !defined(__CUDACC__)
 
-void test_shared_memory_starts_alike_in_every_block() {
-    Words out(kBlocks, 1);
-    launch("self_uninitialised", kBlocks, 1, 4, out.data());
-    for (unsigned b = 0; b < kBlocks; ++b) expect("uninitialised", b, 0, out[b]);
-}
-
 // Every message names the kernel; `reason` is part of it.
 template <class... A>
-void expect_error(const char* reason, const char* kernel, unsigned threads, unsigned shared, A... arguments) {
-    const int status = dumont::emulator::launch(kernel, 2, threads, shared, arguments...);
-    const std::string error = emulator_error();
+void expect_error_of_blocks(unsigned blocks, const char* reason, const char* kernel, unsigned threads, unsigned shared,
+                            A... arguments) {
+    const int status = dumont::machine::launch(kernel, blocks, threads, shared, arguments...);
+    const std::string error = machine_error();
     const bool named = error.find(kernel) == 0 || error.find("a block") == 0 || error.find("no device") == 0;
     if (status != 0 && named && error.find(reason) != std::string::npos) return;
     ++failures;
     std::fprintf(stderr, "%s: expected \"%s\", got %d \"%s\"\n", kernel, reason, status, error.c_str());
 }
 
+template <class... A>
+void expect_error(const char* reason, const char* kernel, unsigned threads, unsigned shared, A... arguments) {
+    expect_error_of_blocks(1, reason, kernel, threads, shared, arguments...);
+}
+
 void test_mistakes_are_reported() {
-    Memory<uint4> memory(64);
+    Memory<Quad> memory(64);
     auto* words = reinterpret_cast<uint32_t*>(memory.data());
     auto* bytes = reinterpret_cast<uint8_t*>(memory.data());
     expect_error("threads 0 to 15 at __syncthreads; threads 16 to 31 at __ballot_sync with mask ffffffff",
@@ -381,68 +432,94 @@ void test_mistakes_are_reported() {
     expect_error("thread 40 returned", "wrong_barrier_after_return", 64, 0);
     expect_error("thread 3 returned", "wrong_returned_lane", 64, 0);
     expect_error("__ballot_sync with mask 0000ffff, which lacks the calling lane", "wrong_mask_without_caller", 32, 0);
-    expect_error("thread 0 at __ballot_sync with mask ffffffff; threads 1 to 31 at __syncwarp", "wrong_masks_differ", 32,
-                 0);
+    expect_error("thread 0 at __ballot_sync with mask ffffffff; threads 1 to 31 at __syncwarp", "wrong_masks_differ",
+                 32, 0);
     expect_error("reads lane 20 outside of it", "wrong_shuffle_source", 32, 0, words);
     expect_error("threads 0 to 15 at __syncwarp", "wrong_collectives_differ", 32, 0);
     expect_error("lanes that the block does not have", "wrong_partial_warp", 48, 0, words);
     expect_error("16 bytes at a misaligned address", "wrong_alignment", 32, 0, static_cast<const uint8_t*>(bytes),
                  memory.data());
-    expect_error("selector 0008", "wrong_selector", 32, 0, words);
     expect_error("__trap", "wrong_trap", 32, 0);
     expect_error("no such kernel", "missing", 32, 0);
     expect_error("1 to 1024 threads", "self_indices", 1025, 0, words);
     expect_error("shared memory", "self_indices", 32, 228 * 1024, words);
-#if !defined(__SANITIZE_ADDRESS__)
-    expect_error("past its dynamic shared memory", "wrong_dynamic_shared_size", 32, 31);
-#endif
-    expect("error after success", 0, 0, (launch("self_switches", 1, 32, 0, 1u), std::strlen(emulator_error())));
+    launch("self_indices", 1, 32, 0, words);
+    expect("error after success", 0, 0, std::strlen(machine_error()));
 }
 
-// The first order hides the missing barrier, the second shows it.
-void test_orders_show_a_missing_barrier() {
-    Words first(32);
-    Words last(32);
-    emulator_set_order(0);
-    launch("wrong_race", 1, 32, 0, first.data());
-    emulator_set_order(1);
-    launch("wrong_race", 1, 32, 0, last.data());
-    emulator_set_order(0);
-    expect("first thread first", 31, 42, first[31]);
-    expect("last thread first", 31, 0xA5A5A5A5, last[31]);
-    Words other(32);
-    emulator_set_order(1);
-    emulator_set_fill(0x11);
-    launch("wrong_race", 1, 32, 0, other.data());
-    emulator_set_fill(0xA5);
-    emulator_set_order(0);
-    expect("last thread first, other fill", 31, 0x11111111, other[31]);
+void test_accesses_are_checked() {
+    Memory<Quad> memory(64);
+    auto* words = reinterpret_cast<uint32_t*>(memory.data());
+    const auto* bytes = reinterpret_cast<const uint8_t*>(memory.data());
+    expect_error("writes 1 bytes at 0x1f of shared memory, past its 31 bytes; self_test.cu:",
+                 "wrong_dynamic_shared_size", 32, 31);
+    expect_error("reads 4 bytes at 0x80 of shared memory, past its 128 bytes", "wrong_static_shared_index", 32, 0,
+                 words, 17u);
+    expect_error("16 bytes at a misaligned address", "wrong_vector_address", 32, 0, bytes, memory.data());
+    expect_error("of local memory, past its 16 bytes", "wrong_local_index", 32, 0, words, 4u);
+    expect_error("of shared memory, past its 128 bytes", "wrong_generic_address", 32, 0, words);
+    expect_error("writes to global memory what depends on memory that nothing has written, read at (self_test.cu:",
+                 "wrong_unwritten_shared", 32, 0, words);
+    expect_error_of_blocks(2,
+                           "block 1, thread 0: writes to global memory what depends on memory that nothing has written",
+                           "wrong_unwritten_in_second_block", 1, 0, words);
+    expect_error("as read-only, but thread 0 writes it", "wrong_read_only", 32, 0, words, words + 32);
+
+    machine_add_memory(words, 128);
+    expect_error("thread 31: reads 4 bytes at", "wrong_global_index", 32, 0, words, words + 128, 32u);
+    expect_error("outside the memory of the launch", "wrong_global_index", 32, 0, words, words + 128, 32u);
+    launch("wrong_global_index", 1, 32, 0, words, words + 128, 31u);
+    machine_set_strict(1);
+    expect_error("writes 4 bytes", "wrong_global_index", 32, 0, words, words + 128, 31u);
+    machine_set_strict(0);
+    machine_mark_unwritten(words + 31, 4);
+    expect_error("thread 31: writes to global memory what depends on memory that nothing has written",
+                 "wrong_unwritten_global", 32, 0, words, words + 128);
+    machine_remove_memory(words);
 }
 
-void measure_switches() {
-    for (unsigned threads : {32u, 128u, 1024u}) {
-        const uint64_t before = emulator_switches();
-        const auto start = std::chrono::steady_clock::now();
-        launch("self_switches", 4, threads, 0, 10'000'000 / threads);
-        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-        const double switches = static_cast<double>(emulator_switches() - before);
-        std::printf("%4u threads: %.1f ns a switch\n", threads, seconds.count() / switches * 1e9);
+void test_races_are_found() {
+    Words out(64);
+    for (unsigned order : {0u, 1u, 2u, 3u}) {
+        machine_set_order(order);
+        expect_error("of shared memory, which thread", "wrong_race", 32, 0, out.data());
+        expect_error("of shared memory, which thread", "wrong_race_at_shuffle", 32, 0, out.data());
+        expect_error("of shared memory, which thread", "wrong_race_of_warps", 64, 0, out.data());
+        expect_error("of global memory, which thread", "wrong_race_of_lanes", 32, 0, out.data());
+        expect_error("of shared memory, which thread", "wrong_race_after_read", 32, 0, out.data());
+        expect_error("of shared memory, which thread", "wrong_race_with_atomic", 32, 0, out.data());
+        expect_error("of shared memory, which thread", "wrong_race_of_partial_barriers", 32, 0, out.data());
+        expect_error_of_blocks(2, "global memory, which another block writes with no barrier between",
+                               "wrong_race_of_blocks", 32, 0, out.data());
     }
+    machine_set_order(0);
+    expect_error(
+        "thread 1: a race: reads 4 bytes at 0x0 of shared memory, which thread 0 writes with no barrier between "
+        "(self_test.cu:",
+        "wrong_race", 32, 0, out.data());
+    Words zeros(2);
+    machine_set_most_steps(100'000);
+    expect_error("the block does not end", "wrong_endless", 32, 0, zeros.data());
 }
 
-int commit_mistake(const std::string& kernel) {
-    Memory<uint4> in(8);
-    Memory<uint4> out(32);
-    auto* words = reinterpret_cast<uint32_t*>(in.data());
-    auto* results = reinterpret_cast<uint32_t*>(out.data());
-    if (kernel == "wrong_dynamic_shared_size") return dumont::emulator::launch(kernel.c_str(), 1, 32, 31);
-    if (kernel == "wrong_static_shared_index") return dumont::emulator::launch(kernel.c_str(), 1, 32, 0, results, 17u);
-    if (kernel == "wrong_global_index") return dumont::emulator::launch(kernel.c_str(), 1, 32, 0, words, results, 32u);
-    if (kernel == "wrong_vector_address") {
-        return dumont::emulator::launch(kernel.c_str(), 1, 1, 0, reinterpret_cast<const uint8_t*>(words), out.data());
-    }
-    std::fprintf(stderr, "no such mistake: %s\n", kernel.c_str());
-    return 2;
+int load(const char* path) {
+    if (machine_load_file(path) == 0) return 0;
+    std::fprintf(stderr, "%s\n", machine_error());
+    return 1;
+}
+
+void test_texts_that_it_does_not_know() {
+    const std::string head =
+        ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry other()\n{\n.reg .f32 %f<3>;\n";
+    const auto refused = [&](const char* reason, const std::string& text) {
+        if (machine_load((head + text).c_str()) != 0 && std::strstr(machine_error(), reason)) return;
+        ++failures;
+        std::fprintf(stderr, "expected \"%s\", got \"%s\"\n", reason, machine_error());
+    };
+    refused("does not know: add.f32 %f0, %f1, %f2", "add.f32 %f0, %f1, %f2;\nret;\n}\n");
+    refused("PTX line 7: cannot read .branchtargets", ".branchtargets a, b;\nret;\n}\n");
+    refused("another barrier than number 0: bar.sync 1", "bar.sync 1;\nret;\n}\n");
+    refused("expected", "ret\n");
 }
 
 #endif
@@ -453,24 +530,21 @@ int main([[maybe_unused]] int argc, [[maybe_unused]] char** argv) {
 #if defined(__CUDACC__)
     test_built_in_functions();
 #else
-    if (argc > 1 && std::strcmp(argv[1], "switches") == 0) {
-        measure_switches();
-        return 0;
-    }
-    if (argc > 1) return commit_mistake(argv[1]);
+    if (argc != 2 || load(argv[1]) != 0) return 2;
     for (unsigned order = 0; order < 8; ++order) {
-        emulator_set_order(order);
+        machine_set_order(order);
         test_built_in_functions();
-        test_shared_memory_starts_alike_in_every_block();
     }
-    emulator_set_order(0);
+    machine_set_order(0);
     test_mistakes_are_reported();
-    test_orders_show_a_missing_barrier();
+    test_accesses_are_checked();
+    test_races_are_found();
+    test_texts_that_it_does_not_know();
 #endif
     if (failures != 0) {
         std::fprintf(stderr, "%d failures\n", failures);
         return 1;
     }
-    std::printf("every built-in function: ok\n");
+    std::printf("every instruction and every mistake: ok\n");
     return 0;
 }

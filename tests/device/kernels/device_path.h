@@ -1,4 +1,4 @@
-// Chunks through the device path: the host lists their blocks, the kernels decode them, here on the emulator.
+// Chunks through the device path: the host lists their blocks, the kernels decode them, here on the PTX machine.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct Chunk {
 
 // How a launch is made; no result may depend on it.
 struct LaunchSetting {
-    unsigned order;     // of the threads, see emulator_set_order
+    unsigned order;     // of the threads, see machine_set_order
     unsigned fill;      // what shared memory starts with
     uint32_t misplace;  // bytes by which outputs miss a multiple of 16
 };

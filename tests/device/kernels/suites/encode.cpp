@@ -165,7 +165,7 @@ std::string check_large_layout(uint64_t seed) {
     Memory out(kHeaderSize + 9 * entries);
     EncodeJob job = {0, address_of(out.data()), reinterpret_cast<uintptr_t>(plans.data()), 0, blocks, 17, planes, 0};
     uint64_t size = 0;
-    emulator_set_order(static_cast<unsigned>(random() >> 40));
+    machine_set_order(static_cast<unsigned>(random() >> 40));
     launch_encoder("zipnn_layout", 1, 0, &job, &size);
     out.check_canaries();
     uint64_t offset = kHeaderSize + 9 * entries;
@@ -209,7 +209,7 @@ std::string check_batch(uint64_t seed) {
 
 int run(uint64_t first, uint64_t most) {
     constexpr uint64_t kSeed = 2;
-    static const bool verbose = std::getenv("EMULATOR_VERBOSE") != nullptr;
+    static const bool verbose = std::getenv("MACHINE_VERBOSE") != nullptr;
     EncodeTally tally;
     for (uint64_t number = first; number < kEncodeCases && number - first < most; ++number) {
         Random random = random_for(kSeed, number);
@@ -241,7 +241,7 @@ int run(uint64_t first, uint64_t most) {
             wrong = error.what();
         }
         if (!wrong.empty()) {
-            std::fprintf(stderr, "%s: %s\n  again: emulator_run encode %llu 1\n", host.name.c_str(), wrong.c_str(),
+            std::fprintf(stderr, "%s: %s\n  again: machine_run encode %llu 1\n", host.name.c_str(), wrong.c_str(),
                          wide(number));
             return 1;
         }

@@ -1,30 +1,18 @@
-// Stands in for the emulator where nvcc compiles self_test.cpp: the same kernels and expectations, on a real device.
+// Stands in for the machine where nvcc compiles self_test.cpp: the same kernels and expectations, on a real device.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <cstddef>
-#include <map>
 #include <new>
-#include <string>
 
-namespace dumont::emulator {
-
-inline std::map<std::string, const void*>& kernels() {
-    static std::map<std::string, const void*> by_name;
-    return by_name;
-}
-
-struct Kernel {
-    Kernel(const char* name, const void* kernel) { kernels()[name] = kernel; }
-};
+namespace dumont::machine {
 
 inline cudaError_t last_error = cudaSuccess;
 
 template <class... A>
-int launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned shared_bytes, A... arguments) {
+int launch(const void* function, unsigned grid_x, unsigned block_x, unsigned shared_bytes, A... arguments) {
     void* addresses[] = {static_cast<void*>(&arguments)..., nullptr};
-    const void* function = kernels().at(kernel);
     const int most = static_cast<int>(shared_bytes);
     last_error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     if (last_error == cudaSuccess) last_error = cudaLaunchKernel(function, grid_x, block_x, addresses, shared_bytes, 0);
@@ -52,11 +40,8 @@ struct Allocator {
     bool operator!=(const Allocator&) const { return false; }
 };
 
-}  // namespace dumont::emulator
+}  // namespace dumont::machine
 
-inline const char* emulator_error() {
-    return cudaGetErrorString(dumont::emulator::last_error);
+inline const char* machine_error() {
+    return cudaGetErrorString(dumont::machine::last_error);
 }
-
-#define DUMONT_EMULATE(name) \
-    static ::dumont::emulator::Kernel emulated_##name(#name, reinterpret_cast<const void*>(&name))

@@ -1,11 +1,11 @@
-// The CUDA kernels on the emulator against the CPU codec, which is the oracle.
+// The CUDA kernels on the PTX machine against the CPU codec, which is the oracle.
 //
-//   emulator_run streams DIRECTORY [FIRST [COUNT]]     golden streams, and streams of every shape and kind of data
-//   emulator_run corrupt DIRECTORY COUNT SEED [FIRST]  damaged ones
-//   emulator_run SUITE [FIRST [COUNT]]                 the cases of suites/SUITE.cpp
+//   machine_run streams DIRECTORY [FIRST [COUNT]]     golden streams, and streams of every shape and kind of data
+//   machine_run corrupt DIRECTORY COUNT SEED [FIRST]  damaged ones
+//   machine_run SUITE [FIRST [COUNT]]                 the cases of suites/SUITE.cpp
 //
 // DIRECTORY is tests/golden/streams. Every case is decoded with several orders of the threads and contents of uninitialised
-// memory. Prints one line; at the first difference, the case and the command that repeats it. With EMULATOR_VERBOSE in the
+// memory. Prints one line; at the first difference, the case and the command that repeats it. With MACHINE_VERBOSE in the
 // environment each case is named before it runs, so that one that hangs is known.
 #include <cstdio>
 #include <cstdlib>
@@ -96,14 +96,14 @@ std::string names(const std::vector<Chunk>& chunks) {
 // Runs one case, named; returns false if it fails.
 bool run_case(const std::vector<Chunk>& chunks, const std::vector<LaunchSetting>& settings, bool far,
               const std::string& repeat, Tally& tally) {
-    static const bool verbose = std::getenv("EMULATOR_VERBOSE") != nullptr;
+    static const bool verbose = std::getenv("MACHINE_VERBOSE") != nullptr;
     if (verbose) std::fprintf(stderr, "%s: %s\n", repeat.c_str(), names(chunks).c_str());
     try {
         check_case(chunks, settings, tally);
         if (far) check_far_offsets(chunks[0]);
         return true;
     } catch (const std::runtime_error& error) {
-        std::fprintf(stderr, "%s\n  in %s\n  again: emulator_run %s\n", error.what(), names(chunks).c_str(), repeat.c_str());
+        std::fprintf(stderr, "%s\n  in %s\n  again: machine_run %s\n", error.what(), names(chunks).c_str(), repeat.c_str());
         return false;
     }
 }
@@ -226,7 +226,7 @@ int run_streams(const std::string& directory, uint64_t first, uint64_t most) {
         const std::string repeat = "streams " + directory + " " + std::to_string(number) + " 1";
         const std::string wrong = check_originals(wanted, is_golden ? golden[number].original_sha256 : "");
         if (!wrong.empty()) {
-            std::fprintf(stderr, "%s: %s\n  again: emulator_run %s\n", names(wanted.chunks).c_str(), wrong.c_str(),
+            std::fprintf(stderr, "%s: %s\n  again: machine_run %s\n", names(wanted.chunks).c_str(), wrong.c_str(),
                          repeat.c_str());
             return 1;
         }
@@ -312,7 +312,7 @@ int main(int argc, char** argv) {
             return suite->run(number_or(argc, argv, 2, 0), number_or(argc, argv, 3, kMostCases));
         }
     }
-    std::fprintf(stderr, "usage: emulator_run streams DIRECTORY [FIRST [COUNT]] | corrupt DIRECTORY COUNT SEED [FIRST]");
+    std::fprintf(stderr, "usage: machine_run streams DIRECTORY [FIRST [COUNT]] | corrupt DIRECTORY COUNT SEED [FIRST]");
     for (const Suite* suite = Suite::all; suite != nullptr; suite = suite->next) {
         std::fprintf(stderr, " |\n       %s [FIRST [COUNT]]", suite->name);
     }

@@ -5,7 +5,7 @@
 
 #include "cases.h"
 #include "device_memory.h"
-#include "emulator.h"
+#include "machine_abi.h"
 #include "lz4_blocks.h"
 
 namespace dumont::test {
@@ -108,11 +108,11 @@ void check_frame(const FrameCase& frame, Random& random) {
                               address(statuses.data()), address(offsets.data()),    address(begin),
                               frame.size,               blocks};
         const auto* size = reinterpret_cast<const uint64_t*>(result.data());
-        emulator_set_order(setting.order);
-        emulator_set_fill(setting.fill);
-        if (emulator::launch("lz4_layout", 1, kFrameThreads, 0, &job, size) ||
-            emulator::launch("lz4_write", static_cast<unsigned>(blocks), kFrameThreads, 0, &job)) {
-            throw std::runtime_error(emulator_error());
+        machine_set_order(setting.order);
+        machine_set_fill(setting.fill);
+        if (machine::launch("lz4_layout", 1, kFrameThreads, 0, &job, size) ||
+            machine::launch("lz4_write", static_cast<unsigned>(blocks), kFrameThreads, 0, &job)) {
+            throw std::runtime_error(machine_error());
         }
         for (const Memory* memory : {&source, &compressed, &sizes, &statuses, &offsets, &result, &out}) memory->check_canaries();
         const uint8_t* body = begin + kLz4HeaderSize;
@@ -136,7 +136,7 @@ int run(uint64_t first, uint64_t most) {
         try {
             check_frame(frame, random);
         } catch (const std::runtime_error& error) {
-            std::fprintf(stderr, "a frame of %llu bytes: %s\n  again: emulator_run frames %llu 1\n", wide(frame.size),
+            std::fprintf(stderr, "a frame of %llu bytes: %s\n  again: machine_run frames %llu 1\n", wide(frame.size),
                          error.what(), wide(number));
             return 1;
         }

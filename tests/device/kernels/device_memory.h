@@ -1,4 +1,4 @@
-// Memory of the emulated device, whose ends nobody oversteps unseen.
+// Memory that kernels run on: the machine lets none overstep its ends.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,8 @@
 #include <memory>
 #include <new>
 #include <stdexcept>
+
+#include "machine_abi.h"
 
 namespace dumont::test {
 
@@ -20,7 +22,11 @@ public:
         if (posix_memalign(&memory, kAlignment, size + 2 * around()) != 0) throw std::bad_alloc();
         memory_.reset(static_cast<uint8_t*>(memory));
         std::memset(memory, kCanary, size + 2 * around());
+        machine_add_memory(data(), size);
     }
+    ~Memory() { machine_remove_memory(data()); }
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
     uint8_t* data() { return memory_.get() + around(); }
     void check_canaries() const {
         for (uint64_t i = 0; i < around(); ++i) {

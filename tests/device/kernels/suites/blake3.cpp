@@ -10,7 +10,7 @@
 #include "cases.h"
 #include "device_memory.h"
 #include "device_tables.h"
-#include "emulator.h"
+#include "machine_abi.h"
 
 namespace dumont::test {
 namespace {
@@ -93,11 +93,11 @@ void check_batch(const Batch& batch, const LaunchSetting& setting) {
                                                 address_of(values.data()), address_of(table.data()), table.data());
     if (groups != batch.groups) throw std::runtime_error("another number of groups: " + std::to_string(groups));
     const auto* job = reinterpret_cast<const Blake3Batch*>(table.data());
-    emulator_set_order(setting.order);
-    emulator_set_fill(setting.fill);
-    if (emulator::launch("blake3_groups", static_cast<unsigned>(batch.groups), kBlake3Group, 0, job) ||
-        emulator::launch("blake3_roots", static_cast<unsigned>(count), kBlake3RootThreads, 0, job)) {
-        throw std::runtime_error(emulator_error());
+    machine_set_order(setting.order);
+    machine_set_fill(setting.fill);
+    if (machine::launch("blake3_groups", static_cast<unsigned>(batch.groups), kBlake3Group, 0, job) ||
+        machine::launch("blake3_roots", static_cast<unsigned>(count), kBlake3RootThreads, 0, job)) {
+        throw std::runtime_error(machine_error());
     }
     for (const Memory* memory : {&digests, &values, &table}) memory->check_canaries();
     for (uint64_t i = 0; i < count; ++i) {
@@ -119,7 +119,7 @@ int run(uint64_t first, uint64_t most) {
         try {
             for (const LaunchSetting& setting : settings_for(0, random)) check_batch(batch, setting);
         } catch (const std::runtime_error& error) {
-            std::fprintf(stderr, "blake3: %s\n  again: emulator_run blake3 %llu 1\n", error.what(), wide(number));
+            std::fprintf(stderr, "blake3: %s\n  again: machine_run blake3 %llu 1\n", error.what(), wide(number));
             return 1;
         }
         ++cases;
