@@ -25,8 +25,8 @@ constexpr RegisterClass class_of() {
 // ---------------------------------------------------------------------------------------------------------------
 // All lanes of a warp. Lanes are independent, so a target that is a source too is no obstacle to vectors.
 
-// What bits of a result depend on undefined bits of its sources: those that change with them, in a few trials. Trials
-// may miss some, but name none that does not depend on them.
+// What bits of a result depend on undefined bits of its sources: those that change with them, in a few trials. Trials may
+// miss some.
 constexpr uint32_t kTrials = 6;
 
 template <class T>
