@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -78,7 +79,7 @@ struct Resident {
 
 // As encode_slot.py does it, but any number of chunks at once.
 inline std::vector<Bytes> encode_on_device(const std::vector<Input>& inputs, const LaunchSetting& setting) {
-    std::vector<Resident> chunks;
+    std::deque<Resident> chunks;  // memory does not move
     Memory jobs(inputs.size() * sizeof(EncodeJob));
     Memory sizes(inputs.size() * sizeof(uint64_t));
     uint64_t blocks = 0, entries = 0;

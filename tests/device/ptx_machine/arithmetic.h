@@ -22,6 +22,22 @@ struct Not { template <class T> static T of(T a) { return static_cast<T>(~a); } 
 struct Neg { template <class T> static T of(T a) { return static_cast<T>(-a); } };
 struct Abs { template <class T> static T of(T a) { return static_cast<T>(a < 0 ? -a : a); } };
 struct Same { template <class T> static T of(T a) { return a; } };
+// The halves of a register, which `mov` takes apart and puts together.
+template <uint32_t half>
+struct Half {
+    template <class T>
+    static uint32_t of(T a) {
+        constexpr uint32_t kHalf = kBits<T> / 2;
+        return static_cast<uint32_t>(a >> half * kHalf & ((T(1) << kHalf) - 1));
+    }
+};
+template <class W>
+struct Halves {
+    template <class T>
+    static W of(T low, T high) {
+        return static_cast<W>(low | static_cast<W>(high) << kBits<T>);
+    }
+};
 struct MulAdd { template <class T> static T of(T a, T b, T c) { return static_cast<T>(a * b + c); } };
 // A device does not trap: all bits are set.
 struct Div {

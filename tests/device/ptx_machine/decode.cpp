@@ -127,14 +127,45 @@ private:
             instruction.guard = predicate(statement_->guard);
             instruction.guard_negated = statement_->guard.negated;
         }
+        if (takes_apart()) return take_apart(instruction);
         fill(instruction);
         kernel_.code.push_back(instruction);
+    }
+
+    // `mov` of a register to two that have half its width.
+    bool takes_apart() const {
+        const std::vector<Operand>& operands = statement_->operands;
+        return split(statement_->opcode)[0] == "mov" && !operands.empty() && operands[0].kind == Operand::Kind::kList;
+    }
+
+    void take_apart(Instruction half) {
+        const std::vector<Operand>& halves = at(0).list;
+        if (halves.size() != 2) fail("not two halves");
+        for (size_t n = 0; n < 2; ++n) {
+            const Operation& operation = operations().at(statement_->opcode + (n == 0 ? " low" : " high"));
+            half.run = operation.run;
+            half.count = operation.count;
+            half.to = place(halves[n], operation.to);
+            half.from[0] = place(at(1), operation.from[0]);
+            kernel_.code.push_back(half);
+        }
+    }
+
+    void put_together(Instruction& i) {
+        const std::vector<Operand>& halves = at(1).list;
+        if (halves.size() != 2) fail("not two halves");
+        const Operation& operation = operations().at(statement_->opcode + " both");
+        i.run = operation.run;
+        i.count = operation.count;
+        i.to = place(at(0), operation.to);
+        for (size_t n = 0; n < 2; ++n) i.from[n] = place(halves[n], operation.from[n]);
     }
 
     void fill(Instruction& i) {
         const std::string& opcode = statement_->opcode;
         const std::vector<std::string> parts = split(opcode);
         const std::string& base = parts[0];
+        if (base == "mov" && at(1).kind == Operand::Kind::kList) return put_together(i);
         const auto known = operations().find(opcode);
         if (known != operations().end()) return lanewise(i, known->second);
         if (base == "bra") return branch(i);

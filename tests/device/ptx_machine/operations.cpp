@@ -287,6 +287,12 @@ struct Table {
         add<Funnel<false, true>, uint32_t, uint32_t, uint32_t, uint32_t>("shf.r.clamp.b32");
         add<Permute, uint32_t, uint32_t, uint32_t, uint32_t>("prmt.b32");
         add<Lop3, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>("lop3.b32");
+        add<Half<0>, uint32_t, uint32_t>("mov.b32 low", CountClass::kMove);
+        add<Half<1>, uint32_t, uint32_t>("mov.b32 high", CountClass::kMove);
+        add<Halves<uint32_t>, uint32_t, uint16_t, uint16_t>("mov.b32 both", CountClass::kMove);
+        add<Half<0>, uint32_t, uint64_t>("mov.b64 low", CountClass::kMove);
+        add<Half<1>, uint32_t, uint64_t>("mov.b64 high", CountClass::kMove);
+        add<Halves<uint64_t>, uint64_t, uint32_t, uint32_t>("mov.b64 both", CountClass::kMove);
         operations["selp 32"] = {&select<uint32_t>, RegisterClass::kWord, {}, CountClass::kMove};
         operations["selp 64"] = {&select<uint64_t>, RegisterClass::kLong, {}, CountClass::kMove};
     }

@@ -376,6 +376,9 @@ void test_instructions() {
             less ? 7u : 9u,
             a & 1 ? c : 5,
             c + 3,
+            a << 16 | a >> 16,
+            a,
+            b,
         };
         for (unsigned i = 0; i < kInstructionResults; ++i)
             expect("instructions", i, expected[i], out[kInstructionResults * t + i]);

@@ -239,6 +239,10 @@ KERNEL self_instructions(const uint32_t* in, uint32_t* out) {
                  : "memory");
     asm("red.shared.add.u32 [%0], 3;" ::"r"(place) : "memory");
     row[13] = word[threadIdx.x];
+    asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; mov.b32 %0, {h, l}; }" : "=r"(row[14]) : "r"(a));
+    asm("{ .reg .b32 l, h; mov.b64 {l, h}, %1; mov.b64 %0, {h, l}; }" : "=l"(moved) : "l"(wide));
+    row[15] = static_cast<uint32_t>(moved >> 32);
+    row[16] = static_cast<uint32_t>(moved);
 }
 
 // ---------------------------------------------------------------------------------------------------------------

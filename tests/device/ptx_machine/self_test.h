@@ -9,4 +9,4 @@ constexpr uint32_t kShuffleResults = 12;
 constexpr uint32_t kVoteResults = 7;
 constexpr uint32_t kReduceResults = 8;
 constexpr uint32_t kMaskResults = 4;
-constexpr uint32_t kInstructionResults = 14;
+constexpr uint32_t kInstructionResults = 17;
