@@ -1110,11 +1110,12 @@ def restore_signs(out: bytearray, word: tuple[int, int, int]) -> None:
 # Huff0: a tree description, a jump table and four streams.
 
 SIDE_BY_SIDE = 256  # blocks; their streams are decoded side by side where NumPy is
+FEW = 8  # blocks, for which NumPy does not pay
 
 
 def decode_huff0(blocks: list[tuple[Buffer, int]]) -> Iterable[Buffer]:
     """Decodes blocks, each (encoded bytes, number of symbols)."""
-    if helpers.numpy and len(blocks) > 8:
+    if helpers.numpy and len(blocks) > FEW:
         return decode_huff0_arrays(helpers.numpy, blocks)
     return [decode_huff0_block(stored, count) for stored, count in blocks]
 
