@@ -91,7 +91,7 @@ class SnapshotService:
             follow_outside: replace links that lead out of the sources by the entries they lead to.
             force: replace a file at `output_path` that is no snapshot, unless a source holds it.
             paranoid: decode every chunk, and compare, before the chunk is written.
-            with_reader: put dumont_reader.py beside the snapshot, which any machine with Python 3.9 can restore it with.
+            with_reader: put dumont_reader.py beside the snapshot: any machine with Python 3.9 can restore it with that.
             memory: memory for chunk buffers, in bytes; 0: 512 MiB, or less on a small machine.
             gpu_memory: device memory to take at most, in bytes; None: half of the free device memory.
             patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.

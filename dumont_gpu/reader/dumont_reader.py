@@ -932,7 +932,8 @@ class ZstdDecoder:
                 value = earlier_offset(history, value - 1 + (run == 0))
             out += literals[at : at + run]
             at += run
-            must(0 < value <= len(out) and at <= len(literals) and len(out) + length <= limit, "a zstd sequence")
+            must(0 < value <= len(out) and at <= len(literals), "offset or literals of a zstd sequence")
+            must(len(out) + length <= limit, "size of a zstd block")
             start = len(out) - value
             if value >= length:
                 out += out[start : start + length]
