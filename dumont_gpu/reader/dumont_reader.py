@@ -199,7 +199,7 @@ helpers = Helpers()
 IV = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
 PERMUTATION = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
 CHUNK_START, CHUNK_END, PARENT, ROOT = 1, 2, 4, 8  # flags of a compression
-LANES = 1024  # at once: state and message of so many stay in a core's cache
+LANES, ARRAY_LANES = 1024, 4096  # at once: state and message of so many stay in a core's cache
 
 
 def schedule() -> list[list[int]]:
@@ -286,23 +286,25 @@ def compress_arrays(numpy: Any, values: Optional[bytes], data: bytes, first: int
     message = numpy.ascontiguousarray(blocks.T, dtype=numpy.uint32)
     start = numpy.array(IV, numpy.uint32).reshape(8, 1)
     before = numpy.repeat(start, count, 1) if values is None else numpy.frombuffer(values, word).reshape(count, 8).T
+    # The state is four rows of four words each, and each step does four quarters at once.
     a, b = numpy.array(before[:4], numpy.uint32), numpy.array(before[4:], numpy.uint32)
     c = numpy.repeat(start[:4], count, 1)
     d = numpy.zeros((4, count), numpy.uint32)
     d[0], d[2], d[3] = (numpy.frombuffer(numbers, numpy.uint32) for numbers in lanes)
-    spare = numpy.empty_like(a)
+    spare, taken = numpy.empty_like(a), numpy.empty_like(a)
+    bits = {count: numpy.uint32(count) for count in (7, 8, 12, 16, 20, 24, 25)}
 
-    def turn_right(rows: Any, bits: int) -> None:
-        numpy.left_shift(rows, 32 - bits, out=spare)
-        numpy.right_shift(rows, bits, out=rows)
+    def turn_right(rows: Any, count: int) -> None:
+        numpy.left_shift(rows, bits[32 - count], out=spare)
+        numpy.right_shift(rows, bits[count], out=rows)
         numpy.bitwise_or(rows, spare, out=rows)
 
-    def mix(even: list[int], odd: list[int]) -> None:
-        """Four quarters at once: rows a, b, c, d, each of four words."""
+    def mix(places: list[int]) -> None:
         nonlocal a, b, c, d
-        for places, right_d, right_b in ((even, 16, 12), (odd, 8, 7)):
+        for half, right_d, right_b in ((0, 16, 12), (1, 8, 7)):
+            numpy.take(message, places[half::2], 0, out=taken, mode="clip")
             a += b
-            a += message[places]
+            a += taken
             d ^= a
             turn_right(d, right_d)
             c += d
@@ -310,10 +312,10 @@ def compress_arrays(numpy: Any, values: Optional[bytes], data: bytes, first: int
             turn_right(b, right_b)
 
     for places in SCHEDULE:
-        mix(places[0:8:2], places[1:8:2])
-        b, c, d = b[[1, 2, 3, 0]], c[[2, 3, 0, 1]], d[[3, 0, 1, 2]]  # columns become diagonals
-        mix(places[8::2], places[9::2])
-        b, c, d = b[[3, 0, 1, 2]], c[[2, 3, 0, 1]], d[[1, 2, 3, 0]]
+        mix(places[:8])
+        b, c, d = (numpy.concatenate((rows[up:], rows[:up])) for rows, up in ((b, 1), (c, 2), (d, 3)))  # to diagonals
+        mix(places[8:])
+        b, c, d = (numpy.concatenate((rows[up:], rows[:up])) for rows, up in ((b, 3), (c, 2), (d, 1)))
     out = numpy.empty((count, 8), word)
     out[:, :4], out[:, 4:] = (a ^ c).T, (b ^ d).T
     return bytes(out.tobytes())
@@ -328,8 +330,9 @@ def blake3_many(pieces: Sequence[Buffer]) -> list[bytes]:
     ends = [(number, len(piece) // KIB * KIB) for number, piece in enumerate(pieces) if len(piece) % KIB or not piece]
     ends.sort(key=lambda lane: lane[1] - len(pieces[lane[0]]))  # the longest first: lanes end from the last on
     chunks = whole + ends
-    for start in range(0, len(chunks), LANES):
-        batch = chunks[start : start + LANES]
+    lanes = ARRAY_LANES if helpers.numpy else LANES
+    for start in range(0, len(chunks), lanes):
+        batch = chunks[start : start + lanes]
         found = chunk_values([(pieces[number], at) for number, at in batch])
         for lane, (number, at) in enumerate(batch):
             values[number][at // 32 : at // 32 + 32] = found[32 * lane : 32 * lane + 32]
@@ -953,18 +956,23 @@ def earlier_offset(history: list[int], which: int) -> int:
     return value
 
 
+def jump_table(data: Buffer) -> list[Buffer]:
+    """Returns the four streams behind a jump table."""
+    must(len(data) >= 6, "jump table")
+    streams = []
+    at = 6
+    for size in struct.unpack_from("<3H", data):
+        must(at + size <= len(data), "jump table")
+        streams.append(data[at : at + size])
+        at += size
+    return [*streams, data[at:]]
+
+
 def four_streams(symbols: SymbolReader, data: Buffer, count: int) -> bytes:
     """Decodes a jump table and four streams of Huffman codes to `count` symbols."""
-    must(len(data) >= 6, "jump table")
-    at = 6
     quarter = -(-count // 4)
-    out = []
-    for size in (*struct.unpack_from("<3H", data), None):
-        end = len(data) if size is None else at + size
-        must(at <= end <= len(data), "jump table")
-        out.append(symbols.read(data[at:end], quarter if size is not None else max(0, count - 3 * quarter)))
-        at = end
-    decoded = b"".join(out)
+    counts = (quarter, quarter, quarter, max(0, count - 3 * quarter))
+    decoded = b"".join(symbols.read(stream, number) for stream, number in zip(jump_table(data), counts))
     must(len(decoded) == count, "symbols of four streams")
     return decoded
 
@@ -1110,7 +1118,7 @@ def restore_signs(out: bytearray, word: tuple[int, int, int]) -> None:
 
 # Huff0: a tree description, a jump table and four streams.
 
-SIDE_BY_SIDE = 256  # blocks; their streams are decoded side by side where NumPy is
+SIDE_BY_SIDE = 512  # blocks; their streams are decoded side by side where NumPy is
 FEW = 8  # blocks, for which NumPy does not pay
 
 
@@ -1132,60 +1140,56 @@ def decode_huff0_arrays(numpy: Any, blocks: list[tuple[Buffer, int]]) -> list[Bu
     The bits before a stream are its neighbour's, not zeros. That changes nothing: a code that needs them is damage
     either way, and a code that does not need them is the same.
     """
-    codes, streams, counts = [], [], []
+    codes: list[Code] = []
+    streams: list[Buffer] = []
+    counts: list[int] = []
     for stored, count in blocks:
         code, used = huffman_code(stored, 12)
         codes.append(code)
+        streams += jump_table(stored[used:])
         quarter = -(-count // 4)
-        must(used + 6 <= len(stored), "jump table")
-        at = used + 6
-        for size in struct.unpack_from("<3H", stored, used):
-            must(at + size <= len(stored), "jump table")
-            streams.append(stored[at : at + size])
-            at += size
-        streams.append(stored[at:])
         counts += [quarter, quarter, quarter, max(0, count - 3 * quarter)]
     for stream, count in zip(streams, counts):
         must(len(stream) and stream[-1], "end mark of a bit stream")
         must(count <= 8 * len(stream), "symbols of a bit stream")
     width = max(code.width for code in codes)
     tables = HuffmanTables(numpy, codes, width)
-
     sizes = numpy.array([len(stream) for stream in streams], numpy.int64)
-    data = numpy.frombuffer(b"\0\0\0\0" + b"".join(streams) + b"\0\0\0\0", numpy.uint8)
+    data = numpy.frombuffer(b"".join((bytes(4), *streams, bytes(4))), numpy.uint8)
     words = sum(data[place : len(data) - 3 + place].astype(numpy.uint32) << 8 * place for place in range(4))
-    bottoms = 8 * (4 + numpy.cumsum(sizes) - sizes)  # the bit at which a stream ends
+    last = 8 * (4 + numpy.cumsum(sizes) - sizes)  # each lane's last bit
     markers = numpy.array([stream[-1].bit_length() - 1 for stream in streams], numpy.int64)
-    bits = bottoms + 8 * (sizes - 1) + markers  # each lane's next bit is the one below
+    bits = last + 8 * (sizes - 1) + markers  # each lane's next bit is the one below
     left = numpy.array(counts, numpy.int64)
-    room = left + 8  # a look-up may write four bytes where fewer are left
-    begins = numpy.cumsum(room) - room
-    out = numpy.zeros(int(room.sum()) + 8, numpy.uint8)
+    begins = numpy.cumsum(left + 4) - left - 4  # a look-up writes four bytes, also where fewer symbols are left
+    out = numpy.zeros(int((left + 4).sum()), numpy.uint8)
+    overlapping = numpy.lib.stride_tricks.as_strided(out.view(numpy.uint8)[:-3].view(), (len(out) - 3, 4), (1, 1))
     places = begins.copy()
     table = numpy.repeat(numpy.arange(len(codes), dtype=numpy.int64) << width, 4)
 
-    def step(lanes: Any, several: bool) -> None:
-        """Takes a look-up in each lane; `lanes` is replaced by those that go on."""
-        at = bits[lanes] - width
-        window = (words[at >> 3] >> (at & 7).astype(numpy.uint32)) & ((1 << width) - 1)
-        cell = table[lanes] + window
-        if several:
-            symbols, number, used = tables.symbols[cell], tables.numbers[cell], tables.used[cell]
-            for byte in range(4):
-                out[places[lanes] + byte] = symbols >> 8 * byte
-        else:
-            number, used = 1, tables.first_used[cell]
-            out[places[lanes]] = tables.symbols[cell]
-        places[lanes] += number
-        left[lanes] -= number
-        bits[lanes] -= used
+    def look_up(lanes: Any, steps: int, cells: Any) -> None:
+        """Takes so many look-ups in each of these lanes."""
+        at, to, base = bits[lanes], places[lanes], table[lanes]
+        for _ in range(steps):
+            at -= width
+            window = (words.take(at >> 3) >> (at & 7)) & (1 << width) - 1
+            cell = cells.take(base + window)
+            overlapping[to] = cell.view(numpy.uint8).reshape(-1, 8)[:, :4]
+            to += cell >> 40
+            at += width - (cell >> 32 & 0xFF)
+        left[lanes] -= to - places[lanes]
+        bits[lanes], places[lanes] = at, to
 
-    for several, least_symbols, least_bits in ((True, 4, width), (False, 1, 1)):
-        lanes = numpy.flatnonzero((left >= least_symbols) & (bits - bottoms >= least_bits))
-        while len(lanes):
-            step(lanes, several)
-            lanes = lanes[(left[lanes] >= least_symbols) & (bits[lanes] - bottoms[lanes] >= least_bits)]
-    must(not left.any() and (bits == bottoms).all(), "symbols of a bit stream")
+    while True:
+        # As long as four symbols and a whole window of bits are left for each step, no step has to be checked.
+        steps = numpy.minimum(left >> 2, (bits - last) // width)
+        lanes = numpy.flatnonzero(steps >= 4)
+        if not len(lanes):
+            break
+        look_up(lanes, int(steps[lanes].min()), tables.several)
+    while len(lanes := numpy.flatnonzero((left > 0) & (bits > last))):
+        look_up(lanes, 1, tables.single)
+    must(not left.any() and (bits == last).all(), "symbols of a bit stream")
     parts = [out[begin : begin + count] for begin, count in zip(begins.tolist(), counts)]
     return [numpy.concatenate(parts[at : at + 4]).data for at in range(0, len(parts), 4)]
 
@@ -1193,28 +1197,27 @@ def decode_huff0_arrays(numpy: Any, blocks: list[tuple[Buffer, int]]) -> list[Bu
 class HuffmanTables:
     """The cells of many codes, one code after another, each for windows of `width` bits.
 
-    For each window: up to four symbols that lie in it as a whole (the first in the lowest byte), their number, the bits
-    of all of them, and the bits of the first.
+    A cell has up to four symbols in its lowest bytes, the first in the lowest; above them, the bits of their codes, and
+    their number. `several` has all symbols that lie in the window as a whole, `single` the first of them.
     """
 
     def __init__(self, numpy: Any, codes: list[Code], width: int) -> None:
         size = 1 << width
-        cells = numpy.empty((len(codes), size, 2), numpy.uint32)
+        cells = numpy.empty((len(codes), size, 2), numpy.int64)
         for row, code in zip(cells, codes):
-            row[:] = numpy.repeat(numpy.array(code.cells, numpy.uint32), size >> code.width, 0)
+            row[:] = numpy.repeat(numpy.array(code.cells, numpy.int64), size >> code.width, 0)
         symbol, length = (numpy.ascontiguousarray(cells[:, :, half]).ravel() for half in (0, 1))
-        window = numpy.tile(numpy.arange(size, dtype=numpy.uint32), len(codes))
-        base = numpy.repeat(numpy.arange(len(codes), dtype=numpy.uint32) << width, size)
-        self.first_used = length.astype(numpy.int64)
-        self.symbols, used = symbol.copy(), length.copy()
-        numbers = numpy.ones_like(used)
+        window = numpy.tile(numpy.arange(size, dtype=numpy.int64), len(codes))
+        base = numpy.repeat(numpy.arange(len(codes), dtype=numpy.int64) << width, size)
+        symbols, used, numbers = symbol.copy(), length.copy(), numpy.ones_like(length)
         for more in range(1, 4):
             following = base + ((window << used) & (size - 1))
             fits = (numbers == more) & (used + length[following] <= width)
-            self.symbols |= numpy.where(fits, symbol[following] << 8 * more, 0)
+            symbols |= numpy.where(fits, symbol[following] << 8 * more, 0)
             used += numpy.where(fits, length[following], 0)
             numbers += fits
-        self.numbers, self.used = numbers.astype(numpy.int64), used.astype(numpy.int64)
+        self.single = symbol | length << 32 | 1 << 40
+        self.several = symbols | used << 32 | numbers << 40
 
 
 # --- Codecs: section 5 ------------------------------------------------------------------------------------------------
