@@ -27,7 +27,6 @@ if __name__ == "__main__" and sys.path[0] == os.path.dirname(os.path.abspath(__f
 import argparse
 import base64
 import contextlib
-import ctypes
 import datetime
 import errno
 import functools
@@ -127,12 +126,14 @@ def module(name: str) -> Any:
         return None
 
 
+ctypes = module("ctypes")  # a minimal Python lacks it
+
+
 def library(name: str) -> Any:
+    """Loads a C library, of a place where the system keeps them; None without one."""
     for file in (f"lib{name}.so.1", f"lib{name}.1.dylib"):
-        try:
-            return ctypes.CDLL(file)
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(file) if ctypes else None
     return None
 
 
@@ -199,6 +200,7 @@ helpers = Helpers()
 IV = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
 PERMUTATION = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
 CHUNK_START, CHUNK_END, PARENT, ROOT = 1, 2, 4, 8  # flags of a compression
+RUN = 64  # chunks of a piece, from which on they need not be gathered
 LANES, ARRAY_LANES = 1024, 4096  # at once: state and message of so many stay in a core's cache
 
 
@@ -223,7 +225,7 @@ class Lanes(NamedTuple):
     flags: array[int]
 
 
-def compress(values: Optional[bytes], data: bytes, first: int, stride: int, lanes: Lanes) -> bytes:
+def compress(values: Optional[bytes], data: Buffer, first: int, stride: int, lanes: Lanes) -> bytes:
     """Returns the chaining values (32 bytes a lane) after a block more.
 
     Args:
@@ -247,7 +249,7 @@ def widened(words: memoryview) -> int:
     return int.from_bytes(wide, "little")
 
 
-def compress_integers(values: Optional[bytes], data: bytes, first: int, stride: int, lanes: Lanes) -> bytes:
+def compress_integers(values: Optional[bytes], data: Buffer, first: int, stride: int, lanes: Lanes) -> bytes:
     count = len(lanes.counters)
     mask = every_lane(count, 0xFFFFFFFF)
     words = memoryview(data).cast("I")
@@ -277,7 +279,7 @@ def compress_integers(values: Optional[bytes], data: bytes, first: int, stride: 
     return bytes(out)
 
 
-def compress_arrays(numpy: Any, values: Optional[bytes], data: bytes, first: int, stride: int, lanes: Lanes) -> bytes:
+def compress_arrays(numpy: Any, values: Optional[bytes], data: Buffer, first: int, stride: int, lanes: Lanes) -> bytes:
     count, word = len(lanes.counters), numpy.dtype("<u4")
     end = first + stride * (count - 1) + 16
     blocks = numpy.lib.stride_tricks.as_strided(
@@ -325,38 +327,57 @@ def blake3_many(pieces: Sequence[Buffer]) -> list[bytes]:
     """Returns the BLAKE3 digest of each piece."""
     if helpers.blake3:
         return [helpers.blake3(piece) for piece in pieces]
-    values = [bytearray(32 * max(1, -(-len(piece) // KIB))) for piece in pieces]
-    whole = [(number, at) for number, piece in enumerate(pieces) for at in range(0, len(piece) - KIB + 1, KIB)]
-    ends = [(number, len(piece) // KIB * KIB) for number, piece in enumerate(pieces) if len(piece) % KIB or not piece]
-    ends.sort(key=lambda lane: lane[1] - len(pieces[lane[0]]))  # the longest first: lanes end from the last on
-    chunks = whole + ends
     lanes = ARRAY_LANES if helpers.numpy else LANES
+    values = [bytearray(32 * max(1, -(-len(piece) // KIB))) for piece in pieces]
+    chunks: list[tuple[int, int]] = []  # number of the piece, offset in it
+    ends: list[tuple[int, int]] = []  # the same, of chunks that have less than 1 KiB
+    for number, piece in enumerate(pieces):
+        run = len(piece) // KIB // RUN * RUN  # chunks that are hashed where they lie
+        for start in range(0, run, lanes):
+            stop = min(run, start + lanes)
+            every, flags = [KIB] * (stop - start), [CHUNK_END] * (stop - start)
+            counters = array("I", range(start, stop))
+            values[number][32 * start : 32 * stop] = chunk_values(
+                piece[KIB * start : KIB * stop], counters, every, flags
+            )
+        chunks += [(number, at) for at in range(KIB * run, len(piece) - KIB + 1, KIB)]
+        if len(piece) % KIB or not piece:
+            ends.append((number, len(piece) // KIB * KIB))
+    chunks += sorted(
+        ends, key=lambda end: end[1] - len(pieces[end[0]])
+    )  # lanes end from the last on: the longest first
     for start in range(0, len(chunks), lanes):
-        batch = chunks[start : start + lanes]
-        found = chunk_values([(pieces[number], at) for number, at in batch])
-        for lane, (number, at) in enumerate(batch):
+        batch = [(number, at, bytes(pieces[number][at : at + KIB])) for number, at in chunks[start : start + lanes]]
+        data = b"".join(chunk.ljust(KIB, b"\0") for _, _, chunk in batch)
+        flags = [CHUNK_END | (ROOT if len(pieces[number]) <= KIB else 0) for number, _, _ in batch]
+        counters = array("I", [at // KIB for _, at, _ in batch])
+        found = chunk_values(data, counters, [len(chunk) for _, _, chunk in batch], flags)
+        for lane, (number, at, _) in enumerate(batch):
             values[number][at // 32 : at // 32 + 32] = found[32 * lane : 32 * lane + 32]
     join_values(values)
     return [bytes(value) for value in values]
 
 
-def chunk_values(chunks: list[tuple[Buffer, int]]) -> bytes:
-    """Returns the chaining values of chunks of at most 1 KiB, each (piece, offset), the longest first."""
-    data = b"".join(bytes(piece[at : at + KIB]).ljust(KIB, b"\0") for piece, at in chunks)
-    sizes = [min(KIB, len(piece) - at) for piece, at in chunks]
-    counters = array("I", [at // KIB for _, at in chunks])
-    last_flags = [CHUNK_END | (ROOT if len(piece) <= KIB else 0) for piece, _ in chunks]
+def chunk_values(data: Buffer, counters: array[int], sizes: Sequence[int], last_flags: Sequence[int]) -> bytes:
+    """Returns the chaining values of chunks.
+
+    Args:
+        data: the chunks, each in 1 KiB.
+        counters: the number of each chunk in its piece.
+        sizes: bytes of each chunk; they do not ascend.
+        last_flags: the flags of each chunk's last block.
+    """
     values: Optional[bytes] = None
-    done = bytearray(32 * len(chunks))
-    count = len(chunks)
+    count = len(counters)
+    done = bytearray(32 * count)
     for block in range(16):
         going_on = count
         while going_on and sizes[going_on - 1] <= 64 * (block + 1):
             going_on -= 1
-        lengths, flags = array("I", [64]) * count, array("I", [0 if block else CHUNK_START]) * count
-        for lane in range(going_on, count):
-            lengths[lane] = sizes[lane] - 64 * block
-            flags[lane] |= last_flags[lane]
+        begin = 0 if block else CHUNK_START
+        lengths, flags = array("I", [64]) * count, array("I", [begin]) * count
+        lengths[going_on:] = array("I", [size - 64 * block for size in sizes[going_on:count]])
+        flags[going_on:] = array("I", [begin | flag for flag in last_flags[going_on:count]])
         values = compress(values, data, 16 * block, KIB // 4, Lanes(counters[:count], lengths, flags))
         done[32 * going_on : 32 * count] = values[32 * going_on :]
         values, count = values[: 32 * going_on], going_on

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import bends
 import zygote
 from archives import OK, Archives, Expected
-from campaign import Campaign, Finding, fresh, options
+from campaign import Campaign, fresh, options
 from zygote import Ran
 
 from dumont_gpu.reader import dumont_reader
