@@ -200,7 +200,7 @@ helpers = Helpers()
 IV = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
 PERMUTATION = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
 CHUNK_START, CHUNK_END, PARENT, ROOT = 1, 2, 4, 8  # flags of a compression
-RUN = 64  # chunks of a piece, from which on they need not be gathered
+RUN = 1024  # chunks of a piece, from which on they need not be gathered
 LANES, ARRAY_LANES = 1024, 4096  # at once: state and message of so many stay in a core's cache
 
 
@@ -289,7 +289,7 @@ def compress_arrays(numpy: Any, values: Optional[bytes], data: Buffer, first: in
     start = numpy.array(IV, numpy.uint32).reshape(8, 1)
     before = numpy.repeat(start, count, 1) if values is None else numpy.frombuffer(values, word).reshape(count, 8).T
     # The state is four rows of four words each, and each step does four quarters at once.
-    a, b = numpy.array(before[:4], numpy.uint32), numpy.array(before[4:], numpy.uint32)
+    a, b = (numpy.array(rows, numpy.uint32, order="C") for rows in (before[:4], before[4:]))
     c = numpy.repeat(start[:4], count, 1)
     d = numpy.zeros((4, count), numpy.uint32)
     d[0], d[2], d[3] = (numpy.frombuffer(numbers, numpy.uint32) for numbers in lanes)

@@ -221,6 +221,7 @@ def test_blake3_of_many_pieces_is_that_of_the_package(helpers: reader.Helpers) -
         16_384,
         31_745,
         1_100_000,
+        5_300_001,
     ]
     pieces = [dice.randbytes(size) for size in sizes]
     assert reader.blake3_many(pieces) == [blake3(piece).digest() for piece in pieces]
