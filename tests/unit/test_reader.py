@@ -324,6 +324,16 @@ def test_stored_bytes_get_the_verdict_of_the_table(row: str, helpers: reader.Hel
         assert (number, verdict) == (number, found)
 
 
+def test_every_changed_byte_and_every_missing_end_is_noticed() -> None:
+    sound = (GOLDEN / "example.dumont").read_bytes()
+    for at in (*range(600), *range(600, len(sound), 23), *range(len(sound) - 30, len(sound))):
+        flipped = bytearray(sound)
+        flipped[at] ^= 1
+        for data in (bytes(flipped), sound[:at]):
+            with open_bytes(data) as path:
+                assert run("verify", "--pure", path).code in (4, 8), at
+
+
 # --- a restore that cannot end well -----------------------------------------------------------------------------------
 
 
