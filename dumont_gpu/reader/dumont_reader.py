@@ -2024,6 +2024,11 @@ class Restore:
         self._folders.close()
         os.close(self._root)
 
+    @property
+    def present(self) -> int:
+        """Number of entries that are in the target."""
+        return len(self._entries) - len(self._refused)
+
     def _all(self, kind: str) -> Iterator[tuple[int, Entry]]:
         return ((number, entry) for number, entry in enumerate(self._entries) if entry.kind == kind)
 
@@ -2117,7 +2122,8 @@ class Restore:
         entry = self._entries[number]
         os.symlink(entry.target, last, dir_fd=folder)
         times = entry.mtime_ns, entry.mtime_ns
-        self._note(entry, "time", lambda: os.utime(last, ns=times, dir_fd=folder, follow_symlinks=False))
+        if os.utime in os.supports_dir_fd & os.supports_follow_symlinks:
+            self._note(entry, "time", lambda: os.utime(last, ns=times, dir_fd=folder, follow_symlinks=False))
 
     def _set_metadata(self, descriptor: int, entry: Entry) -> None:
         self._note(entry, "time", lambda: os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns)))
@@ -2142,7 +2148,11 @@ def closing(descriptor: int) -> Iterator[int]:
 
 def open_target(path: str) -> int:
     """Makes the folder that a restore fills, or takes one that is empty (or has a volume's own lost+found)."""
-    if not {os.open, os.mkdir, os.rename, os.symlink, os.link, os.stat} <= os.supports_dir_fd:
+    here = os.supports_dir_fd
+    if (
+        not {os.open, os.mkdir, os.rename, os.symlink, os.link, os.stat} <= here
+        or os.link not in os.supports_follow_symlinks
+    ):
         raise ReaderError("restore needs Linux, macOS or another Unix; ls and verify work here")
     try:
         os.makedirs(path, exist_ok=True)
@@ -2219,14 +2229,14 @@ def restore(snapshot: Snapshot, target: str, most: int, keep_going: bool, sync: 
         job.finish(sync)
     except ReaderError as error:
         raise type(error)(f"{error}; the tree in {printable(os.fsencode(target))} is not complete") from None
+    except OSError as error:
+        failure = NoSpaceError if error.errno in NO_ROOM else ReaderError
+        raise failure(f"{printable(os.fsencode(target))}: {error.strerror}; the tree is not complete") from None
     for problem in job.problems:
         say(problem)
     for path in job.lost:
         say(f"{path}: lost, its chunk is damaged")
-    print(
-        f"restored {len(snapshot.entries)} entries, {size} bytes in files"
-        + f", but {len(job.lost)} files are lost" * bool(job.lost)
-    )
+    print(f"restored {job.present} of {len(snapshot.entries)} entries")
     return DamagedError.exit_code if job.lost else 3 if job.problems else 0
 
 
@@ -2298,14 +2308,14 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # names need not fit the terminal's encoding
     try:
         code = run(arguments)
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
         return code
+    except BrokenPipeError:  # whoever reads the list has seen enough
+        code = 0
     except ReaderError as error:
         say(str(error))
         return error.exit_code
-    except BrokenPipeError:  # whoever reads the list has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
     except KeyboardInterrupt:
         say("stopped")
         return 130
@@ -2315,7 +2325,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except OSError as error:
         name = f"{printable(os.fsencode(error.filename))}: " if isinstance(error.filename, (str, bytes)) else ""
         say(f"{name}{error.strerror or error}")
-        return NoSpaceError.exit_code if error.errno in NO_ROOM else 1
+        code = NoSpaceError.exit_code if error.errno in NO_ROOM else 1
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what could not be written to stdout is not tried again
+    return code
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -440,12 +441,45 @@ def test_hard_links_become_copies_where_there_are_none(target: Path, monkeypatch
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(os, "supports_dir_fd", os.supports_dir_fd | {refuse})
+    for name in ("supports_dir_fd", "supports_follow_symlinks"):
+        monkeypatch.setattr(os, name, getattr(os, name) | {refuse})
     with open_bytes(small_archive().to_bytes()) as path:
         assert restored(path, target).code == 0
     hard, leader = target / "hard", target / "d" / "text"
     assert hard.read_bytes() == leader.read_bytes() == b"again and " * 60
     assert (hard.stat().st_nlink, hard.stat().st_mtime_ns) == (1, leader.stat().st_mtime_ns)
+
+
+def test_a_full_disk_ends_the_restore(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    ran = restored(GOLDEN / "example.dumont", target)
+    assert (ran.code, ran.error) == (6, f"dumont_reader: {target}: No space left on device; the tree is not complete")
+    assert os.listdir(target) == [".dumont-reader-unfinished"]
+
+
+def test_what_the_file_system_refuses_is_named_and_the_rest_is_restored(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system without names that are not UTF-8."""
+    make = os.mkdir
+
+    def picky(path: Any, *more: Any, **options: Any) -> None:
+        if path == b"d":
+            raise OSError(errno.EILSEQ, os.strerror(errno.EILSEQ))
+        make(path, *more, **options)
+
+    monkeypatch.setattr(os, "mkdir", picky)
+    monkeypatch.setattr(os, "supports_dir_fd", os.supports_dir_fd | {picky})
+    with open_bytes(small_archive().to_bytes()) as path:
+        ran = restored(path, target)
+    assert ran.code == 3
+    refused = [line.split(": ")[1] for line in ran.err.splitlines()]
+    assert refused == ["d", "d/raw", "d/text", "hard"]
+    assert tree(target).keys() == {"floats", "high", "sparse", "sym"}
+    assert ran.out == "restored 4 of 8 entries\n"
 
 
 def test_special_bits_are_dropped(target: Path) -> None:
@@ -518,6 +552,15 @@ def test_a_list_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
     line = f"{sys.executable} {reader.__file__} ls {snapshot} | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "000000\n", "")
+
+
+def test_a_full_stdout_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, reader.__file__, "ls", GOLDEN / "example.dumont"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (6, "dumont_reader: No space left on device\n")
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in closed.stderr
 
 
 def test_the_command_writes_the_reader_and_replaces_only_readers(tmp_path: Path) -> None:
