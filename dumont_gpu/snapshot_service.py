@@ -68,6 +68,7 @@ class SnapshotService:
         follow_outside: bool = False,
         force: bool = False,
         paranoid: bool = False,
+        with_reader: bool = False,
         memory: Size = 0,
         gpu_memory: Size | None = None,
         patience: Duration = DEFAULT_PATIENCE,
@@ -90,6 +91,7 @@ class SnapshotService:
             follow_outside: replace links that lead out of the sources by the entries they lead to.
             force: replace a file at `output_path` that is no snapshot, unless a source holds it.
             paranoid: decode every chunk, and compare, before the chunk is written.
+            with_reader: put dumont_reader.py beside the snapshot: any machine with Python 3.9 can restore it with that.
             memory: memory for chunk buffers, in bytes; 0: what the threads use, up to a quarter of what is left.
             gpu_memory: device memory to take at most, in bytes; None: half of the free device memory.
             patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
@@ -117,6 +119,7 @@ class SnapshotService:
             follow_outside=follow_outside,
             force=force,
             paranoid=paranoid,
+            with_reader=with_reader,
             memory=memory,
             gpu_memory=gpu_memory,
             patience=patience,

@@ -39,6 +39,10 @@ COMMANDS: Final = {
         "serve", "serve",
         "Serve a snapshot over http, for another machine or a test. Whoever reaches the address can read it.",
     ),
+    "reader": Command(
+        "reader", "reader",
+        "Write a reader of snapshots that any machine with Python 3.9 runs: one file, nothing to install.",
+    ),
     "doctor": Command("doctor", "doctor", "Say what this machine can do, and what is missing for more."),
     "bench": Command(
         "bench", "bench",

@@ -106,6 +106,9 @@ class PackOptions(RunOptions):
     )
     force: bool = option(False, FLAG, "Replace a file at OUT that is no snapshot, unless a SOURCE holds it.")
     paranoid: bool = option(False, FLAG, "Decode every chunk, and compare, before the chunk is written.")
+    with_reader: bool = option(
+        False, FLAG, "Put dumont_reader.py beside the snapshot: any machine with Python 3.9 can restore it with that."
+    )
     network: NetworkOptions = group(Network, "patience", "discard")  # noqa: RUF009
 
 

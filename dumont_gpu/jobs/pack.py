@@ -19,6 +19,7 @@ from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.header import CHUNK_ALIGNMENT, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack_stages import PackStages
+from dumont_gpu.jobs.reader_file import beside, check_reader_place, write_reader
 from dumont_gpu.jobs.resources import thread_count
 from dumont_gpu.plan.equal_parts import repeated_extents
 from dumont_gpu.plan.methods import make_method, writes_columns
@@ -108,6 +109,8 @@ def pack(
     started = time.monotonic()
     exclude = _patterns(options, sources)
     existing = check_place(output, sources, force=options.force)
+    if options.with_reader:
+        check_reader_place(beside(output), options.network)
     with closing(select_backend(options.device, thread_count(options.jobs), options.gpu_memory)) as backend:
         sink = open_sink(output, options.network, force=options.force)
         try:
@@ -123,6 +126,8 @@ def pack(
                 columns = writes_columns(options.method)
                 header, size = writer.finish(entries, found.root, options.method, columns=columns)
             sink.commit(size)
+            if options.with_reader:
+                write_reader(beside(output), options.network)
         except OSError as error:
             if is_shortage(error.errno):  # the machine's fault, not the output's
                 raise
@@ -157,6 +162,8 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None, output
     """Scans and plans without writing anything. Raises as `pack` does; checks `output` only if the caller names it."""
     options = _checked(options or PackOptions(), sources)
     existing = None if output is None else check_place(output, sources, force=options.force, network=options.network)
+    if output is not None and options.with_reader:
+        check_reader_place(beside(output), options.network)
     select_backend(options.device).close()
     exclude = _patterns(options, sources)
     replaced = existing.identities if existing else frozenset()

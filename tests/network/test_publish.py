@@ -22,6 +22,7 @@ from dumont_gpu.jobs.options import PackOptions, RestoreOptions, VerifyOptions
 from dumont_gpu.jobs.pack import pack
 from dumont_gpu.jobs.restore import restore
 from dumont_gpu.jobs.verify import verify
+from dumont_gpu.reader import reader_source
 from dumont_gpu.sizes import GiB, MiB
 from dumont_gpu.storage import open_sink, open_source
 from dumont_gpu.storage.http_range import RangeConnection
@@ -301,3 +302,19 @@ def test_a_server_that_does_not_do_it_is_an_error(
         pack([str(source)], "s3://bucket/x")
     methods = [request.method for request in fault_server.requests]
     assert methods[-2:] == (["DELETE", "GET"] if completed else ["GET", "POST"])
+
+
+def test_the_reader_is_published_beside_the_snapshot(workspace: Path, s3: Moto) -> None:
+    options, beside = PackOptions(with_reader=True, exclude=("weights",)), "/bucket/dir/dumont_reader.py"
+    for _ in range(2):  # a reader that is there is replaced
+        pack([str(workspace)], "s3://bucket/dir/x.dumont", options)
+        assert s3.ask("GET", beside) == reader_source()
+    connection = http.client.HTTPConnection("127.0.0.1", s3.port, timeout=10)
+    connection.request("PUT", beside, b"mine")
+    connection.getresponse().read()
+    connection.close()
+    with pytest.raises(UsageError, match=r"dumont_reader\.py: is there already, and is no reader"):
+        pack([str(workspace)], "s3://bucket/dir/y.dumont", options)
+    assert open_source("s3://bucket/dir/dumont_reader.py", options.network).size == len(b"mine")
+    with pytest.raises(SnapshotNotFoundError):
+        open_source("s3://bucket/dir/y.dumont", options.network)

@@ -12,7 +12,7 @@ import dumont_gpu
 PACKAGE = Path(dumont_gpu.__file__).parent
 # A line's rooms may import the rooms on the lines above, and their own folder. DESIGN.md draws this order, top line last.
 LAYERS = [
-    ["errors"],
+    ["errors", "reader"],
     ["shortages", "sizes"],
     ["limits", "progress", "buffers"],
     ["channel"],

@@ -288,7 +288,7 @@ def _sign_chunks(archive: Archive) -> None:
         try:
             entry = independent_reader.Chunk(0, len(chunk.stored), chunk.size_original, chunk.codec, b"")
             content = independent_reader.decode_chunk(chunk.stored, entry)
-        except (ValueError, independent_reader.Unsupported):
+        except (KeyError, ValueError, independent_reader.Unsupported):  # KeyError: no such codec
             continue
         for file in archive.entries:
             rows, digests = file.get("extents"), file.get(name)
