@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dumont_gpu.backends.forecast import WORTH_WAKING
 from dumont_gpu.bench.compare_trees import differences
 from dumont_gpu.bench.measure.gpu.job_session import (
     PIECE,
@@ -82,11 +83,13 @@ class Bench(JobSession):
             self._restores(job, place, snapshot, source, summary)
 
     def _restores(self, job: str, place: str, snapshot: Path, source: Path, packed: dict[str, Any]) -> None:
+        # `auto` wakes no device for less.
+        devices = [str(self._options.device), *(["auto"] if packed["original_size"] >= WORTH_WAKING else []), "cpu"]
         rows = {
             device: {"job": job, "place": place, "device": device, "size": packed["original_size"],
                      "stored": packed["compressed_size"], "used": "", "identical": None, "seconds": [], "wall": [],
                      "stage_seconds": []}
-            for device in (str(self._options.device), "auto", "cpu")
+            for device in devices
         }  # fmt: skip
         self.results["jobs"] += rows.values()
         for repeat in range(-1, self._repeats):  # run -1 compiles kernels; its tree is compared, its time not counted
