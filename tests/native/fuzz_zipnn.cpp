@@ -94,11 +94,9 @@ Outcome decode_everywhere(const Bytes& stream, uint64_t size, const std::vector<
 // What a device would be told of the stream: the listing reads no byte beyond it, and says what is wrong with a status.
 void list_for_device(const Bytes& stream, uint64_t size) {
     const Bytes exact(stream);  // a heap block of its size
-    std::vector<dumont::DeviceBlock> blocks(stream.size() / 9 + 1);
-    uint64_t counts[dumont::kMaxPlanes + 1];
-    const int64_t status =
-        dumont_zipnn_device_blocks(exact.data(), exact.size(), size, 0, 0, blocks.data(), blocks.size(), counts);
-    if (status != 0 && status != DUMONT_DAMAGED && status != DUMONT_UNSUPPORTED) {
+    std::vector<dumont::DeviceBlock> blocks(stream.size() / dumont::kTableEntry + 1);
+    const int64_t status = dumont_zipnn_device_blocks(exact.data(), exact.size(), size, 0, 0, blocks.data(), blocks.size());
+    if (status < 0 && status != DUMONT_DAMAGED && status != DUMONT_UNSUPPORTED) {
         fail("a status that the listing may not return");
     }
 }

@@ -55,7 +55,7 @@ void check_between(const Batch& batch, const std::vector<const Chunk*>& chunks, 
 }  // namespace
 
 int64_t list_blocks(const Chunk& chunk, uint64_t encoded, uint64_t out, std::vector<DeviceBlock>& blocks) {
-    std::vector<DeviceBlock> listed(chunk.encoded.size() / 9 + 1);  // a block takes 9 bytes of the tables
+    std::vector<DeviceBlock> listed(chunk.encoded.size() / kTableEntry + 1);
     const Bytes exact(chunk.encoded);  // a heap block of its size
     const int64_t count = dumont_zipnn_device_blocks(exact.data(), exact.size(), chunk.original_size, encoded, out,
                                                      listed.data(), listed.size());
