@@ -58,6 +58,7 @@ class RestoreResult:
     resumed: bool  # the restore continued an interrupted one
     resumed_chunks: int  # chunks whose bytes an interrupted run had written
     fetched_size: int  # encoded bytes of the other chunks, which this run fetched
+    already_there: bool  # every entry was in the target before: nothing was written
     kept: int  # entries of the target left as they were
     unmatched: tuple[str, ...]  # patterns that match nothing
     altered: int  # files of the right size and time but other content: restored anew (with `verify`)
@@ -101,8 +102,8 @@ def restore(
         SnapshotNotFoundError: nothing is at `source`.
         DamagedError: the snapshot contradicts itself. No damaged byte is in a file that looks complete.
         UnsupportedError: the snapshot needs a newer dumont-gpu.
-        UsageError: the target is not empty and `options.overwrite` is "refuse", or the target holds an unfinished
-            restore of another snapshot or selection.
+        UsageError: the target is neither empty nor complete and `options.overwrite` is "refuse", or the target holds an
+            unfinished restore of another snapshot or selection.
         NoSpaceError: the target has too little room.
         DumontError: the tree is incomplete for another reason.
     """
@@ -147,6 +148,7 @@ def restore(
         resumed=plan.resumed,
         resumed_chunks=len(needed) - len(plan.placement),
         fetched_size=plan.fetched_size,
+        already_there=plan.already_there,
         kept=plan.kept,
         unmatched=plan.unmatched,
         altered=plan.altered,

@@ -86,6 +86,11 @@ class RestorePlan:
         return sum(self.snapshot.chunks[chunk].size_original for chunk in self.placement)
 
     @property
+    def already_there(self) -> bool:
+        """Whether every entry stands in the target already: a restore writes nothing."""
+        return self.tree.decision.complete
+
+    @property
     def new(self) -> tuple[str, ...]:
         """Paths of the files and links that are written where nothing stands."""
         todo, replaced = self.tree.todo, set(self.replaced)
@@ -156,7 +161,8 @@ def make_plan(
     )
     decision = policy.decide()
     wrong: set[str] = set()
-    if options.verify and options.overwrite == "if-changed" and decision.kept_files:
+    checks = decision.complete or options.overwrite == "if-changed"
+    if options.verify and checks and decision.kept_files:
         wrong = altered(decision.kept_files, checker)
         if wrong:
             decision = policy.decide(wrong)

@@ -26,6 +26,13 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
         "exclude": list(options.exclude),
         "problems": problem_data(result.problems),
     }
+    if result.already_there:
+        verified = ", content verified" if result.verified else ""
+        lines = [
+            f"already there: nothing to do ({count_entries(result.kept)} besides directories{verified}): "
+            f"{result.target_path}"
+        ]
+        return Report(data, lines, unmatched_warning(result.unmatched, verbose=verbose))
     lines = [
         f"restored {count_entries(result.num_files)}, {format_size(result.original_size)} from "
         f"{format_size(result.compressed_size)} in {result.seconds:.1f} s on {result.device}, {_checked(result)}: "
@@ -80,8 +87,12 @@ def restore_plan(plan: RestorePlan, *, verbose: bool) -> Report:
         "new": len(plan.new),
         "replaced": len(plan.replaced),
         "kept": plan.kept,
+        "already_there": plan.already_there,
         "fetched_size": plan.fetched_size,
     }
+    if plan.already_there:
+        line = f"already there: nothing to do ({count_entries(plan.kept)} besides directories)"
+        return Report(data, [line], unmatched_warning(plan.unmatched))
     limit = None if verbose else MAX_NAMED
     lines = [
         f"would restore {count_entries(len(plan.entries))}, {format_size(plan.original_size)} from "

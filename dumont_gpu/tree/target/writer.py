@@ -47,7 +47,10 @@ def filling(
         target.begin(kept=plan.decision.kept_indices, durable=options.sync)
     tree = TreeWriter(target, plan, options, root)
     yield tree
-    tree.finish()
+    if plan.decision.complete:
+        target.complete = True
+    else:
+        tree.finish()
 
 
 class TreeWriter:
