@@ -24,8 +24,7 @@ from dumont_gpu.jobs.parameters import checked
 from dumont_gpu.jobs.restore import RestoreResult, restore
 from dumont_gpu.jobs.verify import VerifyResult, verify
 from dumont_gpu.progress import Meter, ProgressCallback
-from dumont_gpu.snapshot.reader import read_snapshot
-from dumont_gpu.storage import open_source
+from dumont_gpu.snapshot.inside import opened_snapshot
 from dumont_gpu.tree.target.options import Overwrite
 
 
@@ -138,6 +137,7 @@ class SnapshotService:
         include: OneOrMore = (),
         exclude: OneOrMore = (),
         overwrite: Overwrite = "refuse",
+        strip: int = 0,
         expect: str | None = None,
         owner: bool = False,
         preserve_special: bool = False,
@@ -152,14 +152,16 @@ class SnapshotService:
         """Restores a snapshot, or a part of it, under `target_path`. After an interruption, the same call goes on.
 
         Args:
-            snapshot_path: a path, or an http(s)://, s3://, gs:// or az:// address.
+            snapshot_path: a path, or an http(s)://, s3://, gs:// or az:// address; `:path` behind it names a directory
+                or a file in the snapshot.
             target_path: the directory to restore into.
             verify: also check the content of every file: new files before they are written.
             progress: called with the progress of the job.
             include: restore only the entries that match; a pattern, or several; none: everything.
             exclude: leave out the entries that match; a pattern, or several.
             overwrite: how to treat files that the target holds already: replace them "always", "if-changed" or
-                "never"; "refuse" to restore.
+                "never"; "refuse" to restore, unless every entry is there already.
+            strip: leave out the first N names of every path, as tar does.
             expect: refuse any snapshot but the one with this id, "sha256:…".
             owner: restore user and group ids.
             preserve_special: restore setuid, setgid and sticky bits.
@@ -174,7 +176,7 @@ class SnapshotService:
         Raises:
             SnapshotNotFoundError: nothing is at `snapshot_path`.
             DamagedError, UnsupportedError: the snapshot cannot be used; nothing wrong was written as right.
-            UsageError: the target is not empty, and `overwrite` does not say how to go on.
+            UsageError: the target is neither empty nor complete, and `overwrite` does not say how to go on.
             NoSpaceError: the target has too little room.
             DumontError: anything else that keeps the tree from being complete.
         """
@@ -187,6 +189,7 @@ class SnapshotService:
             verify=verify,
             expect=expect,
             overwrite=overwrite,
+            strip=strip,
             owner=owner,
             preserve_special=preserve_special,
             sync=sync,
@@ -257,7 +260,7 @@ class SnapshotService:
         """Returns the entries of a snapshot in path order.
 
         Args:
-            snapshot_path: a path or an address.
+            snapshot_path: a path or an address, perhaps with `:path` of a directory in the snapshot.
             progress: called when the list is complete, with no bytes and no chunks.
             expect: refuse any snapshot but the one with this id.
             patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
@@ -269,10 +272,7 @@ class SnapshotService:
         """
         progress, location = take.callback("progress", progress), take.path("snapshot_path", snapshot_path)
         options = checked(ReadOptions, expect=expect, patience=patience, connections=connections, limit_rate=limit_rate)
-        source = open_source(location, options.network)
-        try:
-            entries = tuple(read_snapshot(source, options.expect).manifest.entries)
-        finally:
-            source.close()
+        with opened_snapshot(location, options.network, options.expect) as snapshot:
+            entries = tuple(snapshot.manifest.entries)
         Meter(progress, "list", 0, 0)
         return entries

@@ -23,6 +23,10 @@ T = TypeVar("T", bound="PackOptions | ReadOptions")
 PROGRESS_CHOICES: Final = ("auto", "bar", "lines", "none")
 
 Snap = Annotated[str, typer.Argument(metavar="SNAP", help=f"The snapshot: {READ_FROM}.")]
+Part = Annotated[
+    str,
+    typer.Argument(metavar="SNAP", help=f"The snapshot: {READ_FROM}. SNAP:PATH: that directory or file in it alone."),
+]
 
 
 class Only:

@@ -33,6 +33,7 @@ DEFAULT_LINK: Final = 125_000_000  # bytes per second: 1 Gbit/s
 DEFAULT_LEVEL: Final = 3
 MAX_LEVEL: Final = 19
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
+MAX_STRIP: Final = 16384  # names: no path has more
 DEFAULT_PATIENCE: Final = 300.0  # seconds
 
 
@@ -131,6 +132,7 @@ class RestoreOptions(ReadOptions):
         choice("always", "if-changed", "never", default="refuse"),
         "How to treat files that the target holds already.",
     )
+    strip: int = option(0, whole(MAX_STRIP, "N"), "Leave out the first N names of every path, as tar does.")
     owner: bool = option(False, FLAG, "Restore user and group ids.")
     preserve_special: bool = option(False, FLAG, "Restore setuid, setgid and sticky bits.")
     sync: bool = option(True, FLAG, "Do not wait until everything is on disk.", flags=("--no-sync",), negative=True)

@@ -21,6 +21,7 @@ from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import explain_shortages
 from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.content import check_content
+from dumont_gpu.snapshot.inside import whole_snapshot
 from dumont_gpu.snapshot.reader import Snapshot, in_columns, opened_source, parallel_reads, read_into, read_snapshot
 from dumont_gpu.storage import Source
 
@@ -49,7 +50,8 @@ def verify(
         DamagedError: bytes contradict their digest or FORMAT.md; names the first damaged chunk and counts the others.
         SnapshotNotFoundError: nothing is at `source`.
         UnsupportedError: the snapshot needs a newer dumont-gpu.
-        UsageError: `options.expect` is no snapshot id, or the memory does not hold a chunk.
+        UsageError: `source` names a part of a snapshot, `options.expect` is no snapshot id, or the memory does not hold
+            a chunk.
         DumontError: the source cannot be read, or the machine is short of memory, threads or descriptors.
     """
     options = options or VerifyOptions()
@@ -58,7 +60,7 @@ def verify(
     device = options.device if options.content or options.device != "auto" else "cpu"
     with (
         closing(select_backend(device, thread_count(options.jobs), options.gpu_memory)) as backend,
-        opened_source(source, options.network) as opened,
+        opened_source(whole_snapshot(source) if isinstance(source, str) else source, options.network) as opened,
     ):
         snapshot = read_snapshot(opened, options.expect)
         if options.content:

@@ -56,6 +56,8 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
     if result.problems:
         lines.append(problem_line("restored", result.problems))
     lines += [f"  {printable(path)}: changed while it was packed" for path in result.changed_files]
+    if result.left_out:
+        lines.append(f"  {_left_out(result.left_out, options)}")
     if options.exclude:
         lines.append(f"  excluded: {' '.join(options.exclude)}")
     if verbose:
@@ -70,6 +72,11 @@ def _checked(result: RestoreResult) -> str:
     if result.verified_size:
         return f"content of {format_size(result.verified_size)} verified"
     return "stored bytes verified"
+
+
+def _left_out(count: int, options: RestoreOptions) -> str:
+    what = counted(count, "file or link", "files and links")
+    return f"{what} left out: --strip {options.strip} leaves nothing of the path"
 
 
 def _unchecked(result: RestoreResult, options: RestoreOptions) -> str:

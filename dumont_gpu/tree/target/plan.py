@@ -13,9 +13,10 @@ from dumont_gpu.tree.target.leftovers import Fingerprint, Leftover
 class SelectedEntries:
     """The entries that a restore selects from its snapshot, and their paths."""
 
-    def __init__(self, entries: EntryTable, unmatched: tuple[str, ...] = ()) -> None:
+    def __init__(self, entries: EntryTable, unmatched: tuple[str, ...] = (), left_out: int = 0) -> None:
         self.entries = entries
         self.unmatched = unmatched  # patterns that match nothing
+        self.left_out = left_out  # files and links whose path `strip` leaves no name
         self._paths: frozenset[str] | None = None  # built on first use: most restores need no paths
 
     def paths(self) -> frozenset[str]:
