@@ -37,6 +37,10 @@ COMMANDS: Final = {
     "cat": Command(
         "cat", "cat", "Print files of a snapshot: their bytes, verified before they are written.", takes_addresses=True
     ),
+    "diff": Command(
+        "diff", "diff", "Compare two snapshots, or a snapshot and a folder: what was added, removed, modified.",
+        takes_addresses=True,
+    ),
     "verify": Command("inspect", "verify", "Check every byte of a snapshot against its digests."),
     "serve": Command(
         "serve", "serve",

@@ -140,5 +140,11 @@ class RestoreOptions(ReadOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiffOptions:
+    content: bool = option(False, FLAG, "Read the files that no digests compare; without this, their time decides.")
+    network: NetworkOptions = group(Network, "connections", "limit_rate", "patience")  # noqa: RUF009
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions(ReadOptions):
     content: bool = option(False, FLAG, "Also decode every chunk and check the content of every file.")
