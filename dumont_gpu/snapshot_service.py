@@ -141,6 +141,7 @@ class SnapshotService:
         expect: str | None = None,
         owner: bool = False,
         preserve_special: bool = False,
+        keep_going: bool = False,
         sync: bool = True,
         max_size: Size = DEFAULT_MAX_SIZE,
         memory: Size = 0,
@@ -165,6 +166,7 @@ class SnapshotService:
             expect: refuse any snapshot but the one with this id, "sha256:…".
             owner: restore user and group ids.
             preserve_special: restore setuid, setgid and sticky bits.
+            keep_going: restore what no damaged chunk holds; the result's `lost` are the other files.
             sync: wait until everything is on disk.
             max_size: refuse to restore more bytes than this.
             memory: memory for chunk buffers, in bytes; 0: what the threads use, up to a quarter of what is left.
@@ -192,6 +194,7 @@ class SnapshotService:
             strip=strip,
             owner=owner,
             preserve_special=preserve_special,
+            keep_going=keep_going,
             sync=sync,
             max_size=max_size,
             memory=memory,

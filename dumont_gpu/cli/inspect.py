@@ -57,20 +57,28 @@ def list_entries(
 def verify(
     snapshot: Snap,
     options: VerifyOptions,
-    output: Annotated[Output, Only("as_json", "progress", "quiet")],
+    output: Annotated[Output, Only("as_json", "progress", "quiet", "verbose")],
 ) -> None:
     """Check every byte of a snapshot against its digests.
+
+    Damage does not end it: all chunks are checked. The error names files that damaged chunks hold, -v all of them;
+    restore --keep-going brings the others back.
 
     \b
     dumont-gpu verify workspace.dumont --content
     """
-    from dumont_gpu.cli.outcome import show
+    from dumont_gpu.cli.outcome import name_lost, show
     from dumont_gpu.cli.report.snapshot import verified
+    from dumont_gpu.errors import DamagedError
     from dumont_gpu.jobs.verify import verify as run_verify
 
     renderer = output.renderer()
-    with renderer:
-        result = run_verify(snapshot, with_notices(options, renderer), renderer)
+    try:
+        with renderer:
+            result = run_verify(snapshot, with_notices(options, renderer), renderer)
+    except DamagedError as error:
+        name_lost(error.lost, output)
+        raise
     show(verified(result), output)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dumont_gpu.cli.options import Output, Part, parameter_names, with_notices
-from dumont_gpu.errors import UsageError
+from dumont_gpu.cli.outcome import EXIT_PROBLEMS
+from dumont_gpu.errors import DamagedError, UsageError
 from dumont_gpu.jobs.options import RestoreOptions
+
+if TYPE_CHECKING:
+    from dumont_gpu.jobs.restore import RestoreResult
 
 _Target = Annotated[str | None, typer.Argument(metavar="TARGET", help="The directory to restore into.")]
 _Places = Annotated[
@@ -55,7 +59,7 @@ def restore(
         return
     with goes_on(), renderer:
         result = run_restore(snapshot, target, options, renderer)
-    end(restored(result, options, verbose=output.verbose), result.problems, output)
+    end(restored(result, options, verbose=output.verbose), result.problems, output, _code(result))
 
 
 def _restore_parts(
@@ -81,11 +85,17 @@ def _restore_parts(
             with output.renderer() as renderer:
                 result = run_restore(source, place, part, renderer, inside=inside)
             try:
-                end(restored(result, options, verbose=output.verbose), result.problems, output)
+                report = restored(result, part, verbose=output.verbose)
+                end(report, result.problems, output, _code(result))
             except typer.Exit as ended:  # the other parts are restored all the same
                 problems = max(problems, ended.exit_code)
     if problems:
         raise typer.Exit(problems)
+
+
+def _code(result: RestoreResult) -> int:
+    """Returns the exit code of a restore with problems: lost files are damage."""
+    return DamagedError.exit_code if result.lost else EXIT_PROBLEMS
 
 
 def dumont_restore(

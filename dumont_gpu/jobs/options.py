@@ -135,6 +135,9 @@ class RestoreOptions(ReadOptions):
     strip: int = option(0, whole(MAX_STRIP, "N"), "Leave out the first N names of every path, as tar does.")
     owner: bool = option(False, FLAG, "Restore user and group ids.")
     preserve_special: bool = option(False, FLAG, "Restore setuid, setgid and sticky bits.")
+    keep_going: bool = option(
+        False, FLAG, "Restore what no damaged chunk holds; the other files are named, and the exit code is 4."
+    )
     sync: bool = option(True, FLAG, "Do not wait until everything is on disk.", flags=("--no-sync",), negative=True)
     max_size: int = option(DEFAULT_MAX_SIZE, SIZE, "Refuse to restore more bytes than this.")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dumont_gpu.backends import select_backend
-from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
+from dumont_gpu.errors import DumontError, LostFile, NoSpaceError, UsageError
 from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import thread_count
 from dumont_gpu.jobs.restore_plan import (
@@ -68,6 +68,7 @@ class RestoreResult:
     copied_links: int  # hard links restored as copies, because the target's file system has no hard links
     ignored: tuple[str, ...]  # "modes", "times": metadata that the target's file system does not keep
     problems: tuple[Problem, ...]  # entries that are not in the target, or differ from the snapshot
+    lost: tuple[LostFile, ...]  # files that damaged chunks hold, with `keep_going`; they are among the problems, too
     verified: bool  # the content of every file, kept files included, was checked against the file's own digests
     verified_size: int  # bytes of files whose content was checked
     changed_files: tuple[str, ...]  # files that changed while they were packed: they may mix bytes of two moments
@@ -107,7 +108,8 @@ def restore(
 
     Raises:
         SnapshotNotFoundError: nothing is at `source`, or the snapshot has no such part.
-        DamagedError: the snapshot contradicts itself. No damaged byte is in a file that looks complete.
+        DamagedError: the snapshot contradicts itself. No damaged byte is in a file that looks complete. With
+            `options.keep_going`, damaged chunks are no error: the files that they hold are in the result's `lost`.
         UnsupportedError: the snapshot needs a newer dumont-gpu.
         UsageError: the target is neither empty nor complete and `options.overwrite` is "refuse", or the target holds an
             unfinished restore of another snapshot or selection.
@@ -140,6 +142,9 @@ def restore(
                 files = writer.make_directories()  # while chunks are fetched and decoded
                 needed, changed = plan.needed_chunks, plan.changed_files
                 stage_seconds = stages.write(decoded, plan, files, progress)
+                lost = stages.damage.lost_files(plan.tree.todo, len(snapshot.chunks)) if stages.damage else []
+                for path, chunk in lost:
+                    writer.lose(path, f"lost: chunk {chunk} is damaged")
     restored = writer.refusals.present(plan.entries)
     size = restored.total_size()
     kept_files = plan.tree.decision.kept_files
@@ -166,6 +171,7 @@ def restore(
         copied_links=writer.copied_links,
         ignored=tuple(sorted(writer.refusals.ignored)),
         problems=writer.refusals.problems,
+        lost=tuple(lost),
         verified=options.verify and not unchecked,
         verified_size=size + kept_size if options.verify else 0,
         changed_files=changed,

@@ -8,6 +8,8 @@ from dumont_gpu.cli.report.words import (
     count_chunks,
     count_entries,
     fields_of,
+    lost_clause,
+    lost_data,
     problem_data,
     problem_line,
     stage_line,
@@ -25,6 +27,7 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
         "include": list(options.include),
         "exclude": list(options.exclude),
         "problems": problem_data(result.problems),
+        "lost": lost_data(result.lost),
     }
     if result.already_there:
         verified = ", content verified" if result.verified else ""
@@ -55,6 +58,11 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
         lines.append(f"  this file system does not keep {' and '.join(result.ignored)}")
     if result.problems:
         lines.append(problem_line("restored", result.problems))
+    if result.lost:
+        lines.append(
+            f"  {lost_clause(result.lost)}: the target stays marked as unfinished, and with a sound copy of this "
+            "snapshot the same command brings the rest"
+        )
     lines += [f"  {printable(path)}: changed while it was packed" for path in result.changed_files]
     if result.left_out:
         lines.append(f"  {_left_out(result.left_out, options)}")
