@@ -7,12 +7,15 @@ from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.jobs import arguments as take
 from dumont_gpu.jobs.arguments import Duration, OneOrMore, Rate, Size, StrPath
+from dumont_gpu.jobs.diff import DiffResult, diff
 from dumont_gpu.jobs.options import (
     DEFAULT_LEVEL,
     DEFAULT_LINK,
     DEFAULT_MAX_SIZE,
     DEFAULT_METHOD,
     DEFAULT_PATIENCE,
+    DEFAULT_READ_SIZE,
+    DiffOptions,
     PackOptions,
     ReadOptions,
     RestoreOptions,
@@ -21,6 +24,7 @@ from dumont_gpu.jobs.options import (
 )
 from dumont_gpu.jobs.pack import PackResult, pack
 from dumont_gpu.jobs.parameters import checked
+from dumont_gpu.jobs.read_file import read_bytes
 from dumont_gpu.jobs.restore import RestoreResult, restore
 from dumont_gpu.jobs.verify import VerifyResult, verify
 from dumont_gpu.progress import Meter, ProgressCallback
@@ -153,7 +157,7 @@ class SnapshotService:
         """Restores a snapshot, or a part of it, under `target_path`. After an interruption, the same call goes on.
 
         Args:
-            snapshot_path: a path, or an http(s)://, s3://, gs:// or az:// address; `:path` behind it names a directory
+            snapshot_path: a path, or an http(s)://, s3://, gs:// or az:// address. `:path` behind it names a directory
                 or a file in the snapshot.
             target_path: the directory to restore into.
             verify: also check the content of every file: new files before they are written.
@@ -249,6 +253,78 @@ class SnapshotService:
             limit_rate=limit_rate,
         )
         return verify(take.path("snapshot_path", snapshot_path), options, take.callback("progress", progress))
+
+    def read(
+        self,
+        snapshot_path: StrPath,
+        path: StrPath = "",
+        *,
+        max_size: Size = DEFAULT_READ_SIZE,
+        expect: str | None = None,
+        patience: Duration = DEFAULT_PATIENCE,
+        connections: int = 0,
+        limit_rate: Size = 0,
+    ) -> bytes:
+        """Returns the content of one file, verified; reads only the chunks that hold it.
+
+        Args:
+            snapshot_path: a path or an address, perhaps with `:path` of a directory or a file in the snapshot.
+            path: of the file in the snapshot, or in that directory; "" for a file that `snapshot_path` names.
+            max_size: refuse to read a file of more bytes than this.
+            expect: refuse any snapshot but the one with this id.
+            patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
+            connections: connections to a server; 0: 16 (4 nearby), and more if that helps.
+            limit_rate: bytes per second to download, at most; 0: no limit.
+
+        Raises:
+            SnapshotNotFoundError: nothing is at `snapshot_path`, or the snapshot holds no such file.
+            UsageError: a directory or a symlink is there.
+            DamagedError, UnsupportedError, DumontError: as for a restore; or the file is larger than `max_size`.
+        """
+        options = checked(
+            ReadOptions,
+            device=self._running.device,
+            jobs=self._running.jobs,
+            expect=expect,
+            patience=patience,
+            connections=connections,
+            limit_rate=limit_rate,
+        )
+        name = take.path("path", path) if path != "" else ""
+        limit = take.size("max_size", max_size)
+        return read_bytes(take.path("snapshot_path", snapshot_path), name, limit, options)
+
+    def diff(
+        self,
+        a: StrPath,
+        b: StrPath,
+        *,
+        content: bool = False,
+        patience: Duration = DEFAULT_PATIENCE,
+        connections: int = 0,
+        limit_rate: Size = 0,
+    ) -> DiffResult:
+        """Compares two snapshots, or a snapshot and a folder: what was added, removed, modified from `a` to `b`.
+
+        Types, sizes and what links lead to are compared, and the content of files: by the digests of two snapshots, as
+        far as both have cut a file alike; or else by the time, or with `content` by reading.
+
+        Args:
+            a: a snapshot, a part of one (`:path` behind it), or a folder.
+            b: the same; one of both is a snapshot.
+            content: read the files that no digests compare; without this, their time decides.
+            patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
+            connections: connections to a server; 0: 16 (4 nearby), and more if that helps.
+            limit_rate: bytes per second to download, at most; 0: no limit.
+
+        Raises:
+            UsageError: both are folders.
+            DamagedError, SnapshotNotFoundError, UnsupportedError, DumontError: as for a restore.
+        """
+        options = checked(
+            DiffOptions, content=content, patience=patience, connections=connections, limit_rate=limit_rate
+        )
+        return diff(take.path("a", a), take.path("b", b), options)
 
     def list_entries(
         self,

@@ -33,6 +33,7 @@ DEFAULT_LINK: Final = 125_000_000  # bytes per second: 1 Gbit/s
 DEFAULT_LEVEL: Final = 3
 MAX_LEVEL: Final = 19
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
+DEFAULT_READ_SIZE: Final = 1 << 30  # of one file in memory, for a Python caller
 MAX_STRIP: Final = 16384  # names: no path has more
 DEFAULT_PATIENCE: Final = 300.0  # seconds
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Final
 
 from dumont_gpu.backends import Backend, select_backend
 from dumont_gpu.columns.table import as_table
-from dumont_gpu.errors import DamagedError, UsageError
+from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format.entries import EntryType, Extent, FileEntry
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.chunk_checks import chunk_check
@@ -34,14 +34,37 @@ def read_files(text: str, paths: Sequence[str], options: ReadOptions | None = No
         DamagedError: bytes do not match their digest. No such byte is yielded.
         UnsupportedError, DumontError: the snapshot cannot be read.
     """
-    options = options or ReadOptions()
+    with _opened(text, paths, options or ReadOptions()) as (reader, files):
+        for file in files:
+            yield from reader.read(file)
+
+
+def read_bytes(text: str, path: str, max_size: int, options: ReadOptions | None = None) -> bytes:
+    """Returns the bytes of a file of a snapshot. Raises as `read_files`, and:
+
+    Raises:
+        DumontError: the file has more than `max_size` bytes; nothing of it is read.
+    """
+    with _opened(text, [path] if path else [], options or ReadOptions()) as (reader, files):
+        (file,) = files
+        if file.size > max_size:
+            raise DumontError(f"{printable(file.path)}: has {file.size} bytes: max_size={file.size} allows it")
+        content = bytearray(file.size)
+        at = 0
+        for piece in reader.read(file):
+            content[at : at + len(piece)] = piece
+            at += len(piece)
+        return bytes(content)
+
+
+@contextmanager
+def _opened(text: str, paths: Sequence[str], options: ReadOptions) -> Iterator[tuple[FileReader, list[FileEntry]]]:
+    """Opens a snapshot; looks the files up."""
     with opened_snapshot(text, options.network, options.expect) as snapshot:
         files = files_at(snapshot, paths)
         device = "cpu" if options.device == "auto" else options.device  # a chunk at a time wakes no device
         with closing(select_backend(device, thread_count(options.jobs), options.gpu_memory)) as backend:
-            reader = FileReader(snapshot, backend)
-            for file in files:
-                yield from reader.read(file)
+            yield FileReader(snapshot, backend), files
 
 
 def files_at(snapshot: Snapshot, paths: Sequence[str]) -> list[FileEntry]:

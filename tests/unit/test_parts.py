@@ -317,3 +317,29 @@ def test_the_columns_of_a_part_are_in_order(workspace: Path, packed: Path) -> No
     assert [part.find(name) for name in names] == list(range(len(names)))
     assert {entry.target for entry in part if entry.type.value == "hardlink"} <= {*names}
     source.close()
+
+
+# --- a folder at the root, by pattern ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", ["/src", "/src/", "./src", "./src/", ".//src", "././src/."])
+def test_every_spelling_from_the_root_names_the_folder_at_the_root(
+    pattern: str, workspace: Path, packed: Path, target: Path
+) -> None:
+    (workspace / "zz/src").mkdir()
+    (workspace / "zz/src/deep").write_bytes(b"deep")
+    pack_tree(workspace, packed)
+    restore_tree(packed, target, include=(pattern,))
+    assert os.listdir(target) == ["src"]
+    assert_same_tree(workspace / "src/a b", target / "src/a b")
+    listed = command("ls", packed, pattern).out.splitlines()
+    assert listed and all(line == "src" or line.startswith("src/") for line in listed)
+    without = SnapshotService().create_snapshot(workspace, target / "x.dumont", exclude=pattern)
+    assert (without.excluded, without.unmatched) == (1, ())
+
+
+def test_a_bare_name_names_every_folder_so_called(workspace: Path, packed: Path, target: Path) -> None:
+    (workspace / "zz/src").mkdir()
+    pack_tree(workspace, packed)
+    restore_tree(packed, target, include=("src",))
+    assert sorted(os.listdir(target)) == ["src", "zz"]
