@@ -5,18 +5,20 @@ from __future__ import annotations
 TYPE_CHECKING = False  # importing `typing` takes longest here: a signal would arrive before its handler is set
 
 __version__ = "0.1.0"
-__all__ = ["DumontError", "PackResult", "Progress", "RestoreResult", "SnapshotService", "__version__"]
+__all__ = ["DiffResult", "DumontError", "PackResult", "Progress", "RestoreResult", "SnapshotService", "__version__"]
 
 if TYPE_CHECKING:
     from typing import Any
 
     from dumont_gpu.errors import DumontError
+    from dumont_gpu.jobs.diff import DiffResult
     from dumont_gpu.jobs.pack import PackResult
     from dumont_gpu.jobs.restore import RestoreResult
     from dumont_gpu.progress import Progress
     from dumont_gpu.snapshot_service import SnapshotService
 
 _HOMES = {
+    "DiffResult": "jobs.diff",
     "DumontError": "errors",
     "PackResult": "jobs.pack",
     "Progress": "progress",

@@ -16,8 +16,9 @@ Exit code 3, "done, but some source files could not be read", is no error: see `
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errnos that mean NoSpaceError
 
@@ -54,10 +55,22 @@ class UsageError(DumontError):
     exit_code = 2
 
 
+class LostFile(NamedTuple):
+    """A file or hard link that a damaged snapshot cannot bring back whole."""
+
+    path: str
+    chunk: int  # the first damaged chunk that holds bytes of it
+
+    def sort_key(self) -> bytes:
+        """Returns what brings files into the order of a snapshot."""
+        return os.fsencode(self.path)
+
+
 class DamagedError(DumontError):
     """The snapshot's bytes contradict themselves: a failed digest, a broken rule, a malformed stream."""
 
     exit_code = 4
+    lost: tuple[LostFile, ...] = ()  # where a verification knows them: the files that are lost
 
 
 class NetworkError(DumontError):

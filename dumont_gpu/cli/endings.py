@@ -214,6 +214,13 @@ def _outlet(stream: Any, number: int) -> Any:
     )
 
 
+def write_bytes(data: memoryview) -> bool:
+    """Writes bytes to stdout; returns False once nobody can have more: the reader has left, or there is no room."""
+    sys.stdout.flush()  # text before it
+    sys.stdout.buffer.write(data)
+    return getattr(getattr(sys.stdout.buffer, "raw", None), "lost", None) is None
+
+
 def _lost(stream: Any) -> OSError | None:
     """Returns the error that lost text of a stream; None too if the reader has left, who needs no text."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from dumont_gpu.cli.options import Only, Output, Snap, with_notices
+from dumont_gpu.cli.options import Only, Output, Part, Snap, with_notices
 from dumont_gpu.jobs.options import ReadOptions, VerifyOptions
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ def info(snapshot: Snap, options: _Looking, output: _Printing) -> None:
     """
     from dumont_gpu.cli.outcome import show
     from dumont_gpu.cli.report import snapshot as report
+    from dumont_gpu.snapshot.inside import whole_snapshot
 
-    with _opened(snapshot, options, output) as opened:
+    with _opened(whole_snapshot(snapshot), options, output) as opened:
         show(report.info(opened), output)
 
 
 def list_entries(
-    snapshot: Snap,
+    snapshot: Part,
     options: _Looking,
     output: _Printing,
     glob: Annotated[str | None, typer.Argument(metavar="GLOB", help="List only the entries that match.")] = None,
@@ -40,8 +41,11 @@ def list_entries(
 ) -> None:
     """List the entries of a snapshot.
 
+    SNAP:models lists what is in models, with the paths from there on.
+
     \b
     dumont-gpu ls workspace.dumont 'models/**' -l
+    dumont-gpu ls workspace.dumont:models
     """
     from dumont_gpu.cli.report.listing import listing
 
@@ -53,20 +57,28 @@ def list_entries(
 def verify(
     snapshot: Snap,
     options: VerifyOptions,
-    output: Annotated[Output, Only("as_json", "progress", "quiet")],
+    output: Annotated[Output, Only("as_json", "progress", "quiet", "verbose")],
 ) -> None:
     """Check every byte of a snapshot against its digests.
+
+    Damage does not end it: all chunks are checked. The error names files that damaged chunks hold, -v all of them;
+    restore --keep-going brings the others back.
 
     \b
     dumont-gpu verify workspace.dumont --content
     """
-    from dumont_gpu.cli.outcome import show
+    from dumont_gpu.cli.outcome import name_lost, show
     from dumont_gpu.cli.report.snapshot import verified
+    from dumont_gpu.errors import DamagedError
     from dumont_gpu.jobs.verify import verify as run_verify
 
     renderer = output.renderer()
-    with renderer:
-        result = run_verify(snapshot, with_notices(options, renderer), renderer)
+    try:
+        with renderer:
+            result = run_verify(snapshot, with_notices(options, renderer), renderer)
+    except DamagedError as error:
+        name_lost(error.lost, output)
+        raise
     show(verified(result), output)
 
 
@@ -74,12 +86,8 @@ def verify(
 def _opened(location: str, options: ReadOptions, output: Output) -> Iterator[Snapshot]:
     """Opens a snapshot, checks its table of contents, and closes the snapshot afterwards."""
     from dumont_gpu.cli.render import make_renderer
-    from dumont_gpu.snapshot.reader import read_snapshot
-    from dumont_gpu.storage import open_source
+    from dumont_gpu.snapshot.inside import opened_snapshot
 
     options = with_notices(options, make_renderer("lines", as_json=output.as_json))
-    source = open_source(location, options.network)
-    try:
-        yield read_snapshot(source, options.expect)
-    finally:
-        source.close()
+    with opened_snapshot(location, options.network, options.expect) as snapshot:
+        yield snapshot

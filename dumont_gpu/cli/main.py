@@ -34,6 +34,13 @@ COMMANDS: Final = {
     "restore": Command("restore", "restore", "Restore a snapshot, or a part of it, into a directory.", True, True),
     "info": Command("inspect", "info", "Print what a snapshot holds: totals, codecs, its id."),
     "ls": Command("inspect", "list_entries", "List the entries of a snapshot.", True),
+    "cat": Command(
+        "cat", "cat", "Print files of a snapshot: their bytes, verified before they are written.", takes_addresses=True
+    ),
+    "diff": Command(
+        "diff", "diff", "Compare two snapshots, or a snapshot and a folder: what was added, removed, modified.",
+        takes_addresses=True,
+    ),
     "verify": Command("inspect", "verify", "Check every byte of a snapshot against its digests."),
     "serve": Command(
         "serve", "serve",

@@ -17,12 +17,16 @@ from dumont_gpu.storage import READ_FROM
 
 if TYPE_CHECKING:
     from dumont_gpu.cli.render import Renderer
-    from dumont_gpu.jobs.options import PackOptions, ReadOptions
+    from dumont_gpu.jobs.options import DiffOptions, PackOptions, ReadOptions
 
-T = TypeVar("T", bound="PackOptions | ReadOptions")
+T = TypeVar("T", bound="PackOptions | ReadOptions | DiffOptions")
 PROGRESS_CHOICES: Final = ("auto", "bar", "lines", "none")
 
 Snap = Annotated[str, typer.Argument(metavar="SNAP", help=f"The snapshot: {READ_FROM}.")]
+Part = Annotated[
+    str,
+    typer.Argument(metavar="SNAP", help=f"The snapshot: {READ_FROM}. SNAP:PATH: that directory or file in it alone."),
+]
 
 
 class Only:

@@ -14,15 +14,16 @@ from dumont_gpu.cli.options import Output
 from dumont_gpu.format import names
 from dumont_gpu.format.paths import printable
 from dumont_gpu.sizes import one_line
+from dumont_gpu.tree.problems import Problem
 
 if TYPE_CHECKING:
-    from dumont_gpu.tree.problems import Problem
+    from dumont_gpu.errors import LostFile
 
-_EXIT_PROBLEMS: Final = 3  # some entries could not be packed, or restored, as they were
+EXIT_PROBLEMS: Final = 3  # some entries could not be packed, or restored, as they were
 _MAX_LISTED: Final = 20  # problems shown without -v
 # The keys of names and patterns, which JSON holds exactly: in Base64, under the key with `_b64`, if not in UTF-8.
 _NAMING: Final = frozenset(
-    ("path", "target", "snapshot_path", "target_path", "changed_files", "include", "exclude", "unmatched")
+    ("path", "target", "snapshot_path", "inside", "target_path", "changed_files", "include", "exclude", "unmatched")
 )
 
 
@@ -46,16 +47,30 @@ def show(report: Report, output: Output) -> None:
             print(f"dumont-gpu: {one_line(report.warning)}", file=sys.stderr)
 
 
-def end(report: Report, problems: Sequence[Problem], output: Output) -> None:
+def end(report: Report, problems: Sequence[Problem], output: Output, code: int = EXIT_PROBLEMS) -> None:
     """Prints a report, and on stderr the entries with problems; problems have an exit code of their own."""
     show(report, output)
+    name_problems(problems, output)
+    if problems:
+        raise typer.Exit(code)
+
+
+def name_problems(problems: Sequence[Problem], output: Output) -> None:
+    """Prints on stderr the entries with problems, the first of them or all."""
     listed = problems if output.verbose or output.as_json else problems[:_MAX_LISTED]
     for problem in listed:
         print(f"dumont-gpu: {printable(problem.path)}: {problem.reason}", file=sys.stderr)
     if len(listed) < len(problems):
         print(f"dumont-gpu: and {len(problems) - len(listed)} more (-v shows all)", file=sys.stderr)
-    if problems:
-        raise typer.Exit(_EXIT_PROBLEMS)
+
+
+def name_lost(lost: Sequence[LostFile], output: Output) -> None:
+    """Names all files that a verification found lost: with -v on stderr, in JSON on stdout; the error names a few."""
+    if output.as_json:
+        for file in lost:
+            print(json.dumps({"type": "lost", **names.to_json("path", file.path), "chunk": file.chunk}))
+    elif output.verbose:
+        name_problems([Problem(file.path, f"lost: chunk {file.chunk} is damaged") for file in lost], output)
 
 
 def _exact(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ DEFAULT_LINK: Final = 125_000_000  # bytes per second: 1 Gbit/s
 DEFAULT_LEVEL: Final = 3
 MAX_LEVEL: Final = 19
 DEFAULT_MAX_SIZE: Final = 1 << 44  # 16 TiB: no workspace, but what a hostile sparse file declares
+DEFAULT_READ_SIZE: Final = 1 << 30  # of one file in memory, for a Python caller
+MAX_STRIP: Final = 16384  # names: no path has more
 DEFAULT_PATIENCE: Final = 300.0  # seconds
 
 
@@ -131,10 +133,20 @@ class RestoreOptions(ReadOptions):
         choice("always", "if-changed", "never", default="refuse"),
         "How to treat files that the target holds already.",
     )
+    strip: int = option(0, whole(MAX_STRIP, "N"), "Leave out the first N names of every path, as tar does.")
     owner: bool = option(False, FLAG, "Restore user and group ids.")
     preserve_special: bool = option(False, FLAG, "Restore setuid, setgid and sticky bits.")
+    keep_going: bool = option(
+        False, FLAG, "Restore what no damaged chunk holds; the other files are named, and the exit code is 4."
+    )
     sync: bool = option(True, FLAG, "Do not wait until everything is on disk.", flags=("--no-sync",), negative=True)
     max_size: int = option(DEFAULT_MAX_SIZE, SIZE, "Refuse to restore more bytes than this.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffOptions:
+    content: bool = option(False, FLAG, "Read the files that no digests compare; without this, their time decides.")
+    network: NetworkOptions = group(Network, "connections", "limit_rate", "patience")  # noqa: RUF009
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dumont_gpu.backends import select_backend
-from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
+from dumont_gpu.errors import DumontError, LostFile, NoSpaceError, UsageError
 from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import thread_count
 from dumont_gpu.jobs.restore_plan import (
@@ -25,6 +25,7 @@ from dumont_gpu.jobs.restore_stages import RestoreStages
 from dumont_gpu.pipeline import Pipeline, Trace
 from dumont_gpu.progress import ProgressCallback
 from dumont_gpu.shortages import explain_shortages, shortage
+from dumont_gpu.snapshot.inside import Place, part_of_snapshot, place_of
 from dumont_gpu.snapshot.reader import (
     in_columns,
     open_snapshot,
@@ -49,6 +50,7 @@ class RestoreResult:
     """The outcome of a restore. Sizes are bytes."""
 
     snapshot_path: str
+    inside: str  # path of the part of the snapshot that was restored; "": all of it
     snapshot_id: str
     target_path: str
     original_size: int  # of the restored files
@@ -58,12 +60,15 @@ class RestoreResult:
     resumed: bool  # the restore continued an interrupted one
     resumed_chunks: int  # chunks whose bytes an interrupted run had written
     fetched_size: int  # encoded bytes of the other chunks, which this run fetched
+    already_there: bool  # every entry was in the target before: nothing was written
     kept: int  # entries of the target left as they were
     unmatched: tuple[str, ...]  # patterns that match nothing
+    left_out: int  # files and links whose path `strip` leaves no name
     altered: int  # files of the right size and time but other content: restored anew (with `verify`)
     copied_links: int  # hard links restored as copies, because the target's file system has no hard links
     ignored: tuple[str, ...]  # "modes", "times": metadata that the target's file system does not keep
     problems: tuple[Problem, ...]  # entries that are not in the target, or differ from the snapshot
+    lost: tuple[LostFile, ...]  # files that damaged chunks hold, with `keep_going`; they are among the problems, too
     verified: bool  # the content of every file, kept files included, was checked against the file's own digests
     verified_size: int  # bytes of files whose content was checked
     changed_files: tuple[str, ...]  # files that changed while they were packed: they may mix bytes of two moments
@@ -84,6 +89,8 @@ def restore(
     options: RestoreOptions | None = None,
     progress: ProgressCallback | None = None,
     trace: Trace | None = None,
+    *,
+    inside: str = "",
 ) -> RestoreResult:
     """Restores a snapshot, or the part of it that `options` select, under `target`.
 
@@ -92,44 +99,52 @@ def restore(
     are restored.
 
     Args:
-        source: path or address of a snapshot, or an open source, which stays open.
+        source: path or address of a snapshot, perhaps with `:path` of a part of it; or an open source, which stays
+            open.
         target: path of a directory; created if it does not exist.
         progress: called as chunks are written.
         trace: called with the begin and end of each stage's work on a chunk.
+        inside: with an open source, the path of the part to restore; "": all of it.
 
     Raises:
-        SnapshotNotFoundError: nothing is at `source`.
-        DamagedError: the snapshot contradicts itself. No damaged byte is in a file that looks complete.
+        SnapshotNotFoundError: nothing is at `source`, or the snapshot has no such part.
+        DamagedError: the snapshot contradicts itself. No damaged byte is in a file that looks complete. With
+            `options.keep_going`, damaged chunks are no error: the files that they hold are in the result's `lost`.
         UnsupportedError: the snapshot needs a newer dumont-gpu.
-        UsageError: the target is not empty and `options.overwrite` is "refuse", or the target holds an unfinished
-            restore of another snapshot or selection.
+        UsageError: the target is neither empty nor complete and `options.overwrite` is "refuse", or the target holds an
+            unfinished restore of another snapshot or selection.
         NoSpaceError: the target has too little room.
         DumontError: the tree is incomplete for another reason.
     """
     options = _checked(options or RestoreOptions(), target)
     started = time.monotonic()
+    place = place_of(source) if isinstance(source, str) else Place("", inside)
     with (
         closing(select_backend(options.device, thread_count(options.jobs), options.gpu_memory)) as backend,
-        opened_source(source, options.network) as opened,
+        opened_source(place.location or source, options.network) as opened,
         _Failures(target) as failures,
         Pipeline(cancel=opened.cancel, trace=trace) as pipeline,
     ):
         index = read_index(opened, options.expect)
         stages = RestoreStages(index, backend, options, pipeline)
         manifest = read_manifest(index)  # before the chunks: over a slow link, they would delay the manifest
-        if _needs_every_chunk(target, options):
+        if not place.inside and _needs_every_chunk(target, options):
             stages.fetch_ahead()
-        snapshot = in_columns(open_snapshot(index, manifest))
+        snapshot = part_of_snapshot(in_columns(open_snapshot(index, manifest)), place.inside)
         del manifest  # dozens of megabytes, where there are a million entries
         selected = select_entries(snapshot, options, target)
         with open_target(target, snapshot, options) as tree:
             failures.target = tree
             plan = make_plan(snapshot, selected, tree, options, progress)
-            with filling(tree, plan.tree, target_options(options), snapshot.manifest.root) as writer:
+            root = None if options.strip else snapshot.manifest.root
+            with filling(tree, plan.tree, target_options(options), root) as writer:
                 decoded = stages.decode(plan)
                 files = writer.make_directories()  # while chunks are fetched and decoded
                 needed, changed = plan.needed_chunks, plan.changed_files
                 stage_seconds = stages.write(decoded, plan, files, progress)
+                lost = stages.damage.lost_files(plan.tree.todo, len(snapshot.chunks)) if stages.damage else []
+                for path, chunk in lost:
+                    writer.lose(path, f"lost: chunk {chunk} is damaged")
     restored = writer.refusals.present(plan.entries)
     size = restored.total_size()
     kept_files = plan.tree.decision.kept_files
@@ -138,6 +153,7 @@ def restore(
     checks = {} if plan.check_seconds is None else {"check": plan.check_seconds}
     return RestoreResult(
         snapshot_path=opened.location,
+        inside=snapshot.inside,
         snapshot_id=snapshot.id,
         target_path=target,
         original_size=size,
@@ -147,12 +163,15 @@ def restore(
         resumed=plan.resumed,
         resumed_chunks=len(needed) - len(plan.placement),
         fetched_size=plan.fetched_size,
+        already_there=plan.already_there,
         kept=plan.kept,
         unmatched=plan.unmatched,
+        left_out=plan.left_out,
         altered=plan.altered,
         copied_links=writer.copied_links,
         ignored=tuple(sorted(writer.refusals.ignored)),
         problems=writer.refusals.problems,
+        lost=tuple(lost),
         verified=options.verify and not unchecked,
         verified_size=size + kept_size if options.verify else 0,
         changed_files=changed,
@@ -162,7 +181,9 @@ def restore(
     )
 
 
-def plan_restore(source: str | Source, options: RestoreOptions | None = None, target: str | None = None) -> RestorePlan:
+def plan_restore(
+    source: str | Source, options: RestoreOptions | None = None, target: str | None = None, *, inside: str = ""
+) -> RestorePlan:
     """Reads the table of contents, looks at the target, and returns the plan of a restore; writes nothing.
 
     Raises as `restore` does.
@@ -170,11 +191,13 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None, ta
     Args:
         source: as for `restore`.
         target: as for `restore`; None plans for a directory that does not exist.
+        inside: as for `restore`.
     """
     options = _checked(options or RestoreOptions(), target)
     select_backend(options.device).close()
-    with opened_source(source, options.network) as opened, _Failures(target or opened.location):
-        snapshot = in_columns(read_snapshot(opened, options.expect))
+    place = place_of(source) if isinstance(source, str) else Place("", inside)
+    with opened_source(place.location or source, options.network) as opened, _Failures(target or opened.location):
+        snapshot = part_of_snapshot(in_columns(read_snapshot(opened, options.expect)), place.inside)
         selected = select_entries(snapshot, options, target)
         if target is None or not os.path.lexists(target):
             return plan_new_target(snapshot, selected, target, options)
@@ -219,7 +242,7 @@ def _checked(options: RestoreOptions, target: str | None) -> RestoreOptions:
 
 def _needs_every_chunk(target: str, options: RestoreOptions) -> bool:
     """Whether, before the manifest is read, every chunk is known to be needed: no patterns, and an empty target."""
-    if options.include or options.exclude:
+    if options.include or options.exclude or options.strip:
         return False
     try:
         return is_empty(target)

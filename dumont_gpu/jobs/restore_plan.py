@@ -19,6 +19,7 @@ from dumont_gpu.jobs.resources import memory_share, thread_count
 from dumont_gpu.jobs.resume import Checker, altered, remaining
 from dumont_gpu.progress import ProgressCallback
 from dumont_gpu.snapshot.reader import Snapshot
+from dumont_gpu.tree.renaming import strip
 from dumont_gpu.tree.selection import select_tree
 from dumont_gpu.tree.target.journal import NAMES, Journal
 from dumont_gpu.tree.target.leftovers import Leftovers
@@ -61,6 +62,11 @@ class RestorePlan:
         return tuple(file.path for file in changed_files(self.entries))
 
     @property
+    def left_out(self) -> int:
+        """Files and links that `strip` leaves out."""
+        return self.tree.selected.left_out
+
+    @property
     def original_size(self) -> int:
         """Bytes of the files among `entries`."""
         return self.entries.total_size()
@@ -84,6 +90,11 @@ class RestorePlan:
     def decoded_size(self) -> int:
         """Raw bytes of the chunks to read."""
         return sum(self.snapshot.chunks[chunk].size_original for chunk in self.placement)
+
+    @property
+    def already_there(self) -> bool:
+        """Whether every entry stands in the target already: a restore writes nothing."""
+        return self.tree.decision.complete
 
     @property
     def new(self) -> tuple[str, ...]:
@@ -118,8 +129,10 @@ def open_target(path: str, snapshot: Snapshot, options: RestoreOptions, *, read_
 def select_entries(snapshot: Snapshot, options: RestoreOptions, target: str | None) -> SelectedEntries:
     """Returns the entries that the include and exclude patterns select, with their parent directories.
 
+    Patterns are compared with the paths that the snapshot has; `options.strip` comes after them.
+
     Raises:
-        UsageError: a pattern is malformed, or no entry matches `include`.
+        UsageError: a pattern is malformed, no entry matches `include`, or `strip` brings two entries under one path.
         DumontError: the entries declare more than `options.max_size` bytes.
     """
     selection = select_tree(snapshot.manifest.entries, options.include, options.exclude, target)
@@ -129,7 +142,10 @@ def select_entries(snapshot: Snapshot, options: RestoreOptions, target: str | No
         raise DumontError(
             f"{snapshot.source.location}: the files are said to have {size} bytes; --max-size {size} allows it"
         )
-    return SelectedEntries(entries, selection.unmatched)
+    if not options.strip:
+        return SelectedEntries(entries, selection.unmatched)
+    stripped = strip(entries, options.strip)
+    return SelectedEntries(stripped.entries, selection.unmatched, stripped.left_out)
 
 
 def make_plan(
@@ -156,7 +172,8 @@ def make_plan(
     )
     decision = policy.decide()
     wrong: set[str] = set()
-    if options.verify and options.overwrite == "if-changed" and decision.kept_files:
+    checks = decision.complete or options.overwrite == "if-changed"
+    if options.verify and checks and decision.kept_files:
         wrong = altered(decision.kept_files, checker)
         if wrong:
             decision = policy.decide(wrong)
@@ -211,7 +228,9 @@ def _check_bounds(plan: RestorePlan, options: RestoreOptions, status: os.statvfs
 def _journal(snapshot: Snapshot, options: RestoreOptions) -> Journal:
     """Returns the identity of a restore: only a command with the same identity continues an interrupted run."""
     patterns = [_in_order(options.include), _in_order(options.exclude)]
-    selection = [*patterns, options.owner, options.preserve_special]
+    selection: list[object] = [*patterns, options.owner, options.preserve_special]
+    if snapshot.inside or options.strip:
+        selection += [os.fsencode(snapshot.inside).hex(), options.strip]
     return Journal(snapshot.id, hashlib.sha256(json.dumps(selection).encode()).hexdigest())
 
 

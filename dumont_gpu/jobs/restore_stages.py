@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -16,6 +17,7 @@ from dumont_gpu.disk.direct_io import ALIGNMENT, DIRECT_MINIMUM, shift_for
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.entries import Extent
 from dumont_gpu.jobs.chunk_checks import chunk_check
+from dumont_gpu.jobs.damage import Damage
 from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import ChunkRoom, thread_count, writer_count
 from dumont_gpu.jobs.restore_plan import RestorePlan
@@ -70,6 +72,7 @@ class RestoreStages:
         self._raw: BufferPool | None = None
         self._room: ChunkRoom | None = None
         self._fetched: Iterable[LoadedChunk] = ()
+        self.damage = Damage() if options.keep_going else None
 
     def fetch_ahead(self) -> None:
         """Begins to fetch as many chunks as memory holds, before there is a plan: for a restore of every chunk."""
@@ -90,7 +93,7 @@ class RestoreStages:
         self._wanted.finish()
         raw = self._raw = BufferPool(encoded.count, encoded.size, self._backend.pin)
         self._pipeline.add_pools(raw)
-        decoder = _Decoder(plan, self._backend, verify=self._options.verify)
+        decoder = _Decoder(plan, self._backend, self.damage, verify=self._options.verify)
         chunks = with_buffers(self._fetched, raw)
         decoded = self._pipeline.stage("decode", decoder.decode, chunks, threads=min(self._threads, raw.count))
         self._pipeline.start()
@@ -129,6 +132,9 @@ class RestoreStages:
 
         self._pipeline.stage("write", write, _parts(decoded, plan.placement), threads=self._writers)
         self._pipeline.run()
+        if self.damage is not None and self.damage.chunks:
+            sound = [number for number in plan.placement if number not in self.damage.chunks]
+            meter.expect(sum(self._records[number].size_original for number in sound), len(sound))
         return self._pipeline.seconds
 
     def _begin_fetching(self, numbers: Sequence[int]) -> BufferPool:
@@ -152,12 +158,16 @@ class RestoreStages:
             pool.grow(more)
         self._pipeline.widen("decode", min(threads, more))
 
-    def _fetch(self, item: tuple[_Wanted, Buffer]) -> LoadedChunk:
+    def _fetch(self, item: tuple[_Wanted, Buffer]) -> LoadedChunk | None:
+        """Returns the encoded chunk; None for a damaged chunk that the restore does without."""
         wanted, buffer = item
         record = self._records[wanted.number]
         encoded = buffer.view[wanted.shift : wanted.shift + record.size_compressed]
-        read_into(self._source, record.offset, encoded)
-        return LoadedChunk(wanted.number, buffer, encoded)
+        with self.damage.noted(wanted.number) if self.damage is not None else nullcontext():
+            read_into(self._source, record.offset, encoded)
+            return LoadedChunk(wanted.number, buffer, encoded)
+        buffer.release()
+        return None
 
     def _cost(self, number: int, plan: RestorePlan) -> int:
         """Returns a chunk's cost in bytes. Slow chunks come first, so that all threads end soon after the last byte."""
@@ -167,13 +177,23 @@ class RestoreStages:
 class _Decoder:
     """Checks and decodes the chunks of a plan. Used from many threads."""
 
-    def __init__(self, plan: RestorePlan, backend: Backend, *, verify: bool) -> None:
+    def __init__(self, plan: RestorePlan, backend: Backend, damage: Damage | None, *, verify: bool) -> None:
         self._snapshot, self._placement, self._backend, self._verify = plan.snapshot, plan.placement, backend, verify
+        self._damage = damage
 
     def decode(self, item: tuple[LoadedChunk, Buffer]) -> LoadedChunk | None:
-        """Returns the chunk with its raw bytes; None for a chunk fetched ahead that the plan does not need."""
+        """Returns the chunk with its raw bytes; None for a chunk fetched ahead that the plan does not need.
+
+        None, too, for a damaged chunk that the restore does without.
+        """
         chunk, spare = item
         if chunk.number not in self._placement:
+            chunk.buffer.release()
+            spare.release()
+            return None
+        if self._damage is not None:
+            with self._damage.noted(chunk.number):
+                return self._check_and_decode(chunk, spare)
             chunk.buffer.release()
             spare.release()
             return None
@@ -183,19 +203,21 @@ class _Decoder:
             raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
 
     def _check_and_decode(self, chunk: LoadedChunk, spare: Buffer) -> LoadedChunk:
+        """Returns the chunk with its raw bytes, and gives the other buffer back; after an error, both are taken."""
         record = self._snapshot.chunks[chunk.number]
         if record.compressor_id == RAW.id and len(chunk.content) == record.size_original:
             self._snapshot.check_chunk(chunk.number, chunk.content)
-            spare.release()
+            other = spare
         else:
             shift = _shift(self._placement.largest(chunk.number))
             content = spare.view[shift : shift + record.size_original]
             check = chunk_check(self._snapshot, chunk.number, chunk.content)
             self._backend.decode(record.compressor_id, chunk.content, content, check)
-            chunk.buffer.release()
+            other = chunk.buffer
             chunk = LoadedChunk(chunk.number, spare, content)
         if self._verify:
             check_content(chunk.content, self._snapshot, self._placement, chunk.number)
+        other.release()
         return chunk
 
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Final
 
 from dumont_gpu.backends import Backend, fit_for_devices, select_backend
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
 from dumont_gpu.columns.placement import Placement
 from dumont_gpu.columns.table import EntryTable, as_table
-from dumont_gpu.errors import DamagedError
+from dumont_gpu.errors import DamagedError, LostFile
 from dumont_gpu.format.header import CHUNK_ALIGNMENT, HEADER_SIZE
+from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.chunk_checks import chunk_check
+from dumont_gpu.jobs.damage import Damage
 from dumont_gpu.jobs.options import VerifyOptions
 from dumont_gpu.jobs.resources import ChunkRoom, thread_count
 from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import explain_shortages
-from dumont_gpu.sizes import MiB
+from dumont_gpu.sizes import MiB, counted
 from dumont_gpu.snapshot.content import check_content
+from dumont_gpu.snapshot.inside import whole_snapshot
 from dumont_gpu.snapshot.reader import Snapshot, in_columns, opened_source, parallel_reads, read_into, read_snapshot
 from dumont_gpu.storage import Source
+
+_NAMED: Final = 3  # lost files that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +53,11 @@ def verify(
 
     Raises:
         DamagedError: bytes contradict their digest or FORMAT.md; names the first damaged chunk and counts the others.
+            Its `lost` are the files that the damaged chunks hold.
         SnapshotNotFoundError: nothing is at `source`.
         UnsupportedError: the snapshot needs a newer dumont-gpu.
-        UsageError: `options.expect` is no snapshot id, or the memory does not hold a chunk.
+        UsageError: `source` names a part of a snapshot, `options.expect` is no snapshot id, or the memory does not hold
+            a chunk.
         DumontError: the source cannot be read, or the machine is short of memory, threads or descriptors.
     """
     options = options or VerifyOptions()
@@ -58,20 +66,18 @@ def verify(
     device = options.device if options.content or options.device != "auto" else "cpu"
     with (
         closing(select_backend(device, thread_count(options.jobs), options.gpu_memory)) as backend,
-        opened_source(source, options.network) as opened,
+        opened_source(whole_snapshot(source) if isinstance(source, str) else source, options.network) as opened,
     ):
         snapshot = read_snapshot(opened, options.expect)
         if options.content:
             snapshot = in_columns(snapshot)
         stages = _VerifyStages(snapshot, backend, options)
         stages.run(progress)
+        if stages.damage.chunks:
+            raise _damaged(snapshot, stages.damage)
+        if stages.padding:
+            raise stages.padding[0]
         _check_padding(snapshot)
-    damaged = stages.damaged
-    if damaged:
-        more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
-        raise DamagedError(
-            f"{opened.location}: {len(damaged)} of {len(snapshot.chunks)} chunks damaged: {damaged[0]}{more}"
-        )
     return VerifyResult(
         snapshot_path=opened.location,
         snapshot_id=snapshot.id,
@@ -84,6 +90,25 @@ def verify(
     )
 
 
+def _damaged(snapshot: Snapshot, damage: Damage) -> DamagedError:
+    """Returns the error for damaged chunks, with the files that are lost."""
+    lost = damage.lost_files(as_table(snapshot.manifest.entries), len(snapshot.chunks))
+    number, reason = min(damage.chunks.items())
+    more = f" (and {len(damage.chunks) - 1} more)" if len(damage.chunks) > 1 else ""
+    error = DamagedError(
+        f"{snapshot.source.location}: {len(damage.chunks)} of {len(snapshot.chunks)} chunks damaged: "
+        f"chunk {number}: {reason}{more}; {_lost_clause(lost)}"
+    )
+    error.lost = tuple(lost)
+    return error
+
+
+def _lost_clause(lost: Sequence[LostFile]) -> str:
+    named = ", ".join(printable(file.path) for file in lost[:_NAMED])
+    more = f" and {len(lost) - _NAMED:,} more" if len(lost) > _NAMED else ""
+    return f"{counted(len(lost), 'file is', 'files are')} lost{': ' * bool(lost)}{named}{more}"
+
+
 class _VerifyStages:
     """The stages of a verification: fetch, check. A damaged chunk is noted, and the other chunks are checked."""
 
@@ -93,7 +118,8 @@ class _VerifyStages:
         self._placement = Placement(entries, len(snapshot.chunks))
         self._padding_ends = {start: end for start, end in _padding(snapshot) if end - start < CHUNK_ALIGNMENT}
         self.raw_size = sum(record.size_original for record in self._records)
-        self.damaged: list[str] = []  # a message per damaged chunk
+        self.damage = Damage()
+        self.padding: list[DamagedError] = []  # gaps that are not zero; no file has bytes there
 
     def run(self, progress: ProgressCallback | None) -> None:
         meter = Meter(progress, "verify", self.raw_size, len(self._records))
@@ -129,25 +155,30 @@ class _VerifyStages:
             self._backend.expect(sum(size for codec, size in sizes if fit_for_devices(codec, size)))
         pipeline.run()
 
-    def _fetch(self, item: tuple[int, Buffer]) -> tuple[int, Buffer]:
+    def _fetch(self, item: tuple[int, Buffer]) -> tuple[int, Buffer] | None:
         number, buffer = item
         record = self._records[number]
         # The padding after the chunk comes in the same request: every request takes a round trip.
         padding_end = self._padding_ends.get(record.end, record.end)
-        self._snapshot.read_chunk(number, buffer.view[: padding_end - record.offset])
-        _check_zeros(self._snapshot, padding_end, buffer.view[record.size_compressed : padding_end - record.offset])
-        return item
+        with self.damage.noted(number):
+            self._snapshot.read_chunk(number, buffer.view[: padding_end - record.offset])
+            try:
+                gap = buffer.view[record.size_compressed : padding_end - record.offset]
+                _check_zeros(self._snapshot, padding_end, gap)
+            except DamagedError as error:
+                self.padding.append(error)
+            return item
+        buffer.release()
+        return None
 
     def _check(self, number: int, encoded: memoryview, raw: memoryview) -> None:
-        try:
+        with self.damage.noted(number):
             if not self._options.content:
                 self._snapshot.check_chunk(number, encoded)
                 return
             check = chunk_check(self._snapshot, number, encoded)
             self._backend.decode(self._records[number].compressor_id, encoded, raw, check)
             check_content(raw, self._snapshot, self._placement, number)
-        except DamagedError as error:
-            self.damaged.append(f"chunk {number}: {error}")
 
 
 def _padding(snapshot: Snapshot) -> Iterator[tuple[int, int]]:

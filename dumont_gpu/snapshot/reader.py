@@ -40,6 +40,7 @@ class Snapshot:
     chunks: tuple[ChunkRecord, ...]
     manifest: Manifest
     digest: Digest  # of chunks and extents
+    inside: str = ""  # the manifest has only the part of the snapshot at this path; "": all of it
 
     @property
     def id(self) -> str:

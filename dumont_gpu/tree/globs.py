@@ -1,8 +1,8 @@
 """Selects paths of a tree by a list of patterns, in gitignore's language; for every option that takes patterns.
 
 pattern        names
-`*.tmp`        every entry of that name, at any depth: a pattern without a slash is compared with names
-`/runs`        `runs` at the root of the snapshot; so is every pattern with a slash before its end: `a/b`, `./a`
+`src`, `*.tmp` every entry of that name, at any depth: a pattern without a slash is compared with names
+`/src`         `src` at the root of the snapshot; so is every pattern with a slash before its end: `a/b`, `./src/`
 `cache/`       directories only
 `* ? [a-z]`    any characters, a single character, a character of the set ([!a-z]: outside the set); never a slash
 `a/**/b`       `**` stands for any number of directories
@@ -31,10 +31,11 @@ from dumont_gpu.tree.glob_expressions import compiled, joined_run
 # The same table for `-h`.
 HELP: Final = (
     ("GLOB", "a pattern as in .gitignore, in quotes for the shell:"),
-    ("*.tmp", "every entry so called, at any depth"),
-    ("/runs, runs/a", "from the root, as is all that has a slash before its end"),
+    ("src, *.tmp", "every entry so called, at any depth, in folders of folders too"),
+    ("/src, ./src, a/b", "from the root, as is all that has a slash before its end"),
     ("cache/", "a directory; whoever names one names everything in it"),
-    ("* ? [a-z] [!a-z]", "never match a slash; a/**/b: any directories between"),
+    ("* ? [a-z] [!a-z]", "never match a slash"),
+    ("a/**/b, a/**", "any directories between; everything in a"),
     ("!keep.tmp", "takes back what those before it named; the last one decides"),
     ("\\*", "a star: a backslash takes the next character as it is"),
     ("/abs/ws/x", "what lies there, if /abs/ws is packed or restored into"),

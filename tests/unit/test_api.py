@@ -19,7 +19,7 @@ from support.snapshots import pack_tree
 import dumont_gpu
 from dumont_gpu import DumontError, Progress, SnapshotService
 from dumont_gpu.errors import UsageError
-from dumont_gpu.jobs.options import PackOptions, ReadOptions, RestoreOptions, RunOptions, VerifyOptions
+from dumont_gpu.jobs.options import DiffOptions, PackOptions, ReadOptions, RestoreOptions, RunOptions, VerifyOptions
 from dumont_gpu.jobs.parameters import Option, checked, declared
 from dumont_gpu.jobs.restore import restore
 
@@ -83,6 +83,26 @@ def test_a_listing_reports_progress(workspace: Path, snapshot: Path) -> None:
     assert [event.phase for event in events] == ["list"]
 
 
+def test_read_returns_the_bytes_of_a_file(workspace: Path, snapshot: Path) -> None:
+    pack_tree(workspace, snapshot)
+    service = SnapshotService()
+    assert service.read(snapshot, "src/a.py") == service.read(f"{snapshot}:src", Path("a.py")) == b"src/a.py"
+    assert service.read(f"{snapshot}:src/b.py") == b"src/b.py"
+    assert service.read(snapshot, "src/a.py", max_size=8) == b"src/a.py"
+    with pytest.raises(DumontError, match="src/a.py: has 8 bytes: max_size=8 allows it"):
+        service.read(snapshot, "src/a.py", max_size=7)
+    with pytest.raises(UsageError, match="is a directory"):
+        service.read(snapshot, "src")
+
+
+def test_diff_returns_changes(workspace: Path, snapshot: Path) -> None:
+    pack_tree(workspace, snapshot)
+    assert SnapshotService().diff(snapshot, workspace).equal
+    (workspace / "a.pyc").unlink()
+    result = SnapshotService().diff(snapshot, workspace, content=True)
+    assert ([change.path for change in result.changes], result.count("-"), result.same) == (["a.pyc"], 1, 3)
+
+
 # --- refused arguments ------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +153,15 @@ def test_overwrite_is_checked_whatever_the_target_holds(source: Path, snapshot: 
         restore(str(snapshot), str(target), RestoreOptions(overwrite="bogus"))  # type: ignore[arg-type]
 
 
-PATHS = {"source_path", "output_path", "snapshot_path", "target_path"}  # arguments of a call that succeeds
+PATHS = {
+    "source_path",
+    "output_path",
+    "snapshot_path",
+    "target_path",
+    "path",
+    "a",
+    "b",
+}  # arguments of a call that succeeds
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.sampled_from([10**5000, -1, 1 << 64]), st.floats(), st.text(max_size=8),
     st.binary(max_size=8), st.lists(st.one_of(st.text(max_size=4), st.integers()), max_size=3), st.just(object()),
@@ -145,7 +173,9 @@ def parameters(method: Callable[..., object]) -> list[str]:
     return [name for name in inspect.signature(method).parameters if name not in {"self", *PATHS}]
 
 
-@pytest.mark.parametrize("method", ["create_snapshot", "restore_snapshot", "verify_snapshot", "list_entries"])
+@pytest.mark.parametrize(
+    "method", ["create_snapshot", "restore_snapshot", "verify_snapshot", "list_entries", "read", "diff"]
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_value_is_taken_or_refused_in_one_line(method: str, data: st.DataObject) -> None:
@@ -156,7 +186,12 @@ def test_any_value_is_taken_or_refused_in_one_line(method: str, data: st.DataObj
         tree.mkdir()
         (tree / "file").write_text("content")
         pack_tree(tree, snapshot)
-        places = {"create_snapshot": (tree, Path(folder) / "y.dumont"), "restore_snapshot": (snapshot, target)}
+        places = {
+            "create_snapshot": (tree, Path(folder) / "y.dumont"),
+            "restore_snapshot": (snapshot, target),
+            "read": (snapshot, "file"),
+            "diff": (snapshot, tree),
+        }
         try:
             service = SnapshotService(**{name: values.pop(name) for name in ("device", "jobs") if name in values})
             getattr(service, method)(*places.get(method, (snapshot,)), **values)
@@ -173,6 +208,9 @@ def test_any_path_is_taken_or_refused_in_one_line(value: Any) -> None:
         pack_tree(Path("nothing"), Path("x.dumont"))
         for call in (
             lambda: SnapshotService().list_entries(value),
+            lambda: SnapshotService().read("x.dumont", value),
+            lambda: SnapshotService().read(value, "x"),
+            lambda: SnapshotService().diff(value, "nothing"),
             lambda: SnapshotService().create_snapshot("nothing", value),
             lambda: SnapshotService().restore_snapshot("x.dumont", value, sync=False),
         ):
@@ -217,8 +255,10 @@ def words(option: Option) -> str:
         (SnapshotService, SnapshotService, RunOptions),
         *((getattr(SnapshotService, method), getattr(SnapshotService, method), METHODS[method]) for method in METHODS),
         (SnapshotService.list_entries, SnapshotService.list_entries, ReadOptions),
+        (SnapshotService.read, SnapshotService.read, ReadOptions),
+        (SnapshotService.diff, SnapshotService.diff, DiffOptions),
     ],
-    ids=["service", *METHODS, "list_entries"],
+    ids=["service", *METHODS, "list_entries", "read", "diff"],
 )
 def test_methods_have_the_words_and_defaults_of_the_options(documented: Any, function: Any, options: type) -> None:
     texts, given = described(documented), inspect.signature(function).parameters

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dumont_gpu import DumontError, PackResult, Progress, RestoreResult, SnapshotService
+from dumont_gpu import DiffResult, DumontError, PackResult, Progress, RestoreResult, SnapshotService
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type
@@ -26,6 +26,9 @@ def save_and_bring_back(workspace: Path) -> str:
         assert_type(restored, RestoreResult)
         assert_type(restored.changed_files, tuple[str, ...])
         assert_type([entry.path for entry in service.list_entries("x.dumont")], list[str])
+        assert_type(service.read("x.dumont", "src/main.py", max_size="1MiB"), bytes)
+        assert_type(service.diff("x.dumont", workspace, content=True), DiffResult)
+        assert_type([change.path for change in service.diff("x.dumont", "y.dumont").changes], list[str])
     service.restore_snapshot("x.dumont", "target", overwrite="bogus")  # type: ignore[arg-type]
     service.create_snapshot("a", "b", nosuch=1)  # type: ignore[call-arg]
     return packed.snapshot_id

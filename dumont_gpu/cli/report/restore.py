@@ -8,6 +8,8 @@ from dumont_gpu.cli.report.words import (
     count_chunks,
     count_entries,
     fields_of,
+    lost_clause,
+    lost_data,
     problem_data,
     problem_line,
     stage_line,
@@ -25,7 +27,15 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
         "include": list(options.include),
         "exclude": list(options.exclude),
         "problems": problem_data(result.problems),
+        "lost": lost_data(result.lost),
     }
+    if result.already_there:
+        verified = ", content verified" if result.verified else ""
+        lines = [
+            f"already there: nothing to do ({count_entries(result.kept)} besides directories{verified}): "
+            f"{result.target_path}"
+        ]
+        return Report(data, lines, unmatched_warning(result.unmatched, verbose=verbose))
     lines = [
         f"restored {count_entries(result.num_files)}, {format_size(result.original_size)} from "
         f"{format_size(result.compressed_size)} in {result.seconds:.1f} s on {result.device}, {_checked(result)}: "
@@ -48,7 +58,14 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
         lines.append(f"  this file system does not keep {' and '.join(result.ignored)}")
     if result.problems:
         lines.append(problem_line("restored", result.problems))
+    if result.lost:
+        lines.append(
+            f"  {lost_clause(result.lost)}: the target stays marked as unfinished, and with a sound copy of this "
+            "snapshot the same command brings the rest"
+        )
     lines += [f"  {printable(path)}: changed while it was packed" for path in result.changed_files]
+    if result.left_out:
+        lines.append(f"  {_left_out(result.left_out, options)}")
     if options.exclude:
         lines.append(f"  excluded: {' '.join(options.exclude)}")
     if verbose:
@@ -63,6 +80,11 @@ def _checked(result: RestoreResult) -> str:
     if result.verified_size:
         return f"content of {format_size(result.verified_size)} verified"
     return "stored bytes verified"
+
+
+def _left_out(count: int, options: RestoreOptions) -> str:
+    what = counted(count, "file or link", "files and links")
+    return f"{what} left out: --strip {options.strip} leaves nothing of the path"
 
 
 def _unchecked(result: RestoreResult, options: RestoreOptions) -> str:
@@ -80,8 +102,12 @@ def restore_plan(plan: RestorePlan, *, verbose: bool) -> Report:
         "new": len(plan.new),
         "replaced": len(plan.replaced),
         "kept": plan.kept,
+        "already_there": plan.already_there,
         "fetched_size": plan.fetched_size,
     }
+    if plan.already_there:
+        line = f"already there: nothing to do ({count_entries(plan.kept)} besides directories)"
+        return Report(data, [line], unmatched_warning(plan.unmatched))
     limit = None if verbose else MAX_NAMED
     lines = [
         f"would restore {count_entries(len(plan.entries))}, {format_size(plan.original_size)} from "

@@ -11,6 +11,7 @@ from dumont_gpu.format.paths import printable
 from dumont_gpu.sizes import counted, format_size
 
 if TYPE_CHECKING:
+    from dumont_gpu.errors import LostFile
     from dumont_gpu.tree.problems import Problem
 
 CODEC_NAMES: Final = {codec.id: codec.name for codec in CODECS}
@@ -26,6 +27,15 @@ def unmatched_warning(patterns: Sequence[str], *, verbose: bool = True) -> str:
 
 def problem_data(problems: Sequence[Problem]) -> list[dict[str, str]]:
     return [{"path": problem.path, "reason": problem.reason} for problem in problems]
+
+
+def lost_data(lost: Sequence[LostFile]) -> list[dict[str, Any]]:
+    return [{"path": file.path, "chunk": file.chunk} for file in lost]
+
+
+def lost_clause(lost: Sequence[LostFile]) -> str:
+    chunks = len({file.chunk for file in lost})
+    return f"{counted(len(lost), 'file')} lost with {counted(chunks, 'damaged chunk')}"
 
 
 def codec_lines(codecs: Mapping[str, tuple[int, int]]) -> list[str]:

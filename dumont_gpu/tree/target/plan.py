@@ -13,9 +13,10 @@ from dumont_gpu.tree.target.leftovers import Fingerprint, Leftover
 class SelectedEntries:
     """The entries that a restore selects from its snapshot, and their paths."""
 
-    def __init__(self, entries: EntryTable, unmatched: tuple[str, ...] = ()) -> None:
+    def __init__(self, entries: EntryTable, unmatched: tuple[str, ...] = (), left_out: int = 0) -> None:
         self.entries = entries
         self.unmatched = unmatched  # patterns that match nothing
+        self.left_out = left_out  # files and links whose path `strip` leaves no name
         self._paths: frozenset[str] | None = None  # built on first use: most restores need no paths
 
     def paths(self) -> frozenset[str]:
@@ -41,6 +42,7 @@ class Decision:
     kept_files: Sequence[FileEntry] = ()  # the regular files among the kept entries
     replaced: Sequence[str] = ()  # paths of the files and links of the target that are written over
     replaceable: frozenset[str] = frozenset()  # paths that an interrupted run left: replaced whatever the policy says
+    complete: bool = False  # every entry stood there before: there is nothing to do, and nothing is written
     foreign: frozenset[str] = frozenset()  # replaceable paths of files that another program may have changed
 
 

@@ -10,11 +10,11 @@ from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.errors import DumontError
 from dumont_gpu.format.entries import EntryType, FileEntry, with_new_leaders
 from dumont_gpu.tree.handles import split
-from dumont_gpu.tree.target.messages import changed, located, shown
+from dumont_gpu.tree.target.messages import changed, shown
 from dumont_gpu.tree.target.options import Overwrite
 from dumont_gpu.tree.target.plan import Decision, SelectedEntries
-from dumont_gpu.tree.target.refusals import is_refusal
 from dumont_gpu.tree.target.same_names import SameNames
+from dumont_gpu.tree.target.standing import compare, is_same_file, link_at, refused, status_at
 from dumont_gpu.tree.target.target import Target
 from dumont_gpu.tree.target.traits import COARSEST_TIME
 from dumont_gpu.tree.unfinished import is_unfinished
@@ -35,9 +35,12 @@ class Policy:
 
         Raises:
             DumontError: a directory stands where a file belongs, or the reverse.
-            UsageError: an entry changed after this restore was interrupted, and the policy does not replace it.
+            UsageError: an entry changed after this restore was interrupted, and the policy does not replace it; or the
+                policy replaces nothing, and the target is neither empty nor complete.
             OSError: the target cannot be read.
         """
+        if self._target.occupied:
+            return self._decide_complete(distrusted)
         if self._target.fresh and not self._target.resumed:
             return Decision(self._selected.entries)
         entries = list(self._selected.entries)  # looked at more than once
@@ -47,6 +50,22 @@ class Policy:
                 kept = frozenset(index for index in kept if entries[index].path not in distrusted)
             return self._decide_again(entries, kept)
         return self._decide(entries, distrusted)
+
+    def _decide_complete(self, distrusted: Container[str]) -> Decision:
+        """Keeps all that stands in a target that no policy lets be written over, if every entry is there already."""
+        entries = list(self._selected.entries)
+        standing = compare(self._target, entries)
+        standing.differing += [path for path in standing.same if path in distrusted]
+        if not standing.complete:
+            standing.same = [path for path in standing.same if path not in distrusted]
+            raise refused(self._target, standing)
+        return Decision(
+            wanted=EntryTable(),
+            kept_indices=frozenset(range(len(entries))),
+            kept=_count(entries),
+            kept_files=_regular(entries),
+            complete=True,
+        )
 
     def _decide(self, entries: Sequence[FileEntry], distrusted: Container[str]) -> Decision:
         """Decides for a target that was not empty when the restore began."""
@@ -125,7 +144,7 @@ class Policy:
     ) -> bool:
         """Whether an interrupted run of this restore made the entry: the mode or time of a file, or leader, tells."""
         if entry.type is EntryType.SYMLINK:
-            return stat.S_ISLNK(status.st_mode) and self._read_link(entry) == entry.target
+            return stat.S_ISLNK(status.st_mode) and link_at(self._target, entry.path) == entry.target
         if leader_status is not None and os.path.samestat(status, leader_status):
             return True
         if is_unfinished(status):
@@ -144,10 +163,9 @@ class Policy:
         if self._overwrite != "if-changed" or entry.type is EntryType.DIR:
             return False
         if entry.type is EntryType.FILE:
-            same = (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
-            return stat.S_ISREG(status.st_mode) and same
+            return is_same_file(entry, status)
         if entry.type is EntryType.SYMLINK and stat.S_ISLNK(status.st_mode):
-            return self._read_link(entry) == entry.target
+            return link_at(self._target, entry.path) == entry.target
         return False
 
     def _status(self, entry: FileEntry) -> os.stat_result | None:
@@ -156,16 +174,9 @@ class Policy:
         Raises:
             DumontError: a directory stands where a file belongs, or the reverse.
         """
-        folder, name = split(entry.path)
-        attempt = self._target.access.attempt
-        try:
-            status = attempt(folder, lambda parent: os.stat(name, dir_fd=parent, follow_symlinks=False))
-        except FileNotFoundError:
+        status = status_at(self._target, entry)
+        if status is None:
             return None
-        except OSError as error:
-            if is_refusal(error):  # no file of this name can exist here
-                return None
-            raise located(error, self._target.path, entry.path) from error
         if stat.S_ISDIR(status.st_mode) != (entry.type is EntryType.DIR):
             if self._is_another(entry):
                 return None
@@ -182,10 +193,6 @@ class Policy:
             return (names.owner(parent, folder, name) or names.alike(parent, folder, name)) is not None
 
         return self._target.access.attempt(folder, look)
-
-    def _read_link(self, entry: FileEntry) -> str:
-        folder, name = split(entry.path)
-        return self._target.access.attempt(folder, lambda parent: os.readlink(name, dir_fd=parent))
 
 
 def _files(entries: Iterable[FileEntry]) -> dict[str, FileEntry]:

@@ -15,7 +15,7 @@ from dumont_gpu.format.paths import printable
 from dumont_gpu.tree.handles import DirectoryHandles
 from dumont_gpu.tree.target.access import FolderAccess
 from dumont_gpu.tree.target.journal import NAMES, Journal, JournalFile, begin_journal, find_journal
-from dumont_gpu.tree.target.options import OVERWRITE_CHOICES, Overwrite
+from dumont_gpu.tree.target.options import Overwrite
 from dumont_gpu.tree.target.traits import Traits, traits_of
 from dumont_gpu.tree.unfinished import is_unfinished
 
@@ -37,7 +37,7 @@ class Target:
             read_only: creates, removes and changes nothing.
 
         Raises:
-            UsageError: the target is no directory, is not empty, or holds another unfinished restore.
+            UsageError: the target is no directory, or holds another unfinished restore.
             DumontError: another process is restoring into the target.
             OSError: the directory cannot be opened.
         """
@@ -47,6 +47,9 @@ class Target:
         self._journal_file: JournalFile | None = None
         self._superseded: JournalFile | None = None  # the journal of another restore, which this restore writes over
         self.traits = Traits()
+        self.occupied = (
+            False  # True: not empty, and nothing may be written over: `Policy` decides whether it is complete
+        )
         self.complete = False  # True: at most the target's own time is missing
         try:
             if not read_only:
@@ -154,10 +157,7 @@ class Target:
             fresh = is_empty(root_fd)
         if self._journal_file is not None:
             return self.journal.overwrite == "refuse"
-        if not fresh and self._overwrite == "refuse":
-            raise UsageError(
-                f"{self.path}: is not empty; choose another directory or --overwrite {'|'.join(OVERWRITE_CHOICES)}"
-            )
+        self.occupied = not fresh and self._overwrite == "refuse"
         return fresh
 
     def _adopt(self, found: JournalFile) -> bool:

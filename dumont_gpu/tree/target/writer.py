@@ -47,7 +47,10 @@ def filling(
         target.begin(kept=plan.decision.kept_indices, durable=options.sync)
     tree = TreeWriter(target, plan, options, root)
     yield tree
-    tree.finish()
+    if plan.decision.complete:
+        target.complete = True
+    else:
+        tree.finish()
 
 
 class TreeWriter:
@@ -63,6 +66,7 @@ class TreeWriter:
         self._files = FileWriter(target, plan, self._replacing, leaders, *shared, owner=options.owner)
         self._links = LinkWriter(target, plan, self._replacing, leaders, *shared)
         self._directories = DirectoryWriter(target, self._replacing, *shared, owner=options.owner)
+        self._lost = False
 
     @property
     def copied_links(self) -> int:
@@ -79,6 +83,15 @@ class TreeWriter:
             self._refuse_own_names()
         self._directories.make_all(self._plan.todo)
         return self._files
+
+    def lose(self, path: str, reason: str) -> None:
+        """Takes note, after all other files are written, that a file lacks bytes that nobody has.
+
+        What was written of the file stays marked as unfinished. The journal stays, too: with a sound snapshot, the
+        same restore can be completed.
+        """
+        self.refusals.refuse(path, reason)
+        self._lost = True
 
     def finish(self) -> None:
         """Creates links, sets the metadata of directories and the target, and syncs. Raises as `make_directories`."""
@@ -99,6 +112,8 @@ class TreeWriter:
         with self._target.handles.lease("") as root_fd:
             if self._options.sync:
                 _sync_file_system(root_fd)  # before the journal goes: without a journal, no run checks the files again
+            if self._lost:
+                return
             changed = self._target.fresh or self._options.overwrite != "never"
             self._directories.finish_target(root_fd, self._root if changed else None, sync=self._options.sync)
 
