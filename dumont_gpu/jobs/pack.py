@@ -30,6 +30,7 @@ from dumont_gpu.shortages import explain_shortages, is_shortage
 from dumont_gpu.sizes import counted
 from dumont_gpu.snapshot.writer import SnapshotWriter
 from dumont_gpu.storage import check_place, open_sink
+from dumont_gpu.storage.base import Watched
 from dumont_gpu.tree.globs import Patterns, roots_of
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.source.found import Scan
@@ -120,7 +121,15 @@ def pack(
                 writer = SnapshotWriter(sink, plan.max_chunks, options.digest, options.chunk_size)
                 if sink.parts is not None:
                     sink.parts.fit(writer.largest_size(plan.size))
-                stages = PackStages(plan, writer, backend, options, in_order=sink.parts is not None, cancel=sink.cancel)
+                stages = PackStages(
+                    plan,
+                    writer,
+                    backend,
+                    options,
+                    in_order=sink.parts is not None,
+                    cancel=sink.cancel,
+                    watch=sink.watch if isinstance(sink, Watched) else None,
+                )
                 seconds = stages.run(progress)
                 entries = stages.files.entries(found)
                 columns = writes_columns(options.method)

@@ -94,7 +94,7 @@ def restore(
     Args:
         source: path or address of a snapshot, or an open source, which stays open.
         target: path of a directory; created if it does not exist.
-        progress: called as chunks are written.
+        progress: called as bytes come and are written.
         trace: called with the begin and end of each stage's work on a chunk.
 
     Raises:
@@ -115,7 +115,7 @@ def restore(
         Pipeline(cancel=opened.cancel, trace=trace) as pipeline,
     ):
         index = read_index(opened, options.expect)
-        stages = RestoreStages(index, backend, options, pipeline)
+        stages = RestoreStages(index, backend, options, pipeline, progress)
         manifest = read_manifest(index)  # before the chunks: over a slow link, they would delay the manifest
         if _needs_every_chunk(target, options):
             stages.fetch_ahead()
@@ -129,7 +129,7 @@ def restore(
                 decoded = stages.decode(plan)
                 files = writer.make_directories()  # while chunks are fetched and decoded
                 needed, changed = plan.needed_chunks, plan.changed_files
-                stage_seconds = stages.write(decoded, plan, files, progress)
+                stage_seconds = stages.write(decoded, plan, files)
     restored = writer.refusals.present(plan.entries)
     size = restored.total_size()
     kept_files = plan.tree.decision.kept_files
