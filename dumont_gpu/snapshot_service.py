@@ -158,8 +158,9 @@ class SnapshotService:
             progress: called with the progress of the job.
             include: restore only the entries that match; a pattern, or several; none: everything.
             exclude: leave out the entries that match; a pattern, or several.
-            overwrite: how to treat files that the target holds already: replace them "always", "if-changed" or
-                "never"; "refuse" to restore.
+            overwrite: how to treat files that the target holds already: "always" write over them; "if-changed" keep
+                those of the same size and time, and write over the others, newer ones too, which `newer` of the
+                result names; "never" write over any; "refuse" to restore into a directory that is not empty.
             expect: refuse any snapshot but the one with this id, "sha256:…".
             owner: restore user and group ids.
             preserve_special: restore setuid, setgid and sticky bits.

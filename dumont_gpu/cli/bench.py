@@ -43,6 +43,7 @@ def bench(
     """Measure speed and size on this machine: by type of file, against other archivers, over links.
 
     \b
+    Examples:
     dumont-gpu bench
     dumont-gpu bench --download --plot bench.html
     dumont-gpu bench --corpus /workspace --parts rows,jobs --json

@@ -20,6 +20,7 @@ def restore(snapshot: Snap, target: Annotated[str, _TARGET], options: RestoreOpt
     After an interruption, the same command goes on from what is there.
 
     \b
+    Examples:
     dumont-gpu restore workspace.dumont /workspace
     dumont-gpu restore https://host/workspace.dumont /workspace --limit-rate 50MiB
     dumont-gpu restore workspace.dumont /workspace --include 'runs/*/config.json' --overwrite if-changed
@@ -33,7 +34,7 @@ def restore(snapshot: Snap, target: Annotated[str, _TARGET], options: RestoreOpt
     renderer = output.renderer()
     options = with_notices(options, renderer)
     if output.dry_run:
-        show(restore_plan(plan_restore(snapshot, options, target), verbose=output.verbose), output)
+        show(restore_plan(plan_restore(snapshot, options, target), options, verbose=output.verbose), output)
         return
     with goes_on(), renderer:
         result = run_restore(snapshot, target, options, renderer)
@@ -52,6 +53,7 @@ def dumont_restore(
     """Restore a snapshot (the same as `dumont-gpu restore`), or look into it with --info or --list.
 
     \b
+    Examples:
     dumont-restore workspace.dumont --info
     dumont-restore workspace.dumont /workspace --verify
     """

@@ -54,6 +54,7 @@ class PackResult:
     shared_bytes: int = 0  # raw bytes of files that share stored bytes: of equal files, and equal tensors
     problems: tuple[Problem, ...] = ()  # entries that could not be packed, or changed during the pack
     excluded: int = 0  # entries left out by patterns
+    excluded_more: bool = False  # there are more: they were not all counted
     special: int = 0  # sockets, fifos and devices, which are not packed
     unmatched: tuple[str, ...] = ()  # patterns that match nothing
     links_out: tuple[FileEntry, ...] = ()  # symlinks whose target is not packed
@@ -78,6 +79,7 @@ class PackPlan:
     shared_bytes: int  # without those of small files that are rows: nobody has read them
     problems: tuple[Problem, ...]
     excluded: int
+    excluded_more: bool  # there are more: they were not all counted
     special: int
     unmatched: tuple[str, ...]
     links_out: tuple[FileEntry, ...] = ()
@@ -157,6 +159,7 @@ def pack(
         shared_bytes=_shared_bytes(plan) + stages.shared_bytes,
         problems=tuple(found.problems),
         excluded=found.excluded,
+        excluded_more=found.excluded_more,
         special=found.special,
         unmatched=unmatched,
         links_out=tuple(found.links_out),
@@ -195,6 +198,7 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None, output
         shared_bytes=_shared_bytes(plan) + sum(extent.length for extent in repeated),
         problems=(*found.problems, *plan.problems.values()),
         excluded=found.excluded,
+        excluded_more=found.excluded_more,
         special=found.special,
         unmatched=unmatched,
         links_out=tuple(found.links_out),

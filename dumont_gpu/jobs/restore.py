@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dumont_gpu.backends import select_backend
+from dumont_gpu.columns.views import count_types
 from dumont_gpu.errors import DumontError, NoSpaceError, UsageError
 from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import thread_count
@@ -58,6 +59,8 @@ class RestoreResult:
     resumed: bool  # the restore continued an interrupted one
     resumed_chunks: int  # chunks whose bytes an interrupted run had written
     fetched_size: int  # encoded bytes of the other chunks, which this run fetched
+    entries: dict[str, int]  # how many of them are files, directories, links: by the format's names
+    newer: tuple[str, ...]  # files that were written over though they were newer than the snapshot's
     kept: int  # entries of the target left as they were
     unmatched: tuple[str, ...]  # patterns that match nothing
     altered: int  # files of the right size and time but other content: restored anew (with `verify`)
@@ -147,6 +150,8 @@ def restore(
         resumed=plan.resumed,
         resumed_chunks=len(needed) - len(plan.placement),
         fetched_size=plan.fetched_size,
+        entries={kind.value: count for kind, count in count_types(restored).items()},
+        newer=plan.newer,
         kept=plan.kept,
         unmatched=plan.unmatched,
         altered=plan.altered,

@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING
 
 from dumont_gpu.cli.outcome import Report
 from dumont_gpu.cli.report.findings import NO_BYTES, links_out_lines
-from dumont_gpu.cli.report.words import CODEC_NAMES, codec_lines, count_chunks, count_entries, fields_of, local_time
+from dumont_gpu.cli.report.words import (
+    CODEC_NAMES,
+    codec_lines,
+    count_chunks,
+    count_entries,
+    count_kinds,
+    fields_of,
+    local_time,
+)
 from dumont_gpu.columns.views import count_changed, count_types
 from dumont_gpu.format.paths import printable
-from dumont_gpu.sizes import counted, format_size
+from dumont_gpu.sizes import format_size
 from dumont_gpu.snapshot.reader import Snapshot
 from dumont_gpu.tree.links_out import links_out
 
@@ -47,10 +55,9 @@ def info(snapshot: Snapshot) -> Report:
         "tool": manifest.tool,
         "created_ns": manifest.created_ns,
     }
-    entries = ", ".join(counted(count, name) for name, count in sorted(counts.items()))
     lines = [
         f"{snapshot.source.location}: {format_size(header.total_size_original)} in {format_size(size)} ({ratio:.2f}x)",
-        f"  {entries or 'no entries'}",
+        f"  {count_kinds(counts) if counts else 'no entries'}",
         *([NO_BYTES] if header.num_files and not header.total_size_original else []),
         *(links_out_lines(leading_out, followed=False) if leading_out else []),
         f"  {count_chunks(header.num_chunks)} of up to {format_size(header.chunk_size)}, covered by {header.digest}",
