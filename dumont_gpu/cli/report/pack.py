@@ -60,7 +60,7 @@ def pack_plan(plan: PackPlan, options: PackOptions) -> Report:
     lines += [f"  {name:8} {format_size(size)}" for name, size in sorted(plan.codec_bytes.items())]
     if plan.shared_bytes:
         lines.append(f"  {format_size(plan.shared_bytes)} of equal files and tensors stored once")
-    lines += _left_out(plan, ())
+    lines += _left_out(plan, options.exclude)
     lines += finding_lines(plan, followed=options.follow_outside)
     lines += [f"  {printable(problem.path)}: {problem.reason}" for problem in plan.problems]
     return Report(data, lines, unmatched_warning(plan.unmatched))
