@@ -25,11 +25,12 @@ from dumont_gpu.jobs.restore import RestoreResult, restore
 from dumont_gpu.jobs.verify import VerifyResult, verify
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.snapshot.reader import read_snapshot
+from dumont_gpu.snapshot_queries import SnapshotQueries
 from dumont_gpu.storage import open_source
 from dumont_gpu.tree.target.options import Overwrite
 
 
-class SnapshotService:
+class SnapshotService(SnapshotQueries):
     """Creates, restores and checks snapshots.
 
     >>> service = SnapshotService()

@@ -31,7 +31,7 @@ until_true() {
 }
 
 serve() {
-    rm -f serving
+    : >serving
     dumont-gpu serve ws.dumont --port "$1" >serving 2>&1 &
     server=$!
     until_true 'grep -q "^serving http" serving'
@@ -76,14 +76,14 @@ day "dumont-gpu restore $url far --progress none"
 day 'diff -r --no-dereference back far'
 
 # --- stopped, and on
-day 'dumont-gpu restore '"$url"' stopped --limit-rate 200KiB --connections 1 & while [ ! -e stopped/.dumont-restore ]; do sleep 0.1; done; kill $!; wait $!'
+day 'dumont-gpu restore '"$url"' stopped --limit-rate 200KiB --connections 1 & until ls stopped/runs/weights-* >/dev/null 2>&1; do sleep 0.1; done; kill $!; wait $!'
 day "dumont-gpu restore $url stopped"
 day 'diff -r --no-dereference back stopped'
 
 # --- the network goes away, and comes back
 dumont-gpu restore "$url" away --limit-rate 200KiB --connections 1 --patience 1s >gave-up 2>&1 &
 restore=$!
-until_true '[ -e away/.dumont-restore ]'
+until_true 'ls away/runs/weights-* >/dev/null 2>&1'
 kill "$server"; wait "$server" || true; server=
 code=0; wait "$restore" || code=$?
 day "sed -n 's/.*gave up after [0-9]* s without an answer; to go on: /gave up; to go on: /p' gave-up; exit $code"

@@ -28,9 +28,10 @@ def info(snapshot: Snap, options: _Looking, output: _Printing) -> None:
     """
     from dumont_gpu.cli.outcome import show
     from dumont_gpu.cli.report import snapshot as report
+    from dumont_gpu.jobs.info import snapshot_info
 
     with _opened(snapshot, options, output) as opened:
-        show(report.info(opened), output)
+        show(report.info(snapshot_info(opened)), output)
 
 
 def list_entries(
