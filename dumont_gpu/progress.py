@@ -120,7 +120,7 @@ class Meter:
         with self._lock:
             self._bytes += size
             self._chunks += 1
-            self._report_if_due()
+            self._report_if_due(last=self._chunks == self._total_chunks)
 
     def move(self, size: int) -> None:
         """Counts raw bytes of a chunk that is not finished yet."""
@@ -140,8 +140,8 @@ class Meter:
             self._sent += size
             self._report_if_due()
 
-    def _report_if_due(self) -> None:
-        if self._clock() >= self._next_report or self._chunks == self._total_chunks:
+    def _report_if_due(self, *, last: bool = False) -> None:
+        if last or self._clock() >= self._next_report:
             self._report()
 
     def _report(self) -> None:

@@ -53,7 +53,8 @@ def _shorter_and_shorter(event: Progress) -> Iterator[str]:
 def _details(event: Progress) -> list[str]:
     come, done = _WORDS.get(event.phase, _OTHERS)
     details = [f"{_of(event.read_bytes, event.to_read_bytes)} {come}"] if event.to_read_bytes else []
-    details.append(f"{_of(event.done_bytes, event.total_bytes)} {done}")
+    if event.total_bytes or not details:
+        details.append(f"{_of(event.done_bytes, event.total_bytes)} {done}")
     if event.sent_bytes:
         details.append(f"{event.sent_bytes / MiB:,.1f} MiB sent")
     return list(filter(None, [*details, _rate(event), _left(event)]))

@@ -20,6 +20,7 @@ PROGRESS_CHOICES: Final = ("auto", "bar", "lines", "none")
 _LINE_INTERVAL: Final = 10.0  # seconds
 _STATUS_INTERVAL: Final = 1.0
 _COLUMNS: Final = 80  # of a terminal that does not say how wide it is
+_BEGINS: Final = "begins ..."
 _CLEAR: Final = "\r\x1b[K"
 
 
@@ -106,11 +107,14 @@ class Bar(Silent):
             print(f"{_CLEAR}{one_line(str(event))}", file=sys.stderr)
             self._draw()
 
+    def __enter__(self) -> Bar:
+        print(end=_BEGINS, file=sys.stderr, flush=True)  # until there is something to count: a large tree is looked at
+        return self
+
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            if self._event is not None:
-                self._event = None
-                print(end=_CLEAR, file=sys.stderr, flush=True)
+            self._event = None
+            print(end=_CLEAR, file=sys.stderr, flush=True)
 
     def _draw(self) -> None:
         if self._event is not None:

@@ -24,9 +24,11 @@ from dumont_gpu.jobs.restore_plan import (
 )
 from dumont_gpu.jobs.restore_stages import RestoreStages
 from dumont_gpu.pipeline import Pipeline, Trace
-from dumont_gpu.progress import ProgressCallback
+from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import explain_shortages, shortage
+from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.reader import (
+    SnapshotIndex,
     in_columns,
     open_snapshot,
     opened_source,
@@ -35,11 +37,13 @@ from dumont_gpu.snapshot.reader import (
     read_snapshot,
 )
 from dumont_gpu.storage import Source
+from dumont_gpu.storage.base import Watched
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.target.options import OVERWRITE_CHOICES
 from dumont_gpu.tree.target.target import Target, is_empty
 from dumont_gpu.tree.target.writer import filling
 
+_LARGE_MANIFEST: Final = 1 * MiB  # seconds at 1 MB/s
 _USER_CAN_FIX: Final = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
 )  # fmt: skip
@@ -119,6 +123,7 @@ def restore(
     ):
         index = read_index(opened, options.expect)
         stages = RestoreStages(index, backend, options, pipeline, progress)
+        _watch_manifest(index, progress)
         manifest = read_manifest(index)  # before the chunks: over a slow link, they would delay the manifest
         if _needs_every_chunk(target, options):
             stages.fetch_ahead()
@@ -185,6 +190,13 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None, ta
             return plan_new_target(snapshot, selected, target, options)
         with open_target(target, snapshot, options, read_only=True) as tree:
             return make_plan(snapshot, selected, tree, options)
+
+
+def _watch_manifest(index: SnapshotIndex, progress: ProgressCallback | None) -> None:
+    """Shows how a large table of contents comes over a link; a small one is there at once."""
+    size = index.header.manifest_size
+    if size >= _LARGE_MANIFEST and isinstance(index.source, Watched):
+        index.source.watch(Meter(progress, "contents", 0, 0, size).come)
 
 
 class _Failures:

@@ -119,6 +119,17 @@ def test_a_part_of_a_snapshot_counts_what_it_needs(
     assert last.to_read_bytes < 2 * MiB
 
 
+def test_a_large_table_of_contents_is_shown_as_it_comes(
+    every_event: list[Progress], packed: Path, fault_server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dumont_gpu.jobs.restore._LARGE_MANIFEST", 1)
+    restore(served(fault_server, packed), str(target), None, every_event.append)
+    contents = [event for event in every_event if event.phase == "contents"]
+    assert contents[-1].read_bytes == contents[-1].to_read_bytes > 0
+    assert log_line(contents[-1]).startswith("contents: 100 %, 0.0/0.0 MiB came, ")
+    assert every_event.index(contents[-1]) == len(contents) - 1
+
+
 def test_a_local_restore_has_one_direction(every_event: list[Progress], packed: Path, target: Path) -> None:
     restore(str(packed), str(target), None, every_event.append)
     assert {event.to_read_bytes for event in every_event} == {0}
@@ -243,7 +254,7 @@ def test_a_bar_fits_its_terminal_and_leaves_nothing_behind(capfd: pytest.Capture
                 with Bar() as bar:
                     bar(OVER_A_LINK)
             shown = os.read(controller, 4096).decode()
-            assert shown == f"\r\x1b[K{bar_line(OVER_A_LINK, columns)}\r\x1b[K"
+            assert shown == f"begins ...\r\x1b[K{bar_line(OVER_A_LINK, columns)}\r\x1b[K"
     finally:
         os.dup2(stderr, 2)
         for number in (stderr, controller, terminal):
@@ -256,7 +267,7 @@ def test_news_stands_above_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
         bar.notice(Notice("http://host/x", "no answer for 40 s"))
     line = bar_line(OVER_A_LINK, 80)
     assert capsys.readouterr().err == (
-        f"\r\x1b[K{line}\r\x1b[Khttp://host/x: no answer for 40 s\n\r\x1b[K{line}\r\x1b[K"
+        f"begins ...\r\x1b[K{line}\r\x1b[Khttp://host/x: no answer for 40 s\n\r\x1b[K{line}\r\x1b[K"
     )
 
 
