@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 from dumont_gpu.format.digests import DEFAULT_DIGEST
-from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.jobs import arguments as take
 from dumont_gpu.jobs.arguments import Duration, OneOrMore, Rate, Size, StrPath
-from dumont_gpu.jobs.diff import DiffResult, diff
 from dumont_gpu.jobs.options import (
     DEFAULT_LEVEL,
     DEFAULT_LINK,
     DEFAULT_MAX_SIZE,
     DEFAULT_METHOD,
     DEFAULT_PATIENCE,
-    DEFAULT_READ_SIZE,
-    DiffOptions,
     PackOptions,
-    ReadOptions,
     RestoreOptions,
     RunOptions,
     VerifyOptions,
 )
 from dumont_gpu.jobs.pack import PackResult, pack
 from dumont_gpu.jobs.parameters import checked
-from dumont_gpu.jobs.read_file import read_bytes
 from dumont_gpu.jobs.restore import RestoreResult, restore
 from dumont_gpu.jobs.verify import VerifyResult, verify
-from dumont_gpu.progress import Meter, ProgressCallback
-from dumont_gpu.snapshot.inside import opened_snapshot
+from dumont_gpu.progress import ProgressCallback
+from dumont_gpu.snapshot_queries import SnapshotQueries
 from dumont_gpu.tree.target.options import Overwrite
 
 
-class SnapshotService:
+class SnapshotService(SnapshotQueries):
     """Creates, restores and checks snapshots.
 
     >>> service = SnapshotService()
@@ -164,8 +158,9 @@ class SnapshotService:
             progress: called with the progress of the job.
             include: restore only the entries that match; a pattern, or several; none: everything.
             exclude: leave out the entries that match; a pattern, or several.
-            overwrite: how to treat files that the target holds already: replace them "always", "if-changed" or
-                "never"; "refuse" to restore, unless every entry is there already.
+            overwrite: how to treat files that the target holds already: "always" write over them; "if-changed" keep
+                those of the same size and time, and write over the others, newer ones too, which `newer` of the
+                result names; "never" write over any; "refuse" to restore, unless every entry is there already.
             strip: leave out the first N names of every path, as tar does.
             expect: refuse any snapshot but the one with this id, "sha256:…".
             owner: restore user and group ids.
@@ -253,105 +248,3 @@ class SnapshotService:
             limit_rate=limit_rate,
         )
         return verify(take.path("snapshot_path", snapshot_path), options, take.callback("progress", progress))
-
-    def read(
-        self,
-        snapshot_path: StrPath,
-        path: StrPath = "",
-        *,
-        max_size: Size = DEFAULT_READ_SIZE,
-        expect: str | None = None,
-        patience: Duration = DEFAULT_PATIENCE,
-        connections: int = 0,
-        limit_rate: Size = 0,
-    ) -> bytes:
-        """Returns the content of one file, verified; reads only the chunks that hold it.
-
-        Args:
-            snapshot_path: a path or an address, perhaps with `:path` of a directory or a file in the snapshot.
-            path: of the file in the snapshot, or in that directory; "" for a file that `snapshot_path` names.
-            max_size: refuse to read a file of more bytes than this.
-            expect: refuse any snapshot but the one with this id.
-            patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
-            connections: connections to a server; 0: 16 (4 nearby), and more if that helps.
-            limit_rate: bytes per second to download, at most; 0: no limit.
-
-        Raises:
-            SnapshotNotFoundError: nothing is at `snapshot_path`, or the snapshot holds no such file.
-            UsageError: a directory or a symlink is there.
-            DamagedError, UnsupportedError, DumontError: as for a restore; or the file is larger than `max_size`.
-        """
-        options = checked(
-            ReadOptions,
-            device=self._running.device,
-            jobs=self._running.jobs,
-            expect=expect,
-            patience=patience,
-            connections=connections,
-            limit_rate=limit_rate,
-        )
-        name = take.path("path", path) if path != "" else ""
-        limit = take.size("max_size", max_size)
-        return read_bytes(take.path("snapshot_path", snapshot_path), name, limit, options)
-
-    def diff(
-        self,
-        a: StrPath,
-        b: StrPath,
-        *,
-        content: bool = False,
-        patience: Duration = DEFAULT_PATIENCE,
-        connections: int = 0,
-        limit_rate: Size = 0,
-    ) -> DiffResult:
-        """Compares two snapshots, or a snapshot and a folder: what was added, removed, modified from `a` to `b`.
-
-        Types, sizes and what links lead to are compared, and the content of files: by the digests of two snapshots, as
-        far as both have cut a file alike; or else by the time, or with `content` by reading.
-
-        Args:
-            a: a snapshot, a part of one (`:path` behind it), or a folder.
-            b: the same; one of both is a snapshot.
-            content: read the files that no digests compare; without this, their time decides.
-            patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
-            connections: connections to a server; 0: 16 (4 nearby), and more if that helps.
-            limit_rate: bytes per second to download, at most; 0: no limit.
-
-        Raises:
-            UsageError: both are folders.
-            DamagedError, SnapshotNotFoundError, UnsupportedError, DumontError: as for a restore.
-        """
-        options = checked(
-            DiffOptions, content=content, patience=patience, connections=connections, limit_rate=limit_rate
-        )
-        return diff(take.path("a", a), take.path("b", b), options)
-
-    def list_entries(
-        self,
-        snapshot_path: StrPath,
-        progress: ProgressCallback | None = None,
-        *,
-        expect: str | None = None,
-        patience: Duration = DEFAULT_PATIENCE,
-        connections: int = 0,
-        limit_rate: Size = 0,
-    ) -> tuple[FileEntry, ...]:
-        """Returns the entries of a snapshot in path order.
-
-        Args:
-            snapshot_path: a path or an address, perhaps with `:path` of a directory in the snapshot.
-            progress: called when the list is complete, with no bytes and no chunks.
-            expect: refuse any snapshot but the one with this id.
-            patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.
-            connections: connections to a server; 0: 16 (4 nearby), and more if that helps.
-            limit_rate: bytes per second to download, at most; 0: no limit.
-
-        Raises:
-            DamagedError, SnapshotNotFoundError, UnsupportedError, DumontError: as for a restore.
-        """
-        progress, location = take.callback("progress", progress), take.path("snapshot_path", snapshot_path)
-        options = checked(ReadOptions, expect=expect, patience=patience, connections=connections, limit_rate=limit_rate)
-        with opened_snapshot(location, options.network, options.expect) as snapshot:
-            entries = tuple(snapshot.manifest.entries)
-        Meter(progress, "list", 0, 0)
-        return entries

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import mmap
 import os
 import platform
 import time
+from typing import Final
 
 from dumont_gpu import native
 from dumont_gpu.backends import Device, open_device
@@ -19,16 +21,23 @@ from dumont_gpu.backends.requirements import (
     find_nvcomp,
     missing_for_cuda,
 )
+from dumont_gpu.cli.report.words import local_time
 from dumont_gpu.errors import DeviceError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.jobs.resources import ChunkRoom, default_threads
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 from dumont_gpu.sizes import format_size
 
+_ENOUGH_FILES: Final = 256  # connections, directories and files of a job
+_FEW_FILES: Final = ", too few for deep trees and many connections: ulimit -n 1024"
+_TIMEX: Final = 512  # bytes; more than struct timex has
+_TIME_ERROR: Final = 5  # of adjtimex: the clock is not synchronised
+
 
 def examine() -> list[Finding]:
     """Returns all findings, from the processor to the kernels."""
-    return [_cpu(), *_limits(), _lz4(), find_driver(), *find_devices(), find_cupy(), find_nvcomp(), _kernels()]
+    devices = [find_driver(), *find_devices(), find_cupy(), find_nvcomp(), _kernels()]
+    return [_cpu(), *_limits(), _clock(), _lz4(), *_extras(), *devices]
 
 
 def _cpu() -> Finding:
@@ -43,14 +52,36 @@ def _limits() -> list[Finding]:
     ]
     cores = [Finding("Cores", True, f"{limit.value:.4g}: {limit.source}") for limit in core_limits()]
     files = open_files()
+    enough = files.value >= _ENOUGH_FILES
     jobs = default_threads()
     buffers = format_size(ChunkRoom.of_machine(0, DEFAULT_CHUNK_SIZE).size(jobs))
     return [
         *memory,
         *cores,
-        Finding("Open files", True, f"{files.value:.0f}: {files.source}"),
+        Finding("Open files", enough, f"{files.value:.0f}: {files.source}{'' if enough else _FEW_FILES}"),
         Finding("A job takes", True, f"--jobs {jobs}, {buffers} for chunk buffers, if not told otherwise"),
     ]
+
+
+def _clock() -> Finding:
+    """Shows the time, and whether somebody keeps it: servers refuse signatures of another time."""
+    now = local_time(time.time_ns())
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX))  # all zeros: reads, and sets nothing
+    kept = state != _TIME_ERROR
+    return Finding("Clock", kept, now if kept else f"{now}, not synchronised: s3:// bears 15 minutes")
+
+
+def _extras() -> list[Finding]:
+    """Returns the optional parts that are not about devices."""
+    return [_extra("s3", ("obstore", "botocore"), "s3://, gs:// and az://"), _extra("bench", ("numpy",), "bench")]
+
+
+def _extra(name: str, packages: tuple[str, ...], purpose: str) -> Finding:
+    try:
+        versions = [f"{package} {importlib.metadata.version(package)}" for package in packages]
+    except importlib.metadata.PackageNotFoundError as error:
+        return Finding(f"Extra {name}", False, f'no {error.name}, for {purpose}: pip install "dumont-gpu[{name}]"')
+    return Finding(f"Extra {name}", True, ", ".join(versions))
 
 
 def _lz4() -> Finding:

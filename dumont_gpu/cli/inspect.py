@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from dumont_gpu.cli.completion import paths_inside
 from dumont_gpu.cli.options import Only, Output, Part, Snap, with_notices
 from dumont_gpu.jobs.options import ReadOptions, VerifyOptions
 
@@ -22,35 +23,47 @@ def info(snapshot: Snap, options: _Looking, output: _Printing) -> None:
     """Print what a snapshot holds: totals, codecs, its id.
 
     \b
+    Examples:
     dumont-gpu info workspace.dumont
     """
     from dumont_gpu.cli.outcome import show
     from dumont_gpu.cli.report import snapshot as report
+    from dumont_gpu.jobs.info import snapshot_info
     from dumont_gpu.snapshot.inside import whole_snapshot
 
     with _opened(whole_snapshot(snapshot), options, output) as opened:
-        show(report.info(opened), output)
+        show(report.info(snapshot_info(opened)), output)
 
 
 def list_entries(
     snapshot: Part,
     options: _Looking,
     output: _Printing,
-    glob: Annotated[str | None, typer.Argument(metavar="GLOB", help="List only the entries that match.")] = None,
-    long: Annotated[bool, typer.Option("-l", "--long", help="Size, codec, ratio, time and digest.")] = False,
+    glob: Annotated[
+        str | None,
+        typer.Argument(metavar="GLOB", help="List only the entries that match.", autocompletion=paths_inside),
+    ] = None,
+    long: Annotated[
+        bool, typer.Option("-l", "--long", help="Mode, size, codec, ratio and local time; a total at the end.")
+    ] = False,
+    digest: Annotated[
+        bool, typer.Option("--digest", help="With -l: the digests that the snapshot has of each file's content.")
+    ] = False,
 ) -> None:
     """List the entries of a snapshot.
 
     SNAP:models lists what is in models, with the paths from there on.
 
     \b
+    Examples:
     dumont-gpu ls workspace.dumont 'models/**' -l
     dumont-gpu ls workspace.dumont:models
+    dumont-gpu ls workspace.dumont model.safetensors --digest
     """
     from dumont_gpu.cli.report.listing import listing
 
     with _opened(snapshot, options, output) as opened:
-        for line in listing(opened, glob, long=long, as_json=output.as_json):
+        for line in listing(opened, glob, long=long or digest, digests=digest, as_json=output.as_json):
             print(line)
 
 
@@ -65,6 +78,7 @@ def verify(
     restore --keep-going brings the others back.
 
     \b
+    Examples:
     dumont-gpu verify workspace.dumont --content
     """
     from dumont_gpu.cli.outcome import name_lost, show

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args, get_
 import typer
 
 from dumont_gpu.cli import endings
+from dumont_gpu.cli.completion import paths_inside, words_of
 from dumont_gpu.errors import UsageError
 from dumont_gpu.jobs.arguments import pattern_file
 from dumont_gpu.jobs.parameters import FLAG, Option, build, choice, declared, option
@@ -27,6 +28,18 @@ Part = Annotated[
     str,
     typer.Argument(metavar="SNAP", help=f"The snapshot: {READ_FROM}. SNAP:PATH: that directory or file in it alone."),
 ]
+
+
+_OTHERS: Final = "What"  # the panel of --help for options that this table does not name
+_PANELS: Final = {
+    "Where": ("overwrite", "force", "with_reader", "sync"),
+    "Checks": ("verify", "content", "expect", "paranoid"),
+    "Speed": ("device", "gpu_memory", "jobs", "memory"),
+    "Network": ("connections", "limit_rate", "patience", "discard"),
+    "Output": ("dry_run", "as_json", "progress", "quiet", "verbose", "debug"),
+}
+_ORDER: Final = (_OTHERS, *_PANELS)
+_PANEL_OF: Final = {name: panel for panel, names in _PANELS.items() for name in names}
 
 
 class Only:
@@ -76,7 +89,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         made = {name: group.taken_from(given) for name, group in groups.items()}
         command(**given, **made)
 
-    parameters = [*own, *(parameter for group in (*groups.values(), debugging) for parameter in group.parameters())]
+    optional = [parameter for group in (*groups.values(), debugging) for parameter in group.parameters()]
+    parameters = [*own, *sorted(optional, key=lambda parameter: _ORDER.index(_PANEL_OF.get(parameter.name, _OTHERS)))]
     run.__doc__ = command.__doc__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -119,7 +133,9 @@ class _Group:
         for name, declaration in self._options.items():
             yield _parameter(name, declaration)
             if declaration.files:
-                more = typer.Option(metavar="FILE", help=declaration.files)
+                more = typer.Option(
+                    metavar="FILE", help=declaration.files, rich_help_panel=_PANEL_OF.get(name, _OTHERS)
+                )
                 yield _keyword(f"{name}_from", Annotated[list[str] | None, more], None)
 
     def taken_from(self, given: dict[str, Any]) -> Any:
@@ -139,8 +155,15 @@ def _parameter(name: str, declaration: Option) -> inspect.Parameter:
     kind, default = declaration.kind, _default(declaration)
     flags = declaration.flags or (f"--{name.replace('_', '-')}",)
     limits: dict[str, Any] = {"min": kind.lowest, "max": kind.highest} if kind.highest else {}
+    complete = paths_inside if name == "include" else words_of(declaration.metavar)
     shown = typer.Option(
-        *flags, metavar=declaration.metavar or None, envvar=declaration.envvar, help=declaration.help, **limits
+        *flags,
+        metavar=declaration.metavar or None,
+        envvar=declaration.envvar,
+        help=declaration.help,
+        autocompletion=complete,
+        rich_help_panel=_PANEL_OF.get(name, _OTHERS),
+        **limits,
     )
     return _keyword(name, Annotated[kind.type if default is not None else kind.type | None, shown], default)
 

@@ -29,6 +29,7 @@ def pack(
     XDG_STATE_HOME/dumont-gpu remembers which publish may go on. After any other error nothing is kept.
 
     \b
+    Examples:
     dumont-gpu pack /workspace -o workspace.dumont
     dumont-gpu pack /workspace ~/.cache/huggingface -o all.dumont --exclude '*.tmp'
     dumont-gpu pack /workspace -o s3://bucket/workspace.dumont

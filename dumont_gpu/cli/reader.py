@@ -21,6 +21,7 @@ def reader(
     at FILE is replaced, any other file is not. pack --with-reader puts one beside the snapshot.
 
     \b
+    Examples:
     dumont-gpu reader
     python3 dumont_reader.py restore workspace.dumont /workspace
     """

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import threading
 import time
 from dataclasses import asdict
 from types import TracebackType
 from typing import Final, Protocol
 
+from dumont_gpu.cli.progress_line import bar_line, log_line
 from dumont_gpu.progress import Notice, Progress
-from dumont_gpu.sizes import format_size, one_line
+from dumont_gpu.sizes import one_line
 
 PROGRESS_CHOICES: Final = ("auto", "bar", "lines", "none")
 _LINE_INTERVAL: Final = 10.0  # seconds
 _STATUS_INTERVAL: Final = 1.0
+_COLUMNS: Final = 80  # of a terminal that does not say how wide it is
+_BEGINS: Final = "begins ..."
+_CLEAR: Final = "\r\x1b[K"
 
 
 class Renderer(Protocol):
@@ -33,7 +40,8 @@ def make_renderer(progress: str, *, as_json: bool) -> Renderer:
     """Returns the renderer for `--progress` and `--json`; "auto" shows a bar on a terminal and lines elsewhere."""
     if as_json:
         return JsonLines()
-    if progress == "bar" or (progress == "auto" and sys.stderr.isatty()):
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"  # which knows no way back to a line's begin
+    if progress == "bar" or (progress == "auto" and terminal):
         return Bar()
     return Silent() if progress == "none" else Lines()
 
@@ -65,13 +73,7 @@ class Lines(Silent):
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _LINE_INTERVAL
-        left = "" if event.eta is None else f", {event.eta:.0f} s left"
-        print(
-            f"{event.phase}: {format_size(event.done_bytes)} of {format_size(event.total_bytes)}, "
-            f"{format_size(event.rate)}/s{left}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(log_line(event), file=sys.stderr, flush=True)
 
 
 class JsonLines(Silent):
@@ -89,28 +91,39 @@ class JsonLines(Silent):
 
 
 class Bar(Silent):
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-        from rich.progress import Progress as RichProgress
+    """One line of a terminal, written over again and again; at the end it is gone."""
 
-        self._bar = RichProgress(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
-            TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-        )  # fmt: skip
-        self._task = self._bar.add_task("scan", total=None)
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._event: Progress | None = None
 
     def __call__(self, event: Progress) -> None:
-        self._bar.update(
-            self._task, description=event.phase, completed=event.done_bytes, total=event.total_bytes or None
-        )
+        with self._lock:
+            self._event = event
+            self._draw()
 
     def notice(self, event: Notice) -> None:
-        self._bar.console.print(one_line(str(event)), markup=False, highlight=False, soft_wrap=True)
+        with self._lock:
+            print(f"{_CLEAR}{one_line(str(event))}", file=sys.stderr)
+            self._draw()
 
     def __enter__(self) -> Bar:
-        self._bar.start()
+        print(end=_BEGINS, file=sys.stderr, flush=True)  # until there is something to count: a large tree is looked at
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        with self._lock:
+            self._event = None
+            print(end=_CLEAR, file=sys.stderr, flush=True)
+
+    def _draw(self) -> None:
+        if self._event is not None:
+            print(end=f"{_CLEAR}{bar_line(self._event, _columns())}", file=sys.stderr, flush=True)
+
+
+def _columns() -> int:
+    """Returns the width of the terminal, asked each time: people drag windows."""
+    try:
+        return os.get_terminal_size(2).columns or _COLUMNS
+    except OSError:
+        return shutil.get_terminal_size((_COLUMNS, 1)).columns

@@ -35,6 +35,7 @@ def restore(
     goes on from what is there; if every entry is there already, it says so, and writes nothing.
 
     \b
+    Examples:
     dumont-gpu restore workspace.dumont /workspace
     dumont-gpu restore workspace.dumont:src /workspace/src
     dumont-gpu restore https://host/workspace.dumont /workspace --limit-rate 50MiB
@@ -55,7 +56,7 @@ def restore(
     if target is None:
         raise UsageError("name the directory to restore into")
     if output.dry_run:
-        show(restore_plan(plan_restore(snapshot, options, target), verbose=output.verbose), output)
+        show(restore_plan(plan_restore(snapshot, options, target), options, verbose=output.verbose), output)
         return
     with goes_on(), renderer:
         result = run_restore(snapshot, target, options, renderer)
@@ -80,7 +81,7 @@ def _restore_parts(
         for inside, place, part in list(parts_of(source, parse_map(places), target, options)):
             if output.dry_run:
                 plan = plan_restore(source, part, place, inside=inside)
-                show(restore_plan(plan, verbose=output.verbose), output)
+                show(restore_plan(plan, part, verbose=output.verbose), output)
                 continue
             with output.renderer() as renderer:
                 result = run_restore(source, place, part, renderer, inside=inside)
@@ -111,6 +112,7 @@ def dumont_restore(
     """Restore a snapshot (the same as `dumont-gpu restore`), or look into it with --info or --list.
 
     \b
+    Examples:
     dumont-restore workspace.dumont --info
     dumont-restore workspace.dumont /workspace --verify
     """

@@ -17,6 +17,7 @@ def serve(
     """Serve a snapshot over http, for another machine or a test. Whoever reaches the address can read it.
 
     \b
+    Examples:
     dumont-gpu serve workspace.dumont --host 0.0.0.0
     dumont-gpu restore http://that-machine:8700/workspace.dumont /workspace
     """

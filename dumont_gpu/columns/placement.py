@@ -7,7 +7,7 @@ from typing import NamedTuple, overload
 
 from dumont_gpu import native
 from dumont_gpu.columns.rows import entry_at, extent_at
-from dumont_gpu.columns.table import EntryTable
+from dumont_gpu.columns.table import EntryTable, sizes_of
 from dumont_gpu.disk.direct_io import DIRECT_MINIMUM
 from dumont_gpu.format.entries import Extent, FileEntry
 
@@ -34,6 +34,11 @@ class SmallFiles(Sequence[tuple[FileEntry, int]]):
 
     def __len__(self) -> int:
         return len(self.rows) // native.PLACED.size
+
+    @property
+    def size(self) -> int:
+        """Bytes of all the files."""
+        return sizes_of(self.table, self.rows.cast("B").cast("I")[::2])
 
     @overload
     def __getitem__(self, index: int) -> tuple[FileEntry, int]: ...

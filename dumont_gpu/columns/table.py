@@ -82,6 +82,12 @@ class EntryTable(Sequence[FileEntry]):
         return sum(memoryview(self.columns.entries).cast("Q")[_SIZE_WORD::_WORDS])
 
 
+def sizes_of(table: EntryTable, rows: Iterable[int]) -> int:
+    """Returns the bytes of the files at these indices."""
+    words = memoryview(table.columns.entries).cast("Q")
+    return sum(words[row * _WORDS + _SIZE_WORD] for row in rows)
+
+
 def as_table(entries: Sequence[FileEntry]) -> EntryTable:
     """Returns the entries, which are in order, as a table."""
     return entries if isinstance(entries, EntryTable) else EntryTable(entries)

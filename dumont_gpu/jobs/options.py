@@ -130,8 +130,10 @@ class RestoreOptions(ReadOptions):
     # The choices of tree/target/options.py, which loads the entries; a test compares both.
     overwrite: Overwrite = option(  # noqa: RUF009
         "refuse",
-        choice("always", "if-changed", "never", default="refuse"),
-        "How to treat files that the target holds already.",
+        choice("refuse", "always", "if-changed", "never", default="refuse"),
+        "How to treat files that the target holds already. refuse: restore into an empty directory only. always: write "
+        "over files that the snapshot has, too. if-changed: keep those of the same size and time, write over the "
+        "others, newer ones too, which are named. never: keep every file, write what is missing. Others always stay.",
     )
     strip: int = option(0, whole(MAX_STRIP, "N"), "Leave out the first N names of every path, as tar does.")
     owner: bool = option(False, FLAG, "Restore user and group ids.")

@@ -30,6 +30,7 @@ from dumont_gpu.shortages import explain_shortages, is_shortage
 from dumont_gpu.sizes import counted
 from dumont_gpu.snapshot.writer import SnapshotWriter
 from dumont_gpu.storage import check_place, open_sink
+from dumont_gpu.storage.base import Watched
 from dumont_gpu.tree.globs import Patterns, roots_of
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.source.found import Scan
@@ -53,6 +54,7 @@ class PackResult:
     shared_bytes: int = 0  # raw bytes of files that share stored bytes: of equal files, and equal tensors
     problems: tuple[Problem, ...] = ()  # entries that could not be packed, or changed during the pack
     excluded: int = 0  # entries left out by patterns
+    excluded_more: bool = False  # there are more: they were not all counted
     special: int = 0  # sockets, fifos and devices, which are not packed
     unmatched: tuple[str, ...] = ()  # patterns that match nothing
     links_out: tuple[FileEntry, ...] = ()  # symlinks whose target is not packed
@@ -77,6 +79,7 @@ class PackPlan:
     shared_bytes: int  # without those of small files that are rows: nobody has read them
     problems: tuple[Problem, ...]
     excluded: int
+    excluded_more: bool  # there are more: they were not all counted
     special: int
     unmatched: tuple[str, ...]
     links_out: tuple[FileEntry, ...] = ()
@@ -120,7 +123,15 @@ def pack(
                 writer = SnapshotWriter(sink, plan.max_chunks, options.digest, options.chunk_size)
                 if sink.parts is not None:
                     sink.parts.fit(writer.largest_size(plan.size))
-                stages = PackStages(plan, writer, backend, options, in_order=sink.parts is not None, cancel=sink.cancel)
+                stages = PackStages(
+                    plan,
+                    writer,
+                    backend,
+                    options,
+                    in_order=sink.parts is not None,
+                    cancel=sink.cancel,
+                    watch=sink.watch if isinstance(sink, Watched) else None,
+                )
                 seconds = stages.run(progress)
                 entries = stages.files.entries(found)
                 columns = writes_columns(options.method)
@@ -148,6 +159,7 @@ def pack(
         shared_bytes=_shared_bytes(plan) + stages.shared_bytes,
         problems=tuple(found.problems),
         excluded=found.excluded,
+        excluded_more=found.excluded_more,
         special=found.special,
         unmatched=unmatched,
         links_out=tuple(found.links_out),
@@ -186,6 +198,7 @@ def plan_pack(sources: Sequence[str], options: PackOptions | None = None, output
         shared_bytes=_shared_bytes(plan) + sum(extent.length for extent in repeated),
         problems=(*found.problems, *plan.problems.values()),
         excluded=found.excluded,
+        excluded_more=found.excluded_more,
         special=found.special,
         unmatched=unmatched,
         links_out=tuple(found.links_out),

@@ -72,6 +72,7 @@ class PackStages:
         backend: runs the codecs.
         in_order: whether chunks are written in the order of the plan: the same tree then gives the same bytes.
         cancel: wakes up writes that wait for a network.
+        watch: makes the sink tell of the bytes that it sends, if it does; see `Watched`.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class PackStages:
         *,
         in_order: bool,
         cancel: Callable[[], None],
+        watch: Callable[[Callable[[int], None]], None] | None = None,
     ) -> None:
         self._plan, self._writer, self._backend, self._options = plan, writer, backend, options
-        self._in_order, self._cancel = in_order, cancel
+        self._in_order, self._cancel, self._watch = in_order, cancel, watch
+        self._meter = Meter(None, "pack", 0, 0)
         self._digest = digest_function(options.digest)
         self._reader = SourceReader(plan.files)
         self.files = PackedFiles(plan, self._reader)
@@ -120,24 +123,28 @@ class PackStages:
 
     def run(self, progress: ProgressCallback | None) -> dict[str, float]:
         """Packs every chunk of the plan; returns busy seconds by stage."""
-        meter = Meter(progress, "pack", self._plan.size, self._plan.max_chunks)
-        seconds = self._move(self._plan.chunks(), meter)
+        size = self._plan.size
+        self._meter = Meter(progress, "pack", size, self._plan.max_chunks, size)
+        self._reader.came = self._meter.come
+        if self._watch is not None:
+            self._watch(self._meter.sent)
+        seconds = self._move(self._plan.chunks())
         orphaned = self.files.orphaned_copies()
         given_up = self.rows.given_up() if self.rows else []
         if orphaned or given_up:
-            for name, more in self._move(self._plan.more_chunks(given_up, orphaned), meter).items():
+            for name, more in self._move(self._plan.more_chunks(given_up, orphaned)).items():
                 seconds[name] += more
         if self.rows:
             self.rows.close()
         return seconds
 
-    def _move(self, chunks: Iterator[PlannedChunk], meter: Meter) -> dict[str, float]:
+    def _move(self, chunks: Iterator[PlannedChunk]) -> dict[str, float]:
         with self._building:
-            pipeline = self._built(chunks, meter)
+            pipeline = self._built(chunks)
         pipeline.run()
         return pipeline.seconds
 
-    def _built(self, chunks: Iterator[PlannedChunk], meter: Meter) -> Pipeline:
+    def _built(self, chunks: Iterator[PlannedChunk]) -> Pipeline:
         # The window keeps chunks that wait for their turn from taking the buffer of the chunk whose turn has come.
         window = self._window = Window(self._pairs)
         self._turns = Turns()
@@ -150,7 +157,7 @@ class PackStages:
                 self._count += 1
                 self._announce(chunk)
                 yield chunk
-            meter.expect(self._plan.size, self._count)
+            self._meter.expect(self._plan.size, self._count, self._plan.size)
 
         def admitted(planned: Iterable[PlannedChunk]) -> Iterator[PlannedChunk]:
             for chunk in planned:
@@ -160,7 +167,7 @@ class PackStages:
         def write(chunk: _EncodedChunk) -> None:
             self._write(chunk)
             window.leave()
-            meter.add(chunk.settled.planned.size)
+            self._meter.add(chunk.settled.planned.size)
 
         planned = pipeline.produce("plan", numbered())
         if self._in_order:
@@ -201,6 +208,7 @@ class PackStages:
         chunk, buffer = item
         if chunk.rows and self.rows is not None:
             stored = self.rows.read(chunk, buffer.view[: chunk.size], self._turns)
+            self._meter.come(chunk.size)
             return _ReadChunk(chunk, buffer, buffer.view[: stored.size], (), pieces=stored.pieces)
         content = buffer.view[_shift(chunk) :][: chunk.size]
         extents = self._reader.read(chunk, content)

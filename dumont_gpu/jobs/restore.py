@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dumont_gpu.backends import select_backend
+from dumont_gpu.columns.views import count_types
 from dumont_gpu.errors import DumontError, LostFile, NoSpaceError, UsageError
 from dumont_gpu.jobs.options import RestoreOptions
 from dumont_gpu.jobs.resources import thread_count
@@ -23,10 +24,12 @@ from dumont_gpu.jobs.restore_plan import (
 )
 from dumont_gpu.jobs.restore_stages import RestoreStages
 from dumont_gpu.pipeline import Pipeline, Trace
-from dumont_gpu.progress import ProgressCallback
+from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import explain_shortages, shortage
+from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.inside import Place, part_of_snapshot, place_of
 from dumont_gpu.snapshot.reader import (
+    SnapshotIndex,
     in_columns,
     open_snapshot,
     opened_source,
@@ -35,11 +38,13 @@ from dumont_gpu.snapshot.reader import (
     read_snapshot,
 )
 from dumont_gpu.storage import Source
+from dumont_gpu.storage.base import Watched
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.target.options import OVERWRITE_CHOICES
 from dumont_gpu.tree.target.target import Target, is_empty
 from dumont_gpu.tree.target.writer import filling
 
+_LARGE_MANIFEST: Final = 1 * MiB  # seconds at 1 MB/s
 _USER_CAN_FIX: Final = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
 )  # fmt: skip
@@ -61,6 +66,8 @@ class RestoreResult:
     resumed_chunks: int  # chunks whose bytes an interrupted run had written
     fetched_size: int  # encoded bytes of the other chunks, which this run fetched
     already_there: bool  # every entry was in the target before: nothing was written
+    entries: dict[str, int]  # how many of them are files, directories, links: by the format's names
+    newer: tuple[str, ...]  # files that were written over though they were newer than the snapshot's
     kept: int  # entries of the target left as they were
     unmatched: tuple[str, ...]  # patterns that match nothing
     left_out: int  # files and links whose path `strip` leaves no name
@@ -102,7 +109,7 @@ def restore(
         source: path or address of a snapshot, perhaps with `:path` of a part of it; or an open source, which stays
             open.
         target: path of a directory; created if it does not exist.
-        progress: called as chunks are written.
+        progress: called as bytes come and are written.
         trace: called with the begin and end of each stage's work on a chunk.
         inside: with an open source, the path of the part to restore; "": all of it.
 
@@ -126,7 +133,8 @@ def restore(
         Pipeline(cancel=opened.cancel, trace=trace) as pipeline,
     ):
         index = read_index(opened, options.expect)
-        stages = RestoreStages(index, backend, options, pipeline)
+        stages = RestoreStages(index, backend, options, pipeline, progress)
+        _watch_manifest(index, progress)
         manifest = read_manifest(index)  # before the chunks: over a slow link, they would delay the manifest
         if not place.inside and _needs_every_chunk(target, options):
             stages.fetch_ahead()
@@ -141,7 +149,7 @@ def restore(
                 decoded = stages.decode(plan)
                 files = writer.make_directories()  # while chunks are fetched and decoded
                 needed, changed = plan.needed_chunks, plan.changed_files
-                stage_seconds = stages.write(decoded, plan, files, progress)
+                stage_seconds = stages.write(decoded, plan, files)
                 lost = stages.damage.lost_files(plan.tree.todo, len(snapshot.chunks)) if stages.damage else []
                 for path, chunk in lost:
                     writer.lose(path, f"lost: chunk {chunk} is damaged")
@@ -164,6 +172,8 @@ def restore(
         resumed_chunks=len(needed) - len(plan.placement),
         fetched_size=plan.fetched_size,
         already_there=plan.already_there,
+        entries={kind.value: count for kind, count in count_types(restored).items()},
+        newer=plan.newer,
         kept=plan.kept,
         unmatched=plan.unmatched,
         left_out=plan.left_out,
@@ -203,6 +213,13 @@ def plan_restore(
             return plan_new_target(snapshot, selected, target, options)
         with open_target(target, snapshot, options, read_only=True) as tree:
             return make_plan(snapshot, selected, tree, options)
+
+
+def _watch_manifest(index: SnapshotIndex, progress: ProgressCallback | None) -> None:
+    """Shows how a large table of contents comes over a link; a small one is there at once."""
+    size = index.header.manifest_size
+    if size >= _LARGE_MANIFEST and isinstance(index.source, Watched):
+        index.source.watch(Meter(progress, "contents", 0, 0, size).come)
 
 
 class _Failures:

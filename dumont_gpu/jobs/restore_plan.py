@@ -12,6 +12,7 @@ from functools import cached_property
 from dumont_gpu import native
 from dumont_gpu.columns.placement import Placement
 from dumont_gpu.columns.table import EntryTable, as_table, changed_files, rows_at
+from dumont_gpu.columns.views import count_types
 from dumont_gpu.errors import DumontError, NoSpaceError
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.jobs.options import RestoreOptions
@@ -44,6 +45,11 @@ class RestorePlan:
     def entries(self) -> EntryTable:
         """The entries to restore, including entries that an interrupted run has written."""
         return self.tree.decision.wanted
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of `entries` are files, directories and links, by the format's names."""
+        return {kind.value: count for kind, count in count_types(self.entries).items()}
 
     @property
     def unmatched(self) -> tuple[str, ...]:
@@ -107,6 +113,11 @@ class RestorePlan:
     def replaced(self) -> tuple[str, ...]:
         """Paths of the files and links of the target that are written over."""
         return tuple(self.tree.decision.replaced)
+
+    @property
+    def newer(self) -> tuple[str, ...]:
+        """Paths of the files among `replaced` that were changed after the snapshot's."""
+        return tuple(self.tree.decision.newer)
 
     @property
     def kept(self) -> int:

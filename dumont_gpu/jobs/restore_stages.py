@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from dumont_gpu.backends import Backend, fit_for_devices
@@ -26,6 +27,7 @@ from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.sizes import KiB
 from dumont_gpu.snapshot.content import check_content
 from dumont_gpu.snapshot.reader import SnapshotIndex, parallel_reads, read_into
+from dumont_gpu.storage.base import Watched
 from dumont_gpu.tree.target.files import FileWriter
 
 RAW: Final = Raw()
@@ -42,11 +44,19 @@ class LoadedChunk:
     content: memoryview  # within `buffer`: encoded bytes, then raw bytes
 
 
+@dataclass(slots=True)
+class _Rest:
+    """What is left to write of a decoded chunk."""
+
+    parts: int
+    size: int  # raw bytes that progress has not counted
+
+
 class _Part(NamedTuple):
     """A part of a decoded chunk that one thread writes."""
 
     chunk: LoadedChunk
-    left: list[int]  # how many parts of the chunk are not written yet; shared by them
+    rest: _Rest  # shared by the parts of the chunk
     small: SmallFiles | None  # None: all files of the chunk that are not small
 
 
@@ -61,7 +71,15 @@ class _Wanted:
 class RestoreStages:
     """Moves chunks from a source into files. `decode` returns the chunks that `write` takes."""
 
-    def __init__(self, index: SnapshotIndex, backend: Backend, options: RestoreOptions, pipeline: Pipeline) -> None:
+    def __init__(
+        self,
+        index: SnapshotIndex,
+        backend: Backend,
+        options: RestoreOptions,
+        pipeline: Pipeline,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self._progress, self._meter = progress, Meter(None, "restore", 0, 0)
         self._source, self._records = index.source, index.chunks
         self._backend, self._options, self._pipeline = backend, options, pipeline
         self._threads = thread_count(options.jobs) + backend.extra_threads
@@ -90,6 +108,7 @@ class RestoreStages:
             if number not in self._ahead:
                 is_raw = self._records[number].compressor_id == RAW.id  # written from the buffer of the fetch
                 self._wanted.put(_Wanted(number, _shift(plan.placement.largest(number)) if is_raw else 0))
+        self._meter.expect(plan.decoded_size, len(numbers), self._to_come({*numbers, *self._ahead}))
         self._wanted.finish()
         raw = self._raw = BufferPool(encoded.count, encoded.size, self._backend.pin)
         self._pipeline.add_pools(raw)
@@ -109,38 +128,49 @@ class RestoreStages:
         decoded: Iterable[LoadedChunk],
         plan: RestorePlan,
         files: FileWriter,
-        progress: ProgressCallback | None,
     ) -> dict[str, float]:
         """Writes every chunk of a plan into its files; returns busy seconds by stage."""
-        meter = Meter(progress, "restore", plan.decoded_size, len(plan.placement))
         lock = threading.Lock()
+
+        def count(rest: _Rest, size: int) -> None:
+            with lock:
+                size = min(size, rest.size)  # bytes that two files share are written twice
+                rest.size -= size
+            self._meter.move(size)
+
         _write_files(files, plan.placement.others(None), memoryview(b""))
         files.write_small(plan.placement.small(None), memoryview(b""))
 
         def write(part: _Part) -> None:
-            chunk = part.chunk
+            chunk, rest = part.chunk, part.rest
             if part.small is not None:
                 files.write_small(part.small, chunk.content)
+                count(rest, part.small.size)
             else:
-                _write_files(files, plan.placement.others(chunk.number), chunk.content)
+                written = partial(count, rest)
+                _write_files(files, plan.placement.others(chunk.number), chunk.content, written)
             with lock:
-                part.left[0] -= 1
-                last = not part.left[0]
+                rest.parts -= 1
+                last = not rest.parts
             if last:
                 chunk.buffer.release()
-                meter.add(self._records[chunk.number].size_original)
+                self._meter.add(rest.size)
 
-        self._pipeline.stage("write", write, _parts(decoded, plan.placement), threads=self._writers)
+        self._pipeline.stage("write", write, self._parts(decoded, plan.placement), threads=self._writers)
         self._pipeline.run()
         if self.damage is not None and self.damage.chunks:
             sound = [number for number in plan.placement if number not in self.damage.chunks]
-            meter.expect(sum(self._records[number].size_original for number in sound), len(sound))
+            self._meter.expect(sum(self._records[number].size_original for number in sound), len(sound))
         return self._pipeline.seconds
 
     def _begin_fetching(self, numbers: Sequence[int]) -> BufferPool:
         """Starts the fetch threads; returns their buffers, each large enough for any of the chunks `numbers`."""
         largest = max((self._records[number].size_original for number in numbers), default=1)
         self._backend.prepare(largest, decode=True, on_join=self._join)
+        size = sum(self._records[number].size_original for number in numbers)
+        self._meter = Meter(self._progress, "restore", size, len(numbers), self._to_come(numbers))
+        if isinstance(self._source, Watched):
+            self._source.watch(self._meter.come)
         others = max(2 if self._source.remote else 1, self._writers - 1)
         self._room = ChunkRoom.of_machine(self._options.memory, largest, others=others)
         encoded = BufferPool(self._room.chunks(self._threads), largest + ALIGNMENT, self._backend.pin)
@@ -168,6 +198,21 @@ class RestoreStages:
             return LoadedChunk(wanted.number, buffer, encoded)
         buffer.release()
         return None
+
+    def _to_come(self, numbers: Collection[int]) -> int:
+        """Returns how many bytes the source will tell of while it reads these chunks."""
+        watched = isinstance(self._source, Watched)
+        return sum(self._records[number].size_compressed for number in numbers) if watched else 0
+
+    def _parts(self, decoded: Iterable[LoadedChunk], placement: Placement) -> Iterator[_Part]:
+        """Divides chunks among the threads that write: tiny files may all lie in one chunk."""
+        for chunk in decoded:
+            small = placement.small(chunk.number)
+            parts: list[SmallFiles | None] = [small[at : at + _PART] for at in range(0, len(small), _PART)]
+            if placement.count(chunk.number) > len(small):
+                parts.insert(0, None)
+            rest = _Rest(len(parts), self._records[chunk.number].size_original)
+            yield from (_Part(chunk, rest, part) for part in parts)
 
     def _cost(self, number: int, plan: RestorePlan) -> int:
         """Returns a chunk's cost in bytes. Slow chunks come first, so that all threads end soon after the last byte."""
@@ -221,25 +266,18 @@ class _Decoder:
         return chunk
 
 
-def _parts(decoded: Iterable[LoadedChunk], placement: Placement) -> Iterator[_Part]:
-    """Divides chunks among the threads that write: tiny files may all lie in one chunk."""
-    for chunk in decoded:
-        small = placement.small(chunk.number)
-        parts: list[SmallFiles | None] = [small[at : at + _PART] for at in range(0, len(small), _PART)]
-        if placement.count(chunk.number) > len(small):
-            parts.insert(0, None)
-        left = [len(parts)]
-        yield from (_Part(chunk, left, part) for part in parts)
-
-
-def _write_files(files: FileWriter, placed: FileExtents, content: memoryview) -> None:
-    """Writes the files' extents in a decoded chunk."""
+def _write_files(
+    files: FileWriter, placed: FileExtents, content: memoryview, written: Callable[[int], None] | None = None
+) -> None:
+    """Writes the files' extents in a decoded chunk; tells `written` of the bytes of each file."""
     for file, extents in placed:
         pieces = [
             (extent.file_offset, content[extent.chunk_offset : extent.chunk_offset + extent.length])
             for extent in extents
         ]
         files.write(file, pieces)
+        if written is not None:
+            written(sum(len(data) for _, data in pieces))
 
 
 def _shift(largest: Extent | None) -> int:

@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -34,6 +34,7 @@ class SourceReader:
         self.missing: dict[int, int] = {}  # file index -> planned bytes that the file no longer has
         self._ends: dict[int, int] = {}  # file index -> the lowest offset at which a read found the file's end
         self._shrunk: dict[int, int] = {}  # file index -> the smallest size seen below the scanned size
+        self.came: Callable[[int], None] = lambda size: None  # called with the bytes planned of the files just read
         self._lock = threading.Lock()
 
     def read(self, chunk: PlannedChunk, content: memoryview) -> Sequence[PlannedExtent]:
@@ -53,10 +54,13 @@ class SourceReader:
                 small[id(file.tree), split(file.relative)[0]].append(extent)
             else:
                 large.append(extent)
-        for index, of_one_file in itertools.groupby(large, key=lambda extent: extent.file):
-            self._read_large(self._files[index], list(of_one_file), content, incomplete)
+        for index, grouped in itertools.groupby(large, key=lambda extent: extent.file):
+            of_one_file = list(grouped)
+            self._read_large(self._files[index], of_one_file, content, incomplete)
+            self.came(sum(extent.length for extent in of_one_file))
         for extents in small.values():
             self._read_small(extents, content, incomplete)
+            self.came(sum(extent.length for extent in extents))
         return _read_extents(chunk.extents, incomplete)
 
     def size_of(self, index: int, extents: Sequence[Extent]) -> int:

@@ -27,6 +27,7 @@ from dumont_gpu.snapshot.content import check_content
 from dumont_gpu.snapshot.inside import whole_snapshot
 from dumont_gpu.snapshot.reader import Snapshot, in_columns, opened_source, parallel_reads, read_into, read_snapshot
 from dumont_gpu.storage import Source
+from dumont_gpu.storage.base import Watched
 
 _NAMED: Final = 3  # lost files that a message names
 
@@ -122,7 +123,12 @@ class _VerifyStages:
         self.padding: list[DamagedError] = []  # gaps that are not zero; no file has bytes there
 
     def run(self, progress: ProgressCallback | None) -> None:
-        meter = Meter(progress, "verify", self.raw_size, len(self._records))
+        source = self._snapshot.source
+        watched = source if isinstance(source, Watched) else None
+        come = sum(record.size_compressed for record in self._records) if watched else 0
+        meter = Meter(progress, "verify", self.raw_size, len(self._records), come)
+        if watched:
+            watched.watch(meter.come)
         largest = max((record.size_original for record in self._records), default=1)
         threads = thread_count(self._options.jobs) + self._backend.extra_threads
         room = ChunkRoom.of_machine(self._options.memory, largest)
@@ -130,7 +136,6 @@ class _VerifyStages:
         if self._options.content:
             self._backend.prepare(largest, decode=True, on_join=lambda more: join(more))
         encoded, raw = (BufferPool(pairs, largest + CHUNK_ALIGNMENT, self._backend.pin) for _ in range(2))
-        source = self._snapshot.source
         pipeline = Pipeline(encoded, raw, cancel=source.cancel)
         wanted = with_buffers(range(len(self._records)), encoded)
         fetched = pipeline.stage("fetch", self._fetch, wanted, threads=parallel_reads(source))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from dumont_gpu.disk.outputs import Identity
 
@@ -35,6 +36,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Closes files and connections, and ends threads."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A source, or a sink, that tells of bytes as they cross a link, long before a read or a write ends."""
+
+    def watch(self, moved: Callable[[int], None]) -> None:
+        """Makes `moved` be called, from any thread, with the number of bytes that have just come, or gone."""
 
 
 class Parts(Protocol):

@@ -50,7 +50,8 @@ class HttpSource:
         first = source.first_answer()
         self.size, self._head = first.revision.size, first.head
         count = _connection_count(options, first.latency)
-        self._reader = HttpReader(RangeFetcher(source, first.revision, count, options), count, options.clock)
+        self._fetcher = RangeFetcher(source, first.revision, count, options)
+        self._reader = HttpReader(self._fetcher, count, options.clock)
 
     def read_into(self, offset: int, out: memoryview) -> None:
         end = offset + len(out)
@@ -58,9 +59,13 @@ class HttpSource:
             raise DamagedError(f"ends at byte {self.size}, {end} were expected")
         if end <= len(self._head):
             out[:] = self._head[offset:end]
+            self._fetcher.came(len(out))
         elif len(out):
             with naming(self.location):
                 self._reader.read(offset, out)
+
+    def watch(self, moved: Callable[[int], None]) -> None:
+        self._fetcher.came = moved
 
     def cancel(self) -> None:
         self._reader.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from dumont_gpu.sizes import KiB, MiB
@@ -30,6 +31,7 @@ class RangeFetcher:
         self._source, self._revision, self._count, self._options = source, revision, count, options
         self._limit = RateLimit(options.limit_rate, options.clock)
         self._speeds = Speeds(0.0 if options.limit_rate else SLOW_RATE)
+        self.came: Callable[[int], None] = lambda count: None  # called with the size of each piece
 
     def connect(self) -> RangeConnection:
         return self._source.connect()
@@ -63,6 +65,7 @@ class RangeFetcher:
                 count = body.readinto(item.rest[:_LIMITED_RECEIVE] if self._options.limit_rate else item.rest)
                 item.done += count
                 self._source.heard()
+                self.came(count)
                 if delay := self._limit.delay_after(count):
                     self._options.wait(item.read.cancelled, delay)
                 if speed.add(count) and self._speeds.is_slow(speed):

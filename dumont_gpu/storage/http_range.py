@@ -9,7 +9,7 @@ import contextlib
 import http.client
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,6 +97,7 @@ class RangeConnection:
         self._shut = False
         self.answered = False  # ever, whatever the status
         self._proxy: Proxy | None = None  # that requests are sent to; None also behind a tunnel
+        self.sent: Callable[[int], None] = lambda count: None  # called with the size of each piece of content
 
     @property
     def read_timeout(self) -> float:
@@ -173,7 +174,7 @@ class RangeConnection:
         target = address.absolute if self._proxy else address.target
         with transient():
             try:
-                self._connection.request(method, target, body=_pieces(content), headers=headers)
+                self._connection.request(method, target, body=self._pieces(content), headers=headers)
             except (BrokenPipeError, ConnectionResetError):
                 if not content:
                     raise  # with content: a server that refuses need not read all of it, and may have answered already
@@ -182,6 +183,19 @@ class RangeConnection:
             raise self._proxy.refusal(response.status, response.reason)
         self.answered = True
         return response
+
+    def _pieces(self, content: memoryview | bytes | None) -> Iterator[memoryview] | None:
+        """Cuts content: a socket's timeout is for one piece, and a slow link takes longer for a whole part."""
+        if content is None:
+            return None
+
+        def pieces(view: memoryview) -> Iterator[memoryview]:
+            for start in range(0, len(view), _SEND):
+                piece = view[start : start + _SEND]
+                yield piece
+                self.sent(len(piece))
+
+        return pieces(memoryview(content))
 
     def _connect(self, address: Address) -> None:
         self._connection = http.client.HTTPConnection(address.host, address.port)
@@ -242,14 +256,6 @@ def _answer(response: http.client.HTTPResponse, body: bytes | None = None) -> An
             body = received(response, answers.MOST_READ)
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Answer(response.status, response.reason, headers, body)
-
-
-def _pieces(content: memoryview | bytes | None) -> Iterator[memoryview] | None:
-    """Cuts content into pieces: a socket's timeout is for one piece, and a slow link takes longer for a whole part."""
-    if content is None:
-        return None
-    view = memoryview(content)
-    return (view[start : start + _SEND] for start in range(0, len(view), _SEND))
 
 
 def _ranged(response: http.client.HTTPResponse, start: int, end: int, revision: Revision | None) -> Body:

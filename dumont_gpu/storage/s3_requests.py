@@ -78,11 +78,18 @@ class S3Requests:
         over: threading.Event,
     ) -> None:
         self._signer, self._options, self._patience, self._tls, self._over = signer, options, patience, tls, over
+        self._sent: Callable[[int], None] = lambda count: None
         self._connection = self.connect()
         self.server_time = time.time()  # by the last answer to a list
 
     def connect(self) -> RangeConnection:
-        return RangeConnection(self._options, self._tls)
+        connection = RangeConnection(self._options, self._tls)
+        connection.sent = self._sent
+        return connection
+
+    def watch(self, moved: Callable[[int], None]) -> None:
+        """Makes `moved` be called with the size of each piece of content that is sent, from now on."""
+        self._sent = self._connection.sent = moved
 
     def close(self) -> None:
         self._connection.close()

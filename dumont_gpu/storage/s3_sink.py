@@ -12,7 +12,7 @@ tree gives the same parts, and a part that the server has already is not sent (i
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -86,6 +86,9 @@ class S3Sink:
         self._sent = SentParts(self._requests, self._upload, self._over)
         self._writer: PartWriter | None = None  # from the first write on
         self._open = True
+
+    def watch(self, moved: Callable[[int], None]) -> None:
+        self._requests.watch(moved)
 
     def write_at(self, offset: int, data: memoryview) -> None:
         with naming_key(self.location):

@@ -257,8 +257,11 @@ def words(option: Option) -> str:
         (SnapshotService.list_entries, SnapshotService.list_entries, ReadOptions),
         (SnapshotService.read, SnapshotService.read, ReadOptions),
         (SnapshotService.diff, SnapshotService.diff, DiffOptions),
+        (SnapshotService.snapshot_info, SnapshotService.snapshot_info, ReadOptions),
+        (SnapshotService.plan_snapshot, SnapshotService.plan_snapshot, PackOptions),
+        (SnapshotService.plan_restore, SnapshotService.plan_restore, RestoreOptions),
     ],
-    ids=["service", *METHODS, "list_entries", "read", "diff"],
+    ids=["service", *METHODS, "list_entries", "read", "diff", "snapshot_info", "plan_snapshot", "plan_restore"],
 )
 def test_methods_have_the_words_and_defaults_of_the_options(documented: Any, function: Any, options: type) -> None:
     texts, given = described(documented), inspect.signature(function).parameters
@@ -296,3 +299,27 @@ def test_a_user_s_code_sees_types(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["Success: no issues found in 1 source file"]), (
         ran.stdout
     )
+
+
+def test_the_typed_example_does_what_it_says(tmp_path: Path) -> None:
+    import typed_example
+
+    (tmp_path / "ws/src").mkdir(parents=True)
+    (tmp_path / "ws/src/a.py").write_text("print()\n")
+    (tmp_path / "ws/src/a.pyc").write_text("compiled")
+    snapshot, target = tmp_path / "x.dumont", tmp_path / "target"
+    first = typed_example.look_before_you_leap(tmp_path / "ws", snapshot, target)
+    assert first == ["2 entries, 1 files in 1 chunks", "would write src/a.py"]
+    SnapshotService().restore_snapshot(snapshot, target)
+    (target / "src/a.py").write_text("print('an hour')\n")
+    again = typed_example.look_before_you_leap(tmp_path / "ws", snapshot, target)
+    assert again[1:] == ["is newer, and would be written over: src/a.py"]
+
+
+def test_the_info_of_a_snapshot_has_what_the_command_says(workspace: Path, snapshot: Path) -> None:
+    packed = SnapshotService().create_snapshot(workspace, snapshot)
+    found = SnapshotService().snapshot_info(snapshot, expect=packed.snapshot_id)
+    assert (found.snapshot_id, found.original_size) == (packed.snapshot_id, packed.original_size)
+    assert found.codec_bytes == packed.codec_bytes
+    with pytest.raises(DumontError, match="another snapshot"):
+        SnapshotService().snapshot_info(snapshot, expect="sha256:" + "0" * 64)

@@ -99,7 +99,7 @@ def test_dry_runs_touch_nothing(workspace: Path, snapshot: Path, target: Path) -
 def test_excludes_come_from_files_too(workspace: Path, snapshot: Path, tmp_path: Path) -> None:
     (tmp_path / "ignore").write_text("# comment\n*.tmp\n\ncode/\n")
     result = cli("pack", workspace, "-o", snapshot, "--exclude-from", tmp_path / "ignore")
-    assert "2 entries left out by --exclude *.tmp code/" in result.stdout
+    assert "3 entries left out by --exclude *.tmp code/" in result.stdout
     assert cli("ls", snapshot).stdout.split() == [".env", "latest"]
 
 
@@ -188,7 +188,7 @@ def test_help_names_what_there_is_to_choose() -> None:
     assert dict(declared(PackOptions))["method"].metavar.split("|") == list(METHODS)
     assert PackOptions().method == DEFAULT_METHOD
     assert (PackOptions().link, PackOptions().level, MAX_LEVEL) == (DEFAULT_LINK, zstd.LEVEL, zstd.MAX_LEVEL)
-    assert dict(declared(RestoreOptions))["overwrite"].metavar.split("|") == list(OVERWRITE_CHOICES)
+    assert dict(declared(RestoreOptions))["overwrite"].metavar.split("|") == ["refuse", *OVERWRITE_CHOICES]
     assert Network().made() == NetworkOptions()
 
 

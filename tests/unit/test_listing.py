@@ -44,8 +44,9 @@ def changed(tmp_path: Path) -> Path:
 def test_a_file_that_changed_while_it_was_packed_is_marked(changed: Path) -> None:
     assert "1 changed while packed" in command("info", changed).out
     assert json.loads(command("info", changed, "--json").out)["changed"] == 1
-    log, model, legend = command("ls", changed, "-l").out.splitlines()
+    log, model, total, legend = command("ls", changed, "-l").out.splitlines()
     assert (log[5], model[5]) == ("!", " ")
+    assert total == "total: 2 files, 25 B from 25 B (1.00x)"
     assert legend.startswith("! changed while it was packed")
     entries = [json.loads(line) for line in command("ls", changed, "--json").out.splitlines()]
     assert [entry["changed"] for entry in entries] == [True, False]

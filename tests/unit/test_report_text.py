@@ -29,8 +29,8 @@ def test_reports_of_one_entry_are_english(source: Path, snapshot: Path, target: 
     assert "  1 socket, fifo or device not packed\n" in packed.out
     assert "  1 chunk of up to 64.0 MiB" in command("info", snapshot).out
     assert command("verify", snapshot).out.count(" in 1 chunk match their digests (1 entry, ") == 1
-    assert command("restore", "-n", snapshot, target).out.startswith("would restore 1 entry, 1 B from 1 B in 1 chunk\n")
-    assert command("restore", snapshot, target).out.startswith("restored 1 entry, ")
+    assert command("restore", "-n", snapshot, target).out.startswith("would restore 1 file, 1 B from 1 B in 1 chunk\n")
+    assert command("restore", snapshot, target).out.startswith("restored 1 file, ")
     assert "  1 entry of the target kept\n" in command("restore", snapshot, target, "--overwrite", "never").out
 
 

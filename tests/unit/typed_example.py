@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dumont_gpu import DiffResult, DumontError, PackResult, Progress, RestoreResult, SnapshotService
+from dumont_gpu import (
+    DiffResult,
+    DumontError,
+    PackPlan,
+    PackResult,
+    Progress,
+    RestorePlan,
+    RestoreResult,
+    SnapshotInfo,
+    SnapshotService,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type
@@ -32,3 +42,22 @@ def save_and_bring_back(workspace: Path) -> str:
     service.restore_snapshot("x.dumont", "target", overwrite="bogus")  # type: ignore[arg-type]
     service.create_snapshot("a", "b", nosuch=1)  # type: ignore[call-arg]
     return packed.snapshot_id
+
+
+def look_before_you_leap(workspace: Path, snapshot: Path, target: Path) -> list[str]:
+    service = SnapshotService(device="cpu")
+    forecast = service.plan_snapshot(workspace, exclude=["*.pyc"])
+    service.create_snapshot(workspace, snapshot, exclude=["*.pyc"])
+    held = service.snapshot_info(snapshot)
+    plan = service.plan_restore(snapshot, target, include="src", overwrite="if-changed")
+    if TYPE_CHECKING:
+        assert_type(forecast, PackPlan)
+        assert_type(held, SnapshotInfo)
+        assert_type(held.codec_bytes, dict[str, tuple[int, int]])
+        assert_type(plan, RestorePlan)
+        assert_type(plan.newer, tuple[str, ...])
+        assert_type(plan.original_size, int)
+    said = [f"{forecast.num_files} entries, {held.entries['file']} files in {held.num_chunks} chunks"]
+    said += [f"would write {path}" for path in plan.new]
+    said += [f"is newer, and would be written over: {path}" for path in plan.newer]
+    return said

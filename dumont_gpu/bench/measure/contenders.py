@@ -109,6 +109,13 @@ OWN_TREE = Case(
     (DUMONT_RESTORE, DUMONT_NO_SYNC, DUMONT_V2_RESTORE, TAR_ZSTD_RESTORE),
 )
 
+# What `dumont-gpu bench --path` runs over a user's folder: the peers that are installed.
+OWN_FOLDER = Case(
+    "own folder",
+    (DUMONT_PACK, TAR_ZSTD_PACK, TAR_LZ4_PACK, RESTIC_PACK, BORG_PACK, SQUASHFS_PACK),
+    (DUMONT_RESTORE, TAR_ZSTD_RESTORE, TAR_LZ4_RESTORE, RESTIC_RESTORE, BORG_RESTORE, SQUASHFS_RESTORE),
+)
+
 # `dumont-gpu bench` takes less time.
 COMMAND = Case(
     "corpus",

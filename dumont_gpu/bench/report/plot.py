@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, Final
 
 from dumont_gpu.bench.corpora.original import COLUMN
+from dumont_gpu.bench.report.bars import bar_shapes
 from dumont_gpu.bench.report.by_type import contention, is_of, original_row, rate, ratio
 from dumont_gpu.bench.report.jobs import job_rows, job_seconds
 from dumont_gpu.bench.report.summary import headline
@@ -39,7 +40,7 @@ def picture(record: Json) -> str:
     """Returns the SVG; parts that were not run are left out."""
     parts: list[str] = [_text(24, 34, "dumont-gpu bench", "title"), _text(24, 56, headline(record), "muted")]
     y = 84.0
-    for draw in (_types, _peers, _links):
+    for draw in (bar_shapes,) if "own" in record else (_types, _peers, _links):
         drawn, height = draw(record, y)
         parts += drawn
         y += height

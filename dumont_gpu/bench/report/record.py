@@ -8,6 +8,7 @@ device     {"name": "cuda:0" or "", "detail": its model, or why there is none}
 failures   lines: every output that was not intact
 seconds    of the whole run; `part_seconds` has those of each part
 corpora    name -> origin
+own        {"rates": [...]}: `jobs` are those of a user's own folder, to be drawn with links of these bytes per second
 PARTS      figures, if the part was run
 steps      of a GPU check: step -> machine, exit_code, seconds, limit, log, data (its figures)
 """

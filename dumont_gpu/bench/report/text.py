@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from dumont_gpu.bench.report.bars import bar_text
 from dumont_gpu.bench.report.record import machines
 from dumont_gpu.bench.report.summary import headline, problems, tables
 from dumont_gpu.bench.report.tables import markdown_table
@@ -21,6 +22,8 @@ def print_tables(record: dict[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=_PIPED_WIDTH)
     console.print(headline(record), style="bold", markup=False)
+    if "own" in record:
+        console.print(f"\n{bar_text(record)}\n", markup=False, soft_wrap=True)
     for table in tables(record):
         shown = RichTable(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for number, name in enumerate(table.header):
@@ -46,6 +49,7 @@ def markdown(record: dict[str, Any]) -> str:
         lines = [f"- {name}: {value}" for name, value in machine.items()]
         parts.append("\n".join([f"- parts: {', '.join(measured)}"] * (len(described) > 1) + lines) + "\n")
     parts += [f"- {text}" for text in problems(record)]
+    parts += [f"\n```\n{bar_text(record)}\n```\n"] * ("own" in record)
     for table in tables(record):
         parts += [f"\n## {table.title}\n", markdown_table(table.header, table.rows), table.notes]
     return "\n".join(parts) + "\n"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from dumont_gpu.cli.report.words import CODEC_NAMES, local_time
+from dumont_gpu.cli.report.words import CODEC_NAMES, count_kinds, local_time
 from dumont_gpu.columns.views import paths_of
 from dumont_gpu.format import names
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.format.paths import printable
+from dumont_gpu.sizes import format_size
 from dumont_gpu.snapshot.reader import Snapshot
 from dumont_gpu.tree.links_out import links_out
 from dumont_gpu.tree.selection import matching
@@ -19,8 +21,8 @@ _TYPE_LETTERS: Final = {EntryType.FILE: "-", EntryType.DIR: "d", EntryType.SYMLI
 _CHANGED_LEGEND: Final = "! changed while it was packed: its bytes may be of two moments"
 
 
-def listing(snapshot: Snapshot, glob: str | None, *, long: bool, as_json: bool) -> Iterator[str]:
-    """Yields a line for each entry (or many lines at once), and a legend if a line needs it.
+def listing(snapshot: Snapshot, glob: str | None, *, long: bool, as_json: bool, digests: bool = False) -> Iterator[str]:
+    """Yields a line for each entry (or many lines at once); if `long`, a total, and a legend if a line needs it.
 
     Raises:
         UsageError: nothing matches `glob`.
@@ -36,7 +38,7 @@ def listing(snapshot: Snapshot, glob: str | None, *, long: bool, as_json: bool) 
         for entry in entries:
             yield json.dumps({"type": "entry", **_entry_data(snapshot, entry, leading_out)})
     else:
-        yield from _long_lines(snapshot, entries, leading_out)
+        yield from _long_lines(snapshot, entries, leading_out, digests=digests)
 
 
 def _short_lines(paths: Sequence[str]) -> str:
@@ -46,11 +48,20 @@ def _short_lines(paths: Sequence[str]) -> str:
     return "\n".join(map(printable, paths))
 
 
-def _long_lines(snapshot: Snapshot, entries: Iterable[FileEntry], leading_out: Container[str]) -> Iterator[str]:
+def _long_lines(
+    snapshot: Snapshot, entries: Iterable[FileEntry], leading_out: Container[str], *, digests: bool
+) -> Iterator[str]:
     changed = False
+    counts: Counter[str] = Counter()
+    size, stored = 0, 0.0
     for entry in entries:
         changed = changed or entry.changed
-        yield _long_line(snapshot, entry) + " (leads out)" * (entry.path in leading_out)
+        counts[entry.type.value] += 1
+        size += entry.size
+        stored += _stored(snapshot, entry)
+        yield _long_line(snapshot, entry, digests=digests) + " (leads out)" * (entry.path in leading_out)
+    ratio = f" from {format_size(stored)} ({size / stored:.2f}x)" if stored else ""
+    yield f"total: {count_kinds(counts)}, {format_size(size)}{ratio}"
     if changed:
         yield _CHANGED_LEGEND
 
@@ -74,18 +85,17 @@ def _entry_data(snapshot: Snapshot, entry: FileEntry, leading_out: Container[str
     return data
 
 
-def _long_line(snapshot: Snapshot, entry: FileEntry) -> str:
+def _long_line(snapshot: Snapshot, entry: FileEntry, *, digests: bool) -> str:
     is_file = entry.type is EntryType.FILE
     ratio = f"{_ratio(snapshot, entry):.2f}x" if entry.extents else ""
     stamp = "" if entry.type is EntryType.HARDLINK else local_time(entry.mtime_ns)
-    digest = (
-        entry.extents[0].digest.hex()[:12] if len(entry.extents) == 1 else f"{len(entry.extents)} extents" * is_file
-    )
+    digest = "+".join(extent.digest.hex() for extent in entry.extents) if digests else ""
     arrow = f" -> {printable(entry.target)}" if entry.target else ""
     mark = "!" if entry.changed else " "
     return (
         f"{_TYPE_LETTERS[entry.type]}{entry.mode:04o}{mark} {entry.size if is_file else '':>14} "
-        f"{'+'.join(_codecs(snapshot, entry)):10} {ratio:>7} {stamp:22} {digest:12} {printable(entry.path)}{arrow}"
+        f"{'+'.join(_codecs(snapshot, entry)):10} {ratio:>7} {stamp:22} "
+        f"{digest:{64 * digests}}{' ' * digests}{printable(entry.path)}{arrow}"
     )
 
 
@@ -94,9 +104,14 @@ def _codecs(snapshot: Snapshot, entry: FileEntry) -> list[str]:
 
 
 def _ratio(snapshot: Snapshot, entry: FileEntry) -> float:
-    """Returns the compression ratio of the chunks that hold a file, weighted by the file's bytes in each chunk."""
+    stored = _stored(snapshot, entry)
+    return entry.size / stored if stored else 1.0
+
+
+def _stored(snapshot: Snapshot, entry: FileEntry) -> float:
+    """Returns a file's part, by raw bytes, of the encoded bytes of the chunks that hold it."""
     stored = 0.0
     for extent in entry.extents:
         chunk = snapshot.chunks[extent.chunk]
         stored += extent.length * chunk.size_compressed / chunk.size_original
-    return entry.size / stored if stored else 1.0
+    return stored

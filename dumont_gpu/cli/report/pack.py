@@ -40,7 +40,7 @@ def packed(result: PackResult, options: PackOptions, *, verbose: bool) -> Report
     ]
     if result.shared_bytes:
         lines.append(f"  {format_size(result.shared_bytes)} of equal files and tensors stored once")
-    lines += _left_out(result.excluded, options.exclude, result.special)
+    lines += _left_out(result, options.exclude)
     lines += finding_lines(result, followed=options.follow_outside)
     lines += [f"  {note}" for note in result.notes]
     if result.problems:
@@ -60,16 +60,18 @@ def pack_plan(plan: PackPlan, options: PackOptions) -> Report:
     lines += [f"  {name:8} {format_size(size)}" for name, size in sorted(plan.codec_bytes.items())]
     if plan.shared_bytes:
         lines.append(f"  {format_size(plan.shared_bytes)} of equal files and tensors stored once")
-    lines += _left_out(plan.excluded, (), plan.special)
+    lines += _left_out(plan, options.exclude)
     lines += finding_lines(plan, followed=options.follow_outside)
     lines += [f"  {printable(problem.path)}: {problem.reason}" for problem in plan.problems]
     return Report(data, lines, unmatched_warning(plan.unmatched))
 
 
-def _left_out(excluded: int, patterns: Sequence[str], special: int) -> list[str]:
+def _left_out(result: PackResult | PackPlan, patterns: Sequence[str]) -> list[str]:
     lines = []
-    if excluded or patterns:
-        lines.append(f"  {count_entries(excluded)} left out by --exclude {' '.join(patterns)}".rstrip())
+    special = result.special
+    if result.excluded or patterns:
+        more = "more than " if result.excluded_more else ""
+        lines.append(f"  {more}{count_entries(result.excluded)} left out by --exclude {' '.join(patterns)}".rstrip())
     if special:
         lines.append(f"  {counted(special, 'socket, fifo or device', 'sockets, fifos or devices')} not packed")
     return lines

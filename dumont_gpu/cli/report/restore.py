@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dumont_gpu.cli.outcome import Report
 from dumont_gpu.cli.report.words import (
     MAX_NAMED,
     count_chunks,
     count_entries,
+    count_kinds,
     fields_of,
     lost_clause,
     lost_data,
@@ -37,7 +40,7 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
         ]
         return Report(data, lines, unmatched_warning(result.unmatched, verbose=verbose))
     lines = [
-        f"restored {count_entries(result.num_files)}, {format_size(result.original_size)} from "
+        f"restored {count_kinds(result.entries)}, {format_size(result.original_size)} from "
         f"{format_size(result.compressed_size)} in {result.seconds:.1f} s on {result.device}, {_checked(result)}: "
         f"{result.target_path}"
     ]
@@ -46,6 +49,7 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
             f"  went on with an interrupted restore: {result.resumed_chunks} of {count_chunks(result.num_chunks)} "
             f"were there, {format_size(result.fetched_size)} fetched"
         )
+    lines += _newer_lines(result.newer, options, verbose=verbose)
     if result.kept:
         lines.append(f"  {count_entries(result.kept)} of the target kept{_unchecked(result, options)}")
     if result.altered:
@@ -91,7 +95,21 @@ def _unchecked(result: RestoreResult, options: RestoreOptions) -> str:
     return ", not verified" if options.verify and not result.verified else ""
 
 
-def restore_plan(plan: RestorePlan, *, verbose: bool) -> Report:
+def _newer_lines(newer: Sequence[str], options: RestoreOptions, *, verbose: bool, would: str = "") -> list[str]:
+    """Names the files that were newer than the snapshot's; who says `always` has decided about them."""
+    if not newer or options.overwrite != "if-changed":
+        return []
+    what = counted(len(newer), "file")
+    were = "was" if len(newer) == 1 else "were"
+    lines = [f"  {what} of the target {were} newer than the snapshot's, and {would or were} written over:"]
+    named = newer if verbose else newer[:MAX_NAMED]
+    lines += [f"    {printable(path)}" for path in named]
+    if len(named) < len(newer):
+        lines.append(f"    and {len(newer) - len(named):,} more (-v shows all)")
+    return lines
+
+
+def restore_plan(plan: RestorePlan, options: RestoreOptions, *, verbose: bool) -> Report:
     data = {
         "num_files": len(plan.entries),
         "original_size": plan.original_size,
@@ -101,6 +119,7 @@ def restore_plan(plan: RestorePlan, *, verbose: bool) -> Report:
         "resumed": plan.resumed,
         "new": len(plan.new),
         "replaced": len(plan.replaced),
+        "newer": list(plan.newer),
         "kept": plan.kept,
         "already_there": plan.already_there,
         "fetched_size": plan.fetched_size,
@@ -110,7 +129,7 @@ def restore_plan(plan: RestorePlan, *, verbose: bool) -> Report:
         return Report(data, [line], unmatched_warning(plan.unmatched))
     limit = None if verbose else MAX_NAMED
     lines = [
-        f"would restore {count_entries(len(plan.entries))}, {format_size(plan.original_size)} from "
+        f"would restore {count_kinds(plan.counts)}, {format_size(plan.original_size)} from "
         f"{format_size(plan.compressed_size)} in {count_chunks(plan.num_chunks)}"
     ]
     if plan.resumed:
@@ -121,6 +140,7 @@ def restore_plan(plan: RestorePlan, *, verbose: bool) -> Report:
             lines += [f"    {printable(path)}" for path in paths[:limit]]
             if limit is not None and len(paths) > limit:
                 lines.append(f"    and {len(paths) - limit:,} more (-v shows all)")
+    lines += _newer_lines(plan.newer, options, verbose=verbose, would="would be")
     if plan.kept:
         lines.append(f"  {count_entries(plan.kept)} of the target kept")
     return Report(data, lines, unmatched_warning(plan.unmatched))

@@ -6,58 +6,35 @@ from typing import TYPE_CHECKING
 
 from dumont_gpu.cli.outcome import Report
 from dumont_gpu.cli.report.findings import NO_BYTES, links_out_lines
-from dumont_gpu.cli.report.words import CODEC_NAMES, codec_lines, count_chunks, count_entries, fields_of, local_time
-from dumont_gpu.columns.views import count_changed, count_types
+from dumont_gpu.cli.report.words import (
+    codec_lines,
+    count_chunks,
+    count_entries,
+    count_kinds,
+    fields_of,
+    local_time,
+)
 from dumont_gpu.format.paths import printable
-from dumont_gpu.sizes import counted, format_size
-from dumont_gpu.snapshot.reader import Snapshot
-from dumont_gpu.tree.links_out import links_out
+from dumont_gpu.sizes import format_size
 
-if TYPE_CHECKING:  # for verify alone
+if TYPE_CHECKING:  # each for one command alone
+    from dumont_gpu.jobs.info import SnapshotInfo
     from dumont_gpu.jobs.verify import VerifyResult
 
 
-def info(snapshot: Snapshot) -> Report:
-    header, manifest = snapshot.header, snapshot.manifest
-    codecs: dict[str, tuple[int, int]] = {}
-    for chunk in snapshot.chunks:
-        name = CODEC_NAMES[chunk.compressor_id]
-        original, stored = codecs.get(name, (0, 0))
-        codecs[name] = (original + chunk.size_original, stored + chunk.size_compressed)
-    counts = {kind.value: count for kind, count in count_types(manifest.entries).items()}
-    changed = count_changed(manifest.entries)
-    leading_out = links_out(manifest.entries)
-    size = snapshot.source.size
-    created = local_time(manifest.created_ns)
-    ratio = header.total_size_original / size if size else 1.0
-    data = {
-        "snapshot_path": snapshot.source.location,
-        "snapshot_id": snapshot.id,
-        "original_size": header.total_size_original,
-        "compressed_size": size,
-        "ratio": ratio,
-        "num_chunks": header.num_chunks,
-        "chunk_size": header.chunk_size,
-        "digest": header.digest,
-        "entries": counts,
-        "changed": changed,
-        "links_out": len(leading_out),
-        "codec_bytes": codecs,
-        "method": manifest.method,
-        "tool": manifest.tool,
-        "created_ns": manifest.created_ns,
-    }
-    entries = ", ".join(counted(count, name) for name, count in sorted(counts.items()))
+def info(found: SnapshotInfo) -> Report:
+    data = fields_of(found) | {"links_out": len(found.links_out)}
     lines = [
-        f"{snapshot.source.location}: {format_size(header.total_size_original)} in {format_size(size)} ({ratio:.2f}x)",
-        f"  {entries or 'no entries'}",
-        *([NO_BYTES] if header.num_files and not header.total_size_original else []),
-        *(links_out_lines(leading_out, followed=False) if leading_out else []),
-        f"  {count_chunks(header.num_chunks)} of up to {format_size(header.chunk_size)}, covered by {header.digest}",
-        *codec_lines(codecs),
-        *([f"  {changed:,} changed while packed: ls -l marks them with !"] if changed else ()),
-        f"  packed {created} by {printable(manifest.tool)}, method {printable(manifest.method)}",
-        f"  {snapshot.id}",
+        f"{found.snapshot_path}: {format_size(found.original_size)} in {format_size(found.compressed_size)} "
+        f"({found.ratio:.2f}x)",
+        f"  {count_kinds(found.entries) if found.entries else 'no entries'}",
+        *([NO_BYTES] if found.num_files and not found.original_size else []),
+        *(links_out_lines(found.links_out, followed=False) if found.links_out else []),
+        f"  {count_chunks(found.num_chunks)} of up to {format_size(found.chunk_size)}, covered by {found.digest}",
+        *codec_lines(found.codec_bytes),
+        *([f"  {found.changed:,} changed while packed: ls -l marks them with !"] if found.changed else ()),
+        f"  packed {local_time(found.created_ns)} by {printable(found.tool)}, method {printable(found.method)}",
+        f"  {found.snapshot_id}",
     ]
     return Report(data, lines)
 

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from dumont_gpu.tree.problems import Problem
 
 CODEC_NAMES: Final = {codec.id: codec.name for codec in CODECS}
+_KINDS: Final = {
+    "file": ("file",),
+    "dir": ("directory", "directories"),
+    "symlink": ("link",),
+    "hardlink": ("hard link",),
+}
 MAX_NAMED: Final = 20  # patterns that a warning, or paths that a plan, names without -v
 
 
@@ -47,6 +53,11 @@ def codec_lines(codecs: Mapping[str, tuple[int, int]]) -> list[str]:
 
 def count_entries(count: int) -> str:
     return counted(count, "entry", "entries")
+
+
+def count_kinds(counts: Mapping[str, int]) -> str:
+    """Returns how many entries there are of each type, which FORMAT.md names: `1 file, 903 directories`."""
+    return ", ".join(counted(counts[kind], *words) for kind, words in _KINDS.items() if counts.get(kind)) or "nothing"
 
 
 def count_chunks(count: int) -> str:

@@ -20,7 +20,8 @@ class Scan:
     others: list[FileEntry] = field(default_factory=list)  # directories, symlinks, hard links
     root: FileEntry | None = None
     problems: list[Problem] = field(default_factory=list)
-    excluded: int = 0  # entries left out by a pattern, without the content of excluded directories
+    excluded: int = 0  # entries left out by a pattern, with the content of excluded directories
+    excluded_more: bool = False  # there are more: they were not all counted
     special: int = 0  # sockets, fifos and devices, which are not packed
     unfinished: list[FileEntry] = field(default_factory=list)  # unfinished files of this program, which are left out
     links_out: list[FileEntry] = field(default_factory=list)  # symlinks whose target is not packed

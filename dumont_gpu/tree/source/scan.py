@@ -20,6 +20,7 @@ from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.source.files import SourceFile, SourceTree
 from dumont_gpu.tree.source.found import Scan
 from dumont_gpu.tree.source.hard_links import link_hard_links
+from dumont_gpu.tree.source.left_out import MOST_COUNTED, count_below
 from dumont_gpu.tree.source.outside import OutsideLinks
 from dumont_gpu.tree.source.own_files import is_begun, is_journal, is_own
 from dumont_gpu.tree.source.small_files import SmallFiles
@@ -181,10 +182,19 @@ class _Scanner:
         self.result.excluded += out
         return out
 
+    def _count_left_out(self, parent: int, name: str) -> None:
+        result = self.result
+        left = max(0, MOST_COUNTED - result.excluded)
+        below = count_below(parent, name, left)
+        result.excluded += below
+        result.excluded_more = result.excluded_more or below == left
+
     def _add(self, tree: SourceTree, path: str, relative: str, name: str, status: os.stat_result, parent: int) -> bool:
         """Adds an entry; returns True for a directory to walk."""
         kind = stat.S_IFMT(status.st_mode)
         if self._excluded(path, kind == stat.S_IFDIR):
+            if kind == stat.S_IFDIR:
+                self._count_left_out(parent, name)
             return False
         if len(path) > MAX_PATH // 4 and len(os.fsencode(path)) > MAX_PATH:
             raise OSError(errno.ENAMETOOLONG, f"a path of more than {MAX_PATH} bytes")

@@ -41,6 +41,7 @@ class Decision:
     kept: int = 0  # entries of the target left as they are, without directories
     kept_files: Sequence[FileEntry] = ()  # the regular files among the kept entries
     replaced: Sequence[str] = ()  # paths of the files and links of the target that are written over
+    newer: Sequence[str] = ()  # those of `replaced` that were changed after the snapshot's
     replaceable: frozenset[str] = frozenset()  # paths that an interrupted run left: replaced whatever the policy says
     complete: bool = False  # every entry stood there before: there is nothing to do, and nothing is written
     foreign: frozenset[str] = frozenset()  # replaceable paths of files that another program may have changed

@@ -71,6 +71,7 @@ class Policy:
         """Decides for a target that was not empty when the restore began."""
         wanted: list[FileEntry] = []
         replaced: list[str] = []
+        newer: list[str] = []
         kept: list[int] = []
         kept_files: dict[str, tuple[int, int]] = {}  # path -> device and inode
         for index, entry in enumerate(entries):
@@ -89,6 +90,7 @@ class Policy:
                 wanted.append(entry)
                 if entry.type is not EntryType.DIR:
                     replaced.append(entry.path)
+                    newer += [entry.path] * _is_newer(entry, status)
         left = [entries[index] for index in kept]
         return Decision(
             # A hard link's leader must be among the files that this restore writes.
@@ -97,6 +99,7 @@ class Policy:
             kept=_count(left),
             kept_files=_regular(left),
             replaced=replaced,
+            newer=newer,
         )
 
     def _decide_again(self, entries: Sequence[FileEntry], kept: Container[int]) -> Decision:
@@ -106,6 +109,7 @@ class Policy:
             kept: indices of the entries that the interrupted run kept; they stay kept if they still exist.
         """
         replaced: list[str] = []
+        newer: list[str] = []
         replaceable: set[str] = set()
         foreign: set[str] = set()
         files = _files(entries)
@@ -129,12 +133,14 @@ class Policy:
                     replaceable.add(entry.path)
                 else:
                     replaced.append(entry.path)
+                    newer += [entry.path] * _is_newer(entry, status)
             wanted.append(entry)
         return Decision(
             wanted=EntryTable(with_new_leaders(wanted, files)),
             kept=_count(left) + newly_kept,
             kept_files=_regular(left),
             replaced=replaced,
+            newer=newer,
             replaceable=frozenset(replaceable),
             foreign=frozenset(foreign),
         )
@@ -206,3 +212,8 @@ def _regular(entries: Iterable[FileEntry]) -> list[FileEntry]:
 def _count(entries: Iterable[FileEntry]) -> int:
     """Counts the entries that are not directories."""
     return sum(entry.type is not EntryType.DIR for entry in entries)
+
+
+def _is_newer(entry: FileEntry, status: os.stat_result) -> bool:
+    """Whether somebody has changed a file since the time that the snapshot has of it."""
+    return entry.type is EntryType.FILE and status.st_mtime_ns > entry.mtime_ns
