@@ -152,7 +152,7 @@ class SnapshotService:
         """Restores a snapshot, or a part of it, under `target_path`. After an interruption, the same call goes on.
 
         Args:
-            snapshot_path: a path, or an http(s)://, s3://, gs:// or az:// address.
+            snapshot_path: a path, - for standard input, or an http(s)://, s3://, gs:// or az:// address.
             target_path: the directory to restore into.
             verify: also check the content of every file: new files before they are written.
             progress: called with the progress of the job.
@@ -216,7 +216,7 @@ class SnapshotService:
         """Checks every byte of a snapshot.
 
         Args:
-            snapshot_path: a path or an address.
+            snapshot_path: a path or an address, as for a restore.
             content: also decode every chunk and check the content of every file.
             progress: called with the progress of the job.
             expect: refuse any snapshot but the one with this id.
@@ -257,7 +257,7 @@ class SnapshotService:
         """Returns the entries of a snapshot in path order.
 
         Args:
-            snapshot_path: a path or an address.
+            snapshot_path: a path or an address, as for a restore.
             progress: called when the list is complete, with no bytes and no chunks.
             expect: refuse any snapshot but the one with this id.
             patience: how long to keep trying while a server sends nothing: seconds, or "5m"; 0: not at all.

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from dumont_gpu.cli import endings
 from dumont_gpu.cli.options import Output
+from dumont_gpu.errors import DumontError
 from dumont_gpu.format import names
 from dumont_gpu.format.paths import printable
 from dumont_gpu.sizes import one_line
@@ -33,6 +35,17 @@ class Report:
     data: Mapping[str, Any]
     lines: Sequence[str]
     warning: str = ""  # for people, on stderr
+
+
+def keep_stdout_for_bytes() -> None:
+    """Makes everything that is printed from now on go to stderr, results too: a file's bytes alone go to stdout.
+
+    Raises:
+        DumontError: stdout is closed.
+    """
+    if endings.was_closed(1):
+        raise DumontError("standard output is closed: nothing can be written there")
+    sys.stdout = sys.stderr
 
 
 def show(report: Report, output: Output) -> None:

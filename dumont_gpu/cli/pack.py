@@ -8,7 +8,7 @@ import typer
 
 from dumont_gpu.cli.options import Output, with_notices
 from dumont_gpu.jobs.options import PackOptions
-from dumont_gpu.storage import WRITTEN_TO
+from dumont_gpu.storage import STANDARD_STREAM, WRITTEN_TO
 
 
 def pack(
@@ -24,6 +24,9 @@ def pack(
     One SOURCE: its content is the root of the snapshot. Several: each SOURCE stands under its own name. A link that is
     named as SOURCE is followed. A snapshot at OUT is replaced, once the new one is complete; any other file is not.
 
+    With -o - the snapshot goes to standard output as it is made, and everything else to standard error. Whoever reads
+    it (dumont-gpu restore - TARGET, or cat) believes nothing before its end has come.
+
     A publish to s3:// that a signal, a kill or the network stops keeps its parts at the server, where they cost money:
     the same command goes on from them, --discard deletes them, and so may a lifecycle rule of the bucket.
     XDG_STATE_HOME/dumont-gpu remembers which publish may go on. After any other error nothing is kept.
@@ -32,13 +35,16 @@ def pack(
     dumont-gpu pack /workspace -o workspace.dumont
     dumont-gpu pack /workspace ~/.cache/huggingface -o all.dumont --exclude '*.tmp'
     dumont-gpu pack /workspace -o s3://bucket/workspace.dumont
+    dumont-gpu pack /workspace -o - | ssh host dumont-gpu restore - /workspace
     """
     from dumont_gpu.cli.again import goes_on
-    from dumont_gpu.cli.outcome import end, show
+    from dumont_gpu.cli.outcome import end, keep_stdout_for_bytes, show
     from dumont_gpu.cli.report.pack import pack_plan, packed
     from dumont_gpu.jobs.pack import pack as run_pack
     from dumont_gpu.jobs.pack import plan_pack
 
+    if snapshot == STANDARD_STREAM:
+        keep_stdout_for_bytes()
     renderer = output.renderer()
     options = with_notices(options, renderer)
     if output.dry_run:

@@ -19,8 +19,12 @@ def restore(snapshot: Snap, target: Annotated[str, _TARGET], options: RestoreOpt
 
     After an interruption, the same command goes on from what is there.
 
+    With - as SNAP the snapshot comes from standard input. It waits on the disk of TARGET until its end has come and was
+    checked, and takes its own size there meanwhile; nothing is restored from a part of it.
+
     \b
     dumont-gpu restore workspace.dumont /workspace
+    ssh host cat workspace.dumont | dumont-gpu restore - /workspace
     dumont-gpu restore https://host/workspace.dumont /workspace --limit-rate 50MiB
     dumont-gpu restore workspace.dumont /workspace --include 'runs/*/config.json' --overwrite if-changed
     """

@@ -92,7 +92,7 @@ def restore(
     are restored.
 
     Args:
-        source: path or address of a snapshot, or an open source, which stays open.
+        source: path or address of a snapshot, "-" for standard input, or an open source, which stays open.
         target: path of a directory; created if it does not exist.
         progress: called as chunks are written.
         trace: called with the begin and end of each stage's work on a chunk.
@@ -110,7 +110,7 @@ def restore(
     started = time.monotonic()
     with (
         closing(select_backend(options.device, thread_count(options.jobs), options.gpu_memory)) as backend,
-        opened_source(source, options.network) as opened,
+        opened_source(source, options.network, target) as opened,
         _Failures(target) as failures,
         Pipeline(cancel=opened.cancel, trace=trace) as pipeline,
     ):
@@ -173,7 +173,7 @@ def plan_restore(source: str | Source, options: RestoreOptions | None = None, ta
     """
     options = _checked(options or RestoreOptions(), target)
     select_backend(options.device).close()
-    with opened_source(source, options.network) as opened, _Failures(target or opened.location):
+    with opened_source(source, options.network, target) as opened, _Failures(target or opened.location):
         snapshot = in_columns(read_snapshot(opened, options.expect))
         selected = select_entries(snapshot, options, target)
         if target is None or not os.path.lexists(target):
