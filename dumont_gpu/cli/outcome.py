@@ -24,7 +24,17 @@ _EXIT_PROBLEMS: Final = 3  # some entries could not be packed, or restored, as t
 _MAX_LISTED: Final = 20  # problems shown without -v
 # The keys of names and patterns, which JSON holds exactly: in Base64, under the key with `_b64`, if not in UTF-8.
 _NAMING: Final = frozenset(
-    ("path", "target", "snapshot_path", "target_path", "changed_files", "include", "exclude", "unmatched")
+    (
+        "path",
+        "target",
+        "snapshot_path",
+        "archive_path",
+        "target_path",
+        "changed_files",
+        "include",
+        "exclude",
+        "unmatched",
+    )
 )
 
 
