@@ -72,9 +72,9 @@ def write(table: EntryTable, path: Path) -> tuple[int, int]:
     """Writes a snapshot; returns the bytes of the snapshot and of its manifest."""
     content = os.urandom(CHUNK)
     sink = open_sink(str(path), None, force=True)
-    writer = SnapshotWriter(sink, 1, "blake3", 64 * MiB)
+    writer = SnapshotWriter(sink, 1, "blake3", 64 * MiB, columns=True)
     writer.write_chunk(0, memoryview(content), CHUNK, Raw(), digest_function("blake3")(memoryview(content)))
-    header, size = writer.finish(table, None, "none", columns=True)
+    header, size = writer.finish(table, None, "none")
     sink.commit(size)
     return size, header.manifest_size
 

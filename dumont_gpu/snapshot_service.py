@@ -151,8 +151,8 @@ class SnapshotService(SnapshotQueries):
         """Restores a snapshot, or a part of it, under `target_path`. After an interruption, the same call goes on.
 
         Args:
-            snapshot_path: a path, or an http(s)://, s3://, gs:// or az:// address. `:path` behind it names a directory
-                or a file in the snapshot.
+            snapshot_path: a path, - for standard input, or an http(s)://, s3://, gs:// or az:// address. `:path` behind
+                it names a directory or a file in the snapshot.
             target_path: the directory to restore into.
             verify: also check the content of every file: new files before they are written.
             progress: called with the progress of the job.
@@ -221,7 +221,7 @@ class SnapshotService(SnapshotQueries):
         """Checks every byte of a snapshot.
 
         Args:
-            snapshot_path: a path or an address.
+            snapshot_path: a path or an address, as for a restore.
             content: also decode every chunk and check the content of every file.
             progress: called with the progress of the job.
             expect: refuse any snapshot but the one with this id.

@@ -186,12 +186,21 @@ class _Outlet(io.FileIO):
         return len(data)
 
 
+_missing: Final[set[int]] = set()
+
+
+def was_closed(number: int) -> bool:
+    """Whether stdin (0), stdout (1) or stderr (2) was closed when the program began."""
+    return number in _missing
+
+
 def _open_missing_streams() -> None:
     """Opens /dev/null in place of a closed stdin, stdout or stderr: the next file would get its number."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
+            _missing.add(number)
             try:
                 os.open(os.devnull, os.O_RDWR)
             except OSError:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
+from dumont_gpu.cli import endings
 from dumont_gpu.cli.options import Output
+from dumont_gpu.errors import DumontError
 from dumont_gpu.format import names
 from dumont_gpu.format.paths import printable
 from dumont_gpu.sizes import one_line
@@ -23,10 +25,11 @@ EXIT_PROBLEMS: Final = 3  # some entries could not be packed, or restored, as th
 _MAX_LISTED: Final = 20  # problems shown without -v
 # The keys of names and patterns, which JSON holds exactly: in Base64, under the key with `_b64`, if not in UTF-8.
 _NAMING: Final = frozenset(
-    [
+    (
         "path",
         "target",
         "snapshot_path",
+        "archive_path",
         "inside",
         "target_path",
         "changed_files",
@@ -34,7 +37,7 @@ _NAMING: Final = frozenset(
         "exclude",
         "newer",
         "unmatched",
-    ]
+    )
 )
 
 
@@ -45,6 +48,17 @@ class Report:
     data: Mapping[str, Any]
     lines: Sequence[str]
     warning: str = ""  # for people, on stderr
+
+
+def keep_stdout_for_bytes() -> None:
+    """Makes everything that is printed from now on go to stderr, results too: a file's bytes alone go to stdout.
+
+    Raises:
+        DumontError: stdout is closed.
+    """
+    if endings.was_closed(1):
+        raise DumontError("standard output is closed: nothing can be written there")
+    sys.stdout = sys.stderr
 
 
 def show(report: Report, output: Output) -> None:

@@ -34,10 +34,14 @@ def restore(
     SNAP:src puts what is in src into TARGET; a file comes under its own name. After an interruption, the same command
     goes on from what is there; if every entry is there already, it says so, and writes nothing.
 
+    With - as SNAP the snapshot comes from standard input. It waits on the disk of TARGET until its end has come and was
+    checked, and takes its own size there meanwhile; nothing is restored from a part of it.
+
     \b
     Examples:
     dumont-gpu restore workspace.dumont /workspace
     dumont-gpu restore workspace.dumont:src /workspace/src
+    ssh host cat workspace.dumont | dumont-gpu restore - /workspace
     dumont-gpu restore https://host/workspace.dumont /workspace --limit-rate 50MiB
     dumont-gpu restore workspace.dumont /workspace --include 'runs/*/config.json' --overwrite if-changed
     dumont-gpu restore all.dumont --map workspace=/workspace --map huggingface=~/.cache/huggingface

@@ -26,7 +26,9 @@ MAX_CHUNKS: Final = 1 << 22  # 256 TiB of 64 MiB chunks; limits the memory that 
 REQUIRED_FLAGS: Final = 0xFFFF  # bits that a reader must understand; it may ignore the upper half
 FLAG_BLAKE3: Final = 0x0001  # the digests of chunks and extents are BLAKE3, not SHA-256
 FLAG_COLUMNS: Final = 0x0002  # the manifest is in columns instead of JSON
-_KNOWN_FLAGS: Final = FLAG_BLAKE3 | FLAG_COLUMNS
+FLAG_STREAM: Final = 0x0004  # written forward, as into a pipe: the header's values and the index are at the end
+_KNOWN_FLAGS: Final = FLAG_BLAKE3 | FLAG_COLUMNS | FLAG_STREAM
+STREAM_BLOCK: Final = CHUNK_ALIGNMENT  # bytes of the first block of a stream, and of the last
 
 _HEADER = struct.Struct("<8sIIIIQQQQQ32s32s352s32s")
 _CHUNK = struct.Struct("<QIIB8s")
@@ -54,13 +56,25 @@ class Header:
 
     @property
     def index_size(self) -> int:
-        """Bytes of the chunk index, which starts at 512."""
+        """Bytes of the chunk index."""
         return self.num_chunks * CHUNK_RECORD_SIZE
+
+    @property
+    def index_offset(self) -> int:
+        """Where the chunk index starts: after the header, or in a stream after the manifest."""
+        return self.manifest_offset + self.manifest_size if self.is_stream else HEADER_SIZE
 
     @property
     def data_offset(self) -> int:
         """Where the first chunk may start."""
-        return align_up(HEADER_SIZE + self.index_size)
+        return STREAM_BLOCK if self.is_stream else align_up(HEADER_SIZE + self.index_size)
+
+    @property
+    def file_size(self) -> int:
+        """Bytes of the whole snapshot."""
+        if self.is_stream:
+            return align_up(self.index_offset + self.index_size) + STREAM_BLOCK
+        return self.manifest_offset + self.manifest_size
 
     @property
     def digest(self) -> str:
@@ -71,6 +85,11 @@ class Header:
     def has_columns(self) -> bool:
         """Whether the manifest is in columns."""
         return bool(self.flags & FLAG_COLUMNS)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the snapshot was written forward."""
+        return bool(self.flags & FLAG_STREAM)
 
     @property
     def snapshot_id(self) -> str:
@@ -90,13 +109,21 @@ class Header:
         """Reads and checks a header.
 
         Args:
-            data: the first 512 bytes of the file (fewer only if the file is shorter).
+            data: the first 512 bytes of the file (fewer only if the file is shorter); of a stream, those of the last
+                block.
             file_size: bytes in the whole file, which every offset must respect.
 
         Raises:
             UnsupportedError: the file has another version, or a required flag that this version does not know.
             DamagedError: the header contradicts FORMAT.md in any other way.
         """
+        header = cls.parse_fields(data)
+        header.check_layout(file_size)
+        return header
+
+    @classmethod
+    def parse_fields(cls, data: bytes | bytearray) -> Header:
+        """Reads a header without a look at where the parts of the file lie; arguments and errors as for `parse`."""
         if data[:6] != MAGIC[:6] or not data[6:8].isdigit():
             raise DamagedError("not a .dumont file (it does not start with DUMONT02)")
         if len(data) >= len(MAGIC) and not data.startswith(MAGIC):
@@ -122,23 +149,26 @@ class Header:
             num_chunks, num_files, compressed, original, chunk_size, manifest_offset, manifest_size,
             index_sha256, manifest_sha256, flags,
         )  # fmt: skip
-        header._check_layout(file_size)
+        header._check_limits()
         return header
 
-    def _check_layout(self, file_size: int) -> None:
+    def check_layout(self, file_size: int) -> None:
+        """Raises DamagedError unless the parts of a file of `file_size` bytes lie where FORMAT.md lets them."""
+        if self.data_offset > self.manifest_offset:
+            raise DamagedError(f"the index of {self.num_chunks} chunks runs into the manifest")
+        if self.file_size != file_size:
+            raise DamagedError(
+                f"the file has {file_size} bytes, its header says {self.file_size}: it was cut short or something was "
+                "added"
+            )
+        if self.total_size_compressed > self.manifest_offset - self.data_offset:
+            raise DamagedError("the chunks are said to be larger than the room for them")
+
+    def _check_limits(self) -> None:
         if not MIN_CHUNK_SIZE <= self.chunk_size <= MAX_CHUNK_SIZE:
             raise DamagedError(f"chunk size {self.chunk_size} is outside {MIN_CHUNK_SIZE} to {MAX_CHUNK_SIZE}")
         if self.num_chunks > MAX_CHUNKS:
             raise DamagedError(f"the snapshot declares {self.num_chunks} chunks; the limit is {MAX_CHUNKS}")
-        if self.data_offset > self.manifest_offset:
-            raise DamagedError(f"the index of {self.num_chunks} chunks runs into the manifest")
-        if self.manifest_offset + self.manifest_size != file_size:
-            raise DamagedError(
-                f"the file has {file_size} bytes, its header says {self.manifest_offset + self.manifest_size}: "
-                "it was cut short or something was added"
-            )
-        if self.total_size_compressed > self.manifest_offset - self.data_offset:
-            raise DamagedError("the chunks are said to be larger than the room for them")
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,3 +154,9 @@ class DiffOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions(ReadOptions):
     content: bool = option(False, FLAG, "Also decode every chunk and check the content of every file.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions(ReadOptions):
+    include: Sequence[str] = option((), PATTERNS, "Export only the entries that match; may be repeated.")
+    exclude: Sequence[str] = option((), PATTERNS, "Leave out the entries that match; may be repeated.")

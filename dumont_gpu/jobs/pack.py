@@ -29,7 +29,7 @@ from dumont_gpu.progress import ProgressCallback
 from dumont_gpu.shortages import explain_shortages, is_shortage
 from dumont_gpu.sizes import counted
 from dumont_gpu.snapshot.writer import SnapshotWriter
-from dumont_gpu.storage import check_place, open_sink
+from dumont_gpu.storage import STANDARD_STREAM, check_place, open_sink
 from dumont_gpu.storage.base import Watched
 from dumont_gpu.tree.globs import Patterns, roots_of
 from dumont_gpu.tree.problems import Problem
@@ -98,7 +98,7 @@ def pack(
 
     Args:
         sources: a directory, whose entries stand at the snapshot's root; or files and directories under their names.
-        output: path or address of the snapshot.
+        output: path or address of the snapshot; "-" for standard output, which gets a stream.
         progress: called as chunks are written.
 
     Raises:
@@ -112,6 +112,8 @@ def pack(
     started = time.monotonic()
     exclude = _patterns(options, sources)
     existing = check_place(output, sources, force=options.force)
+    if options.with_reader and output == STANDARD_STREAM:
+        raise UsageError("--with-reader puts a file beside the snapshot, and a stream has no place")
     if options.with_reader:
         check_reader_place(beside(output), options.network)
     with closing(select_backend(options.device, thread_count(options.jobs), options.gpu_memory)) as backend:
@@ -120,7 +122,8 @@ def pack(
             with closing(_scan(sources, options, exclude, sink.files, existing)) as found:
                 unmatched = exclude.unmatched()  # raises for a malformed pattern, before any work
                 plan = _plan(found, options)
-                writer = SnapshotWriter(sink, plan.max_chunks, options.digest, options.chunk_size)
+                columns = writes_columns(options.method)
+                writer = SnapshotWriter(sink, plan.max_chunks, options.digest, options.chunk_size, columns=columns)
                 if sink.parts is not None:
                     sink.parts.fit(writer.largest_size(plan.size))
                 stages = PackStages(
@@ -134,19 +137,18 @@ def pack(
                 )
                 seconds = stages.run(progress)
                 entries = stages.files.entries(found)
-                columns = writes_columns(options.method)
-                header, size = writer.finish(entries, found.root, options.method, columns=columns)
+                header, size = writer.finish(entries, found.root, options.method)
             sink.commit(size)
             if options.with_reader:
                 write_reader(beside(output), options.network)
         except OSError as error:
             if is_shortage(error.errno):  # the machine's fault, not the output's
                 raise
-            raise _failure(error, output) from error
+            raise _failure(error, sink.location) from error
         finally:
             sink.abort(sys.exc_info()[1])
     return PackResult(
-        snapshot_path=output,
+        snapshot_path=sink.location,
         snapshot_id=header.snapshot_id,
         original_size=header.total_size_original,
         compressed_size=size,

@@ -106,8 +106,8 @@ def restore(
     are restored.
 
     Args:
-        source: path or address of a snapshot, perhaps with `:path` of a part of it; or an open source, which stays
-            open.
+        source: path or address of a snapshot, perhaps with `:path` of a part of it; "-" for standard input; or an open
+            source, which stays open.
         target: path of a directory; created if it does not exist.
         progress: called as bytes come and are written.
         trace: called with the begin and end of each stage's work on a chunk.
@@ -128,7 +128,7 @@ def restore(
     place = place_of(source) if isinstance(source, str) else Place("", inside)
     with (
         closing(select_backend(options.device, thread_count(options.jobs), options.gpu_memory)) as backend,
-        opened_source(place.location or source, options.network) as opened,
+        opened_source(place.location or source, options.network, target) as opened,
         _Failures(target) as failures,
         Pipeline(cancel=opened.cancel, trace=trace) as pipeline,
     ):
@@ -206,7 +206,10 @@ def plan_restore(
     options = _checked(options or RestoreOptions(), target)
     select_backend(options.device).close()
     place = place_of(source) if isinstance(source, str) else Place("", inside)
-    with opened_source(place.location or source, options.network) as opened, _Failures(target or opened.location):
+    with (
+        opened_source(place.location or source, options.network, target) as opened,
+        _Failures(target or opened.location),
+    ):
         snapshot = part_of_snapshot(in_columns(read_snapshot(opened, options.expect)), place.inside)
         selected = select_entries(snapshot, options, target)
         if target is None or not os.path.lexists(target):

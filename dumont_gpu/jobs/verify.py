@@ -13,7 +13,7 @@ from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
 from dumont_gpu.columns.placement import Placement
 from dumont_gpu.columns.table import EntryTable, as_table
 from dumont_gpu.errors import DamagedError, LostFile
-from dumont_gpu.format.header import CHUNK_ALIGNMENT, HEADER_SIZE
+from dumont_gpu.format.header import CHUNK_ALIGNMENT, HEADER_SIZE, STREAM_BLOCK
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.chunk_checks import chunk_check
 from dumont_gpu.jobs.damage import Damage
@@ -188,9 +188,17 @@ class _VerifyStages:
 
 def _padding(snapshot: Snapshot) -> Iterator[tuple[int, int]]:
     """Yields the start and end of each gap between the parts of a snapshot."""
-    end = HEADER_SIZE + snapshot.header.index_size
-    starts = sorted((chunk.offset, chunk.end) for chunk in snapshot.chunks)
-    for start, next_end in [*starts, (snapshot.header.manifest_offset, snapshot.source.size)]:
+    header, size = snapshot.header, snapshot.source.size
+    parts = [(chunk.offset, chunk.end) for chunk in snapshot.chunks]
+    if header.is_stream:
+        closing = size - STREAM_BLOCK
+        parts += [(header.manifest_offset, header.index_offset + header.index_size), (closing, closing + HEADER_SIZE)]
+        parts.append((size, size))
+        end = HEADER_SIZE
+    else:
+        parts.append((header.manifest_offset, size))
+        end = HEADER_SIZE + header.index_size
+    for start, next_end in sorted(parts):
         if end < start:
             yield end, start
         end = next_end

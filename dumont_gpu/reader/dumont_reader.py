@@ -1271,7 +1271,7 @@ DECODERS: dict[int, Callable[[Buffer, int], Buffer]] = {
 ALIGNMENT = 4 * KIB
 HEADER = struct.Struct("<8s4I5Q32s32s352s32s")
 CHUNK = struct.Struct("<QIIB8s")
-BLAKE3_FLAG, COLUMNS_FLAG = 1, 2
+BLAKE3_FLAG, COLUMNS_FLAG, STREAM_FLAG = 1, 2, 4
 
 
 class File:
@@ -1314,8 +1314,29 @@ class Header(NamedTuple):
     snapshot_id: str
 
     @property
+    def is_stream(self) -> bool:
+        return bool(self.flags & STREAM_FLAG)
+
+    @property
+    def manifest_end(self) -> int:
+        return self.manifest_offset + self.manifest_size
+
+    @property
+    def index_start(self) -> int:
+        return self.manifest_end if self.is_stream else HEADER.size
+
+    @property
     def index_end(self) -> int:
-        return HEADER.size + CHUNK.size * self.num_chunks
+        return self.index_start + CHUNK.size * self.num_chunks
+
+    @property
+    def first_chunk(self) -> int:
+        """Where the first chunk may start, at the earliest."""
+        return ALIGNMENT if self.is_stream else aligned(self.index_end)
+
+    @property
+    def file_size(self) -> int:
+        return aligned(self.index_end) + ALIGNMENT if self.is_stream else self.manifest_end
 
     @property
     def digest_name(self) -> str:
@@ -1346,8 +1367,39 @@ class Chunk(NamedTuple):
     checksum: bytes
 
 
+def aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
 def read_header(file: File) -> Header:
-    data = file.read(0, min(HEADER.size, file.size))
+    header = header_fields(file.read(0, min(HEADER.size, file.size)))
+    if header.is_stream:
+        header = closing_header(file, header)
+    must(header.file_size == file.size, "the file is not as long as its header says")
+    if header.flags & COLUMNS_FLAG:
+        most = header.most_head + GIB + 8 * MIB
+    else:
+        most = header.most_json + header.most_json // 128 + 64 * KIB
+    must(header.manifest_size <= most, "size of the manifest")
+    room = header.manifest_offset - header.first_chunk
+    must(room >= 0 and header.total_size_compressed <= room, "room for the chunks")
+    return header
+
+
+def closing_header(file: File, opening: Header) -> Header:
+    """Reads the header in the last block of a stream: section 3.1."""
+    at = max(0, file.size - ALIGNMENT)
+    try:
+        header = header_fields(file.read(at, min(HEADER.size, file.size - at)))
+    except (DamagedError, UnsupportedError):  # bytes of a chunk, say, which may look like anything
+        raise DamagedError("the stream has no end: it was cut short, or is damaged there") from None
+    known = (0, 0, 0, 0, header.chunk_size, 0, 0, bytes(32), bytes(32), header.flags)
+    must(opening[:-1] == known, "the first block of the stream contradicts the last")
+    return header
+
+
+def header_fields(data: bytes) -> Header:
+    """Checks the 512 bytes of a header, but not where the parts of the file lie."""
     if data[:8] != b"DUMONT02":
         if re.fullmatch(rb"DUMONT[0-9]{2}", data[:8]):
             raise UnsupportedError("a snapshot of another version of the format")
@@ -1357,25 +1409,17 @@ def read_header(file: File) -> Header:
     must(hashlib.sha256(data[:480]).digest() == own_sha256, "digest of the header")
     if version != 2:
         raise UnsupportedError(f"version {version} of the format is not supported")
-    if flags & 0xFFFF & ~(BLAKE3_FLAG | COLUMNS_FLAG):
+    if flags & 0xFFFF & ~(BLAKE3_FLAG | COLUMNS_FLAG | STREAM_FLAG):
         raise UnsupportedError(f"flags {flags:#x} are not supported")
     header = Header._make((*numbers, index_sha256, manifest_sha256, flags, f"sha256:{own_sha256.hex()}"))
     must(not any(reserved), "reserved bytes of the header")
     must(header.num_chunks <= 4_194_304 and header.num_files <= 16_777_216, "counts in the header")
     must(4 * KIB <= header.chunk_size <= GIB, "chunk size")
-    must(header.manifest_offset + header.manifest_size == file.size, "the manifest does not end where the file ends")
-    if flags & COLUMNS_FLAG:
-        most = header.most_head + GIB + 8 * MIB
-    else:
-        most = header.most_json + header.most_json // 128 + 64 * KIB
-    must(header.manifest_size <= most, "size of the manifest")
-    room = header.manifest_offset - -(-header.index_end // ALIGNMENT) * ALIGNMENT
-    must(room >= 0 and header.total_size_compressed <= room, "room for the chunks")
     return header
 
 
 def read_index(file: File, header: Header) -> list[Chunk]:
-    index = file.read(HEADER.size, CHUNK.size * header.num_chunks)
+    index = file.read(header.index_start, CHUNK.size * header.num_chunks)
     must(hashlib.sha256(index).digest() == header.index_sha256, "digest of the chunk index")
     chunks = [Chunk(*fields) for fields in CHUNK.iter_unpack(index)]
     for number, chunk in enumerate(chunks):
@@ -1390,8 +1434,8 @@ def read_index(file: File, header: Header) -> list[Chunk]:
 
 
 def gaps(header: Header, chunks: list[Chunk]) -> Iterator[tuple[int, int]]:
-    """Yields where each part ends and the next begins, from the index to the manifest."""
-    end = header.index_end
+    """Yields where each part ends and the next begins, from the index (or the first block) to the manifest."""
+    end = ALIGNMENT if header.is_stream else header.index_end
     for start, size in sorted((chunk.offset, chunk.size_compressed) for chunk in chunks):
         yield end, start
         end = start + size
@@ -1907,7 +1951,12 @@ def read_chunk(snapshot: Snapshot, number: int, uses: list[Use]) -> memoryview:
 
 def check_padding(snapshot: Snapshot) -> None:
     """Checks that zeros stand between the parts of the file: no digest covers them."""
-    for end, start in gaps(snapshot.header, snapshot.chunks):
+    header, size = snapshot.header, snapshot.file.size
+    between = list(gaps(header, snapshot.chunks))
+    if header.is_stream:
+        between += [(HEADER.size, ALIGNMENT), (header.index_end, size - ALIGNMENT)]
+        between.append((size - ALIGNMENT + HEADER.size, size))
+    for end, start in between:
         for at in range(end, start, MIB):
             must(not any(snapshot.file.read(at, min(MIB, start - at))), f"the padding before byte {start} is not zero")
 

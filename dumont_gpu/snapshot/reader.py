@@ -14,8 +14,9 @@ from dumont_gpu.columns.manifest import decode_manifest, limit_of_manifest, pars
 from dumont_gpu.columns.table import as_table
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format.digests import Digest, digest_function
-from dumont_gpu.format.header import HEADER_SIZE, ChunkRecord, Header, parse_index
+from dumont_gpu.format.header import HEADER_SIZE, STREAM_BLOCK, ChunkRecord, Header, parse_index
 from dumont_gpu.format.manifest import Manifest, manifest_limit, parse_manifest
+from dumont_gpu.format.stream import parse_closing
 from dumont_gpu.sizes import KiB
 from dumont_gpu.storage import NetworkOptions, Source, open_source
 
@@ -75,12 +76,17 @@ class Snapshot:
 
 
 @contextmanager
-def opened_source(source: str | Source, network: NetworkOptions | None = None) -> Iterator[Source]:
-    """Opens the source at a location and closes it at the end of the block; an open `Source` stays open."""
+def opened_source(
+    source: str | Source, network: NetworkOptions | None = None, room: str | None = None
+) -> Iterator[Source]:
+    """Opens the source at a location and closes it at the end of the block; an open `Source` stays open.
+
+    `room` as for `open_source`.
+    """
     if not isinstance(source, str):
         yield source
         return
-    opened = open_source(source, network)
+    opened = open_source(source, network, room)
     try:
         yield opened
     finally:
@@ -107,12 +113,12 @@ def read_index(source: Source, expect: str | None = None) -> SnapshotIndex:
         DumontError: the source cannot be read.
     """
     with _naming(source):
-        header = Header.parse(_read(source, 0, min(HEADER_SIZE, source.size)), source.size)
+        header = _read_header(source)
         if header.manifest_size > _stored_limit(header):
             raise DamagedError(f"a stored manifest of {header.manifest_size} bytes")
         if expect is not None:
             _check_id(header, expect)
-        chunks = parse_index(_read(source, HEADER_SIZE, header.index_size), header)
+        chunks = parse_index(_read(source, header.index_offset, header.index_size), header)
         for compressor_id in {chunk.compressor_id for chunk in chunks}:
             codec_by_id(compressor_id)
         return SnapshotIndex(source, header, chunks)
@@ -181,6 +187,15 @@ def _naming(source: Source) -> Iterator[None]:
         raise DamagedError(f"{source.location}: {error}") from None
     except OSError as error:
         raise DumontError(f"{source.location}: cannot be read: {error.strerror or error}") from error
+
+
+def _read_header(source: Source) -> Header:
+    header = Header.parse_fields(_read(source, 0, min(HEADER_SIZE, source.size)))
+    if header.is_stream:
+        closing = max(0, source.size - STREAM_BLOCK)
+        return parse_closing(header, _read(source, closing, min(HEADER_SIZE, source.size - closing)), source.size)
+    header.check_layout(source.size)
+    return header
 
 
 def _stored_limit(header: Header) -> int:

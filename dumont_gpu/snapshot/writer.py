@@ -1,4 +1,7 @@
-"""Writes a snapshot to a sink: chunks as they come, then the manifest, the chunk index and the header."""
+"""Writes a snapshot to a sink: chunks as they come, then the manifest, the chunk index and the header.
+
+A sink that only takes bytes in order gets a stream (FORMAT.md, section 3.1), whose last block repeats the header.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,15 @@ from dumont_gpu.format.header import (
     CHUNK_RECORD_SIZE,
     FLAG_BLAKE3,
     FLAG_COLUMNS,
+    FLAG_STREAM,
     HEADER_SIZE,
+    STREAM_BLOCK,
     ChunkRecord,
     Header,
     index_to_bytes,
 )
 from dumont_gpu.format.manifest import Manifest, json_limit
+from dumont_gpu.format.stream import block_of, opening_header
 from dumont_gpu.sizes import KiB, align_up
 from dumont_gpu.storage import Sink
 
@@ -36,14 +42,20 @@ class SnapshotWriter:
         max_chunks: the most chunks that can come; the chunk index has room for that many.
         digest: name of the digest that covers chunks and extents.
         chunk_size: the most raw bytes of a chunk.
+        columns: whether the manifest is in columns, which older readers do not know.
     """
 
-    def __init__(self, sink: Sink, max_chunks: int, digest: str, chunk_size: int) -> None:
+    def __init__(self, sink: Sink, max_chunks: int, digest: str, chunk_size: int, *, columns: bool) -> None:
         self._sink, self._max_chunks, self._digest, self._chunk_size = sink, max_chunks, digest, chunk_size
+        self._flags = (FLAG_BLAKE3 if digest == "blake3" else 0) | (FLAG_COLUMNS if columns else 0)
         self._records: dict[int, ChunkRecord] = {}
         self._digests: dict[int, bytes] = {}
         self._codec_bytes: dict[str, tuple[int, int]] = {}
         self._end = align_up(HEADER_SIZE + CHUNK_RECORD_SIZE * max_chunks)
+        if sink.forward:
+            self._flags |= FLAG_STREAM
+            self._end = STREAM_BLOCK
+            sink.write_at(0, memoryview(block_of(opening_header(self._flags, chunk_size))))
 
     def largest_size(self, raw_size: int) -> int:
         """Returns the size of the snapshot without its manifest if none of `raw_size` bytes can be saved."""
@@ -72,14 +84,13 @@ class SnapshotWriter:
         self._codec_bytes[codec.name] = raw_sum + raw_size, encoded_sum + size
         self._end = align_up(self._end + size)
 
-    def finish(self, entries: EntryTable, root: FileEntry | None, method: str, *, columns: bool) -> tuple[Header, int]:
+    def finish(self, entries: EntryTable, root: FileEntry | None, method: str) -> tuple[Header, int]:
         """Writes the manifest, the chunk index and the header; returns the header and the snapshot's size in bytes.
 
         Args:
             entries: the tree entries, in path order.
             root: mode, time and owner of the packed directory itself.
             method: how codecs were chosen; recorded in the manifest.
-            columns: whether the manifest is in columns, which older readers do not know.
 
         Raises:
             DumontError: the manifest is larger than a snapshot can hold.
@@ -96,7 +107,7 @@ class SnapshotWriter:
             entries=entries,
             root=root,
         )
-        encoded, digest = encode_manifest(manifest, entries) if columns else _encode_json(manifest)
+        encoded, digest = encode_manifest(manifest, entries) if self._flags & FLAG_COLUMNS else _encode_json(manifest)
         records = [self._records[number] for number in numbers]
         index = index_to_bytes(records)
         header = Header(
@@ -109,11 +120,15 @@ class SnapshotWriter:
             manifest_size=len(encoded),
             index_sha256=hashlib.sha256(index).digest(),
             manifest_sha256=digest,
-            flags=(FLAG_BLAKE3 if self._digest == "blake3" else 0) | (FLAG_COLUMNS if columns else 0),
+            flags=self._flags,
         )
-        self._sink.write_at(self._end, memoryview(encoded))
-        self._sink.write_at(0, memoryview(header.to_bytes() + index))
-        return header, self._end + len(encoded)
+        self._sink.write_at(header.manifest_offset, memoryview(encoded))
+        if header.is_stream:
+            self._sink.write_at(header.index_offset, memoryview(index))
+            self._sink.write_at(header.file_size - STREAM_BLOCK, memoryview(block_of(header)))
+        else:
+            self._sink.write_at(0, memoryview(header.to_bytes() + index))
+        return header, header.file_size
 
 
 def _encode_json(manifest: Manifest) -> tuple[memoryview, bytes]:

@@ -63,18 +63,29 @@ def _listed(names: Sequence[str]) -> str:
 
 
 # For help texts: where a snapshot is read from, and where a snapshot is written to.
-READ_FROM: Final = f"{SCHEMES[0].shown}, or an {_listed(_ADDRESSES)} address"
-WRITTEN_TO: Final = f"{_EXAMPLES[0]}, or {_listed(_EXAMPLES[1:])}"
+READ_FROM: Final = f"{SCHEMES[0].shown}, - for standard input, or an {_listed(_ADDRESSES)} address"
+WRITTEN_TO: Final = f"{_EXAMPLES[0]}, - for standard output, or {_listed(_EXAMPLES[1:])}"
+
+STANDARD_STREAM: Final = "-"  # the location that stands for standard input, or for standard output
 
 
-def open_source(location: str, options: NetworkOptions | None = None) -> Source:
+def open_source(location: str, options: NetworkOptions | None = None, room: str | None = None) -> Source:
     """Opens a snapshot for reading.
 
+    Args:
+        location: a path or an address; "-" is standard input, which is read to its end into an unnamed file.
+        options: how to use the network.
+        room: a path on the disk that should hold what comes from standard input; None: that of temporary files.
+
     Raises:
+        DamagedError: what comes from standard input is no snapshot.
         SnapshotNotFoundError: nothing is there.
         NetworkError: the server does not answer, or not as it must.
         UnsupportedError: this version does not know the scheme, or a package that the scheme needs is not installed.
     """
+    if location == STANDARD_STREAM:
+        spooled: Source = _module("standard_input").open_source(room)
+        return spooled
     name = scheme_name(location)
     if name not in _BY_NAME:
         raise UnsupportedError(
@@ -86,6 +97,8 @@ def open_source(location: str, options: NetworkOptions | None = None) -> Source:
 
 def open_sink(location: str, options: NetworkOptions | None = None, *, force: bool = False) -> Sink:
     """Opens a place for a new snapshot; `force`: even where something is in the way that is no snapshot.
+
+    "-" is standard output: the snapshot is a stream, which nothing else may be written into.
 
     Raises:
         UsageError: nothing may be written there (`dumont_gpu.disk.outputs`).
@@ -140,6 +153,8 @@ def needed_package(package: str, location: str) -> Any:
 
 
 def _sink_module(location: str) -> Any:
+    if location == STANDARD_STREAM:
+        return _module("standard_output")
     name = scheme_name(location)
     if name not in _BY_NAME or not _BY_NAME[name].sink:
         raise UnsupportedError(f"{name}:// addresses cannot be written to: name {_listed(_EXAMPLES)}")
@@ -176,6 +191,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "READ_FROM",
     "SCHEMES",
+    "STANDARD_STREAM",
     "WRITTEN_TO",
     "LocalSink",
     "LocalSource",

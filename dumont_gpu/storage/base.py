@@ -72,6 +72,10 @@ class Sink(Protocol):
         """What the user should know about this place, though nothing failed."""
 
     @property
+    def forward(self) -> bool:
+        """Whether bytes are taken only in the order of their offsets, as a pipe takes them."""
+
+    @property
     def parts(self) -> Parts | None:
         """The parts that the snapshot is cut into; None: writes may come in any order.
 

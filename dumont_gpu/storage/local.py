@@ -79,6 +79,7 @@ class LocalSink:
         DumontError: nothing can be written there.
     """
 
+    forward = False
     parts = None
 
     def __init__(self, path: str, *, force: bool = False) -> None:

@@ -35,6 +35,7 @@ class MemorySink:
 
     files: frozenset[Identity] = frozenset()
     notes: tuple[str, ...] = ()
+    forward = False
     parts = None
 
     def __init__(self, location: str = "<memory>") -> None:

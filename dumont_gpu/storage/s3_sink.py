@@ -64,6 +64,7 @@ class S3Sink:
     """
 
     files: frozenset[Identity] = frozenset()
+    forward = False  # the first part, with the header, is sent last
 
     def __init__(self, location: str, options: NetworkOptions | None = None, *, force: bool = False) -> None:
         self.location = location

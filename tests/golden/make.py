@@ -11,6 +11,7 @@ import os
 import random
 import stat
 import struct
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +28,7 @@ from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack import pack
 from dumont_gpu.sizes import KiB
 from dumont_gpu.snapshot.reader import read_snapshot
-from dumont_gpu.storage import MemorySource
+from dumont_gpu.storage import STANDARD_STREAM, MemorySource
 
 HERE = Path(__file__).parent
 MTIME = 1_700_000_000_123_456_789
@@ -143,6 +144,7 @@ ARCHIVES: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
     "hybrid-v3": (mixed, {"method": "hybrid_v3"}),  # every codec that the method chooses, in one archive
     "blake3": (lz4_text, {"digest": "blake3"}),
     "columns": (columns, {"chunk_size": 16 * KiB}),
+    "stream": (columns, {"chunk_size": 16 * KiB, "method": "hybrid_v3"}),
 }
 # From the future: a reader of today must say "not supported", not "damaged". name -> (from, offset, bytes)
 FUTURE = {
@@ -171,6 +173,19 @@ def in_columns(path: Path) -> None:
         flags=snapshot.header.flags | FLAG_COLUMNS,
     )
     path.write_bytes(header.to_bytes() + data[HEADER_SIZE : header.manifest_offset] + encoded)
+
+
+def pack_forward(root: Path, path: Path, options: PackOptions) -> None:
+    """Packs into standard output, as into a pipe."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        try:
+            pack([str(root)], STANDARD_STREAM, options)
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def describe(root: Path) -> dict[str, object]:
@@ -210,7 +225,10 @@ def main() -> None:
                 os.utime(path, ns=(MTIME, MTIME), follow_symlinks=False)
             os.utime(root, ns=(MTIME, MTIME))
             chosen = PackOptions(**{"jobs": 1, "method": "hybrid_v2", **options})  # type: ignore[arg-type]
-            pack([str(root)], str(HERE / f"{name}.dumont"), chosen)
+            if name == "stream":
+                pack_forward(root, HERE / f"{name}.dumont", chosen)
+            else:
+                pack([str(root)], str(HERE / f"{name}.dumont"), chosen)
             if name == "columns":
                 in_columns(HERE / f"{name}.dumont")
             (HERE / f"{name}.json").write_text(json.dumps(describe(root), indent=1, sort_keys=True) + "\n")

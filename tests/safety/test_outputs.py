@@ -155,8 +155,8 @@ def test_only_files_are_replaced(make: Callable[[Path], None], link: bool, fille
     assert sorted(path.name for path in filled.parent.iterdir()) == ["link"] * link + ["node", "source"]
 
 
-@pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
-def test_a_snapshot_is_not_streamed(output: str, filled: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_snapshot_is_streamed_to_no_other_name_of_an_open_file(output: str, filled: Path, tmp_path: Path) -> None:
     refused("is not streamed", filled, "-o", output, "--force", cwd=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

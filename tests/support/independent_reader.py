@@ -30,6 +30,8 @@ HEADER = struct.Struct("<8s4I5Q32s32s352s32s")
 CHUNK = struct.Struct("<QIIB8s")
 ZIPNN = struct.Struct("<2s2sBBBBB4sBBBQQ")
 
+Fetch = Callable[[int, int], bytes]  # takes an offset in the file and a size
+
 
 class Unsupported(Exception):  # noqa: N818 - the document's word
     """The file needs something that this reader does not know."""
@@ -49,8 +51,8 @@ def read(data: bytes) -> dict[str, object]:
 
 def read_table(data: bytes) -> Snapshot:
     """Check header, index and manifest, as `info` and `ls` do. Raises as `read`."""
-    header = parse_header(data)
-    chunks = parse_index(data, header)
+    header = parse_header(lambda offset, size: data[offset : offset + size], len(data))
+    chunks = parse_index(data[header.index_start : header.index_end], header)
     digests, entries = parse_manifest(data, header, chunks)
     return Snapshot(header, chunks, digests, entries)
 
@@ -134,13 +136,62 @@ class Header:
         return min(512 * MIB, MIB + 32 * self.num_chunks + 32_818 * self.num_files)
 
     @property
+    def is_stream(self) -> bool:
+        return bool(self.flags & 4)
+
+    @property
+    def manifest_end(self) -> int:
+        return self.manifest_offset + self.manifest_size
+
+    @property
+    def index_start(self) -> int:
+        return self.manifest_end if self.is_stream else HEADER.size
+
+    @property
     def index_end(self) -> int:
-        return HEADER.size + CHUNK.size * self.num_chunks
+        return self.index_start + CHUNK.size * self.num_chunks
+
+    @property
+    def first_chunk(self) -> int:
+        """Where the first chunk may start, at the earliest."""
+        return ALIGNMENT if self.is_stream else aligned(self.index_end)
+
+    @property
+    def file_size(self) -> int:
+        return aligned(self.index_end) + ALIGNMENT if self.is_stream else self.manifest_end
 
 
-def parse_header(data: bytes, file_size: int | None = None) -> Header:
-    """Check the header of a file, or of `file_size` bytes of which `data` is the start."""
-    file_size = len(data) if file_size is None else file_size
+def aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+def parse_header(fetch: Fetch, file_size: int) -> Header:
+    """Check the header of a file; of a stream, its first block and its last."""
+    first = fetch(0, min(HEADER.size, file_size))
+    header = parse_fields(first)
+    if header.is_stream:
+        header = parse_closing(fetch(max(0, file_size - ALIGNMENT), HEADER.size), header)
+    must(header.file_size == file_size, "size of the file")
+    most = min(GIB, MIB + 80 * header.num_chunks + 16 * MIB * (header.num_files + 1))
+    most += most // 128 + 64 * KIB
+    must(header.manifest_size <= (header.most_head + GIB + 8 * MIB if header.in_columns else most), "manifest_size")
+    room = header.manifest_offset - header.first_chunk
+    must(room >= 0 and header.total_size_compressed <= room, "room for chunks")
+    return header
+
+
+def parse_closing(data: bytes, opening: Header) -> Header:
+    """Check the last block of a stream against the first: section 3.1."""
+    try:
+        header = parse_fields(data)
+    except Unsupported as error:
+        raise ValueError(f"damaged: last block of a stream: {error}") from None
+    must(opening == Header(0, 0, 0, 0, header.chunk_size, 0, 0, bytes(32), bytes(32), header.flags), "first block")
+    return header
+
+
+def parse_fields(data: bytes) -> Header:
+    """Check the 512 bytes of a header, but not where the parts of the file lie."""
     if data[:8] != b"DUMONT02":
         if re.fullmatch(rb"DUMONT[0-9]{2}", data[:8]):
             raise Unsupported(f"magic {data[:8]!r}")
@@ -150,19 +201,13 @@ def parse_header(data: bytes, file_size: int | None = None) -> Header:
     must(hashlib.sha256(data[:480]).digest() == own_sha256, "header_sha256")
     if version != 2:
         raise Unsupported(f"version {version}")
-    if flags & 0xFFFC:
+    if flags & 0xFFF8:
         raise Unsupported(f"flags {flags:#x}")
 
     header = Header(*fields, flags)
     must(not any(reserved), "reserved bytes")
     must(header.num_chunks <= 4_194_304 and header.num_files <= 16_777_216, "counts")
     must(4 * KIB <= header.chunk_size <= GIB, "chunk_size")
-    must(header.manifest_offset + header.manifest_size == file_size, "end of manifest")
-    most = min(GIB, MIB + 80 * header.num_chunks + 16 * MIB * (header.num_files + 1))
-    most += most // 128 + 64 * KIB
-    must(header.manifest_size <= (header.most_head + GIB + 8 * MIB if header.in_columns else most), "manifest_size")
-    room = header.manifest_offset - -(-header.index_end // ALIGNMENT) * ALIGNMENT
-    must(room >= 0 and header.total_size_compressed <= room, "room for chunks")
     return header
 
 
@@ -181,8 +226,7 @@ class Chunk:
         return data[self.offset : self.offset + self.size_compressed]
 
 
-def parse_index(data: bytes, header: Header) -> list[Chunk]:
-    index = data[HEADER.size : header.index_end]
+def parse_index(index: bytes, header: Header) -> list[Chunk]:
     must(hashlib.sha256(index).digest() == header.index_sha256, "index_sha256")
     chunks = [Chunk(*fields) for fields in CHUNK.iter_unpack(index)]
     for chunk in chunks:
@@ -198,16 +242,21 @@ def parse_index(data: bytes, header: Header) -> list[Chunk]:
 
 
 def gaps(header: Header, chunks: list[Chunk]) -> list[tuple[int, int]]:
-    """Return where each part ends and the next part begins, from the index to the manifest."""
+    """Return where each part ends and the next part begins, from the index (or the first block) to the manifest."""
     parts = sorted((chunk.offset, chunk.offset + chunk.size_compressed) for chunk in chunks)
-    ends = [header.index_end, *(end for _, end in parts)]
-    return list(zip(ends, [*(start for start, _ in parts), header.manifest_offset], strict=True))
+    before = [(0, ALIGNMENT)] if header.is_stream else [(0, header.index_end)]
+    parts = [*before, *parts, (header.manifest_offset, header.manifest_end)]
+    return [(end, start) for (_, end), (start, _) in itertools.pairwise(parts)]
 
 
 def check_padding(data: bytes, header: Header, chunks: list[Chunk]) -> None:
     """Check that zeros stand between the parts."""
     for end, offset in gaps(header, chunks):
         must(not any(data[end:offset]), "bytes between the parts")
+    if header.is_stream:
+        must(not any(data[HEADER.size : ALIGNMENT]), "rest of the first block")
+        must(not any(data[header.index_end : -ALIGNMENT]), "bytes before the last block")
+        must(not any(data[HEADER.size - ALIGNMENT :]), "rest of the last block")
 
 
 # --- Codecs: section 5
@@ -600,7 +649,7 @@ def check_facts(facts: dict[str, object]) -> None:
 
 
 def parse_json(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[list[bytes], list[Entry]]:
-    stored = data[header.manifest_offset :]
+    stored = data[header.manifest_offset : header.manifest_end]
     must(hashlib.sha256(stored).digest() == header.manifest_sha256, "manifest_sha256")
     all_lines = decode_lz4(stored, GIB).split(b"\n")
     must(len(all_lines) >= 3, "lines of the manifest")
@@ -730,7 +779,6 @@ COLUMNS = (
     *("gap", "piece", "chunk", "at", "rest", "digest", "target"),
 )
 OPTIONAL = ("changed", "uid", "gid")
-Fetch = Callable[[int, int], bytes]  # takes an offset in the file and a size
 
 
 @dataclass(frozen=True, slots=True)
@@ -761,7 +809,7 @@ class Page:
 
 
 def parse_columns(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[list[bytes], list[Entry]]:
-    digests, records = parse_head(data[header.manifest_offset :], header, chunks)
+    digests, records = parse_head(data[header.manifest_offset : header.manifest_end], header, chunks)
     pages = Pages(records, chunks, lambda offset, size: data[offset : offset + size])
     entries: list[Entry] = []
     names = extents = 0
@@ -776,8 +824,8 @@ def parse_columns(data: bytes, header: Header, chunks: list[Chunk]) -> tuple[lis
 
 def read_directory(fetch: Fetch, file_size: int, directory: bytes) -> list[Entry]:
     """Return the entries below a directory, without fetching pages that have none of them. Raises as `read`."""
-    header = parse_header(fetch(0, min(HEADER.size, file_size)), file_size)
-    chunks = parse_index(fetch(0, header.index_end), header)
+    header = parse_header(fetch, file_size)
+    chunks = parse_index(fetch(header.index_start, header.index_end - header.index_start), header)
     must(header.manifest_size >= HEAD.size, "head is cut short")
     head_size = HEAD.unpack(fetch(header.manifest_offset, HEAD.size))[0]
     must(head_size <= header.manifest_size, "head_size")

@@ -10,6 +10,7 @@ from blake3 import blake3
 from support.column_manifest import in_columns
 from support.frozen_codecs import FIRST_UNKNOWN
 from support.hostile import MTIME, Archive, Chunk, lz4_frame, sha256
+from support.streams import as_stream
 
 OK, DAMAGED, UNSUPPORTED = "ok", "damaged", "not supported"
 KIB = 1 << 10
@@ -109,7 +110,9 @@ def _() -> Archives:
 def _() -> Archives:
     yield OK, Archive(header={"flags": 1}).to_bytes()
     yield OK, in_columns(Archive(header={"flags": 1})).to_bytes()
-    for bit in range(2, 16):
+    yield OK, as_stream(archive().to_bytes())
+    yield DAMAGED, with_header(flags=4)  # and no last block
+    for bit in range(3, 16):
         yield UNSUPPORTED, with_header(flags=1 << bit)
 
 
@@ -193,6 +196,61 @@ def _() -> Archives:
     data = archive().to_bytes()
     yield OK, resigned(data)
     yield DAMAGED, data[:511] + bytes([data[511] ^ 1]) + data[512:]
+
+
+@rule("stream: header of the first block")
+def _() -> Archives:
+    data = archive().to_bytes()
+    yield OK, as_stream(data)
+    yield OK, as_stream(in_columns(archive()).to_bytes())
+    yield OK, as_stream(Archive().to_bytes())
+    for wrong in ({"num_chunks": 1}, {"num_files": 4}, {"manifest_size": 1}, {"index_sha256": bytes(31) + b"\1"}):
+        yield DAMAGED, as_stream(data, wrong)
+    yield DAMAGED, as_stream(data, {"chunk_size": 64 * KIB + 1})
+    yield DAMAGED, as_stream(data, {"flags": 5})
+    yield DAMAGED, as_stream(data, {"flags": 0})
+    yield DAMAGED, as_stream(data, {"magic": b"DUMONTXX"})
+    yield DAMAGED, as_stream(data, {"reserved": b"\1"})
+    yield UNSUPPORTED, as_stream(data, {"version": 3})
+    yield UNSUPPORTED, as_stream(data, {"flags": 12})
+    yield UNSUPPORTED, as_stream(data, {"magic": b"DUMONT03"})
+
+
+@rule("stream: header of the last block")
+def _() -> Archives:
+    data = archive().to_bytes()
+    yield OK, as_stream(data, {"flags": 0xFFFF0004}, {"flags": 0xFFFF0004})
+    for wrong in (
+        *({"magic": b"DUMONT03"}, {"magic": bytes(8)}, {"version": 3}, {"flags": 0}, {"flags": 5}, {"flags": 12}),
+        *({"chunk_size": 4095}, {"chunk_size": 64 * KIB + 1}, {"reserved": b"\1"}, {"index_sha256": bytes(32)}),
+        *({"num_chunks": 0}, {"num_chunks": 4_194_305}, {"num_files": 3}, {"total_size_compressed": 1 << 20}),
+    ):
+        yield DAMAGED, as_stream(data, closing=wrong)
+    whole = as_stream(data)
+    for size in (0, 1, 511, 512, 4095, 4096, 8191, len(whole) - 4096, len(whole) - 1):
+        yield DAMAGED, whole[:size]
+    yield DAMAGED, whole + bytes(1)
+    yield DAMAGED, whole + bytes(4096)
+    yield DAMAGED, whole[:-4096] + bytes(4096)
+
+
+@rule("stream: manifest_offset and manifest_size")
+def _() -> Archives:
+    data = archive().to_bytes()
+    at, size = (int.from_bytes(data[start : start + 8], "little") for start in (48, 56))
+    for offset in (0, 512, 4095, at - 1, at + 1, at + 4096, (1 << 64) - size, (1 << 64) - 1):
+        yield DAMAGED, as_stream(data, closing={"manifest_offset": offset})
+    for wrong in (0, size - 1, size + 1, (1 << 64) - at, (1 << 64) - 1):
+        yield DAMAGED, as_stream(data, closing={"manifest_size": wrong})
+    yield DAMAGED, as_stream(data, gap=bytes(8192))
+
+
+@rule("stream: rest of both blocks")
+def _() -> Archives:
+    data = archive().to_bytes()
+    for wrong in (b"\1", bytes(3583) + b"\1"):
+        yield DAMAGED, as_stream(data, {"rest": wrong})
+        yield DAMAGED, as_stream(data, closing={"rest": wrong})
 
 
 @rule("index: offset")

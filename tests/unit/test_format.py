@@ -80,8 +80,8 @@ def test_short_header_is_damaged(size: int) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"DUMONT01" + bytes(504), b"DUMONT03" + bytes(504), patched(8, b"\3"), patched(12, b"\4"), patched(13, b"\x80")],
-    ids=["version 1", "magic 3", "version 3", "required flag 2", "required flag 15"],
+    [b"DUMONT01" + bytes(504), b"DUMONT03" + bytes(504), patched(8, b"\3"), patched(12, b"\x08"), patched(13, b"\x80")],
+    ids=["version 1", "magic 3", "version 3", "required flag 3", "required flag 15"],
 )
 def test_newer_or_older_versions_are_unsupported(raw: bytes) -> None:
     with pytest.raises(UnsupportedError):

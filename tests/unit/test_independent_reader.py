@@ -147,5 +147,5 @@ def test_packed_tree_is_read_back(tmp_path: Path, method: str, chunk_size: str, 
     subprocess.run(command, check=True, cwd=tmp_path)  # not in a checkout: its package has no compiled kernels
     data = packed.read_bytes()
     assert tree_of(source) == independent_reader.read(data)
-    chunks = independent_reader.parse_index(data, independent_reader.parse_header(data))
+    chunks = independent_reader.read_table(data).chunks
     assert codecs <= {chunk.codec for chunk in chunks}, "a codec was not put to the test"
