@@ -28,8 +28,6 @@ from dumont_gpu.jobs.resources import ChunkRoom, default_threads
 from dumont_gpu.limits import core_limits, memory_limits, open_files
 from dumont_gpu.sizes import format_size
 
-_ENOUGH_FILES: Final = 256  # connections, directories and files of a job
-_FEW_FILES: Final = ", too few for deep trees and many connections: ulimit -n 1024"
 _TIMEX: Final = 512  # bytes; more than struct timex has
 _TIME_ERROR: Final = 5  # of adjtimex: the clock is not synchronised
 
@@ -52,13 +50,12 @@ def _limits() -> list[Finding]:
     ]
     cores = [Finding("Cores", True, f"{limit.value:.4g}: {limit.source}") for limit in core_limits()]
     files = open_files()
-    enough = files.value >= _ENOUGH_FILES
     jobs = default_threads()
     buffers = format_size(ChunkRoom.of_machine(0, DEFAULT_CHUNK_SIZE).size(jobs))
     return [
         *memory,
         *cores,
-        Finding("Open files", enough, f"{files.value:.0f}: {files.source}{'' if enough else _FEW_FILES}"),
+        Finding("Open files", True, f"{files.value:.0f}: {files.source}"),
         Finding("A job takes", True, f"--jobs {jobs}, {buffers} for chunk buffers, if not told otherwise"),
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -126,4 +125,5 @@ def _columns() -> int:
     try:
         return os.get_terminal_size(2).columns or _COLUMNS
     except OSError:
-        return shutil.get_terminal_size((_COLUMNS, 1)).columns
+        columns = os.environ.get("COLUMNS", "")
+        return int(columns) if columns.isdecimal() and int(columns) else _COLUMNS

@@ -13,6 +13,7 @@ from support.commands import command
 from dumont_gpu.bench.own import OwnOptions, bench_own
 from dumont_gpu.bench.report.bars import bar_text, charts
 from dumont_gpu.bench.report.plot import picture
+from dumont_gpu.bench.report.text import markdown
 from dumont_gpu.errors import NoSpaceError, UsageError
 
 
@@ -69,6 +70,7 @@ def test_a_folder_is_packed_and_restored_by_what_is_installed(source: Path, tmp_
     root = xml.etree.ElementTree.fromstring(plot.read_text())
     assert "".join(root.itertext()).count("dumont-gpu") >= 4
     assert xml.etree.ElementTree.fromstring(picture(record)) is not None
+    assert "seconds to restore" in markdown(record)
 
 
 def test_what_cannot_be_measured_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,8 @@ def markdown(record: dict[str, Any]) -> str:
         lines = [f"- {name}: {value}" for name, value in machine.items()]
         parts.append("\n".join([f"- parts: {', '.join(measured)}"] * (len(described) > 1) + lines) + "\n")
     parts += [f"- {text}" for text in problems(record)]
-    parts += [f"\n```\n{bar_text(record)}\n```\n"] * ("own" in record)
+    if "own" in record:
+        parts.append(f"\n```\n{bar_text(record)}\n```\n")
     for table in tables(record):
         parts += [f"\n## {table.title}\n", markdown_table(table.header, table.rows), table.notes]
     return "\n".join(parts) + "\n"
