@@ -133,7 +133,7 @@ def restore(
         snapshot = part_of_snapshot(in_columns(open_snapshot(index, manifest)), place.inside)
         del manifest  # dozens of megabytes, where there are a million entries
         selected = select_entries(snapshot, options, target)
-        with open_target(target, snapshot, options) as tree:
+        with open_target(target, snapshot, selected, options) as tree:
             failures.target = tree
             plan = make_plan(snapshot, selected, tree, options, progress)
             root = None if options.strip else snapshot.manifest.root
@@ -201,7 +201,7 @@ def plan_restore(
         selected = select_entries(snapshot, options, target)
         if target is None or not os.path.lexists(target):
             return plan_new_target(snapshot, selected, target, options)
-        with open_target(target, snapshot, options, read_only=True) as tree:
+        with open_target(target, snapshot, selected, options, read_only=True) as tree:
             return make_plan(snapshot, selected, tree, options)
 
 
