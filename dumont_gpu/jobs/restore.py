@@ -142,7 +142,10 @@ def restore(
                 files = writer.make_directories()  # while chunks are fetched and decoded
                 needed, changed = plan.needed_chunks, plan.changed_files
                 stage_seconds = stages.write(decoded, plan, files, progress)
-                lost = stages.damage.lost_files(plan.tree.todo, len(snapshot.chunks)) if stages.damage else []
+                lost: list[LostFile] = []
+                if stages.damage is not None:
+                    lost = stages.damage.lost_files(plan.tree.todo, len(snapshot.chunks))
+                    needed -= set(stages.damage.chunks)
                 for path, chunk in lost:
                     writer.lose(path, f"lost: chunk {chunk} is damaged")
     restored = writer.refusals.present(plan.entries)
