@@ -59,8 +59,8 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
         lines.append(problem_line("restored", result.problems))
     if result.lost:
         lines.append(
-            f"  {counted(len(result.lost), 'file')} lost to damaged chunks: the target stays marked as unfinished, and with a sound copy of this "
-            "snapshot the same command brings the rest"
+            f"  {counted(len(result.lost), 'file')} lost to damaged chunks: the target stays marked as unfinished, "
+            "and with a sound copy of this snapshot the same command brings the rest"
         )
     lines += [f"  {printable(path)}: changed while it was packed" for path in result.changed_files]
     if result.left_out:
