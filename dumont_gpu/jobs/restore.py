@@ -141,7 +141,7 @@ def restore(
         snapshot = part_of_snapshot(in_columns(open_snapshot(index, manifest)), place.inside)
         del manifest  # dozens of megabytes, where there are a million entries
         selected = select_entries(snapshot, options, target)
-        with open_target(target, snapshot, options) as tree:
+        with open_target(target, snapshot, selected, options) as tree:
             failures.target = tree
             plan = make_plan(snapshot, selected, tree, options, progress)
             root = None if options.strip else snapshot.manifest.root
@@ -150,7 +150,10 @@ def restore(
                 files = writer.make_directories()  # while chunks are fetched and decoded
                 needed, changed = plan.needed_chunks, plan.changed_files
                 stage_seconds = stages.write(decoded, plan, files)
-                lost = stages.damage.lost_files(plan.tree.todo, len(snapshot.chunks)) if stages.damage else []
+                lost: list[LostFile] = []
+                if stages.damage is not None:
+                    lost = stages.damage.lost_files(plan.tree.todo, len(snapshot.chunks))
+                    needed -= set(stages.damage.chunks)
                 for path, chunk in lost:
                     writer.lose(path, f"lost: chunk {chunk} is damaged")
     restored = writer.refusals.present(plan.entries)
@@ -214,7 +217,7 @@ def plan_restore(
         selected = select_entries(snapshot, options, target)
         if target is None or not os.path.lexists(target):
             return plan_new_target(snapshot, selected, target, options)
-        with open_target(target, snapshot, options, read_only=True) as tree:
+        with open_target(target, snapshot, selected, options, read_only=True) as tree:
             return make_plan(snapshot, selected, tree, options)
 
 

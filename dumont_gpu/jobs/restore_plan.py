@@ -130,10 +130,12 @@ def target_options(options: RestoreOptions) -> TargetOptions:
     return TargetOptions(options.overwrite, options.preserve_special, options.owner, options.sync)
 
 
-def open_target(path: str, snapshot: Snapshot, options: RestoreOptions, *, read_only: bool = False) -> Target:
+def open_target(
+    path: str, snapshot: Snapshot, selected: SelectedEntries, options: RestoreOptions, *, read_only: bool = False
+) -> Target:
     """Opens the target of a restore; raises as `Target` does."""
-    entries = as_table(snapshot.manifest.entries)
-    names = {entries.path(row) for row in rows_at(entries, NAMES)}
+    tables = as_table(snapshot.manifest.entries), selected.entries  # whose paths differ if names are stripped
+    names = {entries.path(row) for entries in tables for row in rows_at(entries, NAMES)}
     return Target(path, _journal(snapshot, options), options.overwrite, names, read_only=read_only)
 
 

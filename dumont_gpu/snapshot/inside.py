@@ -15,7 +15,6 @@ from dumont_gpu.columns.table import EntryTable, as_table
 from dumont_gpu.errors import SnapshotNotFoundError, UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.format.paths import printable
-from dumont_gpu.sizes import one_line
 from dumont_gpu.snapshot.reader import Snapshot, opened_source, read_snapshot
 from dumont_gpu.storage import NetworkOptions, scheme_name
 
@@ -33,18 +32,20 @@ def place_of(text: str) -> Place:
     """Takes `SNAP:path` apart.
 
     A path names a file that exists, with all its colons; else, the path inside follows the longest beginning that
-    names a file. In an address, where nobody can look, the path inside follows the first `.dumont:`.
+    names a file. In an address, where nobody can look, the path inside follows the first `.dumont:`; the query of an
+    http address stands behind it.
 
     Raises:
         UsageError: the path inside leads out (`..`).
     """
     if scheme_name(text):
-        found = _IN_ADDRESS.fullmatch(text)
-        return Place(found[1], _normal(found[2], text)) if found else Place(text)
+        address, mark, query = text.partition("?") if scheme_name(text) in ("http", "https") else (text, "", "")
+        found = _IN_ADDRESS.fullmatch(address)
+        return Place(found[1] + mark + query, normal_path(found[2])) if found else Place(text)
     if not os.path.lexists(text):
         for colon in sorted((at for at, letter in enumerate(text) if letter == ":"), reverse=True):
             if _is_file(text[:colon]):
-                return Place(text[:colon], _normal(text[colon + 1 :], text))
+                return Place(text[:colon], normal_path(text[colon + 1 :]))
     return Place(text)
 
 
@@ -56,7 +57,7 @@ def whole_snapshot(text: str) -> str:
     """
     place = place_of(text)
     if place.inside:
-        raise UsageError(one_line(f"{text}: name the whole snapshot here, without :{place.inside}"))
+        raise UsageError(f"name the whole snapshot here, without :{printable(place.inside)}")  # an address has secrets
     return place.location
 
 
@@ -111,7 +112,10 @@ def normal_path(path: str) -> str:
     Raises:
         UsageError: the path leads out (`..`).
     """
-    return _normal(path, path)
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise UsageError(f"{printable(path)}: a path in a snapshot has no ..")
+    return "/".join(parts)
 
 
 def _is_file(path: str) -> bool:
@@ -120,13 +124,6 @@ def _is_file(path: str) -> bool:
         return not stat.S_ISDIR(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
-
-
-def _normal(path: str, text: str) -> str:
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise UsageError(one_line(f"{text}: a path in a snapshot has no .."))
-    return "/".join(parts)
 
 
 def _alone(table: EntryTable, entry: FileEntry) -> FileEntry:

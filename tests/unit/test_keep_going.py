@@ -236,7 +236,7 @@ def test_the_command_line(tmp_path: Path, target: Path) -> None:
         "dumont-gpu: lost \\xff: lost: chunk 1 is damaged",
         "dumont-gpu: x link: lost: chunk 1 is damaged",
     ]
-    assert "3 files lost with 1 damaged chunk" in ran.out
+    assert "3 files lost to damaged chunks" in ran.out
     ran = command("restore", path, target, "--keep-going", "--json")
     summary = json.loads(ran.out.splitlines()[-1])
     assert (ran.code, [item["chunk"] for item in summary["lost"]]) == (4, [1, 1, 1])

@@ -154,6 +154,8 @@ def test_a_file_that_exists_is_taken_with_its_colons(tmp_path: Path, monkeypatch
         ("https://host:8700/w.dumont", Place("https://host:8700/w.dumont")),
         ("https://host:8700/w.dumont:src/a", Place("https://host:8700/w.dumont", "src/a")),
         ("http://u:p@host/a:b", Place("http://u:p@host/a:b")),
+        ("https://host/w.dumont:a b?X-Sig=1:2", Place("https://host/w.dumont?X-Sig=1:2", "a b")),
+        ("https://host/x?next=w.dumont:src", Place("https://host/x?next=w.dumont:src")),
         ("s3://bucket/w.dumont:a.dumont:b", Place("s3://bucket/w.dumont", "a.dumont:b")),
     ],
 )
@@ -243,6 +245,23 @@ def test_directories_under_one_path_become_one(target: Path) -> None:
         archive.file(f"{top}/sub/{top}", b"content")
     restore(MemorySource(archive.to_bytes()), str(target), RestoreOptions(strip=1, sync=False))
     assert paths(target) == ["sub", "sub/a", "sub/b"]
+
+
+def test_an_entry_that_comes_under_the_journal_s_name_is_no_journal(target: Path) -> None:
+    archive = Archive()
+    archive.directory("a")
+    archive.file("a/.dumont-restore", b"dumont-gpu restore 1\n" + b"{}" * 3000)
+    archive.file("a/x", b"content")
+    data = archive.to_bytes()
+    for _ in range(2):
+        restore(MemorySource(data), str(target), RestoreOptions(strip=1, sync=False))
+        assert paths(target) == [".dumont-restore", "x"]
+        assert (target / ".dumont-restore").stat().st_size == 6021
+
+
+def test_a_password_is_in_no_message() -> None:
+    for address in ("https://me:secret@host/w.dumont:../x", "https://me:secret@host/w.dumont:x"):
+        assert "secret" not in command("info", address).error
 
 
 def test_strip_is_reported(packed: Path, target: Path) -> None:

@@ -11,7 +11,6 @@ from dumont_gpu.cli.report.words import (
     count_entries,
     count_kinds,
     fields_of,
-    lost_clause,
     lost_data,
     problem_data,
     problem_line,
@@ -60,12 +59,12 @@ def restored(result: RestoreResult, options: RestoreOptions, *, verbose: bool) -
         )
     if result.ignored:
         lines.append(f"  this file system does not keep {' and '.join(result.ignored)}")
-    if result.problems:
+    if len(result.problems) > len(result.lost):
         lines.append(problem_line("restored", result.problems))
     if result.lost:
         lines.append(
-            f"  {lost_clause(result.lost)}: the target stays marked as unfinished, and with a sound copy of this "
-            "snapshot the same command brings the rest"
+            f"  {counted(len(result.lost), 'file')} lost to damaged chunks: the target stays marked as unfinished, "
+            "and with a sound copy of this snapshot the same command brings the rest"
         )
     lines += [f"  {printable(path)}: changed while it was packed" for path in result.changed_files]
     if result.left_out:

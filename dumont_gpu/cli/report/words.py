@@ -39,11 +39,6 @@ def lost_data(lost: Sequence[LostFile]) -> list[dict[str, Any]]:
     return [{"path": file.path, "chunk": file.chunk} for file in lost]
 
 
-def lost_clause(lost: Sequence[LostFile]) -> str:
-    chunks = len({file.chunk for file in lost})
-    return f"{counted(len(lost), 'file')} lost with {counted(chunks, 'damaged chunk')}"
-
-
 def codec_lines(codecs: Mapping[str, tuple[int, int]]) -> list[str]:
     return [
         f"  {name:8} {format_size(original):>10} into {format_size(stored):>10} ({original / stored:.2f}x)"

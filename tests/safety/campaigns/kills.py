@@ -106,7 +106,7 @@ class Kills:
         killed = 0
         for moment in kill.moments:
             ran = self.program(*job.arguments(world, case), kill_after=moment * seconds)
-            if ran.code == 0 or already_done(killed, ran):
+            if ran.code == 0:
                 break
             if ran.code != -9:
                 raise Finding(f"not killed, and exit code {ran.code}\n{ran.error}")
@@ -116,17 +116,12 @@ class Kills:
             ran = self.program(*job.arguments(world, case))
         if ran.crashed:
             raise Finding(ran.crashed)
-        if ran.code != 0 and not already_done(killed, ran):
+        if ran.code != 0:
             raise Finding(f"the same command does not go on: {ran.code}\n{ran.error}")
         job.check(world, case, self.program, ran)
         if fingerprint(world.place) != before:
             raise Finding("what was only to be read has changed")
         return f"killed {killed} times" if killed else "too quick"
-
-
-def already_done(killed: int, ran: Ran) -> bool:
-    """Whether the kill came after a restore's last step: the same command then finds a tree, and refuses to touch it."""
-    return killed > 0 and ran.code == 2 and b"is not empty" in ran.err
 
 
 def smaller(kill: Kill) -> Iterator[Kill]:
