@@ -75,7 +75,7 @@ class SnapshotService(SnapshotQueries):
 
         Args:
             source_path: a directory or a file, or several.
-            output_path: where the snapshot appears: a path, or s3://bucket/key.
+            output_path: where the snapshot appears: a path, - for standard output, or s3://bucket/key.
             chunk_size: raw bytes in a chunk, at most.
             progress: called with the progress of the job.
             exclude: leave out the entries that match; a pattern, or several.

@@ -29,6 +29,8 @@ FLAG_COLUMNS: Final = 0x0002  # the manifest is in columns instead of JSON
 FLAG_STREAM: Final = 0x0004  # written forward, as into a pipe: the header's values and the index are at the end
 _KNOWN_FLAGS: Final = FLAG_BLAKE3 | FLAG_COLUMNS | FLAG_STREAM
 STREAM_BLOCK: Final = CHUNK_ALIGNMENT  # bytes of the first block of a stream, and of the last
+NONCE_SIZE: Final = 32
+STREAM_HEADER_SIZE: Final = HEADER_SIZE + NONCE_SIZE  # bytes of both blocks that are not zero
 
 _HEADER = struct.Struct("<8sIIIIQQQQQ32s32s352s32s")
 _CHUNK = struct.Struct("<QIIB8s")

@@ -13,7 +13,7 @@ from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
 from dumont_gpu.columns.placement import Placement
 from dumont_gpu.columns.table import EntryTable, as_table
 from dumont_gpu.errors import DamagedError, LostFile
-from dumont_gpu.format.header import CHUNK_ALIGNMENT, HEADER_SIZE, STREAM_BLOCK
+from dumont_gpu.format.header import CHUNK_ALIGNMENT, HEADER_SIZE, STREAM_BLOCK, STREAM_HEADER_SIZE
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.chunk_checks import chunk_check
 from dumont_gpu.jobs.damage import Damage
@@ -192,9 +192,12 @@ def _padding(snapshot: Snapshot) -> Iterator[tuple[int, int]]:
     parts = [(chunk.offset, chunk.end) for chunk in snapshot.chunks]
     if header.is_stream:
         closing = size - STREAM_BLOCK
-        parts += [(header.manifest_offset, header.index_offset + header.index_size), (closing, closing + HEADER_SIZE)]
+        parts += [
+            (header.manifest_offset, header.index_offset + header.index_size),
+            (closing, closing + STREAM_HEADER_SIZE),
+        ]
         parts.append((size, size))
-        end = HEADER_SIZE
+        end = STREAM_HEADER_SIZE
     else:
         parts.append((header.manifest_offset, size))
         end = HEADER_SIZE + header.index_size

@@ -1272,6 +1272,7 @@ ALIGNMENT = 4 * KIB
 HEADER = struct.Struct("<8s4I5Q32s32s352s32s")
 CHUNK = struct.Struct("<QIIB8s")
 BLAKE3_FLAG, COLUMNS_FLAG, STREAM_FLAG = 1, 2, 4
+NONCE = 32  # random bytes, after the header in the first block and in the last block of a stream
 
 
 class File:
@@ -1387,10 +1388,12 @@ def read_header(file: File) -> Header:
 
 
 def closing_header(file: File, opening: Header) -> Header:
-    """Reads the header in the last block of a stream: section 3.1."""
-    at = max(0, file.size - ALIGNMENT)
+    """Reads the header in the last block of a stream, and checks that it ends this stream: section 3.1."""
+    at = file.size - ALIGNMENT
+    must(file.size >= 2 * ALIGNMENT, "the stream has no end: it was cut short")
+    must(file.read(HEADER.size, NONCE) == file.read(at + HEADER.size, NONCE), "the end of the stream is of another")
     try:
-        header = header_fields(file.read(at, min(HEADER.size, file.size - at)))
+        header = header_fields(file.read(at, HEADER.size))
     except (DamagedError, UnsupportedError):  # bytes of a chunk, say, which may look like anything
         raise DamagedError("the stream has no end: it was cut short, or is damaged there") from None
     known = (0, 0, 0, 0, header.chunk_size, 0, 0, bytes(32), bytes(32), header.flags)
@@ -1954,8 +1957,8 @@ def check_padding(snapshot: Snapshot) -> None:
     header, size = snapshot.header, snapshot.file.size
     between = list(gaps(header, snapshot.chunks))
     if header.is_stream:
-        between += [(HEADER.size, ALIGNMENT), (header.index_end, size - ALIGNMENT)]
-        between.append((size - ALIGNMENT + HEADER.size, size))
+        between += [(HEADER.size + NONCE, ALIGNMENT), (header.index_end, size - ALIGNMENT)]
+        between.append((size - ALIGNMENT + HEADER.size + NONCE, size))
     for end, start in between:
         for at in range(end, start, MIB):
             must(not any(snapshot.file.read(at, min(MIB, start - at))), f"the padding before byte {start} is not zero")

@@ -14,7 +14,7 @@ from dumont_gpu.columns.manifest import decode_manifest, limit_of_manifest, pars
 from dumont_gpu.columns.table import as_table
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.format.digests import Digest, digest_function
-from dumont_gpu.format.header import HEADER_SIZE, STREAM_BLOCK, ChunkRecord, Header, parse_index
+from dumont_gpu.format.header import STREAM_BLOCK, STREAM_HEADER_SIZE, ChunkRecord, Header, parse_index
 from dumont_gpu.format.manifest import Manifest, manifest_limit, parse_manifest
 from dumont_gpu.format.stream import parse_closing
 from dumont_gpu.sizes import KiB
@@ -190,10 +190,11 @@ def _naming(source: Source) -> Iterator[None]:
 
 
 def _read_header(source: Source) -> Header:
-    header = Header.parse_fields(_read(source, 0, min(HEADER_SIZE, source.size)))
+    first = _read(source, 0, min(STREAM_HEADER_SIZE, source.size))
+    header = Header.parse_fields(first)
     if header.is_stream:
-        closing = max(0, source.size - STREAM_BLOCK)
-        return parse_closing(header, _read(source, closing, min(HEADER_SIZE, source.size - closing)), source.size)
+        at = max(0, source.size - STREAM_BLOCK)
+        return parse_closing(first, _read(source, at, min(STREAM_HEADER_SIZE, source.size - at)), source.size)
     header.check_layout(source.size)
     return header
 

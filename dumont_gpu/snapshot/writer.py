@@ -23,6 +23,7 @@ from dumont_gpu.format.header import (
     FLAG_COLUMNS,
     FLAG_STREAM,
     HEADER_SIZE,
+    NONCE_SIZE,
     STREAM_BLOCK,
     ChunkRecord,
     Header,
@@ -55,7 +56,8 @@ class SnapshotWriter:
         if sink.forward:
             self._flags |= FLAG_STREAM
             self._end = STREAM_BLOCK
-            sink.write_at(0, memoryview(block_of(opening_header(self._flags, chunk_size))))
+            self._nonce = os.urandom(NONCE_SIZE)
+            sink.write_at(0, memoryview(block_of(opening_header(self._flags, chunk_size), self._nonce)))
 
     def largest_size(self, raw_size: int) -> int:
         """Returns the size of the snapshot without its manifest if none of `raw_size` bytes can be saved."""
@@ -125,7 +127,7 @@ class SnapshotWriter:
         self._sink.write_at(header.manifest_offset, memoryview(encoded))
         if header.is_stream:
             self._sink.write_at(header.index_offset, memoryview(index))
-            self._sink.write_at(header.file_size - STREAM_BLOCK, memoryview(block_of(header)))
+            self._sink.write_at(header.file_size - STREAM_BLOCK, memoryview(block_of(header, self._nonce)))
         else:
             self._sink.write_at(0, memoryview(header.to_bytes() + index))
         return header, header.file_size

@@ -26,6 +26,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 ALIGNMENT = 4 * KIB
 MOST_HELD = GIB  # original bytes; more are sound, but too many for a reader that returns them
 
+NONCE = 32  # bytes after the header in both blocks of a stream
 HEADER = struct.Struct("<8s4I5Q32s32s352s32s")
 CHUNK = struct.Struct("<QIIB8s")
 ZIPNN = struct.Struct("<2s2sBBBBB4sBBBQQ")
@@ -170,7 +171,10 @@ def parse_header(fetch: Fetch, file_size: int) -> Header:
     first = fetch(0, min(HEADER.size, file_size))
     header = parse_fields(first)
     if header.is_stream:
-        header = parse_closing(fetch(max(0, file_size - ALIGNMENT), HEADER.size), header)
+        must(file_size >= 2 * ALIGNMENT, "the two blocks of a stream")
+        last = file_size - ALIGNMENT
+        must(fetch(HEADER.size, NONCE) == fetch(last + HEADER.size, NONCE), "nonce")
+        header = parse_closing(fetch(last, HEADER.size), header)
     must(header.file_size == file_size, "size of the file")
     most = min(GIB, MIB + 80 * header.num_chunks + 16 * MIB * (header.num_files + 1))
     most += most // 128 + 64 * KIB
@@ -254,9 +258,9 @@ def check_padding(data: bytes, header: Header, chunks: list[Chunk]) -> None:
     for end, offset in gaps(header, chunks):
         must(not any(data[end:offset]), "bytes between the parts")
     if header.is_stream:
-        must(not any(data[HEADER.size : ALIGNMENT]), "rest of the first block")
+        must(not any(data[HEADER.size + NONCE : ALIGNMENT]), "rest of the first block")
         must(not any(data[header.index_end : -ALIGNMENT]), "bytes before the last block")
-        must(not any(data[HEADER.size - ALIGNMENT :]), "rest of the last block")
+        must(not any(data[HEADER.size + NONCE - ALIGNMENT :]), "rest of the last block")
 
 
 # --- Codecs: section 5

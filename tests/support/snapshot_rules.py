@@ -245,10 +245,18 @@ def _() -> Archives:
     yield DAMAGED, as_stream(data, gap=bytes(8192))
 
 
+@rule("stream: nonce")
+def _() -> Archives:
+    data = archive().to_bytes()
+    yield OK, as_stream(data, {"nonce": bytes(32)}, {"nonce": bytes(32)})
+    yield DAMAGED, as_stream(data, {"nonce": bytes(32)})
+    yield DAMAGED, as_stream(data, closing={"nonce": bytes(32)})
+
+
 @rule("stream: rest of both blocks")
 def _() -> Archives:
     data = archive().to_bytes()
-    for wrong in (b"\1", bytes(3583) + b"\1"):
+    for wrong in (b"\1", bytes(3551) + b"\1"):
         yield DAMAGED, as_stream(data, {"rest": wrong})
         yield DAMAGED, as_stream(data, closing={"rest": wrong})
 

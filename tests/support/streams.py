@@ -8,6 +8,7 @@ from support.hostile import aligned, sha256
 
 BLOCK = 4096
 FLAG = 4
+NONCE = bytes(range(32))
 HEADER = struct.Struct("<8s4I5Q32s32s352s")
 NAMES = (
     *("magic", "version", "flags", "num_chunks", "num_files", "total_size_compressed", "total_size_original"),
@@ -27,7 +28,7 @@ def as_stream(
 
     Args:
         data: a snapshot that is no stream.
-        opening: fields of the first block's header that shall differ; "rest": the bytes after it.
+        opening: fields of the first block's header that shall differ; "nonce", and "rest": the bytes after the nonce.
         closing: the same of the last block.
         gap: stands between the index and the last block, instead of as many zeros as there must be.
     """
@@ -46,6 +47,7 @@ def as_stream(
 def block(fields: dict[str, object]) -> bytes:
     """Returns the first or the last block of a stream."""
     body = HEADER.pack(*(fields[name] for name in NAMES))
-    rest = fields.get("rest", b"")
+    nonce, rest = fields.get("nonce", NONCE), fields.get("rest", b"")
+    assert isinstance(nonce, bytes)
     assert isinstance(rest, bytes)
-    return body + sha256(body) + rest.ljust(BLOCK - 512, b"\0")
+    return body + sha256(body) + nonce + rest.ljust(BLOCK - 544, b"\0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -14,6 +15,7 @@ import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ from dumont_gpu.jobs.tar_source import unpacked_tar
 from dumont_gpu.jobs.tar_stream import ForwardTar
 from dumont_gpu.progress import Progress
 from dumont_gpu.storage import MemorySource
+from dumont_gpu.storage.standard_input import SpooledSource
 
 TAR, UNZIP = shutil.which("tar"), shutil.which("unzip")
 MTIME = 1_700_000_000_123_456_789
@@ -194,6 +197,30 @@ def test_a_file_that_appears_meanwhile_stays(packed: Path, tmp_path: Path) -> No
     with pytest.raises(DumontError, match="was put there"):
         export(str(packed), str(place), "tar", progress=put)
     assert place.read_bytes() == b"precious"
+
+
+def test_where_files_need_a_name(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS: the archive then has a hidden name until it is complete, or gone."""
+    real = os.open
+
+    def refusing(path: str, flags: int, *rest: int, **more: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "not here")
+        return real(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    room = tmp_path / "room"
+    room.mkdir()
+    export(str(packed), str(room / "x.tar"), "tar")
+    assert [path.name for path in room.iterdir()] == ["x.tar"]
+    assert tarfile.is_tarfile(room / "x.tar")
+    data = bytearray(packed.read_bytes())
+    data[4096] ^= 1
+    with pytest.raises(DamagedError):
+        export(MemorySource(bytes(data)), str(room / "y.tar"), "tar")
+    assert [path.name for path in room.iterdir()] == ["x.tar"]
+    with packed.open("rb") as file, closing(SpooledSource(file.fileno(), "standard input", str(room))) as spooled:
+        assert spooled.size == packed.stat().st_size
 
 
 def test_an_archive_for_nobody_is_refused(packed: Path) -> None:

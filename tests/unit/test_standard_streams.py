@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from support.commands import PROGRAM, cli
 from support.hostile import Archive, read_alone, small_archive
+from support.independent_reader import Unsupported
 from support.independent_reader import read as read_independently
 from support.snapshots import GOLDEN, assert_same_tree
-from support.streams import BLOCK, as_stream
+from support.streams import BLOCK, HEADER, NAMES, as_stream, block
 
 from dumont_gpu.errors import DamagedError, DumontError, NoSpaceError, UnsupportedError
 from dumont_gpu.format.header import Header
@@ -180,6 +181,62 @@ def test_the_end_of_a_stream_in_a_chunk_is_not_the_end(stream: bytes, target: Pa
     assert read_alone("restore", data[:end], target).code == 4
     with pytest.raises(ValueError, match="damaged"):
         read_independently(data[:end])
+
+
+def test_three_readers_agree_on_bent_streams(target: Path) -> None:
+    """Fields of either block bent and signed, the layout moved, bytes changed or cut: all find it sound, or none does."""
+    rng = random.Random(18)
+    data = small_archive().to_bytes()
+    sound = 0
+    for _ in range(300):
+        bent: list[dict[str, object]] = [{}, {}]
+        for _ in range(rng.randrange(3)):
+            name = rng.choice([name for name in NAMES if name not in ("magic", "reserved")])
+            value: object = rng.randbytes(32)
+            if not name.endswith("sha256"):
+                value = rng.choice((0, 1, 4, 7, 512, 4096, 8192, rng.randrange(1 << 16), (1 << 32) - 1))
+            bent[rng.randrange(2)][name] = value
+        stream = bytearray(as_stream(data, *bent, gap=rng.choice((b"", b"", bytes(rng.randrange(9000))))))
+        for _ in range(rng.choice((0, 0, 1))):
+            stream[rng.randrange(len(stream))] ^= 1 << rng.randrange(8)
+        stream = stream[: len(stream) - rng.choice((0, 0, 0, 1, BLOCK, rng.randrange(len(stream))))]
+        verdicts = []
+        for check in (
+            lambda data=stream: verify(MemorySource(data), VerifyOptions(content=True, jobs=1, device="cpu")),
+            lambda data=stream: read_independently(bytes(data)),
+        ):
+            try:
+                check()
+                verdicts.append(True)
+            except (DamagedError, UnsupportedError, ValueError, Unsupported):
+                verdicts.append(False)
+        assert {*verdicts, read_alone("verify", bytes(stream), target).code == 0} == {verdicts[0]}, bent
+        sound += verdicts[0]
+    assert 10 < sound < 270
+
+
+def test_a_file_made_of_last_blocks_does_not_end_a_stream(source: Path, target: Path) -> None:
+    """Each of them is right for the place where it lies in the stream, and has a tree of its own; the nonce is missing."""
+    small = as_stream(Archive().to_bytes())  # a manifest without entries, and the last block
+    tail = small[BLOCK:-BLOCK]
+
+    def planted(at: int) -> bytes:
+        last = dict(zip(NAMES, HEADER.unpack(small[-BLOCK:][: HEADER.size]), strict=True))
+        shared = {"chunk_size": PackOptions().chunk_size, "flags": 4}
+        return tail + block(last | shared | {"manifest_offset": at})
+
+    size = len(planted(0))
+    assert size % BLOCK == 0
+    (source / "planted").write_bytes(b"".join(planted(at) for at in range(BLOCK, BLOCK + 20 * size, size)))
+    data = packed(source, "--method", "none", "--digest", "sha256")
+    for end in range(BLOCK + size, BLOCK + 21 * size, size):
+        assert fed(data[:end], "restore", "-", target)[0] == 4
+        with pytest.raises(DamagedError, match="another stream"):
+            read_snapshot(MemorySource(data[:end]))
+        without_nonce = data[:512] + data[:end][-BLOCK:][512:544] + data[544:end]
+        assert read_snapshot(MemorySource(without_nonce)).header.num_files == 0, "only the nonce tells them apart"
+        assert read_alone("restore", data[:end], target).code == 4
+        assert not target.exists()
 
 
 @pytest.mark.parametrize("ending", [b"DUMONT03", b"DUMONT02"])
