@@ -23,6 +23,7 @@ from support.hostile import (
 import dumont_gpu.codecs.lz4 as lz4_codec
 from dumont_gpu.codecs import CODECS, Codec, Lz4
 from dumont_gpu.errors import DamagedError, UsageError
+from dumont_gpu.format.header import STREAM_HEADER_SIZE
 from dumont_gpu.format.manifest import MAX_ENTRIES
 from dumont_gpu.jobs.options import RestoreOptions, VerifyOptions
 from dumont_gpu.jobs.restore import restore
@@ -139,7 +140,7 @@ def test_malformed_expectation_is_a_usage_error(expect: str) -> None:
 def test_unexpected_snapshot_is_refused_after_its_header() -> None:
     source = CountingSource(DATA)
     clear_error(lambda: read_snapshot(source, "0" * 64), DamagedError)
-    assert source.reads == [512]
+    assert source.reads == [STREAM_HEADER_SIZE]
 
 
 # --- sizes before memory ----------------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def test_index_is_capped_before_it_is_read(count: int) -> None:
     archive = Archive(header={"num_chunks": count, "manifest_offset": 1 << 40})
     source = CountingSource(archive.to_bytes(), (1 << 40) + len(archive.to_bytes()))
     clear_error(lambda: read_snapshot(source), DamagedError)
-    assert source.reads == [512]
+    assert source.reads == [STREAM_HEADER_SIZE]
 
 
 def declared(size: int) -> bytes:

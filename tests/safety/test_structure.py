@@ -110,7 +110,7 @@ def test_what_is_not_supported_and_what_is_damaged_have_their_exit_codes(tmp_pat
     unknown = two_chunks()
     unknown.chunks[0].codec = 9
     cases = [
-        (8, two_chunks(flags=4)), (8, two_chunks(magic=b"DUMONT01")), (8, unknown),
+        (8, two_chunks(flags=8)), (8, two_chunks(magic=b"DUMONT01")), (8, unknown),
         (4, two_chunks(reserved=b"x")), (0, two_chunks(flags=1 << 31)),
     ]  # fmt: skip
     for code, archive in cases:
