@@ -7,6 +7,7 @@ work=$1
 suites=(tests/unit/test_cli.py tests/unit/test_roundtrip.py tests/unit/test_resume.py tests/unit/test_golden.py tests/unit/test_snapshot_service.py
     tests/unit/test_endings.py tests/unit/test_links_out.py tests/unit/test_listing.py tests/unit/test_patterns.py tests/unit/test_restore_again.py
     tests/unit/test_small_files.py tests/unit/test_sources_that_change.py tests/unit/test_target_limits.py tests/safety/test_outputs.py
+    tests/unit/test_already_there.py tests/unit/test_cat.py tests/unit/test_diff.py tests/unit/test_keep_going.py tests/unit/test_parts.py
     tests/safety/test_names.py tests/safety/test_places.py tests/safety/test_metadata.py)
 
 other=()

@@ -25,7 +25,7 @@ from dumont_gpu.storage.local import LocalSource
 from dumont_gpu.tree.target.journal import NAMES
 from dumont_gpu.tree.unfinished import is_unfinished
 
-ODD = b"lost \xff"
+ODD = b"lost \x80"
 
 
 def content(seed: int) -> bytes:
@@ -213,7 +213,7 @@ def test_verify_names_the_files_that_are_lost(decoded: bool) -> None:
         (LOST[0], 1), (LOST[1], 1), ("sound", 3), ("x link", 1), ("y link", 3),
     ]  # fmt: skip
     assert "2 of 4 chunks damaged: chunk 1: " in str(caught.value)
-    assert str(caught.value).endswith("(and 1 more); 5 files are lost: d/spans, lost \\xff, sound and 2 more")
+    assert str(caught.value).endswith("(and 1 more); 5 files are lost: d/spans, lost \\x80, sound and 2 more")
 
 
 def test_damaged_padding_does_not_hide_damaged_chunks() -> None:
@@ -233,7 +233,7 @@ def test_the_command_line(tmp_path: Path, target: Path) -> None:
     assert ran.code == 4
     assert ran.err.splitlines() == [
         "dumont-gpu: d/spans: lost: chunk 1 is damaged",
-        "dumont-gpu: lost \\xff: lost: chunk 1 is damaged",
+        "dumont-gpu: lost \\x80: lost: chunk 1 is damaged",
         "dumont-gpu: x link: lost: chunk 1 is damaged",
     ]
     assert "3 files lost to damaged chunks" in ran.out
@@ -242,7 +242,7 @@ def test_the_command_line(tmp_path: Path, target: Path) -> None:
     assert (ran.code, [item["chunk"] for item in summary["lost"]]) == (4, [1, 1, 1])
     assert "path_b64" in summary["lost"][1]
     ran = command("verify", path)
-    assert (ran.code, ran.error.rpartition("; ")[2]) == (4, "3 files are lost: d/spans, lost \\xff, x link")
+    assert (ran.code, ran.error.rpartition("; ")[2]) == (4, "3 files are lost: d/spans, lost \\x80, x link")
     lines = command("verify", path, "-v").err.splitlines()
     assert (lines[0], len(lines)) == ("dumont-gpu: d/spans: lost: chunk 1 is damaged", 4)
     ran = command("verify", path, "--json")
