@@ -187,11 +187,11 @@ def test_overwrite_policies(source: Path, snapshot: Path, target: Path) -> None:
         (source / name).write_text(f"{name} as packed")
     pack_tree(source, snapshot)
     restore_tree(snapshot, target)
-    with pytest.raises(UsageError, match="--overwrite"):
-        restore_tree(snapshot, target)
     (target / "edited").write_text("edited since!!")
     (target / "missing").unlink()
     (target / "new").write_text("mine")
+    with pytest.raises(UsageError, match="--overwrite"):
+        restore_tree(snapshot, target)
     untouched = (target / "same").stat().st_ino
 
     assert restore_tree(snapshot, target, overwrite="never").kept == 2
