@@ -14,20 +14,27 @@ from dumont_gpu.format.entries import EntryType
 
 
 class Damage:
-    """The damaged chunks that a job has met. Used from many threads."""
+    """The damaged chunks that a job has met. Used from many threads.
 
-    def __init__(self) -> None:
+    Args:
+        bad_sectors: whether chunks that the disk cannot read (EIO) count, too; for a verification, they say nothing of
+            the snapshot.
+    """
+
+    def __init__(self, *, bad_sectors: bool = False) -> None:
+        self._bad_sectors = bad_sectors
         self._lock = threading.Lock()
         self.chunks: dict[int, str] = {}  # number -> reason
 
     @contextmanager
     def noted(self, number: int) -> Iterator[None]:
-        """Takes note of an error in the block that means that chunk `number` is damaged, or lies on a bad sector."""
+        """Takes note of an error in the block that means that chunk `number` is damaged."""
         try:
             yield
         except DumontError as error:
-            unreadable = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO
-            if not unreadable and not isinstance(error, DamagedError):
+            cause = error.__cause__
+            bad_sector = self._bad_sectors and isinstance(cause, OSError) and cause.errno == errno.EIO
+            if not bad_sector and not isinstance(error, DamagedError):
                 raise
             with self._lock:
                 self.chunks[number] = str(error)

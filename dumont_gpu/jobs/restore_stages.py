@@ -90,7 +90,7 @@ class RestoreStages:
         self._raw: BufferPool | None = None
         self._room: ChunkRoom | None = None
         self._fetched: Iterable[LoadedChunk] = ()
-        self.damage = Damage() if options.keep_going else None
+        self.damage = Damage(bad_sectors=True) if options.keep_going else None
 
     def fetch_ahead(self) -> None:
         """Begins to fetch as many chunks as memory holds, before there is a plan: for a restore of every chunk."""
