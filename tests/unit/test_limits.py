@@ -209,12 +209,12 @@ def test_without_proc_and_sys_the_defaults_stay(machine: Machine) -> None:
 
 
 def test_limits_of_the_process_itself_count(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = {resource.RLIMIT_AS: 8 * GiB, resource.RLIMIT_DATA: 7 * GiB, resource.RLIMIT_NOFILE: 80}
+    limits = {resource.RLIMIT_AS: 800 * GiB, resource.RLIMIT_DATA: 700 * GiB, resource.RLIMIT_NOFILE: 80}
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits[kind], limits[kind]))
     found = {limit.source: limit for limit in memory_limits(machine.root)}
-    assert found["RLIMIT_AS"].value == 8 * GiB
-    assert 0 < found["RLIMIT_AS"].left < 8 * GiB
-    assert 0 < found["RLIMIT_DATA"].left < 7 * GiB
+    assert found["RLIMIT_AS"].value == 800 * GiB
+    assert 0 < found["RLIMIT_AS"].left < 800 * GiB
+    assert 0 < found["RLIMIT_DATA"].left < 700 * GiB
     assert open_files().value == 80
     assert default_threads(machine.root) == 10
 
