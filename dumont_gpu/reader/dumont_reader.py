@@ -98,10 +98,10 @@ def escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-# --- Helpers: what makes this reader faster where it happens to be ----------------------------------------------------
+# --- Packages and libraries that make this reader faster where they happen to be -----------------------------------
 
 
-class Helpers:
+class Faster:
     """Faster ways to do what this file does itself, and does itself where an attribute is None."""
 
     def __init__(self) -> None:
@@ -188,7 +188,7 @@ def zstd_of_library(zstd: Any) -> Optional[Callable[[Buffer, int], Buffer]]:
     return decode
 
 
-helpers = Helpers()
+faster = Faster()
 
 
 # --- Digests: section 4 -----------------------------------------------------------------------------------------------
@@ -232,8 +232,8 @@ def compress(values: Optional[bytes], data: Buffer, first: int, stride: int, lan
         values: the chaining values before; None: the initial value in every lane.
         data: lane n's block of 64 bytes begins at `first + n * stride`, counted in words of 4 bytes.
     """
-    if helpers.numpy:
-        return compress_arrays(helpers.numpy, values, data, first, stride, lanes)
+    if faster.numpy:
+        return compress_arrays(faster.numpy, values, data, first, stride, lanes)
     return compress_integers(values, data, first, stride, lanes)
 
 
@@ -325,9 +325,9 @@ def compress_arrays(numpy: Any, values: Optional[bytes], data: Buffer, first: in
 
 def blake3_many(pieces: Sequence[Buffer]) -> list[bytes]:
     """Returns the BLAKE3 digest of each piece."""
-    if helpers.blake3:
-        return [helpers.blake3(piece) for piece in pieces]
-    lanes = ARRAY_LANES if helpers.numpy else LANES
+    if faster.blake3:
+        return [faster.blake3(piece) for piece in pieces]
+    lanes = ARRAY_LANES if faster.numpy else LANES
     values = [bytearray(32 * max(1, -(-len(piece) // KIB))) for piece in pieces]
     chunks: list[tuple[int, int]] = []  # number of the piece, offset in it
     ends: list[tuple[int, int]] = []  # the same, of chunks that have less than 1 KiB
@@ -709,7 +709,7 @@ def u32(data: Buffer, at: int) -> int:
 def lz4_block(block: Buffer) -> Buffer:
     """Decodes a block to at most 64 KiB."""
     try:
-        return helpers.lz4_block(block, LZ4_BLOCK) if helpers.lz4_block else lz4_sequences(bytes(block))
+        return faster.lz4_block(block, LZ4_BLOCK) if faster.lz4_block else lz4_sequences(bytes(block))
     except (ValueError, IndexError):  # IndexError: the block ends within a sequence
         raise DamagedError("damaged: LZ4 block") from None
 
@@ -789,9 +789,9 @@ def decode_zstd(frame: Buffer, size: int) -> Buffer:
     blocks = list(zstd_blocks(frame, at))
     end = blocks[-1][1] + blocks[-1][2]
     must(end + (4 if flags & 4 else 0) == len(frame), "end of a zstd frame")
-    if helpers.zstd:
+    if faster.zstd:
         try:
-            out = helpers.zstd(frame, size)
+            out = faster.zstd(frame, size)
         except ValueError:
             raise DamagedError("damaged: zstd frame") from None
     else:
@@ -1111,8 +1111,8 @@ def decode_planes(planes: list[Plane], out: bytearray, groups: int) -> None:
 
 def place(out: bytearray, start: int, step: int, data: Buffer) -> None:
     """Puts `data` into every `step`-th byte of `out`."""
-    if helpers.numpy and step > 1:
-        numpy = helpers.numpy
+    if faster.numpy and step > 1:
+        numpy = faster.numpy
         numpy.frombuffer(out, numpy.uint8)[start : start + step * len(data) : step] = numpy.frombuffer(
             data, numpy.uint8
         )
@@ -1122,8 +1122,8 @@ def place(out: bytearray, start: int, step: int, data: Buffer) -> None:
 
 def restore_signs(out: bytearray, word: tuple[int, int, int]) -> None:
     """Moves the sign bits of all words back to the top."""
-    if helpers.numpy:
-        words = helpers.numpy.frombuffer(out, "<u4", len(out) // 4)
+    if faster.numpy:
+        words = faster.numpy.frombuffer(out, "<u4", len(out) // 4)
         for start in range(0, len(words), 64 * KIB):
             some = words[start : start + 64 * KIB]
             some[:] = (some & word[0]) >> 1 | (some & word[1]) << 8 | some & word[2]
@@ -1145,8 +1145,8 @@ FEW = 8  # blocks, for which NumPy does not pay
 
 def decode_huff0(blocks: list[tuple[Buffer, int]]) -> Iterable[Buffer]:
     """Decodes blocks, each (encoded bytes, number of symbols)."""
-    if helpers.numpy and len(blocks) > FEW:
-        return decode_huff0_arrays(helpers.numpy, blocks)
+    if faster.numpy and len(blocks) > FEW:
+        return decode_huff0_arrays(faster.numpy, blocks)
     return [decode_huff0_block(stored, count) for stored, count in blocks]
 
 
@@ -2338,7 +2338,7 @@ def parser() -> Parser:
 def run(arguments: Optional[Sequence[str]]) -> int:
     options = parser().parse_args(arguments)
     if not options.pure:
-        helpers.find()
+        faster.find()
     place = printable(os.fsencode(options.snapshot))
     try:
         snapshot = read_snapshot(options.snapshot, options.expect)

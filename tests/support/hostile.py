@@ -292,7 +292,7 @@ def undecodable(archive: Archive | bytes, target: Path, error: type[DumontError]
 def read_alone(name: str, data: bytes, target: Path) -> Ran:
     """Runs a command of the reader for any machine on a snapshot; checks that it says at most one line of error."""
     out, err = io.StringIO(), io.StringIO()
-    dumont_reader.helpers = dumont_reader.Helpers()
+    dumont_reader.faster = dumont_reader.Faster()
     with open_bytes(data) as path, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         more = ["--no-sync", os.fspath(target)] if name == "restore" else []
         ran = Ran(dumont_reader.main([name, "--pure", path, *more]), out.getvalue(), err.getvalue())

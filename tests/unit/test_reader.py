@@ -42,42 +42,42 @@ KIB = 1 << 10
 
 
 @pytest.fixture(autouse=True)
-def _no_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test begins with the standard library alone, unless it asks for `helpers`."""
-    monkeypatch.setattr(reader, "helpers", reader.Helpers())
+def _nothing_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test begins with the standard library alone, unless it asks for `faster`."""
+    monkeypatch.setattr(reader, "faster", reader.Faster())
 
 
-def pure() -> reader.Helpers:
-    return reader.Helpers()
+def pure() -> reader.Faster:
+    return reader.Faster()
 
 
-def with_numpy() -> reader.Helpers:
-    helpers = reader.Helpers()
-    helpers.numpy = pytest.importorskip("numpy")
-    return helpers
+def with_numpy() -> reader.Faster:
+    faster = reader.Faster()
+    faster.numpy = pytest.importorskip("numpy")
+    return faster
 
 
-def with_packages() -> reader.Helpers:
-    helpers = reader.Helpers()
-    helpers.find()
-    return helpers
+def with_packages() -> reader.Faster:
+    faster = reader.Faster()
+    faster.find()
+    return faster
 
 
-def with_libraries() -> reader.Helpers:
-    helpers = reader.Helpers()
-    helpers.lz4_block = reader.lz4_of_library(reader.library("lz4"))
-    helpers.zstd = reader.zstd_of_library(reader.library("zstd"))
-    if helpers.lz4_block is None or helpers.zstd is None:
+def with_libraries() -> reader.Faster:
+    faster = reader.Faster()
+    faster.lz4_block = reader.lz4_of_library(reader.library("lz4"))
+    faster.zstd = reader.zstd_of_library(reader.library("zstd"))
+    if faster.lz4_block is None or faster.zstd is None:
         pytest.skip("the C libraries of lz4 and zstd are not there")
-    return helpers
+    return faster
 
 
 @pytest.fixture(params=[pure, with_numpy, with_packages, with_libraries], ids=lambda make: make.__name__)
-def helpers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> reader.Helpers:
+def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> reader.Faster:
     """What the reader has beside the standard library; what it has, it uses for the smallest input, too."""
-    found: reader.Helpers = request.param()
+    found: reader.Faster = request.param()
     monkeypatch.setattr(found, "find", lambda: None)
-    monkeypatch.setattr(reader, "helpers", found)
+    monkeypatch.setattr(reader, "faster", found)
     monkeypatch.setattr(reader, "FEW", 0)
     return found
 
@@ -98,7 +98,7 @@ def restored(snapshot: str | Path, target: Path, *options: str) -> Ran:
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_golden_archive_is_restored(name: str, target: Path, helpers: reader.Helpers) -> None:
+def test_golden_archive_is_restored(name: str, target: Path, faster: reader.Faster) -> None:
     snapshot = GOLDEN / f"{name}.dumont"
     assert restored(snapshot, target).code == 0
     assert describe(target) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
@@ -115,14 +115,14 @@ def test_archive_from_the_future_is_not_supported(name: str, target: Path) -> No
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream["name"])
-def test_golden_stream_decodes(stream: dict[str, Any], helpers: reader.Helpers) -> None:
+def test_golden_stream_decodes(stream: dict[str, Any], faster: reader.Faster) -> None:
     stored = (GOLDEN / "streams" / f"{stream['name']}.zipnn").read_bytes()
     raw = reader.decode_zipnn(stored, stream["original_size"])
     assert stream["original_sha256"] == hashlib.sha256(raw).hexdigest()
 
 
 @pytest.mark.parametrize("frame", sorted((GOLDEN / "lz4").glob("*.lz4")), ids=lambda path: path.stem)
-def test_golden_frame_decodes(frame: Path, helpers: reader.Helpers) -> None:
+def test_golden_frame_decodes(frame: Path, faster: reader.Faster) -> None:
     expected = (GOLDEN / "lz4" / "original.txt").read_bytes()
     try:
         raw = bytes(reader.decode_lz4(frame.read_bytes(), len(expected)))
@@ -143,7 +143,7 @@ def test_golden_frame_decodes(frame: Path, helpers: reader.Helpers) -> None:
     ],
 )
 def test_every_kind_of_entry_comes_back(
-    method: str, digest: str, chunk_size: str, source: Path, snapshot: Path, target: Path, helpers: reader.Helpers
+    method: str, digest: str, chunk_size: str, source: Path, snapshot: Path, target: Path, faster: reader.Faster
 ) -> None:
     make_tree(source)
     assert pack_tree(source, snapshot, method=method, digest=digest, chunk_size=reader_size(chunk_size)).problems == ()
@@ -199,7 +199,7 @@ def test_any_tree_comes_back(tree_: trees.Dir, tmp_path_factory: pytest.TempPath
 # --- digests and codecs against others --------------------------------------------------------------------------------
 
 
-def test_blake3_of_many_pieces_is_that_of_the_package(helpers: reader.Helpers) -> None:
+def test_blake3_of_many_pieces_is_that_of_the_package(faster: reader.Faster) -> None:
     dice = random.Random(1)
     sizes = [
         0,
@@ -269,7 +269,7 @@ def test_lz4_frames_of_the_library_decode(level: int, content: str) -> None:
 
 
 @pytest.mark.parametrize("codec", [LZ4, LZ4_HC, ZIPNN, ZSTD])
-def test_a_damaged_stream_is_decoded_or_damaged_and_never_too_long(codec: int, helpers: reader.Helpers) -> None:
+def test_a_damaged_stream_is_decoded_or_damaged_and_never_too_long(codec: int, faster: reader.Faster) -> None:
     """No digest stands before these bytes: decoders check every bound themselves."""
     dice = random.Random(codec)
     raw = float_bytes(9_000) if codec == ZIPNN else CONTENTS["words"][:20_000] + bytes(9_000) + CONTENTS["noise"][:500]
@@ -312,7 +312,7 @@ def test_a_snapshot_gets_the_verdict_of_the_table(row: str) -> None:
 
 
 @pytest.mark.parametrize("row", STREAM_RULES)
-def test_stored_bytes_get_the_verdict_of_the_table(row: str, helpers: reader.Helpers) -> None:
+def test_stored_bytes_get_the_verdict_of_the_table(row: str, faster: reader.Faster) -> None:
     for number, (verdict, codec, stored, size) in enumerate(STREAM_RULES[row]()):
         found = OK
         try:

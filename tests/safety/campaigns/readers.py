@@ -63,8 +63,8 @@ class Readers(Archives):
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        dumont_reader.helpers.find()  # once, before the forks: packages need their time
-        self._found = dumont_reader.helpers
+        dumont_reader.faster.find()  # once, before the forks: packages need their time
+        self._found = dumont_reader.faster
 
     def judge_case(self, case: Case) -> str:
         data = build(case)
@@ -84,8 +84,8 @@ class Readers(Archives):
 
     def run(self, case: Case, *arguments: str | Path) -> Ran:
         def command() -> None:
-            dumont_reader.helpers = dumont_reader.Helpers() if case.pure else self._found
-            dumont_reader.helpers.find = lambda: None  # type: ignore[method-assign]
+            dumont_reader.faster = dumont_reader.Faster() if case.pure else self._found
+            dumont_reader.faster.find = lambda: None  # type: ignore[method-assign]
             code = dumont_reader.main([os.fspath(argument) for argument in arguments])
             sys.stdout.flush()
             os._exit(code)
