@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dumont_gpu.backends.auto import AutoBackend
 from dumont_gpu.backends.base import Backend, DigestCheck
 from dumont_gpu.backends.cpu import CpuBackend
-from dumont_gpu.backends.cuda import CudaBackend, fit_for_devices
 from dumont_gpu.backends.device import Device, NoDeviceError
+from dumont_gpu.backends.device_codecs import fit_for_devices
 from dumont_gpu.backends.driver import ask_driver, begin_asking, wait_for_answer
 from dumont_gpu.errors import DeviceError, UsageError
+
+if TYPE_CHECKING:
+    from dumont_gpu.backends.cuda import CudaBackend
 
 
 def select_backend(device: str, threads: int = 1, gpu_memory: int | None = None) -> Backend:
@@ -29,11 +33,17 @@ def select_backend(device: str, threads: int = 1, gpu_memory: int | None = None)
     if device == "cpu":
         return CpuBackend()
     if device == "auto":
-        return AutoBackend(lambda go_on: CudaBackend(open_device(0, needs_lz4=False, go_on=go_on), gpu_memory), threads)
+        return AutoBackend(lambda go_on: _on(open_device(0, needs_lz4=False, go_on=go_on), gpu_memory), threads)
     number = device.removeprefix("cuda:")
     if not re.fullmatch("[0-9]{1,9}", number):
         raise UsageError(f"unknown device {device!r}: auto, cpu, or the number of a CUDA device")
-    return CudaBackend(open_device(int(number)), gpu_memory)
+    return _on(open_device(int(number)), gpu_memory)
+
+
+def _on(device: Device, memory: int | None) -> CudaBackend:
+    from dumont_gpu.backends.cuda import CudaBackend  # with its slots and launches: 3 ms, which other jobs need not pay
+
+    return CudaBackend(device, memory)
 
 
 def open_device(number: int, *, needs_lz4: bool = True, go_on: Callable[[], bool] = lambda: True) -> Device:
@@ -71,7 +81,6 @@ __all__ = [
     "AutoBackend",
     "Backend",
     "CpuBackend",
-    "CudaBackend",
     "Device",
     "DigestCheck",
     "fit_for_devices",

@@ -7,17 +7,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from dumont_gpu.backends.base import DigestCheck, nobody_joins
 from dumont_gpu.backends.cpu import CpuBackend
-from dumont_gpu.backends.cuda import CudaBackend, fit_for_devices
+from dumont_gpu.backends.device_codecs import fit_for_devices
 from dumont_gpu.backends.dispatch import Dispatch, Place, Ticket
 from dumont_gpu.backends.tally import Tally
 from dumont_gpu.backends.trial import DecodeSample, EncodeSample, Sample
-from dumont_gpu.backends.waking import OpenDevice, Waking, reason
+from dumont_gpu.backends.waking import Waking, reason
 from dumont_gpu.codecs import Codec, codec_by_id
 from dumont_gpu.errors import DamagedError
+
+if TYPE_CHECKING:
+    from dumont_gpu.backends.cuda import CudaBackend
+    from dumont_gpu.backends.waking import OpenDevice
 
 T = TypeVar("T")
 _LARGE: Final = 4  # a chunk is large enough to try a device with if it has this part of the largest chunk's size

@@ -8,54 +8,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from dumont_gpu.backends.base import DigestCheck, nobody_joins
 from dumont_gpu.backends.cpu import CpuBackend
 from dumont_gpu.backends.decode_slot import DecodeSlot
 from dumont_gpu.backends.device import Device
+from dumont_gpu.backends.device_codecs import DEVICE_CODECS, WORTH_THE_TRIP, DeviceCodec
 from dumont_gpu.backends.encode_slot import EncodeSlot
 from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.backends.slots import SlotPool
 from dumont_gpu.backends.tally import Tally
-from dumont_gpu.codecs import LZ4, LZ4_HC, Codec, ZipNN
+from dumont_gpu.codecs import Codec
 from dumont_gpu.errors import DeviceError
 from dumont_gpu.format.digests import digest_function
-from dumont_gpu.sizes import KiB
 
 SLOTS: Final = 4  # one chunk is copied in, one decoded, one copied out, and one waits: a fifth would only wait
-_WORTH_THE_TRIP: Final = 256 * KiB  # for smaller chunks, launches and copies take longer than the CPU
 _MEMORY_SHARE: Final = 0.5  # of the free device memory: other processes may need the rest
-
-
-class DeviceCodec(NamedTuple):
-    """How a device works on the chunks of one codec.
-
-    Args:
-        decode: a method of DecodeSlot: encoded chunk, which is loaded, raw chunk -> True, False or None as
-            `DecodeSlot.decode_zipnn`.
-        encode: a method of EncodeSlot: codec, raw chunk, room for the encoded chunk, digest -> size, as
-            `EncodeSlot.encode_zipnn`. None: the CPU encodes.
-        needs_lz4: whether the device must have nvCOMP's LZ4.
-    """
-
-    decode: Callable[[DecodeSlot, memoryview, memoryview], bool | None]
-    encode: Callable[[EncodeSlot, Any, memoryview, memoryview, bytearray | None], int] | None
-    needs_lz4: bool
-
-
-# The codecs that a device runs, by id; the CPU runs all others.
-DEVICE_CODECS: Final = {
-    ZipNN().id: DeviceCodec(DecodeSlot.decode_zipnn, EncodeSlot.encode_zipnn, needs_lz4=False),
-    LZ4.id: DeviceCodec(DecodeSlot.decode_lz4, EncodeSlot.encode_lz4, needs_lz4=True),
-    LZ4_HC.id: DeviceCodec(DecodeSlot.decode_lz4, None, needs_lz4=True),  # nvCOMP compresses fast, not hard
-}
-
-
-def fit_for_devices(compressor_id: int, size: int, *, encode: bool = False) -> bool:
-    """Whether devices, if they have all that this program uses of them, work on chunks of this codec and raw size."""
-    on_device = DEVICE_CODECS.get(compressor_id)
-    return on_device is not None and size >= _WORTH_THE_TRIP and (on_device.encode is not None or not encode)
 
 
 class CudaBackend:
@@ -72,7 +41,7 @@ class CudaBackend:
 
     extra_threads = SLOTS
 
-    def __init__(self, device: Device, memory: int | None = None, minimum: int = _WORTH_THE_TRIP) -> None:
+    def __init__(self, device: Device, memory: int | None = None, minimum: int = WORTH_THE_TRIP) -> None:
         self.device, self._memory, self._minimum = device, memory, minimum
         self._cpu = CpuBackend()
         self._chunk_size = 0  # raw bytes that a slot has room for

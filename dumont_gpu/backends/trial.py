@@ -6,15 +6,17 @@ import mmap
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dumont_gpu import native
 from dumont_gpu.backends.base import DigestCheck
 from dumont_gpu.backends.cpu import CpuBackend
-from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.codecs import Codec
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.digests import digest_function
+
+if TYPE_CHECKING:
+    from dumont_gpu.backends.cuda import CudaBackend
 
 _RUNS: Final = 3  # the first warms the device up, and the faster of the others counts
 

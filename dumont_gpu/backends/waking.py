@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Thread
+from typing import TYPE_CHECKING
 
-from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.backends.device import NoDeviceError
 from dumont_gpu.backends.trial import Sample, WrongBytesError, try_device
 from dumont_gpu.errors import DumontError
 
-OpenDevice = Callable[[Callable[[], bool]], CudaBackend]
+if TYPE_CHECKING:
+    from dumont_gpu.backends.cuda import CudaBackend
+
+    OpenDevice = Callable[[Callable[[], bool]], CudaBackend]
 
 
 class Waking:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from dumont_gpu.backends import CudaBackend, open_device
+from dumont_gpu.backends import open_device
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.backends.requirements import find_devices
 from dumont_gpu.bench.corpora.corpus import Corpus, real_corpus, seed_corpus, user_corpus
 from dumont_gpu.bench.corpora.weights import weights

@@ -15,8 +15,8 @@ from dumont_gpu.disk.direct_io import read_at
 from dumont_gpu.disk.outputs import identity
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry
+from dumont_gpu.jobs.file_reader import FileReader
 from dumont_gpu.jobs.options import DiffOptions
-from dumont_gpu.jobs.read_file import FileReader
 from dumont_gpu.shortages import explain_shortages, is_shortage
 from dumont_gpu.sizes import MiB, one_line
 from dumont_gpu.snapshot.inside import opened_snapshot, place_of

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from dumont_gpu.backends import CpuBackend
 from dumont_gpu.columns.table import EntryTable, as_table
 from dumont_gpu.disk.new_file import NewFile
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.jobs.archives import Archive, TarArchive, ZipArchive
-from dumont_gpu.jobs.file_contents import FileContents
+from dumont_gpu.jobs.file_reader import FileReader
 from dumont_gpu.jobs.options import ExportOptions
 from dumont_gpu.progress import Meter, ProgressCallback
 from dumont_gpu.shortages import explain_shortages
@@ -49,7 +50,7 @@ def export(
 ) -> ExportResult:
     """Writes the entries of a snapshot, or those that `options` select, into an archive.
 
-    Every chunk is checked against its digest before a byte of it is written. Files come in the order of the chunks.
+    Every byte is checked against its digest before it is written. Files come in the order of the chunks.
     Where an error stops it, the archive has no end.
 
     Args:
@@ -72,14 +73,14 @@ def export(
         selection = select_tree(snapshot.manifest.entries, options.include, options.exclude, None)
         table = as_table(selection.entries)
         meter = Meter(progress, "export", table.total_size(), len(table))
-        contents, problems = FileContents(snapshot), list[Problem]()
+        reader, problems = FileReader(snapshot, CpuBackend()), list[Problem]()
         sink: _Output = _Pipe() if output == STANDARD_STREAM else NewFile(output, "archive")
         count = _Counted(sink)
         try:
             archive = FORMATS[kind](count.write)
             for entry in _in_order(table, archive):
                 try:
-                    archive.add(entry, contents.pieces(entry))
+                    archive.add(entry, reader.read(entry))
                 except ValueError as error:
                     problems.append(Problem(entry.path, str(error)))
                 meter.add(entry.size)

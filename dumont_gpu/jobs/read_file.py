@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Final
 
-from dumont_gpu.backends import Backend, select_backend
+from dumont_gpu.backends import select_backend
 from dumont_gpu.columns.table import as_table
-from dumont_gpu.errors import DamagedError, DumontError, UsageError
-from dumont_gpu.format.entries import EntryType, Extent, FileEntry
+from dumont_gpu.errors import DumontError, UsageError
+from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.format.paths import printable
-from dumont_gpu.jobs.chunk_checks import chunk_check
+from dumont_gpu.jobs.file_reader import FileReader
 from dumont_gpu.jobs.options import ReadOptions
 from dumont_gpu.jobs.resources import thread_count
-from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.inside import entry_at_path, normal_path, opened_snapshot
 from dumont_gpu.snapshot.reader import Snapshot
-
-_ZEROS: Final = memoryview(bytes(MiB))  # what holes are made of
 
 
 def read_files(text: str, paths: Sequence[str], options: ReadOptions | None = None) -> Iterator[memoryview]:
@@ -97,50 +93,3 @@ def files_at(snapshot: Snapshot, paths: Sequence[str]) -> list[FileEntry]:
             raise UsageError(f"{printable(path)}: is a link to {printable(entry.target)}: name what it leads to")
         files.append(entry)
     return files
-
-
-class FileReader:
-    """Reads files, a chunk at a time; keeps the last chunk, as files that follow each other often share one."""
-
-    def __init__(self, snapshot: Snapshot, backend: Backend) -> None:
-        self._snapshot, self._backend = snapshot, backend
-        largest = max((chunk.size_original for chunk in snapshot.chunks), default=1)
-        backend.prepare(largest, decode=True)
-        self._number: int | None = None  # of the chunk in `_content`
-        self._content = memoryview(b"")
-
-    def read(self, file: FileEntry) -> Iterator[memoryview]:
-        """Yields a file's bytes in order, holes as zeros. Raises as `read_files`."""
-        at = 0
-        for extent in file.extents:
-            yield from _zeros(extent.file_offset - at)
-            yield self._checked(file, extent)
-            at = extent.file_end
-        yield from _zeros(file.size - at)
-
-    def _checked(self, file: FileEntry, extent: Extent) -> memoryview:
-        if extent.chunk != self._number:
-            self._load(extent.chunk)
-        content = self._content[extent.chunk_offset : extent.chunk_offset + extent.length]
-        if self._snapshot.digest(content) != extent.digest:
-            raise DamagedError(
-                f"{self._snapshot.source.location}: chunk {extent.chunk}: {printable(file.path)}: its content does "
-                "not match its digest"
-            )
-        return content
-
-    def _load(self, number: int) -> None:
-        snapshot, record = self._snapshot, self._snapshot.chunks[number]
-        self._number, self._content = None, memoryview(b"")  # the memory goes before more is taken
-        encoded, content = (memoryview(bytearray(size)) for size in (record.size_compressed, record.size_original))
-        snapshot.read_chunk(number, encoded)
-        try:
-            self._backend.decode(record.compressor_id, encoded, content, chunk_check(snapshot, number, encoded))
-        except DamagedError as error:
-            raise DamagedError(f"{snapshot.source.location}: chunk {number}: {error}") from None
-        self._number, self._content = number, content.toreadonly()
-
-
-def _zeros(size: int) -> Iterator[memoryview]:
-    for at in range(0, size, len(_ZEROS)):
-        yield _ZEROS[: size - at]

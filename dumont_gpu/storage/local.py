@@ -35,24 +35,19 @@ def check_place(location: str, sources: Sequence[str], _: NetworkOptions | None,
     return output
 
 
-class LocalSource:
-    """A snapshot in a regular file."""
+class FileSource:
+    """A snapshot in a file that is open.
+
+    Args:
+        fd: of the file, owned by the source from now on.
+        location: the file's name in messages.
+        size: bytes of the file.
+    """
 
     remote = False
 
-    def __init__(self, path: str) -> None:
-        self.location = path
-        try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            raise SnapshotNotFoundError(f"{path}: no such snapshot") from None
-        except OSError as error:
-            raise DumontError(f"{path}: {error.strerror}") from None
-        status = os.fstat(self._fd)
-        self.size = status.st_size
-        if not stat.S_ISREG(status.st_mode):
-            os.close(self._fd)
-            raise UsageError(f"{path}: not a regular file")
+    def __init__(self, fd: int, location: str, size: int) -> None:
+        self._fd, self.location, self.size = fd, location, size
 
     def read_into(self, offset: int, out: memoryview) -> None:
         done = read_at(self._fd, offset, out)
@@ -65,6 +60,23 @@ class LocalSource:
     def close(self) -> None:
         with contextlib.suppress(OSError):  # every byte that was wanted has been read
             os.close(self._fd)
+
+
+class LocalSource(FileSource):
+    """A snapshot in a regular file."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SnapshotNotFoundError(f"{path}: no such snapshot") from None
+        except OSError as error:
+            raise DumontError(f"{path}: {error.strerror}") from None
+        status = os.fstat(fd)
+        super().__init__(fd, path, status.st_size)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise UsageError(f"{path}: not a regular file")
 
 
 class LocalSink:

@@ -10,12 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dumont_gpu.disk.direct_io import read_at, write_at
+from dumont_gpu.disk.direct_io import write_at
 from dumont_gpu.disk.outputs import is_snapshot
 from dumont_gpu.errors import NO_ROOM, DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format.header import HEADER_SIZE
 from dumont_gpu.shortages import is_shortage
 from dumont_gpu.sizes import MiB
+from dumont_gpu.storage.local import FileSource
 
 if TYPE_CHECKING:
     from dumont_gpu.storage.base import Source
@@ -29,7 +30,7 @@ def open_source(room: str | None) -> Source:
     return SpooledSource(_STANDARD_INPUT, "standard input", room)
 
 
-class SpooledSource:
+class SpooledSource(FileSource):
     """A snapshot that was read to its end from a pipe, in a file without a name: the kernel frees it in any case.
 
     Args:
@@ -44,35 +45,20 @@ class SpooledSource:
         DumontError: `fd` cannot be read.
     """
 
-    remote = False
-
     def __init__(self, fd: int, location: str, room: str | None = None) -> None:
-        self.location = location
         if os.isatty(fd):
             raise UsageError(f"{location} is a terminal: pipe a snapshot into this command, or name one")
         with contextlib.suppress(OSError):  # no pipe, or more than this user may have
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         try:
-            self._fd = _unnamed_file(room)
+            super().__init__(_unnamed_file(room), location, 0)
         except OSError as error:
             raise DumontError(f"{location}: no temporary file for it: {error.strerror}") from None
         try:
             self.size = self._spool(fd)
         except BaseException:
-            os.close(self._fd)
+            self.close()
             raise
-
-    def read_into(self, offset: int, out: memoryview) -> None:
-        done = read_at(self._fd, offset, out)
-        if done < len(out):
-            raise DamagedError(f"ends at byte {offset + done}, {len(out) - done} are missing")
-
-    def cancel(self) -> None:
-        pass
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # every byte that was wanted has been read
-            os.close(self._fd)
 
     def _spool(self, fd: int) -> int:
         """Copies `fd` to the file; returns its size."""

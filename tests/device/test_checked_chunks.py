@@ -15,7 +15,8 @@ from support.real_device import RecordedDevice
 from support.snapshots import assert_same_tree, pack_tree, restore_tree
 
 import dumont_gpu.backends as backends
-from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, DigestCheck, cuda
+from dumont_gpu.backends import AutoBackend, CpuBackend, DigestCheck, device_codecs
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.backends.slot_digest import SlotDigest
 from dumont_gpu.codecs import LZ4_HC, Codec, Lz4, ZipNN
 from dumont_gpu.errors import DamagedError, DeviceError
@@ -230,7 +231,7 @@ def test_device_whose_first_digest_is_wrong_is_not_used_to_encode(
     with pytest.raises(DeviceError, match="cuda:0 is not right: it gave another digest"):
         backend.encode(codec, memoryview(content), out, digest)
     wake_at_once(monkeypatch)
-    monkeypatch.setattr(cuda, "_WORTH_THE_TRIP", 0)
+    monkeypatch.setattr(device_codecs, "WORTH_THE_TRIP", 0)
     auto = AutoBackend(lambda go_on: CudaBackend(cuda_device(), minimum=0), cores=2)
     auto.prepare(1 * MiB, encode=True)
     auto.expect(1 << 40)
@@ -248,7 +249,7 @@ def test_device_whose_digest_is_wrong_in_a_trial_is_not_used_to_decode(
     codec: Codec, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wake_at_once(monkeypatch)
-    monkeypatch.setattr(cuda, "_WORTH_THE_TRIP", 0)
+    monkeypatch.setattr(device_codecs, "WORTH_THE_TRIP", 0)
     auto = AutoBackend(lambda go_on: CudaBackend(cuda_device(), minimum=0), cores=2)
     auto.prepare(1 * MiB, decode=True)
     auto.expect(1 << 40)

@@ -26,7 +26,8 @@ from support.emulated_device import EmulatedDevice
 from support.real_device import RecordedDevice
 from support.snapshots import GOLDEN, assert_same_tree, pack_tree, restore_tree
 
-from dumont_gpu.backends import AutoBackend, CpuBackend, CudaBackend, DigestCheck, cuda, waking
+from dumont_gpu.backends import AutoBackend, CpuBackend, DigestCheck, cuda, device_codecs, waking
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.backends.decode_slot import DecodeSlot
 from dumont_gpu.backends.device import NoDeviceError
 from dumont_gpu.backends.slots import SlotPool
@@ -353,7 +354,7 @@ def test_lost_device_ends_an_explicit_job_and_not_an_automatic_one(
 
 def awake(monkeypatch: pytest.MonkeyPatch, backend: CudaBackend) -> AutoBackend:
     wake_at_once(monkeypatch)
-    monkeypatch.setattr(cuda, "_WORTH_THE_TRIP", 0)
+    monkeypatch.setattr(device_codecs, "WORTH_THE_TRIP", 0)
     found = AutoBackend(lambda go_on: backend, cores=2)
     found.prepare(1 * MiB, encode=True, decode=True)
     found.expect(1 << 40)
@@ -487,7 +488,7 @@ def test_the_device_is_tried_with_copies_and_no_chunk_waits_for_it(device: AnyDe
     with pytest.MonkeyPatch.context() as patched:
         wake_at_once(patched)
         patched.setattr(waking, "Thread", threading.Thread)
-        patched.setattr(cuda, "_WORTH_THE_TRIP", 0)
+        patched.setattr(device_codecs, "WORTH_THE_TRIP", 0)
         backend = AutoBackend(lambda go_on: Hanging(device, minimum=0), cores=2)
         backend.prepare(1 * MiB, decode=True)
         backend.expect(1 << 40)

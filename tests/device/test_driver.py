@@ -16,7 +16,8 @@ from support.emulated_device import EmulatedDevice
 from support.hostile import Ran, command
 from support.snapshots import GOLDEN
 
-from dumont_gpu.backends import AutoBackend, CudaBackend, cuda, driver, open_device, select_backend, waking
+from dumont_gpu.backends import AutoBackend, device_codecs, driver, open_device, select_backend, waking
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.backends.device import NoDeviceError
 from dumont_gpu.backends.driver import Driver
 from dumont_gpu.codecs import Lz4
@@ -199,7 +200,7 @@ def encode_on(backend: AutoBackend) -> None:
 def odd(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], AutoBackend]:
     def odd(error: Exception) -> AutoBackend:
         wake_at_once(monkeypatch)
-        monkeypatch.setattr(cuda, "_WORTH_THE_TRIP", 0)
+        monkeypatch.setattr(device_codecs, "WORTH_THE_TRIP", 0)
         backend = AutoBackend(lambda go_on: Odd(error), 1)
         backend.prepare(10_000, encode=True)
         backend.expect(1 << 40)

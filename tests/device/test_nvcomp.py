@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from dumont_gpu import native
-from dumont_gpu.backends import CudaBackend, nvcomp, open_device, requirements
+from dumont_gpu.backends import nvcomp, open_device, requirements
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.bench.measure.gpu.frames import text
 from dumont_gpu.codecs import Lz4
 from dumont_gpu.sizes import MiB

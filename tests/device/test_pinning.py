@@ -17,7 +17,8 @@ from support.emulated_device import EmulatedDevice
 from support.snapshots import assert_same_tree, pack_tree, restore_tree
 
 from dumont_gpu import native
-from dumont_gpu.backends import AutoBackend, CudaBackend
+from dumont_gpu.backends import AutoBackend
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.backends.cupy_device import CupyDevice
 from dumont_gpu.backends.device import DeviceMemoryError
 from dumont_gpu.backends.pinning import Pinning

@@ -32,7 +32,8 @@ from support.hostile import (  # fmt: skip
     zstd_frame,
 )
 
-from dumont_gpu.backends import Backend, CudaBackend, select_backend
+from dumont_gpu.backends import Backend, select_backend
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.codecs import codec_by_id
 from dumont_gpu.errors import DamagedError, DumontError, UnsupportedError
 from dumont_gpu.native import cpu_path, select_cpu_path, zipnn_decode

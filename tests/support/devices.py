@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import dumont_gpu.backends as backends
-from dumont_gpu.backends import CudaBackend, auto, cuda, dispatch, forecast, open_device, waking
+from dumont_gpu.backends import auto, device_codecs, dispatch, forecast, open_device, waking
+from dumont_gpu.backends.cuda import CudaBackend
 from support.emulated_device import EmulatedDevice
 from support.ptx_machine import missing
 from support.real_device import RecordedDevice
@@ -67,7 +68,7 @@ def use_for_jobs(device: EmulatedDevice | RecordedDevice | Exception, monkeypatc
         return device
 
     monkeypatch.setattr(backends, "open_device", found)
-    monkeypatch.setattr(cuda, "_WORTH_THE_TRIP", 0)
+    monkeypatch.setattr(device_codecs, "WORTH_THE_TRIP", 0)
     monkeypatch.setattr(CudaBackend.__init__, "__defaults__", (None, 0))
     wake_at_once(monkeypatch)
 

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 from support.commands import PROGRAM, cli
-from support.hostile import small_archive
+from support.hostile import Archive, small_archive
 from support.snapshots import assert_same_tree, pack_tree, restore_tree
 
 from dumont_gpu.errors import DamagedError, DumontError, SnapshotNotFoundError, UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry
-from dumont_gpu.jobs import file_contents, tar_source
+from dumont_gpu.jobs import file_reader, tar_source
 from dumont_gpu.jobs.archives import TarArchive, ZipArchive
 from dumont_gpu.jobs.export import export
 from dumont_gpu.jobs.options import ExportOptions
@@ -159,7 +159,7 @@ def test_patterns_choose_what_is_exported(packed: Path, tmp_path: Path) -> None:
 def test_few_chunks_are_kept(tree: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for a single chunk, the same bytes come out: chunks are decoded again where files share them."""
     export(str(packed), str(tmp_path / "many.tar"), "tar")
-    monkeypatch.setattr(file_contents, "_ROOM", 0)
+    monkeypatch.setattr(file_reader, "_ROOM", 0)
     export(str(packed), str(tmp_path / "few.tar"), "tar")
     assert (tmp_path / "many.tar").read_bytes() == (tmp_path / "few.tar").read_bytes()
 
@@ -169,6 +169,15 @@ def test_damage_ends_an_export_and_leaves_no_file(tmp_path: Path) -> None:
     archive.chunks[1].stored = archive.chunks[1].stored[:-1] + b"\xff"
     archive.chunks[1].digest, archive.chunks[1].checksum = "00" * 32, bytes(8)
     with pytest.raises(DamagedError, match="chunk 1"):
+        export(MemorySource(archive.to_bytes()), str(tmp_path / "x.tar"), "tar")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_content_that_the_chunk_has_but_the_file_had_not_is_not_exported(tmp_path: Path) -> None:
+    archive = Archive()
+    archive.file("a", b"a" * 5000)
+    archive.entries[0]["sha256"] = ["00" * 32]
+    with pytest.raises(DamagedError, match="a: its content does not match its digest"):
         export(MemorySource(archive.to_bytes()), str(tmp_path / "x.tar"), "tar")
     assert list(tmp_path.iterdir()) == []
 

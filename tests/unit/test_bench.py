@@ -20,7 +20,7 @@ from support.devices import emulated_device
 from support.snapshots import ROOT
 
 from dumont_gpu import bench
-from dumont_gpu.backends import CudaBackend
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.bench import command, thorough
 from dumont_gpu.bench.command import BenchOptions, run_bench
 from dumont_gpu.bench.corpora import corpus as corpora

@@ -19,7 +19,8 @@ from support.snapshot_rules import DAMAGED, OK, RULES, UNSUPPORTED
 from support.stream_rules import STREAM_RULES
 
 import dumont_gpu
-from dumont_gpu.backends import Backend, CudaBackend, select_backend
+from dumont_gpu.backends import Backend, select_backend
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.errors import DamagedError, UnsupportedError
 from dumont_gpu.jobs.options import VerifyOptions
 from dumont_gpu.jobs.verify import verify

@@ -93,6 +93,12 @@ def test_no_gpu_package_is_needed() -> None:
     assert not {name for name in loaded if name.split(".")[0] in {"cupy", "nvidia", "torch", "zipnn", "numpy"}}
 
 
+def test_a_job_loads_nothing_of_a_device_before_there_is_one() -> None:
+    loaded = loaded_by("from dumont_gpu.jobs import pack, restore, verify; pack.select_backend('auto').close()")
+    assert "dumont_gpu.backends.auto" in loaded
+    assert not loaded & {"dumont_gpu.backends.cuda", "dumont_gpu.backends.launches", "dumont_gpu.backends.slots"}
+
+
 def test_a_codec_loads_its_library_when_a_chunk_needs_it() -> None:
     assert "zstandard" not in loaded_by("import dumont_gpu.codecs, dumont_gpu.jobs.pack, dumont_gpu.jobs.restore")
 

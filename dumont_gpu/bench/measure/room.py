@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from dumont_gpu.backends import CudaBackend
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.bench.corpora.corpus import Corpus
 from dumont_gpu.buffers import BufferPool
 from dumont_gpu.codecs import Codec, Raw

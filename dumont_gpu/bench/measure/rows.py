@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from dumont_gpu.backends import Backend, CpuBackend, CudaBackend
+from dumont_gpu.backends import Backend, CpuBackend
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.bench.corpora.corpus import Content, Corpus
 from dumont_gpu.bench.measure.room import RAW, Chunk, Room, scanned
 from dumont_gpu.codecs import Codec

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dumont_gpu.backends import CpuBackend, CudaBackend, DigestCheck, open_device
+from dumont_gpu.backends import CpuBackend, DigestCheck, open_device
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.backends.device import Lz4Batch, Stream
 from dumont_gpu.codecs import Codec, Lz4, ZipNN
 from dumont_gpu.codecs.lz4 import frame_header

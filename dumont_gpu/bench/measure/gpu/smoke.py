@@ -13,7 +13,8 @@ import struct
 import sys
 import time
 
-from dumont_gpu.backends import CudaBackend, open_device
+from dumont_gpu.backends import open_device
+from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.bench.measure.gpu.frames import text
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.codecs import Codec, Lz4, ZipNN
