@@ -29,7 +29,7 @@ class NewFile:
     def __init__(self, location: str, kind: str) -> None:
         self.location = location
         output = check_output(location, kind=kind, expendable=lambda _: False, way_out="")
-        self._final, self._replaced = output.path, output.replaced is not None
+        self._final, self._replaces_empty = output.path, output.replaced is not None
         self._named: Path | None = None
         try:
             self._fd = self._create()
@@ -52,12 +52,12 @@ class NewFile:
         """Makes the file durable, and visible under its name."""
         try:
             os.fsync(self._fd)
-            if self._replaced:
-                self._final.unlink()
-            if self._named is not None:
-                os.link(self._named, self._final)
-            else:
-                self._link()
+            folder = os.open(self._final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._appear(folder)
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         except FileExistsError:
             raise DumontError(f"{self.location}: was put there while it was written: name another file") from None
         except OSError as error:
@@ -83,9 +83,11 @@ class NewFile:
         os.fchmod(fd, _MODE & ~mask)
         return fd
 
-    def _link(self) -> None:
-        folder = os.open(self._final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:  # with src_dir_fd, Python makes the system call that follows the link in /proc
+    def _appear(self, folder: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if self._replaces_empty and not self._final.stat().st_size:  # nobody has written to it meanwhile
+                self._final.unlink()
+        if self._named is not None:
+            os.link(self._named, self._final)
+        else:  # with src_dir_fd, Python makes the system call that follows the link in /proc
             os.link(f"/proc/self/fd/{self._fd}", self._final, src_dir_fd=folder, follow_symlinks=True)
-        finally:
-            os.close(folder)

@@ -196,8 +196,11 @@ def test_no_file_is_replaced(packed: Path, tmp_path: Path) -> None:
     assert tarfile.is_tarfile(tmp_path / "empty")
 
 
-def test_a_file_that_appears_meanwhile_stays(packed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_file_that_is_filled_meanwhile_stays(is_there: bool, packed: Path, tmp_path: Path) -> None:
     place = tmp_path / "x.tar"
+    if is_there:
+        place.touch()
 
     def put(event: Progress) -> None:
         if event.done_chunks:
