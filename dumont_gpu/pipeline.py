@@ -140,10 +140,12 @@ class Pipeline:
             threads += more
             self._spare.update(dict.fromkeys(added, leave))
             self._threads += added
-            self._start(added)
-            with self._ending:
-                self._widening -= 1
-                self._ending.notify()
+            try:
+                self._start(added)
+            finally:
+                with self._ending:
+                    self._widening -= 1
+                    self._ending.notify()
 
         def new_thread(number: int) -> threading.Thread:
             return threading.Thread(target=loop, name=f"dumont-{name}-{number}")

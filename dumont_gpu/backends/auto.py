@@ -37,7 +37,7 @@ class _Task:
     on_cpu: Callable[[], int]  # returns the result of the backend's method
     on_device: Callable[[CudaBackend], tuple[int, bool]]  # returns the result, and whether it is the device's
     possible: Callable[[CudaBackend], bool]  # for this device
-    sample: Callable[[], Sample]
+    sample: Callable[[int], Sample]  # of the CPU's result
 
 
 class AutoBackend:
@@ -108,7 +108,7 @@ class AutoBackend:
                 lambda: self._cpu.encode(codec, chunk, out, digest),
                 lambda device: device.encode_there(codec, chunk, out, digest),
                 lambda device: device.encodes(codec, len(chunk)),
-                lambda: EncodeSample(codec, chunk, len(out)),
+                lambda size: EncodeSample(codec, chunk, len(out), size),
             )
         )
 
@@ -125,9 +125,9 @@ class AutoBackend:
                 len(out),
                 fit_for_devices(compressor_id, len(out)),
                 on_cpu,
-                lambda device: (len(out), device.decode_there(compressor_id, encoded, out, check)),
+                lambda device: (len(out), bool(device.decode_there(compressor_id, encoded, out, check))),
                 lambda device: device.decodes(compressor_id, len(out)),
-                lambda: DecodeSample(compressor_id, encoded, out, check),
+                lambda _: DecodeSample(compressor_id, encoded, out, check),
             )
         )
 
@@ -151,7 +151,7 @@ class AutoBackend:
         result, on_device = done
         self._tally.add(task.size, device=on_device)
         if ticket.place is Place.CPU:
-            self._try_with(task)
+            self._try_with(task, result)
             self._wake()
         return result
 
@@ -207,7 +207,7 @@ class AutoBackend:
         size, encode, decode = self._prepared
         self._waking.wake(lambda device: device.prepare(size, encode=encode, decode=decode))
 
-    def _try_with(self, task: _Task) -> None:
+    def _try_with(self, task: _Task, result: int) -> None:
         """Begins to try the device with a copy of this chunk, if it is the first large one of its kind."""
         with self._changed:
             device = self._waking.device
@@ -218,7 +218,7 @@ class AutoBackend:
             self._waking.is_trying = True
             self._tried.add(task.kind)
         try:
-            self._waking.begin_trial(device, task.kind, task.sample(), self._judge)
+            self._waking.begin_trial(device, task.kind, task.sample(result), self._judge)
         except (MemoryError, OSError) as error:  # the machine has no room for a copy
             self._fail(reason(error))
 
@@ -226,6 +226,8 @@ class AutoBackend:
         """Lets the device have chunks of a kind, unless it was too slow."""
         device = self._waking.device
         with self._changed:
+            if self._failure:
+                return  # it failed with another chunk meanwhile
             if device is None or not self._dispatch.trust(kind, size, seconds):
                 self._slow.append(kind)
                 return

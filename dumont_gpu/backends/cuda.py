@@ -117,7 +117,7 @@ class CudaBackend:
     def decode(
         self, compressor_id: int, encoded: memoryview, out: memoryview, check: DigestCheck | None = None
     ) -> None:
-        self._tally.add(len(out), device=self.decode_there(compressor_id, encoded, out, check))
+        self._tally.add(len(out), device=bool(self.decode_there(compressor_id, encoded, out, check)))
 
     def encode_there(
         self, codec: Codec, chunk: memoryview, out: memoryview, digest: bytearray | None = None
@@ -139,8 +139,11 @@ class CudaBackend:
 
     def decode_there(
         self, compressor_id: int, encoded: memoryview, out: memoryview, check: DigestCheck | None = None
-    ) -> bool:
-        """Decodes as `decode` does; returns whether the device did the work."""
+    ) -> bool | None:
+        """Decodes as `decode` does; returns whether the device did the work.
+
+        False: it found a fault, and the CPU did; None: the chunk is for the CPU.
+        """
         done: bool | None = None
         on_device = self._on_device(compressor_id, len(out))
         if self._decoding is not None and on_device is not None:
@@ -155,7 +158,7 @@ class CudaBackend:
                 self.repeated += 1
         if not done:
             self._cpu.decode(compressor_id, encoded, out, check)
-        return bool(done)
+        return done
 
     def close(self) -> None:
         for pool in (self._decoding, self._encoding):

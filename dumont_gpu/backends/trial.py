@@ -18,6 +18,7 @@ from dumont_gpu.format.digests import digest_function
 if TYPE_CHECKING:
     from dumont_gpu.backends.cuda import CudaBackend
 
+_LITTLE: Final = 16  # what an encoder saves of a chunk counts from this part on
 _RUNS: Final = 3  # the first warms the device up, and the faster of the others counts
 
 
@@ -52,7 +53,8 @@ class DecodeSample:
         self._digest = digest_function("blake3")(decoded)
 
     def run(self, device: CudaBackend, out: memoryview) -> int:
-        device.decode_there(self._compressor_id, self._encoded, out, self._check)
+        if device.decode_there(self._compressor_id, self._encoded, out, self._check) is False:
+            raise WrongBytesError  # it found a fault in a chunk that has none
         return self.size
 
     def is_right(self, out: memoryview) -> bool:
@@ -60,15 +62,22 @@ class DecodeSample:
 
 
 class EncodeSample:
-    def __init__(self, codec: Codec, chunk: memoryview, room: int) -> None:
+    """Args:
+    encoded_size: the processor's result; 0 if the chunk stays raw.
+    """
+
+    def __init__(self, codec: Codec, chunk: memoryview, room: int, encoded_size: int) -> None:
         self.size, self.room = len(chunk), room
+        self._saved = self._saved_by(encoded_size)
         self._codec, self._chunk = codec, _copy(chunk)
 
     def run(self, device: CudaBackend, out: memoryview) -> int:
         return device.encode_there(self._codec, self._chunk, out, bytearray())[0]  # with its digest, as in a job
 
     def is_right(self, out: memoryview) -> bool:
-        """Whether the chunk comes back: encoders may differ in what they write. A chunk that stays raw does."""
+        """Whether the chunk comes back, and is about as small as the processor's: encoders may differ."""
+        if self._saved > self.size // _LITTLE and 2 * self._saved_by(len(out)) < self._saved:
+            return False
         if not out:
             return True
         decoded = memoryview(mmap.mmap(-1, self.size))
@@ -77,6 +86,9 @@ class EncodeSample:
             digest = digest_function("blake3")  # comparing views would hold the GIL
             return digest(decoded) == digest(self._chunk)
         return False
+
+    def _saved_by(self, encoded_size: int) -> int:
+        return self.size - encoded_size if encoded_size else 0
 
 
 def try_device(sample: Sample, device: CudaBackend, go_on: Callable[[], bool]) -> float | None:

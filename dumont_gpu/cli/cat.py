@@ -26,8 +26,10 @@ def cat(
     dumont-gpu cat workspace.dumont:models/model.safetensors > model.safetensors
     """
     from dumont_gpu.cli import endings
+    from dumont_gpu.cli.outcome import check_stdout
     from dumont_gpu.jobs.read_file import read_files
 
+    check_stdout()
     options = with_notices(options, Output(progress="lines").renderer())
     for piece in read_files(snapshot, paths or (), options):
         if not endings.write_bytes(piece):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dumont_gpu.cli.options import Only, Output, with_notices
+from dumont_gpu.errors import DumontError
 from dumont_gpu.jobs.options import DiffOptions
 
 _DIFFERENT = 1  # the exit code, as of diff(1)
@@ -22,7 +23,7 @@ def diff(
 
     A line for each difference, by path: + only in B, - only in A, M in both but not the same. Types, sizes and what
     links lead to are compared, and the content of files: by the digests of two snapshots, as far as both have cut a
-    file alike; or else by the time, or with --content by reading. Modes, owners, and times of folders are not.
+    file alike, or else by the time; with --content by reading all of it. Modes, owners, and times of folders are not.
 
     Ends with 0 if nothing differs, with 1 if something does, with 3 if something could not be read.
 
@@ -31,11 +32,16 @@ def diff(
     dumont-gpu diff workspace.dumont /workspace --content
     dumont-gpu diff workspace.dumont:src ./src
     """
-    from dumont_gpu.cli.outcome import end
+    from dumont_gpu.cli.outcome import EXIT_PROBLEMS, end
     from dumont_gpu.cli.report.diff import change_lines, summary
     from dumont_gpu.jobs.diff import diff as run_diff
 
-    result = run_diff(a, b, with_notices(options, output.renderer()))
+    try:
+        result = run_diff(a, b, with_notices(options, output.renderer()))
+    except DumontError as error:
+        if error.exit_code == _DIFFERENT:
+            error.exit_code = EXIT_PROBLEMS
+        raise
     if not output.quiet:
         for line in change_lines(result, as_json=output.as_json):
             print(line)

@@ -22,10 +22,10 @@ def export(
     tar: Annotated[bool, typer.Option("--tar", help="Write a tar: pax, as every tar reads.")] = False,
     as_zip: Annotated[bool, typer.Option("--zip", help="Write a zip: zip64 where it must be, deflated.")] = False,
 ) -> None:
-    """Turn a snapshot, or a part of it, into a tar or a zip.
+    """Turn a snapshot, or what --include chooses of it, into a tar or a zip.
 
-    Files come in the order in which the snapshot has them; in a tar, directories come last. Every chunk is checked
-    before a byte of it is written. An archive at FILE appears when it is complete, and no file there is replaced. Holes
+    Files come in the order in which the snapshot has them; in a tar, directories come last. Every byte is checked
+    before it is written. An archive at FILE appears when it is complete, and no file there is replaced. Holes
     become zeros. A zip has neither hard links, which become files, nor owners, nor times finer than a second.
 
     \b

@@ -56,9 +56,14 @@ def keep_stdout_for_bytes() -> None:
     Raises:
         DumontError: stdout is closed.
     """
+    check_stdout()
+    sys.stdout = sys.stderr
+
+
+def check_stdout() -> None:
+    """Raises DumontError if stdout was closed when the program began."""
     if endings.was_closed(1):
         raise DumontError("standard output is closed: nothing can be written there")
-    sys.stdout = sys.stderr
 
 
 def show(report: Report, output: Output) -> None:

@@ -38,7 +38,9 @@ class NewFile:
         self._open = True
 
     def write(self, data: memoryview) -> None:
-        """Appends all of `data`."""
+        """Appends all of `data`. Raises ValueError once the file is closed: its descriptor may be another file's."""
+        if not self._open:
+            raise ValueError(f"{self.location}: is closed")
         done = 0
         try:
             while done < len(data):

@@ -82,7 +82,7 @@ def check_output(
     if not location:
         raise UsageError("an output without a name: name a file, such as workspace.dumont")
     if location == "-" or os.path.abspath(location).startswith(_STREAMS):
-        raise UsageError(f"{location}: a {kind} is not streamed: name a file")
+        raise UsageError(f"{location}: {_a(kind)} is not streamed: name a file")
     path = Path(location)
     try:
         if path.is_symlink():
@@ -99,7 +99,7 @@ def check_output(
     if stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{location}: is a directory; name a file, such as workspace.dumont")
     if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{location}: is {kind_of(status)}: a {kind} is a file")
+        raise UsageError(f"{location}: is {kind_of(status)}: {_a(kind)} is a file")
     if any(_is_same(source, status) for source in sources):
         raise UsageError(f"{location}: is what is to be packed, and would be replaced: name another output")
     try:
@@ -196,3 +196,7 @@ def _is_same(source: str, status: os.stat_result) -> bool:
 
 def _is_expendable(path: Path, status: os.stat_result, known: Callable[[bytes], bool] | None) -> bool:
     return not status.st_size or is_expendable(read_head(path), known)
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

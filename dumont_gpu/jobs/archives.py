@@ -43,6 +43,9 @@ class Archive(Protocol):
     def close(self) -> None:
         """Writes the end."""
 
+    def abort(self) -> None:
+        """Writes nothing more: what was begun stays without an end."""
+
 
 class TarArchive:
     """POSIX tar with pax headers: nanoseconds, names of any length and any bytes, files of any size."""
@@ -75,6 +78,9 @@ class TarArchive:
         self._put(memoryview(bytes(2 * tarfile.BLOCKSIZE)))
         self._pad(tarfile.RECORDSIZE)
 
+    def abort(self) -> None:
+        pass
+
     def _put(self, data: memoryview) -> None:
         self._write(data)
         self._size += len(data)
@@ -90,7 +96,8 @@ class ZipArchive:
     folders_last = False
 
     def __init__(self, write: Callable[[memoryview], None]) -> None:
-        self._zip = zipfile.ZipFile(_Forward(write), "w", zipfile.ZIP_DEFLATED)
+        self._output = _Forward(write)
+        self._zip = zipfile.ZipFile(self._output, "w", zipfile.ZIP_DEFLATED)
 
     def add(self, entry: FileEntry, content: Iterable[memoryview]) -> None:
         name = to_utf8(entry.path) + "/" * (entry.type is EntryType.DIR)
@@ -109,9 +116,10 @@ class ZipArchive:
             info.extra = _UNIX_TIME.pack(0x5455, 5, 1, seconds)
         if entry.type is EntryType.FILE:
             info.compress_type, info.file_size = zipfile.ZIP_DEFLATED, entry.size
-            with self._zip.open(info, "w", force_zip64=entry.size >= 1 << 31) as file:
-                for piece in content:
-                    file.write(piece)
+            file = self._zip.open(info, "w", force_zip64=entry.size >= 1 << 31)
+            for piece in content:
+                file.write(piece)
+            file.close()  # not after an error: half a file would get the sum of a whole one
         else:
             info.compress_type = zipfile.ZIP_STORED
             self._zip.writestr(info, data if entry.type is EntryType.SYMLINK else b"")
@@ -119,19 +127,24 @@ class ZipArchive:
     def close(self) -> None:
         self._zip.close()
 
+    def abort(self) -> None:
+        self._output.is_over = True  # zipfile writes an end when its objects are collected, whenever that is
+
 
 class _Forward(io.RawIOBase):
     """What zipfile writes to: it finds that it cannot seek here, and does without."""
 
     def __init__(self, write: Callable[[memoryview], None]) -> None:
         self._write = write
+        self.is_over = False  # what comes from now on is dropped
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: object) -> int:
         view = memoryview(data)  # type: ignore[arg-type]
-        self._write(view)
+        if not self.is_over:
+            self._write(view)
         return len(view)
 
 

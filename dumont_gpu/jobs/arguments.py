@@ -81,10 +81,6 @@ def size(name: str, value: object) -> int:
     return whole(name, value, _MAX_SIZE)
 
 
-def optional_size(name: str, value: object) -> int | None:
-    return None if value is None else size(name, value)
-
-
 def rate(name: str, value: object) -> int:
     """Returns bytes per second; LOCAL for `local`."""
     if isinstance(value, str):

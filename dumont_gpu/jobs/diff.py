@@ -21,6 +21,7 @@ from dumont_gpu.shortages import explain_shortages, is_shortage
 from dumont_gpu.sizes import MiB, one_line
 from dumont_gpu.snapshot.inside import opened_snapshot, place_of
 from dumont_gpu.snapshot.reader import Snapshot
+from dumont_gpu.storage import STANDARD_STREAM
 from dumont_gpu.tree.problems import Problem
 from dumont_gpu.tree.source.files import SourceFile
 from dumont_gpu.tree.source.scan import scan
@@ -43,6 +44,7 @@ class DiffResult:
 
     changes: list[Change] = field(default_factory=list)
     same: int = 0  # entries that are the same in both
+    by_time: int = 0  # files of them whose content nobody compared: their sizes and times are alike
     problems: list[Problem] = field(default_factory=list)  # entries of a folder that could not be read
 
     @property
@@ -60,8 +62,8 @@ def diff(a: str, b: str, options: DiffOptions | None = None) -> DiffResult:
     """Compares A with B: types, sizes, what links lead to; and files by content as far as that is known.
 
     The digests of two snapshots tell what content is the same, if both have cut a file at the same places. Where no
-    digest tells, a file's time does; or its bytes, with `options.content`. Modes, owners and times of directories
-    and links are not compared.
+    digest tells, a file's time does. With `options.content`, bytes do: digests that are alike are believed only after
+    both files were read, and compared with them. Modes, owners and times of directories and links are not compared.
 
     Args:
         a: path or address of a snapshot, perhaps with `:path` of a part of it; or a folder.
@@ -80,6 +82,7 @@ def diff(a: str, b: str, options: DiffOptions | None = None) -> DiffResult:
         comparison = _Comparison(*sides, stack, content=options.content)
         for old, new in _merged(sides[0].entries, sides[1].entries):
             _note(result, comparison, old, new)
+        result.by_time = comparison.by_time
         return result
 
 
@@ -149,6 +152,8 @@ def _side(text: str, other: str, options: DiffOptions, stack: ExitStack, result:
 
 def _identities(path: str) -> set[tuple[int, int]]:
     """Returns device and inode of the file at `path`, if there is one."""
+    if path == STANDARD_STREAM:
+        return set()
     try:
         return {identity(os.stat(path))}
     except (OSError, ValueError):  # an address
@@ -177,6 +182,7 @@ class _Comparison:
     def __init__(self, a: _Side, b: _Side, stack: ExitStack, *, content: bool) -> None:
         self.a, self.b, self._content, self._stack = a, b, content, stack
         self._readers: dict[int, FileReader] = {}  # by the side's id
+        self.by_time = 0  # files that are taken for the same because their times are alike
 
     def difference(self, old: FileEntry, new: FileEntry) -> str:
         """Returns in what two entries differ; "" if in nothing that is compared.
@@ -194,11 +200,14 @@ class _Comparison:
         if old.size != new.size:
             return "size"
         same = self._by_digests(old, new)
-        if same is None and self._content:
+        if same is not False and self._content:
             same = self._by_bytes(old, new)
-        if same is None:
-            return "time" if old.mtime_ns != new.mtime_ns else ""
-        return "" if same else "content"
+        if same is not None:
+            return "" if same else "content"
+        if old.mtime_ns != new.mtime_ns:
+            return "time"
+        self.by_time += 1
+        return ""
 
     def _by_digests(self, old: FileEntry, new: FileEntry) -> bool | None:
         """Whether two files of snapshots are the same; None if no digests tell."""

@@ -76,8 +76,8 @@ def export(
         reader, problems = FileReader(snapshot, CpuBackend()), list[Problem]()
         sink: _Output = _Pipe() if output == STANDARD_STREAM else NewFile(output, "archive")
         count = _Counted(sink)
+        archive = FORMATS[kind](count.write)
         try:
-            archive = FORMATS[kind](count.write)
             for entry in _in_order(table, archive):
                 try:
                     archive.add(entry, reader.read(entry))
@@ -86,6 +86,9 @@ def export(
                 meter.add(entry.size)
             archive.close()
             sink.commit()
+        except BaseException:
+            archive.abort()
+            raise
         finally:
             sink.close()
     return ExportResult(

@@ -58,12 +58,16 @@ def parts_of(source: Source, places: Mapping[str, str], rest: str | None, option
         options: of each restore; patterns are compared with the paths within a part.
 
     Raises:
-        UsageError: `rest` is None, and the snapshot has entries that no part has; or the options name parts, too.
+        UsageError: `rest` is None, and the snapshot has entries that no part has; two parts would go to one place; or
+            the options name parts, too.
         SnapshotNotFoundError: the snapshot does not hold a part.
         DamagedError, UnsupportedError, DumontError: as `read_snapshot`.
     """
     if options.include or options.strip:
         raise UsageError("--map says which parts go where: leave --include and --strip out")
+    targets = [place for place in (*places.values(), rest) if place is not None]
+    if len({os.path.realpath(place) for place in targets}) < len(targets):
+        raise UsageError("--map: two parts would be mixed in one place: name another place for each")
     snapshot = read_snapshot(source, options.expect)
     table = as_table(snapshot.manifest.entries)
     for name in places:

@@ -175,7 +175,7 @@ def make_plan(
         NoSpaceError: the file system has too little room.
         OSError: the target cannot be written to.
     """
-    policy = Policy(target, selected, options.overwrite)
+    policy = Policy(target, selected, options.overwrite, owner=options.owner)
     checker = Checker(
         Leftovers(target, target_options(options)),
         snapshot.digest,

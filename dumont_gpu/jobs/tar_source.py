@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dumont_gpu.errors import NO_ROOM, DamagedError, DumontError, NoSpaceError, UsageError
 from dumont_gpu.format.entries import clamp_mtime
@@ -63,12 +63,20 @@ def unpacked_tar(location: str, *, owner: bool = False) -> Iterator[str]:
         yield folder
 
 
+class _Metadata(NamedTuple):
+    """What an entry gets besides its content. The tar's own record may have megabytes of comments."""
+
+    mode: int
+    owner: tuple[int, int]
+    mtime_ns: int
+
+
 @dataclass(slots=True)
 class _Later:
     """What is done once every file is written, so that nothing is written through a link, or changes a time."""
 
-    links: dict[str, tuple[str, tarfile.TarInfo]] = field(default_factory=dict)  # path -> target, and the rest
-    folders: dict[str, tarfile.TarInfo | None] = field(default_factory=dict)  # None: the tar does not have it
+    links: dict[str, tuple[str, _Metadata]] = field(default_factory=dict)  # path -> target, and the rest
+    folders: dict[str, _Metadata | None] = field(default_factory=dict)  # None: the tar does not have it
     newest: int = 0
 
 
@@ -84,14 +92,14 @@ def _unpack(stream: ForwardTar, folder: str, *, owner: bool) -> None:
     if stream.last != bytes(tarfile.BLOCKSIZE):
         raise DamagedError("not a whole tar: it has no end")
     stream.read_rest()
-    for path, (target, member) in later.links.items():
+    for path, (target, metadata) in later.links.items():
         _make_way(root / path)
         (root / path).symlink_to(target)
-        _set_metadata(root / path, member, owner=owner)
+        _set_metadata(root / path, metadata, owner=owner)
     for path in sorted(later.folders, key=os.fsencode, reverse=True):
-        info = later.folders[path]
-        if info is not None:
-            _set_metadata(root / path, info, owner=owner)
+        of_folder = later.folders[path]
+        if of_folder is not None:
+            _set_metadata(root / path, of_folder, owner=owner)
     if "" not in later.folders:
         root.chmod(0o755)
         os.utime(root, ns=(later.newest, later.newest))
@@ -99,7 +107,11 @@ def _unpack(stream: ForwardTar, folder: str, *, owner: bool) -> None:
 
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     try:
-        return tar.next()
+        member = tar.next()
+        # Headers for all entries behind them: tarfile keeps each key that ever came.
+        if sum(len(key) + len(value) for key, value in tar.pax_headers.items()) > MOST_OF_HEADERS:
+            raise DamagedError(f"more than {MOST_OF_HEADERS} bytes of headers for all entries")
+        return member
     except (DumontError, OSError, MemoryError, *BAD_STREAMS):
         raise
     except Exception as error:  # tarfile trusts headers, and fails where they make no sense
@@ -110,9 +122,10 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, later: _Lat
     if member.type == _VOLUME_LABEL:
         return
     path = _path_of(member.name, is_folder=member.isdir())
-    later.newest = max(later.newest, _mtime_ns(member))
+    metadata = _Metadata(member.mode & 0o7777, (member.uid, member.gid), _mtime_ns(member))
+    later.newest = max(later.newest, metadata.mtime_ns)
     if not path:
-        later.folders[""] = member
+        later.folders[""] = metadata
         return
     _make_folders(root, path.rpartition("/")[0], later)
     place = root / path
@@ -120,14 +133,14 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, later: _Lat
         if later.links.pop(path, None) or not place.is_dir():
             _make_way(place)
             place.mkdir()
-        later.folders[path] = member
+        later.folders[path] = metadata
         return
     if member.issym():
         target = from_utf8(member.linkname)
         if not target or "\0" in target or len(os.fsencode(target)) > MAX_PATH:
             raise DamagedError(f"{shown(path)}: a symlink without a usable target")
         _make_way(place)
-        later.links[path] = target, member
+        later.links[path] = target, metadata
         return
     later.links.pop(path, None)
     if member.islnk():
@@ -135,7 +148,7 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, later: _Lat
     elif member.isfile():
         _make_way(place)
         _write(tar, member, place)
-        _set_metadata(place, member, owner=owner)
+        _set_metadata(place, metadata, owner=owner)
     elif member.isfifo() or member.ischr() or member.isblk():
         _make_way(place)
         os.mkfifo(place)  # is not packed, but counted, as a device or a pipe of a folder would be
@@ -161,13 +174,15 @@ def _path_of(name: str, *, is_folder: bool = False) -> str:
 
 def _make_folders(root: Path, path: str, later: _Later) -> None:
     """Makes the folders above an entry, which a tar need not have."""
-    if not path or path in later.folders:
-        return
-    _make_folders(root, path.rpartition("/")[0], later)
-    if path in later.links or (root / path).exists():
-        raise DamagedError(f"{shown(path)}: is no folder, and an entry lies in it")
-    (root / path).mkdir()
-    later.folders[path] = None
+    missing = []
+    while path and path not in later.folders:
+        missing.append(path)
+        path = path.rpartition("/")[0]
+    for folder in reversed(missing):
+        if folder in later.links or (root / folder).exists():
+            raise DamagedError(f"{shown(folder)}: is no folder, and an entry lies in it")
+        (root / folder).mkdir()
+        later.folders[folder] = None
 
 
 def _make_way(place: Path) -> None:
@@ -211,13 +226,12 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
         file.truncate(member.size)
 
 
-def _set_metadata(place: Path, member: tarfile.TarInfo, *, owner: bool) -> None:
+def _set_metadata(place: Path, metadata: _Metadata, *, owner: bool) -> None:
     if owner:
-        os.lchown(place, member.uid, member.gid)
-    if not member.issym():
-        place.chmod(member.mode & 0o7777)
-    time = _mtime_ns(member)
-    os.utime(place, ns=(time, time), follow_symlinks=False)
+        os.lchown(place, *metadata.owner)
+    if not place.is_symlink():
+        place.chmod(metadata.mode)
+    os.utime(place, ns=(metadata.mtime_ns, metadata.mtime_ns), follow_symlinks=False)
 
 
 def _mtime_ns(member: tarfile.TarInfo) -> int:

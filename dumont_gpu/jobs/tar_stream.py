@@ -95,9 +95,14 @@ class ForwardTar:
         return self.last
 
     def read_rest(self) -> None:
-        """Reads to the end: whoever writes a tar into a pipe writes zeros after its end, too."""
-        while self._read(PIECE):
-            pass
+        """Reads to the end: whoever writes a tar into a pipe writes zeros after its end, too.
+
+        Raises:
+            DamagedError: more than zeros follow: another tar, or entries behind a header that was zeroed.
+        """
+        while piece := self._read(PIECE):
+            if piece.count(0) != len(piece):
+                raise DamagedError("something follows the end of the tar")
 
     def _read(self, size: int) -> bytes:
         data = self._stream.read(size)

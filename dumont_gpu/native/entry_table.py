@@ -23,7 +23,6 @@ FILE, DIR, SYMLINK, HARDLINK = range(4)
 DROPPED: Final = 255  # type of a row that is no entry any more
 CHANGED_FLAG: Final = 1
 NO_OWNER: Final = (1 << 32) - 1
-NO_NUMBER: Final = (1 << 32) - 1  # of a piece that no page has
 
 
 class _Table(ctypes.Structure):

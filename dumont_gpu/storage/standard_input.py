@@ -21,13 +21,19 @@ from dumont_gpu.storage.local import FileSource
 if TYPE_CHECKING:
     from dumont_gpu.storage.base import Source
 
-PIPE_SIZE: Final = 1 * MiB  # of the kernel's buffer, if it allows that: fewer switches between two programs
+_PIPE_SIZE: Final = 1 * MiB  # of the kernel's buffer: fewer switches between two programs
 _WRITE_SIZE: Final = 4 * MiB  # of aligned memory: written past the page cache, as a pack writes a file
 _STANDARD_INPUT: Final = 0
 
 
 def open_source(room: str | None) -> Source:
     return SpooledSource(_STANDARD_INPUT, "standard input", room)
+
+
+def enlarge_pipe(fd: int) -> None:
+    """Gives a pipe a larger buffer, if the kernel allows that; does nothing for what is no pipe."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
 
 class SpooledSource(FileSource):
@@ -48,8 +54,7 @@ class SpooledSource(FileSource):
     def __init__(self, fd: int, location: str, room: str | None = None) -> None:
         if os.isatty(fd):
             raise UsageError(f"{location} is a terminal: pipe a snapshot into this command, or name one")
-        with contextlib.suppress(OSError):  # no pipe, or more than this user may have
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        enlarge_pipe(fd)
         try:
             super().__init__(_unnamed_file(room), location, 0)
         except OSError as error:

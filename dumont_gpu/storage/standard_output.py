@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import stat
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING, Final
 from dumont_gpu.disk.outputs import Identity, Output, identity
 from dumont_gpu.errors import NO_ROOM, DumontError, NoSpaceError, UsageError
 from dumont_gpu.shortages import is_shortage
-from dumont_gpu.sizes import MiB
+from dumont_gpu.storage.standard_input import enlarge_pipe
 
 if TYPE_CHECKING:
     from dumont_gpu.storage.base import Sink
     from dumont_gpu.storage.network import NetworkOptions
 
 LOCATION: Final = "standard output"
-PIPE_SIZE: Final = 1 * MiB  # of the kernel's buffer, if it allows that: fewer switches between two programs
 _STANDARD_OUTPUT: Final = 1
 _SOON: Final = 100  # milliseconds until a write that waits notices that it was cancelled
 _ZEROS: Final = memoryview(bytes(64 * 1024))
@@ -40,9 +38,12 @@ def check_place(location: str, sources: Sequence[str], _: NetworkOptions | None,
 
 
 def check_standard_output() -> None:
-    """Raises UsageError if standard output is a terminal."""
+    """Raises UsageError if standard output is a terminal, or a file that has something in it already."""
     if os.isatty(_STANDARD_OUTPUT):
         raise UsageError(f"{LOCATION} is a terminal, which this is not for: pipe it into a program, or name a file")
+    status = os.fstat(_STANDARD_OUTPUT)
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        raise UsageError(f"{LOCATION} is a file that is not empty, and would be no archive or snapshot afterwards")
 
 
 class PipeSink:
@@ -124,8 +125,7 @@ def _waiting_nowhere(fd: int) -> int:
     The flag belongs to all who share a descriptor, and a parent's must stay as it is; a pipe can be opened again, a
     socket or a file cannot, and is duplicated.
     """
-    with contextlib.suppress(OSError):  # no pipe, or more than this user may have
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    enlarge_pipe(fd)
     if stat.S_ISFIFO(os.fstat(fd).st_mode):
         try:
             return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -9,6 +9,7 @@ from dumont_gpu.columns.table import EntryTable
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.format.paths import printable
+from dumont_gpu.sizes import counted
 
 
 class Stripped(NamedTuple):
@@ -47,7 +48,7 @@ def strip(entries: Sequence[FileEntry], count: int) -> Stripped:
         if entry.type in (EntryType.FILE, EntryType.HARDLINK):
             leaders.setdefault(entry.target or entry.path, []).append(path)
     if not renamed:
-        raise UsageError(f"--strip {count}: no path has more than {count} names")
+        raise UsageError(f"--strip {count}: no path has more than {counted(count, 'name', 'names')}")
     _lead(renamed, leaders, files)
     return Stripped(EntryTable(sorted((entry for _, entry in renamed.values()), key=_sort_key)), left_out)
 

@@ -40,11 +40,6 @@ def times(theirs: Sequence[float], ours: Sequence[float]) -> str:
     return f"{median(their / our for their, our in zip(theirs, ours, strict=False)):.1f}x"
 
 
-def per_second(size: float, seconds: Sequence[float]) -> str:
-    """MB/s by the median."""
-    return number(size / median(seconds) / MB) if seconds else "-"
-
-
 def percent(part: float) -> str:
     return f"{100 * part:.0f} %"
 

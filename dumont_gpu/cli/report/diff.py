@@ -10,6 +10,7 @@ from dumont_gpu.cli.report.words import count_entries, problem_data
 from dumont_gpu.format import names
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.diff import DiffResult
+from dumont_gpu.sizes import counted
 
 
 def change_lines(result: DiffResult, *, as_json: bool) -> Iterator[str]:
@@ -30,8 +31,13 @@ def summary(result: DiffResult) -> Report:
         "removed": removed,
         "modified": modified,
         "same": result.same,
+        "by_time": result.by_time,
         "problems": problem_data(result.problems),
     }
-    if not result.changes:
-        return Report(data, [f"no difference: {count_entries(result.same)}"])
-    return Report(data, [f"{added:,} added, {removed:,} removed, {modified:,} modified, {result.same:,} the same"])
+    if result.changes:
+        line = f"{added:,} added, {removed:,} removed, {modified:,} modified, {result.same:,} the same"
+    else:
+        line = f"no difference{' found' * bool(result.problems)}: {count_entries(result.same)}"
+    if result.by_time:
+        line += f" ({counted(result.by_time, 'file', 'files')} by size and time alone: --content reads them)"
+    return Report(data, [line])

@@ -21,10 +21,14 @@ from dumont_gpu.tree.unfinished import is_unfinished
 
 
 class Policy:
-    """The overwrite policy of a restore in its target. Looks at the target and changes nothing."""
+    """The overwrite policy of a restore in its target. Looks at the target and changes nothing.
 
-    def __init__(self, target: Target, selected: SelectedEntries, overwrite: Overwrite) -> None:
-        self._target, self._selected, self._overwrite = target, selected, overwrite
+    Args:
+        owner: whether what has another owner is not what the entry says.
+    """
+
+    def __init__(self, target: Target, selected: SelectedEntries, overwrite: Overwrite, *, owner: bool) -> None:
+        self._target, self._selected, self._overwrite, self._owner = target, selected, overwrite, owner
         self._same_names = SameNames(selected.paths)
 
     def decide(self, distrusted: Container[str] = ()) -> Decision:
@@ -54,7 +58,7 @@ class Policy:
     def _decide_complete(self, distrusted: Container[str]) -> Decision:
         """Keeps all that stands in a target that no policy lets be written over, if every entry is there already."""
         entries = list(self._selected.entries)
-        standing = compare(self._target, entries)
+        standing = compare(self._target, entries, owner=self._owner)
         standing.differing += [path for path in standing.same if path in distrusted]
         if not standing.complete:
             standing.same = [path for path in standing.same if path not in distrusted]

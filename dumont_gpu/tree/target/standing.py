@@ -62,10 +62,13 @@ def link_at(target: Target, path: str) -> str:
     return target.access.attempt(folder, lambda parent: os.readlink(name, dir_fd=parent))
 
 
-def compare(target: Target, entries: Iterable[FileEntry]) -> Standing:
+def compare(target: Target, entries: Iterable[FileEntry], *, owner: bool) -> Standing:
     """Compares a target with `entries`, in path order: types, sizes and times of files, what links lead to.
 
-    Modes and times of directories do not count: whoever works in a tree changes them.
+    Modes, and times of directories, do not count: whoever works in a tree changes them.
+
+    Args:
+        owner: whether user and group count.
 
     Raises:
         OSError: the target cannot be read.
@@ -75,13 +78,15 @@ def compare(target: Target, entries: Iterable[FileEntry]) -> Standing:
     changes_modes, target.access.read_only = not target.access.read_only, True
     try:
         for entry in entries:
-            _group(standing, target, entry, identities).append(entry.path)
+            _group(standing, target, entry, identities, owner=owner).append(entry.path)
     finally:
         target.access.read_only = not changes_modes
     return standing
 
 
-def _group(standing: Standing, target: Target, entry: FileEntry, identities: dict[str, tuple[int, int]]) -> list[str]:
+def _group(
+    standing: Standing, target: Target, entry: FileEntry, identities: dict[str, tuple[int, int]], *, owner: bool
+) -> list[str]:
     """Returns the list of `standing` that an entry belongs to."""
     try:
         status = status_at(target, entry)
@@ -103,6 +108,8 @@ def _group(standing: Standing, target: Target, entry: FileEntry, identities: dic
         same = stat.S_ISLNK(status.st_mode) and link_at(target, entry.path) == entry.target
     else:
         same = True
+    if owner and entry.owner is not None:
+        same = same and (status.st_uid, status.st_gid) == entry.owner
     return standing.same if same else standing.differing
 
 
