@@ -64,6 +64,11 @@ class Pipeline:
         self._widening = 0  # calls of `widen` that start threads now
         self.seconds: dict[str, float] = {}  # busy time by stage, summed over its threads
 
+    @property
+    def error(self) -> BaseException | None:
+        """The first error of a stage, or of the caller's block."""
+        return self._error
+
     def add_pools(self, *pools: BufferPool) -> None:
         """Closes these pools, too, when the pipeline fails."""
         self._pools += pools

@@ -49,7 +49,7 @@ from dumont_gpu.native.file_rows import (
     cut_rows,
     link_rows,
 )
-from dumont_gpu.native.memory import address_of, copy, spoil
+from dumont_gpu.native.memory import address_of, clear, copy, spoil
 from dumont_gpu.native.placed_rows import (
     NO_EXTENT,
     PLACED,
@@ -116,6 +116,7 @@ __all__ = [
     "address_of",
     "blake3_batch",
     "check_pieces",
+    "clear",
     "copy",
     "cpu_path",
     "create_files",

@@ -46,6 +46,12 @@ def spoil(view: memoryview) -> None:
         ctypes.memset(start, 0xA5, len(view))
 
 
+def clear(view: memoryview) -> None:
+    """Makes every byte zero."""
+    with address(view, writable=True) as start:
+        ctypes.memset(start, 0, len(view))
+
+
 def copy(to: memoryview, source: memoryview) -> None:
     """Copies `source` to the start of `to`; copies the first len(`to`) bytes of a longer `source`."""
     with address(to, writable=True) as target, address(source) as start:
