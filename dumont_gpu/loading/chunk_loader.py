@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from dumont_gpu import native
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
 from dumont_gpu.codecs import Raw, codec_by_id
 from dumont_gpu.errors import DamagedError, DumontError
+from dumont_gpu.format.entries import Extent
 from dumont_gpu.format.header import CHUNK_ALIGNMENT
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.options import ReadOptions
@@ -28,6 +30,15 @@ HostChunk = ChunkPieces[memoryview]
 
 def nobody_waits(want: HostWant) -> None:
     """For callers that go on once all wants are complete."""
+
+
+@dataclass(slots=True)
+class _Decoded:
+    """A decoded chunk in memory of the loader."""
+
+    buffer: Buffer
+    content: memoryview
+    checked: set[Extent] = field(default_factory=set)  # extents whose content was compared with their digests
 
 
 class ChunkLoader:
@@ -49,7 +60,7 @@ class ChunkLoader:
         self._size = largest + CHUNK_ALIGNMENT
         self._loading = threading.Lock()  # held while wants are loaded
         self._changing = threading.Lock()  # held while `_decoded`, or the count of a want, changes
-        self._decoded: OrderedDict[int, Buffer] = OrderedDict()  # the last one last
+        self._decoded: OrderedDict[int, _Decoded] = OrderedDict()  # the last one last
         self._make_pools()
 
     def load(self, wants: Sequence[HostWant]) -> None:
@@ -116,22 +127,21 @@ class ChunkLoader:
             self._snapshot.read_chunk(chunk.number, self._encoded_place(chunk, buffer))
             return item
         buffer.release()
-        self._deliver(chunk, kept.view, done)
-        self._keep(chunk.number, kept)
+        self._deliver(chunk, kept, done)
         return None
 
     def _decode(self, item: tuple[HostChunk, Buffer], done: Callable[[HostWant], None]) -> None:
         chunk, buffer = item
-        encoded, content = self._encoded_place(chunk, buffer), self._final_place(chunk)
-        if content is not None:
-            self._check_and_decode(chunk, encoded, content)
-            self._finish(chunk, content, done)
+        encoded, final = self._encoded_place(chunk, buffer), self._final_place(chunk)
+        if final is not None:
+            self._check_and_decode(chunk, encoded, final)
+            self._check_content(chunk, final, set())
+            self._count(chunk, done)
         else:
             spare = self._raw.acquire()
-            content = spare.view[: self._snapshot.chunks[chunk.number].size_original]
-            self._check_and_decode(chunk, encoded, content)
-            self._deliver(chunk, content, done)
-            self._keep(chunk.number, spare)
+            decoded = _Decoded(spare, spare.view[: self._snapshot.chunks[chunk.number].size_original])
+            self._check_and_decode(chunk, encoded, decoded.content)
+            self._deliver(chunk, decoded, done)
         buffer.release()
 
     def _final_place(self, chunk: HostChunk) -> memoryview | None:
@@ -160,18 +170,32 @@ class ChunkLoader:
         except DamagedError as error:
             raise DamagedError(f"{snapshot.source.location}: chunk {number}: {error}") from None
 
-    def _deliver(self, chunk: HostChunk, content: memoryview, done: Callable[[HostWant], None]) -> None:
-        """Copies the pieces of a decoded chunk into their places."""
+    def _deliver(self, chunk: HostChunk, decoded: _Decoded, done: Callable[[HostWant], None]) -> None:
+        """Copies the pieces of a decoded chunk into their places; keeps the chunk."""
+        content = decoded.content
+        self._check_content(chunk, content, decoded.checked)
         for piece in chunk.pieces:
             native.copy(
                 _place(piece.want)[piece.at : piece.at + piece.size], content[piece.begin : piece.begin + piece.size]
             )
-        self._finish(chunk, content, done)
+        self._keep(chunk.number, decoded)
+        self._count(chunk, done)
 
-    def _finish(self, chunk: HostChunk, content: memoryview, done: Callable[[HostWant], None]) -> None:
+    def _check_content(self, chunk: HostChunk, content: memoryview, checked: set[Extent]) -> None:
+        """Compares the content of files with its digests, if the loader is to verify it; adds extents to `checked`."""
+        for extent, path in chunk.extents if self._verify else ():
+            if extent in checked:
+                continue
+            found = self._snapshot.digest(content[extent.chunk_offset : extent.chunk_offset + extent.length])
+            if found != extent.digest:
+                raise DamagedError(
+                    f"{self._snapshot.source.location}: chunk {chunk.number}: {printable(path)}: its content does not "
+                    "match its digest"
+                )
+            checked.add(extent)
+
+    def _count(self, chunk: HostChunk, done: Callable[[HostWant], None]) -> None:
         """Counts the pieces of a chunk, which are in their places."""
-        if self._verify:
-            self._check_content(chunk, content)
         for piece in chunk.pieces:
             with self._changing:
                 piece.want.left -= 1
@@ -179,23 +203,12 @@ class ChunkLoader:
             if last:
                 done(piece.want)
 
-    def _check_content(self, chunk: HostChunk, content: memoryview) -> None:
-        for extent, path in chunk.extents:
-            if (
-                self._snapshot.digest(content[extent.chunk_offset : extent.chunk_offset + extent.length])
-                != extent.digest
-            ):
-                raise DamagedError(
-                    f"{self._snapshot.source.location}: chunk {chunk.number}: {printable(path)}: its content does not "
-                    "match its digest"
-                )
-
-    def _keep(self, number: int, buffer: Buffer) -> None:
+    def _keep(self, number: int, decoded: _Decoded) -> None:
         with self._changing:
-            self._decoded[number] = buffer
+            self._decoded[number] = decoded
             oldest = self._decoded.popitem(last=False)[1] if len(self._decoded) > self._kept else None
         if oldest is not None:
-            oldest.release()
+            oldest.buffer.release()
 
 
 def clear_holes(want: HostWant) -> None:

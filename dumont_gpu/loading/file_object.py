@@ -66,6 +66,11 @@ class SnapshotFile(io.RawIOBase):
             self._at += size
         return size
 
+    def readall(self) -> bytes:
+        content = bytearray(max(0, self.size - self._at))
+        self.readinto(content)
+        return bytes(content)
+
     def read_at(self, offset: int, out: memoryview) -> None:
         """Fills `out` with the bytes at `offset`, which the file must have; from any thread.
 
