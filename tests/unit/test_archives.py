@@ -181,15 +181,17 @@ def test_damage_ends_an_export_and_leaves_no_file(kind: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_an_archive_that_stays_incomplete_has_no_end(kind: str, tmp_path: Path) -> None:
+def test_an_archive_that_stays_incomplete_has_no_end(tmp_path: Path) -> None:
     (tmp_path / "x.dumont").write_bytes(damaged())
-    done = subprocess.run([PROGRAM, "export", tmp_path / "x.dumont", f"--{kind}"], capture_output=True, timeout=60)
-    assert (done.returncode, done.stderr.count(b"\n")) == (4, 1)
-    assert b"as it is" in done.stdout or kind == "zip"
-    assert b"d/raw" in done.stdout
-    assert b"PK\1\2" not in done.stdout and b"PK\5\6" not in done.stdout
-    assert not done.stdout.endswith(bytes(1024))
+    done = {}
+    for kind in ("tar", "zip"):
+        line = [PROGRAM, "export", tmp_path / "x.dumont", f"--{kind}"]
+        done[kind] = subprocess.run(line, capture_output=True, timeout=60)
+        assert (done[kind].returncode, done[kind].stderr.count(b"\n")) == (4, 1)
+        assert b"d/raw" in done[kind].stdout
+    assert not done["tar"].stdout.endswith(bytes(1024))
+    records = {name: done["zip"].stdout.count(b"PK" + name) for name in (b"\3\4", b"\7\x08", b"\1\2", b"\5\6")}
+    assert records == {b"\3\4": 4, b"\7\x08": 3, b"\1\2": 0, b"\5\6": 0}  # the third file began, and has no sum
 
 
 def test_nothing_is_written_once_an_export_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
