@@ -76,7 +76,7 @@ def _private_folder() -> Iterator[str]:
 
 
 def _remove(tree: Path) -> None:
-    """Removes a tree, however deep it is: shutil.rmtree calls itself for each level."""
+    """Removes a tree, however deep it is: what Python has for that calls itself for each level."""
     folders = [os.fspath(tree)]
     for folder in folders:
         os.chmod(folder, 0o700)  # noqa: PTH101 - no Path for each of many
