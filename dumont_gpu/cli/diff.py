@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from dumont_gpu.cli.options import Only, Output, with_notices
-from dumont_gpu.errors import DumontError
 from dumont_gpu.jobs.options import DiffOptions
 
 _DIFFERENT = 1  # the exit code, as of diff(1)
@@ -32,16 +31,13 @@ def diff(
     dumont-gpu diff workspace.dumont /workspace --content
     dumont-gpu diff workspace.dumont:src ./src
     """
+    from dumont_gpu.cli import endings
     from dumont_gpu.cli.outcome import EXIT_PROBLEMS, end
     from dumont_gpu.cli.report.diff import change_lines, summary
     from dumont_gpu.jobs.diff import diff as run_diff
 
-    try:
-        result = run_diff(a, b, with_notices(options, output.renderer()))
-    except DumontError as error:
-        if error.exit_code == _DIFFERENT:
-            error.exit_code = EXIT_PROBLEMS
-        raise
+    endings.replace_code(_DIFFERENT, EXIT_PROBLEMS)
+    result = run_diff(a, b, with_notices(options, output.renderer()))
     if not output.quiet:
         for line in change_lines(result, as_json=output.as_json):
             print(line)

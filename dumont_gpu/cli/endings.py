@@ -38,6 +38,7 @@ class Stopped(BaseException):
 def run(job: Callable[[], object]) -> NoReturn:
     """Runs `job` and exits with its code; an error becomes a line on stderr, and a traceback only with --debug."""
     _asked.clear()
+    _instead.clear()
     _catch_signals()
     _open_missing_streams()
     sys.stdout, sys.stderr = _outlet(sys.stdout, 1), _outlet(sys.stderr, 2)
@@ -82,6 +83,14 @@ def asked(*, as_json: bool, debug: bool) -> None:
     _asked.update({"--json": as_json, "--debug": debug})
 
 
+_instead: Final[dict[int, int]] = {}  # exit code of an error -> the one that it has in this command
+
+
+def replace_code(code: int, other: int) -> None:
+    """Gives errors another exit code, for a command to which theirs means something else."""
+    _instead[code] = other
+
+
 def _wants(flag: str) -> bool:
     """Returns whether the user gave a flag; before the command line is parsed, any equal argument counts."""
     return _asked.get(flag, flag in sys.argv)
@@ -106,7 +115,8 @@ def _code(error: BaseException) -> int:
         return _SIGNAL_EXIT + error.number
     if isinstance(error, KeyboardInterrupt):
         return _SIGNAL_EXIT + signal.SIGINT
-    return error.exit_code if isinstance(error, DumontError) else DumontError.exit_code
+    code = error.exit_code if isinstance(error, DumontError) else DumontError.exit_code
+    return _instead.get(code, code)
 
 
 def _message(error: BaseException) -> str:

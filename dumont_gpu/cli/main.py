@@ -32,7 +32,9 @@ class Command(NamedTuple):
 COMMANDS: Final = {
     "pack": Command("pack", "pack", "Pack directories into one snapshot.", True, True),
     "restore": Command("restore", "restore", "Restore a snapshot, or a part of it, into a directory.", True, True),
-    "export": Command("export", "export", "Turn a snapshot, or a part of it, into a tar or a zip.", True, True),
+    "export": Command(
+        "export", "export", "Turn a snapshot, or what --include chooses of it, into a tar or a zip.", True, True,
+    ),
     "info": Command("inspect", "info", "Print what a snapshot holds: totals, codecs, its id."),
     "ls": Command("inspect", "list_entries", "List the entries of a snapshot.", True),
     "cat": Command(

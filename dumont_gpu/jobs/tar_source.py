@@ -46,7 +46,7 @@ def unpacked_tar(location: str, *, owner: bool = False) -> Iterator[str]:
     name = "standard input" if location == STANDARD_STREAM else location
     if owner and os.geteuid():
         raise UsageError("--owner takes the owners of a tar from the files that it unpacks: only root can do that")
-    with tempfile.TemporaryDirectory(prefix="dumont-tar-") as folder, opened_tar(location, name) as raw:
+    with _private_folder() as folder, opened_tar(location, name) as raw:
         try:
             _unpack(ForwardTar(decompressed(raw)), folder, owner=owner)
         except DumontError as error:
@@ -61,6 +61,33 @@ def unpacked_tar(location: str, *, owner: bool = False) -> Iterator[str]:
             kind = NoSpaceError if error.errno in NO_ROOM else DumontError
             raise kind(f"{name}: cannot be unpacked in {tempfile.gettempdir()}: {error.strerror or error}") from None
         yield folder
+
+
+@contextlib.contextmanager
+def _private_folder() -> Iterator[str]:
+    """Yields an empty folder that no other user can enter, whatever mode it gets, and deletes it afterwards."""
+    with tempfile.TemporaryDirectory(prefix="dumont-tar-") as private:
+        folder = Path(private) / "tree"
+        folder.mkdir()
+        try:
+            yield str(folder)
+        finally:
+            _remove(folder)
+
+
+def _remove(tree: Path) -> None:
+    """Removes a tree, however deep it is: what Python has for that calls itself for each level."""
+    folders = [os.fspath(tree)]
+    for folder in folders:
+        os.chmod(folder, 0o700)  # noqa: PTH101 - no Path for each of many
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    os.unlink(entry.path)  # noqa: PTH108
+    for folder in reversed(folders):
+        os.rmdir(folder)  # noqa: PTH106
 
 
 class _Metadata(NamedTuple):

@@ -456,8 +456,23 @@ class Idle(CudaBackend):
         return 100_000, True
 
 
-@pytest.mark.parametrize("kind", [Wrong, Idle])
-def test_a_device_that_gives_other_bytes_is_not_used(
+class Useless(CudaBackend):
+    """Finds a fault in every chunk, and none that shrinks."""
+
+    def decode_there(
+        self, compressor_id: int, stored: memoryview, out: memoryview, check: DigestCheck | None = None
+    ) -> bool:
+        super().decode_there(compressor_id, stored, out, check)
+        return False
+
+    def encode_there(
+        self, codec: Codec, chunk: memoryview, out: memoryview, digest: bytearray | None = None
+    ) -> tuple[int, bool]:
+        return 0, True
+
+
+@pytest.mark.parametrize("kind", [Wrong, Idle, Useless])
+def test_a_device_that_gives_other_bytes_or_none_is_not_used(
     kind: type[CudaBackend], device: AnyDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefer_devices(monkeypatch)
@@ -471,6 +486,18 @@ def test_a_device_that_gives_other_bytes_is_not_used(
         size = backend.encode(ZipNN(Dtype.BF16), memoryview(BF16), out)
         assert out[:size] == encoded(ZipNN(Dtype.BF16), BF16)
     assert backend.name == "cpu (cuda:0 is not right: zipnn encoding gave other bytes)"
+    backend.close()
+
+
+def test_a_device_may_leave_raw_what_the_processor_leaves_raw(
+    device: AnyDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefer_devices(monkeypatch)
+    backend = awake(monkeypatch, CudaBackend(device, minimum=0))
+    noise = memoryview(rng.randbytes(300_000))
+    for _ in range(2):
+        assert backend.encode(ZipNN(Dtype.BF16), noise, memoryview(bytearray(290_000))) == 0
+    assert "not right" not in backend.name
     backend.close()
 
 

@@ -129,6 +129,23 @@ def test_content_counts_where_it_is_verified(packed: Path, target: Path) -> None
     assert "write over 1 file or link (folder/with space)" in message
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", ["folder/plain", "folder", "link"])
+def test_owners_count_where_they_are_restored(name: str, packed: Path, source: Path, target: Path) -> None:
+    pack_tree(source, packed, owner=True)
+    restore_tree(packed, target, owner=True)
+    assert restore_tree(packed, target, owner=True).already_there
+    os.chown(target / name, 1234, -1, follow_symlinks=False)
+    assert restore_tree(packed, target).already_there
+    assert "is not empty" in clear_error(lambda: restore_tree(packed, target, owner=True), UsageError)
+
+
+def test_modes_do_not_count(packed: Path, target: Path) -> None:
+    restore_tree(packed, target)
+    (target / "folder/plain").chmod(0o755)
+    assert restore_tree(packed, target).already_there
+
+
 def test_a_file_that_a_restore_has_only_begun_is_not_there(packed: Path, target: Path) -> None:
     restore_tree(packed, target)
     (target / "folder/with space").chmod(0o1600)

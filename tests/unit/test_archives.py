@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import errno
+import gc
 import gzip
 import io
 import lzma
@@ -23,6 +24,7 @@ from support.commands import PROGRAM, cli
 from support.hostile import Archive, small_archive
 from support.snapshots import assert_same_tree, pack_tree, restore_tree
 
+from dumont_gpu.disk.new_file import NewFile
 from dumont_gpu.errors import DamagedError, DumontError, SnapshotNotFoundError, UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.jobs import file_reader, tar_source
@@ -30,7 +32,7 @@ from dumont_gpu.jobs.archives import TarArchive, ZipArchive
 from dumont_gpu.jobs.export import export
 from dumont_gpu.jobs.options import ExportOptions
 from dumont_gpu.jobs.tar_source import unpacked_tar
-from dumont_gpu.jobs.tar_stream import ForwardTar
+from dumont_gpu.jobs.tar_stream import MOST_OF_HEADERS, ForwardTar
 from dumont_gpu.progress import Progress
 from dumont_gpu.storage import MemorySource
 from dumont_gpu.storage.standard_input import SpooledSource
@@ -164,13 +166,56 @@ def test_few_chunks_are_kept(tree: Path, packed: Path, tmp_path: Path, monkeypat
     assert (tmp_path / "many.tar").read_bytes() == (tmp_path / "few.tar").read_bytes()
 
 
-def test_damage_ends_an_export_and_leaves_no_file(tmp_path: Path) -> None:
+def damaged() -> bytes:
+    """A snapshot whose first file is sound."""
     archive = small_archive()
     archive.chunks[1].stored = archive.chunks[1].stored[:-1] + b"\xff"
     archive.chunks[1].digest, archive.chunks[1].checksum = "00" * 32, bytes(8)
+    return archive.to_bytes()
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_damage_ends_an_export_and_leaves_no_file(kind: str, tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match="chunk 1"):
-        export(MemorySource(archive.to_bytes()), str(tmp_path / "x.tar"), "tar")
+        export(MemorySource(damaged()), str(tmp_path / "x"), kind)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_stays_incomplete_has_no_end(tmp_path: Path) -> None:
+    (tmp_path / "x.dumont").write_bytes(damaged())
+    done = {}
+    for kind in ("tar", "zip"):
+        line = [PROGRAM, "export", tmp_path / "x.dumont", f"--{kind}"]
+        done[kind] = subprocess.run(line, capture_output=True, timeout=60)
+        assert (done[kind].returncode, done[kind].stderr.count(b"\n")) == (4, 1)
+        assert b"d/raw" in done[kind].stdout
+    assert not done["tar"].stdout.endswith(bytes(1024))
+    records = {name: done["zip"].stdout.count(b"PK" + name) for name in (b"\3\4", b"\7\x08", b"\1\2", b"\5\6")}
+    assert records == {b"\3\4": 4, b"\7\x08": 3, b"\1\2": 0, b"\5\6": 0}  # the third file began, and has no sum
+
+
+def test_nothing_is_written_once_an_export_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """zipfile writes an end whenever its objects are collected: into whatever file has the number then."""
+    write, late = NewFile.write, []
+
+    def watched(self: NewFile, data: memoryview) -> None:
+        if not self._open:
+            late.append(bytes(data))
+        write(self, data)
+
+    monkeypatch.setattr(NewFile, "write", watched)
+    with pytest.raises(DamagedError):
+        export(MemorySource(damaged()), str(tmp_path / "x.zip"), "zip")
+    gc.collect()
+    assert late == []
+
+
+def test_a_closed_file_takes_nothing(tmp_path: Path) -> None:
+    file = NewFile(str(tmp_path / "x"), "archive")
+    file.write(memoryview(b"x"))
+    file.close()
+    with pytest.raises(ValueError, match="is closed"):
+        file.write(memoryview(b"y"))
 
 
 def test_content_that_the_chunk_has_but_the_file_had_not_is_not_exported(tmp_path: Path) -> None:
@@ -343,6 +388,63 @@ def test_a_hostile_tar_is_refused(name: str, tmp_path: Path) -> None:
     assert list(room.iterdir()) == []
 
 
+def from_tar(data: bytes, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Packs a tar; checks that there is an output or an error, and that nothing is left in TMPDIR."""
+    room, place, output = tmp_path / "room", tmp_path / "x.tar", tmp_path / "x.dumont"
+    room.mkdir()
+    place.write_bytes(data)
+    done = cli("pack", "--from-tar", place, "-o", output, TMPDIR=str(room))
+    assert list(room.iterdir()) == []
+    assert (done.returncode == 0) == output.exists()
+    assert done.returncode == 0 or (done.stderr.startswith(f"dumont-gpu: {place}: ") and done.stderr.count("\n") == 1)
+    return done
+
+
+ONE, EMPTY = ("a", F, "", b"a" * 700), ("e", F, "", b"")
+WITH_TAILS = {
+    "a letter": made(ONE) + bytes(5000) + b"x",
+    "another tar": made(ONE) + made(("b", F, "", b"b")),
+    "a header of zeros": made(ONE, end=False) + bytes(512) + made(ONE),
+    "a header of zeros, and content": made(EMPTY, ONE)[:512] + bytes(512) + made(EMPTY, ONE)[1024:],
+}
+
+
+@pytest.mark.parametrize("name", WITH_TAILS)
+def test_something_behind_the_end_of_a_tar_is_damage(name: str, tmp_path: Path) -> None:
+    done = from_tar(WITH_TAILS[name], tmp_path)
+    assert done.returncode == 4
+    assert "something follows the end of the tar" in done.stderr
+
+
+def test_zeros_behind_the_end_of_a_tar_are_not(tmp_path: Path) -> None:
+    assert from_tar(made(ONE) + bytes(3 << 20), tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("depth", [1_500, 5_000, 200_000])
+def test_folders_without_end_are_packed_or_refused(depth: int, tmp_path: Path) -> None:
+    done = from_tar(made(("d/" * depth + "f", F, "", b"deep")), tmp_path)
+    assert "defect" not in done.stderr
+    assert (done.returncode == 0) == (depth == 1_500)
+
+
+def test_no_other_user_sees_what_a_tar_holds(tmp_path: Path) -> None:
+    info = tarfile.TarInfo(".")
+    info.type, info.mode = D, 0o777
+    (tmp_path / "x.tar").write_bytes(info.tobuf() + bytes(1024))
+    with unpacked_tar(str(tmp_path / "x.tar")) as folder:
+        assert Path(folder).stat().st_mode & 0o777 == 0o777
+        assert Path(folder).parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_folders_without_rights_are_deleted(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("d")
+    info.type, info.mode = D, 0
+    (tmp_path / "x.tar").write_bytes(made(("d/f", F, "", b"x"), end=False) + info.tobuf() + bytes(1024))
+    with unpacked_tar(str(tmp_path / "x.tar")) as folder:
+        pass
+    assert not Path(folder).parent.exists()
+
+
 def test_the_last_entry_of_a_name_counts(tmp_path: Path) -> None:
     members = [
         ("f", F, "", b"old"),
@@ -399,6 +501,18 @@ def test_headers_without_bound_are_refused(tmp_path: Path) -> None:
     info.type, info.size = tarfile.XHDTYPE, 8 << 30
     (tmp_path / "x.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
     with pytest.raises(DamagedError, match="bytes of headers"), unpacked_tar(str(tmp_path / "x.tar")):
+        pass
+
+
+def test_headers_for_all_entries_have_a_bound_together(tmp_path: Path) -> None:
+    half = "x" * (MOST_OF_HEADERS // 2)
+    headers = [tarfile.TarInfo.create_pax_global_header({name: half}) for name in ("one", "two", "three")]
+    entry = made(ONE, end=False)
+    (tmp_path / "x.tar").write_bytes(headers[0] + entry + bytes(1024))
+    with unpacked_tar(str(tmp_path / "x.tar")) as folder:
+        assert (Path(folder) / "a").is_file()
+    (tmp_path / "x.tar").write_bytes(b"".join(header + entry for header in headers) + bytes(1024))
+    with pytest.raises(DamagedError, match="headers for all entries"), unpacked_tar(str(tmp_path / "x.tar")):
         pass
 
 

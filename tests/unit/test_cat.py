@@ -124,6 +124,13 @@ def test_a_reader_that_leaves_ends_the_command(packed: Path) -> None:
         assert running.wait(30) == 0
 
 
+def test_a_closed_standard_output_is_told(packed: Path) -> None:
+    line = ["sh", "-c", '"$@" >&-', "sh", program(), "cat", f"{packed}:readme"]
+    ran = subprocess.run(line, stderr=subprocess.PIPE, timeout=60)
+    assert ran.returncode == 1
+    assert ran.stderr == b"dumont-gpu: standard output is closed: nothing can be written there\n"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_a_full_disk_is_told(packed: Path) -> None:
     with open("/dev/full", "wb") as full:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.hostile import Archive, clear_error, command
+from support.hostile import Archive, clear_error, command, sha256
+from support.program import program
 from support.snapshots import pack_tree, restore_tree
 
+from dumont_gpu.cli.report.diff import summary
 from dumont_gpu.errors import SnapshotNotFoundError, UsageError
 from dumont_gpu.jobs.diff import DiffResult, diff
 from dumont_gpu.jobs.options import DiffOptions
+from dumont_gpu.tree.problems import Problem
 
 ODD = os.fsdecode(b"not utf-8 \x80")
 
@@ -154,13 +158,16 @@ def test_what_cannot_be_compared_is_refused(packed: Path, tree: Path) -> None:
 
 def test_the_command_line(packed: Path, tree: Path) -> None:
     ran = command("diff", packed, tree)
-    assert (ran.code, ran.out, ran.err) == (0, "no difference: 13 entries\n", "")
+    assert (ran.code, ran.out, ran.err) == (
+        0, "no difference: 13 entries (8 files by size and time alone: --content reads them)\n", "",
+    )  # fmt: skip
+    assert command("diff", packed, tree, "--content").out == "no difference: 13 entries\n"
     edit(tree)
     (tree / "line\nfeed").write_bytes(b"")
     ran = command("diff", packed, tree)
     assert ran.out.splitlines() == [
         "M a b/c:d", "- a b/not utf-8 \\x80", "M empty", "+ line\\nfeed", "M link", "+ new", "+ new/x",
-        "3 added, 1 removed, 3 modified, 9 the same",
+        "3 added, 1 removed, 3 modified, 9 the same (6 files by size and time alone: --content reads them)",
     ]  # fmt: skip
     assert (ran.code, ran.err) == (1, "")
     ran = command("diff", packed, tree, "-q")
@@ -171,9 +178,53 @@ def test_the_command_line(packed: Path, tree: Path) -> None:
     assert lines[0] == {"type": "change", "change": "M", "entry_type": "file", "why": "size", "path": "a b/c:d"}
     assert "path_b64" in lines[1] and "path" not in lines[1]
     assert {**lines[-1]} == {
-        "type": "summary", "equal": False, "added": 3, "removed": 1, "modified": 3, "same": 9, "problems": [],
+        "type": "summary", "equal": False, "added": 3, "removed": 1, "modified": 3, "same": 9, "by_time": 6,
+        "problems": [],
     }  # fmt: skip
     assert command("diff", packed, tree / "none").code == 10
+
+
+def test_digests_that_agree_are_not_believed_where_content_is_read(tmp_path: Path) -> None:
+    places = []
+    for name, content in (("a", b"a" * 5000), ("b", b"b" * 5000)):
+        archive = Archive()
+        archive.file("x", content)
+        archive.entries[0]["sha256"] = [sha256(b"a" * 5000).hex()]
+        places.append(archive.write(tmp_path / name))
+    assert diff(*map(str, places)).equal
+    for sides in (places, places[::-1]):
+        ran = command("diff", *sides, "--content")
+        assert (ran.code, ran.out) == (4, "")
+        assert f"{places[1]}: chunk 0: x: its content does not match its digest" in ran.error
+
+
+def test_files_of_snapshots_without_common_digests_are_counted(packed: Path, tree: Path, tmp_path: Path) -> None:
+    pack_tree(tree, tmp_path / "other.dumont", chunk_size=1 << 16, digest="sha256")
+    for b, by_time in ((packed, 0), (tmp_path / "other.dumont", 8)):
+        assert diff(str(packed), str(b)).by_time == by_time
+        assert diff(str(packed), str(b), DiffOptions(content=True)).by_time == 0
+
+
+def test_with_problems_nobody_says_that_there_is_no_difference() -> None:
+    result = DiffResult(same=1, problems=[Problem("x", "Permission denied")])
+    assert summary(result).lines == ["no difference found: 1 entry"]
+
+
+def test_an_error_does_not_end_as_a_difference_does(packed: Path, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert command("diff", packed, tmp_path / "loop").code == 3
+    error = json.loads(command("diff", packed, tmp_path / "loop", "--json").error)
+    assert (error["type"], error["code"]) == ("error", 3)
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "wb") as full:
+            assert subprocess.run([program(), "diff", packed, tree], stdout=full, timeout=60).returncode == 3
+
+
+def test_a_file_that_is_called_as_standard_input_is_no_snapshot(packed: Path, tree: Path) -> None:
+    (tree / "-").write_bytes(b"")
+    with packed.open("rb") as snapshot:
+        ran = subprocess.run([program(), "diff", "-", "."], stdin=snapshot, capture_output=True, cwd=tree, timeout=60)
+    assert (ran.returncode, ran.stdout.splitlines()[0]) == (1, b"+ -")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -185,6 +236,7 @@ def test_what_cannot_be_read_is_a_problem(packed: Path, tree: Path) -> None:
         assert ran.code == 3
         assert "large: Permission denied" in ran.err and "src: Permission denied" in ran.err
         assert "src/" not in ran.out
+        assert "no difference:" not in ran.out
     finally:
         (tree / "src").chmod(0o755)
 

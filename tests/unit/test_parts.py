@@ -315,6 +315,8 @@ def test_a_map_plans_without_writing(two: Path, target: Path, tmp_path: Path) ->
         (["--map", "={0}/w", "{0}/t"], 2, "write NAME=PATH"),
         (["--map", "source={0}/w", "--map", "source/src={0}/v", "{0}/t"], 2, "source and source/src have entries in common"),
         (["--map", "source={0}/w", "--strip", "1", "{0}/t"], 2, "leave --include and --strip out"),
+        (["--map", "source={0}/w", "--map", "hugging face*={0}/./w/"], 2, "two parts would be mixed in one place"),
+        (["--map", "source={0}/t", "{0}/t"], 2, "two parts would be mixed in one place"),
     ],
 )  # fmt: skip
 def test_a_map_that_makes_no_sense_is_refused(

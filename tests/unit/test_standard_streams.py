@@ -338,6 +338,21 @@ def test_a_closed_standard_output_is_no_success(source: Path) -> None:
     assert b"standard output is closed" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["pack {} -o -", "export {}/x.dumont --tar", "export {}/x.dumont --zip"])
+def test_nothing_is_appended_to_a_file(command: str, source: Path, tmp_path: Path) -> None:
+    fill(source, 5000)
+    assert cli("pack", source, "-o", source / "x.dumont").returncode == 0
+    place = tmp_path / "out"
+    for content, code in ((b"precious", 2), (b"", 0)):
+        place.write_bytes(content)
+        with place.open("ab") as file:
+            line = [PROGRAM, *command.format(source).split()]
+            done = subprocess.run(line, stdout=file, stderr=subprocess.PIPE, timeout=60)
+        assert done.returncode == code
+        assert (place.read_bytes() == content) == (code == 2)
+        assert code == 0 or done.stderr.startswith(b"dumont-gpu: standard output is a file that is not empty")
+
+
 def test_a_full_disk_under_standard_output(source: Path) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run([PROGRAM, "pack", source, "-o", "-"], stdout=full, stderr=subprocess.PIPE, timeout=60)
