@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from dumont_gpu.errors import UnsupportedError
+from dumont_gpu.format.paths import shown
+
 
 class ElementType(NamedTuple):
     """An element type.
@@ -45,3 +48,24 @@ ELEMENT_TYPES: Final = {
     "U8": ElementType(1, "uint8", "uint8", "uint8"),
     "BOOL": ElementType(1, "bool", "bool", "uint8"),
 }
+
+BY_TORCH_NAME: Final = {known.torch: name for name, known in ELEMENT_TYPES.items()}
+
+
+def item_size(dtype: str) -> int:
+    """Returns the bytes of an element of a type of ELEMENT_TYPES.
+
+    Raises:
+        UnsupportedError: the type is not among them.
+    """
+    if dtype not in ELEMENT_TYPES:
+        raise UnsupportedError(f"tensors of element type {shown(dtype)} are not known: read the file's bytes instead")
+    return ELEMENT_TYPES[dtype].size
+
+
+def is_numpy(dtype: str) -> bool:
+    """Tells whether a record's dtype is NumPy's description: one that `numpy.dtype` takes, or a list of fields.
+
+    A list of fields begins with "[": it is a Python literal for `numpy.lib.format.descr_to_dtype`.
+    """
+    return dtype[:1] in ("<", ">", "|", "[")

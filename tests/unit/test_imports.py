@@ -19,7 +19,7 @@ LAYERS = [
     ["pipeline"],
     ["native", "format"],
     ["disk", "codecs"],
-    ["columns"],
+    ["columns", "tensors"],
     ["backends", "storage", "tree"],
     ["snapshot", "plan"],
     ["jobs"],
