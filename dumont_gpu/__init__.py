@@ -13,9 +13,17 @@ __all__ = [
     "Progress",
     "RestorePlan",
     "RestoreResult",
+    "SnapshotFiles",
     "SnapshotInfo",
     "SnapshotService",
+    "TensorFiles",
     "__version__",
+    "load",
+    "load_checkpoint",
+    "load_into",
+    "open",
+    "open_files",
+    "read",
 ]
 
 if TYPE_CHECKING:
@@ -27,6 +35,9 @@ if TYPE_CHECKING:
     from dumont_gpu.jobs.pack import PackPlan, PackResult
     from dumont_gpu.jobs.restore import RestoreResult
     from dumont_gpu.jobs.restore_plan import RestorePlan
+    from dumont_gpu.loading.calls import load, load_checkpoint, load_into, open, open_files, read  # noqa: A004
+    from dumont_gpu.loading.files import SnapshotFiles
+    from dumont_gpu.loading.tensor_files import TensorFiles
     from dumont_gpu.progress import Progress
     from dumont_gpu.snapshot_service import SnapshotService
 
@@ -39,7 +50,15 @@ _HOMES = {
     "RestorePlan": "jobs.restore_plan",
     "RestoreResult": "jobs.restore",
     "SnapshotInfo": "jobs.info",
+    "SnapshotFiles": "loading.files",
     "SnapshotService": "snapshot_service",
+    "TensorFiles": "loading.tensor_files",
+    "load": "loading.calls",
+    "load_checkpoint": "loading.calls",
+    "load_into": "loading.calls",
+    "open": "loading.calls",
+    "open_files": "loading.calls",
+    "read": "loading.calls",
 }
 
 

@@ -1,9 +1,10 @@
-"""What makes a framework's arrays of bytes in memory. A framework is imported only when a caller asks for its arrays."""
+"""Makes a framework's arrays of bytes in memory. A framework is imported when a caller asks for its arrays."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from dumont_gpu.errors import DumontError, UnsupportedError, UsageError
@@ -27,7 +28,7 @@ class Framework(Protocol):
 
 
 class NumPy:
-    """Arrays of NumPy. Element types that NumPy lacks are those of `ml_dtypes` where it is installed, else raw words."""
+    """Arrays of NumPy. Element types that NumPy lacks are those of `ml_dtypes` if that is installed, else raw words."""
 
     def array(self, memory: Any, record: TensorRecord) -> Any:
         return _shaped(memory.view(_numpy_dtype(record.dtype)), record)
@@ -87,7 +88,14 @@ class CuPy:
         return _shaped(memory.view(element.numpy or element.words), record, self.cupy)
 
 
-FRAMEWORKS: Final = {"np": NumPy, "numpy": NumPy, "pt": Torch, "torch": Torch, "jax": Jax, "cupy": CuPy}
+FRAMEWORKS: Final[dict[str, Callable[[], Framework]]] = {
+    "np": NumPy,
+    "numpy": NumPy,
+    "pt": Torch,
+    "torch": Torch,
+    "jax": Jax,
+    "cupy": CuPy,
+}
 
 
 def select_framework(name: str) -> Framework:
@@ -99,8 +107,7 @@ def select_framework(name: str) -> Framework:
     """
     if name not in FRAMEWORKS:
         raise UsageError(f"framework must be np, pt, jax or cupy, not {str(name)[:40]!r}")
-    made: Framework = FRAMEWORKS[name]()
-    return made
+    return FRAMEWORKS[name]()
 
 
 def _shaped(elements: Any, record: TensorRecord, numpy: Any = None) -> Any:

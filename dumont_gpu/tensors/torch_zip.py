@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from dumont_gpu.format.paths import shown
-from dumont_gpu.sizes import MiB
+from dumont_gpu.sizes import MiB, align_up
 from dumont_gpu.tensors import checkpoint, pickle_data
 from dumont_gpu.tensors.faults import MalformedError, RefusedError
 from dumont_gpu.tensors.file_bytes import FileBytes
@@ -19,6 +19,10 @@ _PROGRAM: Final = "constants.pkl"  # beside the pickle, in what `torch.jit.save`
 _MAX_PICKLE: Final = 64 * MiB
 # PyTorch never compresses it, a zip packed again may: a small file must not become much work.
 _MAX_DEFLATED_PICKLE: Final = 4 * MiB
+_STORAGE_ALIGNMENT: Final = 64
+_LOCAL_HEADER: Final = 30  # bytes of a zip's local header before the name
+_PADDING_HEAD: Final = 4  # bytes of a field in a zip's extra field before its content
+_WIDE: Final = 0xFFFF_FFFF  # sizes and offsets from here on take a zip64 field
 
 
 def folder(members: Mapping[str, Member]) -> str | None:
@@ -63,3 +67,16 @@ def _record(name: str, view: View, member: Member | None) -> TensorRecord:
     if member is None or member.size < view.storage.size:
         raise MalformedError(f"tensor {shown(name)} has a storage that is not in the zip")
     return TensorRecord(name, view.dtype, view.item_size, view.shape, view.start, view.strides, member)
+
+
+def expected_start(member: Member) -> int:
+    """Returns the offset in the file where `torch.save` puts a storage's bytes: only its local header says for sure.
+
+    PyTorch pads the extra field of the header so that the bytes begin at a multiple of 64: `getPadding` in
+    caffe2/serialize/inline_container.cc.
+    """
+    size = _LOCAL_HEADER + len(member.name.encode()) + _PADDING_HEAD
+    wide_size, wide_header = member.size >= _WIDE, member.header >= _WIDE
+    if wide_size or wide_header:
+        size += _PADDING_HEAD + 16 * wide_size + 8 * wide_header
+    return align_up(member.header + size, _STORAGE_ALIGNMENT)

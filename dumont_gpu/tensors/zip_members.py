@@ -95,14 +95,28 @@ def data_start(file: BinaryIO, member: Member) -> int:
         MalformedError: the local header is not the one that the directory describes.
     """
     data = FileBytes(file, member.header + member.room)
-    magic, flags, name_size, extra_size = _LOCAL.unpack(data.read(member.header, _LOCAL.size))
-    if magic != MAGICS[0] or _LOCAL.size + name_size + extra_size + member.packed > member.room:
+    _, _, name_size, _ = _LOCAL.unpack(data.read(member.header, _LOCAL.size))
+    return member.header + header_size(data.read(member.header, _LOCAL.size + name_size), member)
+
+
+def header_size(head: bytes, member: Member) -> int:
+    """Returns the bytes of a member's local header.
+
+    Args:
+        head: the header, at least up to the name.
+
+    Raises:
+        MalformedError: the local header is not the one that the directory describes.
+    """
+    fields = _LOCAL.unpack(head[: _LOCAL.size]) if len(head) >= _LOCAL.size else (b"", 0, 0, 0)
+    magic, flags, name_size, extra_size = fields
+    size = int(_LOCAL.size + name_size + extra_size)
+    if magic != MAGICS[0] or size + member.packed > member.room:
         raise MalformedError(f"member {shown(member.name)} is not where the zip's directory says")
-    name = data.read(member.header + _LOCAL.size, name_size)
     encoding = "utf-8" if flags & _UTF8_NAME else "cp437"
-    if name.decode(encoding, "replace") != member.name:
+    if head[_LOCAL.size : _LOCAL.size + name_size].decode(encoding, "replace") != member.name:
         raise MalformedError(f"member {shown(member.name)} has another name in its own header")
-    return member.header + int(_LOCAL.size + name_size + extra_size)
+    return size
 
 
 def locate(file: BinaryIO, record: TensorRecord) -> TensorRecord:

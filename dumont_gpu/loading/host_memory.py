@@ -1,0 +1,106 @@
+"""Memory of the host for tensors, as flat arrays of NumPy's bytes: what is made of them owns them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from dumont_gpu.errors import DumontError, UnsupportedError, UsageError
+from dumont_gpu.format.paths import shown
+from dumont_gpu.tensors.dtypes import ELEMENT_TYPES
+from dumont_gpu.tensors.record import TensorRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Bytes = npt.NDArray[np.uint8]
+
+_ALIGNMENT: Final = 64  # a cache line; JAX takes memory as it is only from here on
+
+
+class HostMemory:
+    """Arrays of the host."""
+
+    def allocate(self, size: int, lead: int, *, zeros: bool) -> Bytes:
+        """Returns `size` bytes; the byte at `lead` is aligned to 64.
+
+        Args:
+            zeros: whether they are zero, and take no memory before they are touched.
+
+        Raises:
+            DumontError: there is not so much memory.
+        """
+        import numpy as np
+
+        try:
+            block = (np.zeros if zeros else np.empty)(size + _ALIGNMENT, np.uint8)
+        except (MemoryError, ValueError):
+            raise DumontError(f"there is no memory for {size:,} bytes") from None
+        shift = -(block.ctypes.data + lead) % _ALIGNMENT
+        return block[shift : shift + size]
+
+    def place(self, memory: Bytes) -> memoryview:
+        """Returns the memory as a loader takes it."""
+        return memory.data
+
+    def lead(self, memory: Bytes, size: int) -> bytes:
+        """Returns the first bytes."""
+        return memory[:size].tobytes()
+
+    def take(self, memory: Bytes, start: int) -> Bytes:
+        """Returns the memory from the byte `start` on."""
+        return memory[start:]
+
+    def given(self, content: bytes) -> Bytes:
+        """Returns memory with this content."""
+        memory = self.allocate(len(content), 0, zeros=False)
+        memory[:] = bytearray(content)
+        return memory
+
+    def of_target(self, target: Any, record: TensorRecord) -> Bytes | None:
+        """Returns the memory of a caller's tensor, as flat bytes; None if its elements do not lie in a row.
+
+        Raises:
+            UsageError: it has another shape or element type than the record, or cannot be written to.
+            UnsupportedError: it is no array of the host that is known here.
+        """
+        package = type(target).__module__.partition(".")[0]
+        if package == "numpy":
+            return _of_numpy(target, record)
+        if package == "torch" or hasattr(target, "untyped_storage"):
+            return _of_torch(target, record)
+        raise UnsupportedError(f"{shown(record.name)}: cannot be loaded into a {shown(type(target).__name__)}")
+
+
+def check_target(record: TensorRecord, shape: tuple[int, ...], dtype: str) -> None:
+    """Raises UsageError unless a caller's tensor has the shape and the element type of a record."""
+    if shape != record.shape:
+        raise UsageError(f"{shown(record.name)}: has shape {record.shape}, and the target {shape}")
+    if dtype != record.dtype:
+        raise UsageError(f"{shown(record.name)}: has element type {record.dtype}, and the target {shown(dtype)}")
+
+
+def _of_numpy(target: Any, record: TensorRecord) -> Bytes | None:
+    import numpy as np
+
+    names = [name for name, known in ELEMENT_TYPES.items() if target.dtype.name in (known.numpy, known.ml_dtypes)]
+    words = ELEMENT_TYPES[record.dtype].words if record.dtype in ELEMENT_TYPES else record.dtype
+    same_words = target.dtype == words and (record.dtype not in ELEMENT_TYPES or not ELEMENT_TYPES[record.dtype].numpy)
+    check_target(record, target.shape, record.dtype if same_words else (names or [target.dtype.str])[0])
+    if not target.flags.writeable:
+        raise UsageError(f"{shown(record.name)}: the target is read-only")
+    return target.reshape(-1).view(np.uint8) if target.flags.c_contiguous else None
+
+
+def _of_torch(target: Any, record: TensorRecord) -> Bytes | None:
+    torch = sys.modules["torch"]
+    names = {known.torch: name for name, known in ELEMENT_TYPES.items()}
+    dtype = str(target.dtype).removeprefix("torch.")
+    check_target(record, tuple(target.shape), names.get(dtype, dtype))
+    if target.device.type != "cpu":
+        raise UsageError(f"{shown(record.name)}: the target is on {target.device}: name that device")
+    flat: Bytes | None = None
+    if target.is_contiguous():
+        flat = target.detach().reshape(-1).view(torch.uint8).numpy()
+    return flat
