@@ -22,6 +22,7 @@ from dumont_gpu.errors import DeviceError
 
 _HOST_TO_DEVICE: Final = 1  # cudaMemcpyKind
 _DEVICE_TO_HOST: Final = 2
+_WITHIN_DEVICE: Final = 3
 _OUT_OF_MEMORY: Final = 2  # cudaErrorMemoryAllocation, and CUDA_ERROR_OUT_OF_MEMORY
 _SHARED_MEMORY_OPTIN: Final = 97  # cudaDevAttrMaxSharedMemoryPerBlockOptin
 _CAPABILITY: Final = 75, 76  # cudaDevAttrComputeCapabilityMajor, -Minor
@@ -157,6 +158,9 @@ class CupyStream:
 
     def copy_out(self, to: memoryview, source: int) -> None:
         self._copy(native.address_of(to), source, len(to), _DEVICE_TO_HOST)
+
+    def copy(self, to: int, source: int, size: int) -> None:
+        self._copy(to, source, size, _WITHIN_DEVICE)
 
     def clear(self, address: int, size: int) -> None:
         if size:

@@ -33,11 +33,29 @@ class Lz4Batch:
     statuses: int  # i32[], written: 0 for success
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceRegion:
+    """Bytes of device memory; an empty region may have any address."""
+
+    address: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def part(self, start: int, size: int) -> DeviceRegion:
+        """Returns `size` bytes from the byte `start` on."""
+        return DeviceRegion(self.address + start, size)
+
+
 class Stream(Protocol):
     """A queue of work on a device. Used by one thread at a time."""
 
     def copy_in(self, to: int, source: memoryview) -> None: ...
     def copy_out(self, to: memoryview, source: int) -> None: ...
+    def copy(self, to: int, source: int, size: int) -> None:
+        """Copies bytes within the device's memory."""
+
     def clear(self, address: int, size: int) -> None:
         """Sets bytes to 0."""
 

@@ -10,6 +10,7 @@ from dumont_gpu.sizes import KiB
 
 if TYPE_CHECKING:
     from dumont_gpu.backends.decode_slot import DecodeSlot
+    from dumont_gpu.backends.device import DeviceRegion
     from dumont_gpu.backends.encode_slot import EncodeSlot
 
 WORTH_THE_TRIP: Final = 256 * KiB  # for smaller chunks, launches and copies take longer than the CPU
@@ -19,14 +20,14 @@ class DeviceCodec(NamedTuple):
     """How a device works on the chunks of one codec.
 
     Args:
-        decode: calls a method of a slot: encoded chunk, which is loaded, raw chunk -> True, False or None as
-            `DecodeSlot.decode_zipnn`.
+        decode: calls a method of a slot: encoded chunk, which is loaded, place of the raw chunk -> True, False or None
+            as `DecodeSlot.decode_zipnn`.
         encode: calls a method of a slot: codec, raw chunk, room for the encoded chunk, digest -> size, as
             `EncodeSlot.encode_zipnn`. None: the CPU encodes.
         needs_lz4: whether the device must have nvCOMP's LZ4.
     """
 
-    decode: Callable[[DecodeSlot, memoryview, memoryview], bool | None]
+    decode: Callable[[DecodeSlot, memoryview, memoryview | DeviceRegion], bool | None]
     encode: Callable[[EncodeSlot, Any, memoryview, memoryview, bytearray | None], int] | None
     needs_lz4: bool
 

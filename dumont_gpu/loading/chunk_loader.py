@@ -63,6 +63,9 @@ class ChunkLoader:
         self._decoded: OrderedDict[int, _Decoded] = OrderedDict()  # the last one last
         self._make_pools()
 
+    def close(self) -> None:
+        """Has nothing that memory management does not take."""
+
     def load(self, wants: Sequence[HostWant]) -> None:
         """Fills the places of the wants. Raises as `run`."""
         chunks = cut(wants)

@@ -71,8 +71,20 @@ class Jax:
             raise UnsupportedError(f"{record.name}: JAX has no {record.dtype} before jax_enable_x64 is set")
         import numpy as np
 
+        if not isinstance(memory, np.ndarray):
+            return self._on_device(memory, record)
         array = np.ascontiguousarray(self._numpy.array(memory, record))  # JAX has no strides
         return self.jax.numpy.asarray(array)
+
+    def _on_device(self, memory: Any, record: TensorRecord) -> Any:
+        """Returns an array of CuPy's memory."""
+        numpy = self.jax.numpy
+        words = CuPy().array(memory, record)
+        array = self.jax.dlpack.from_dlpack(words if words.flags.c_contiguous else words.copy())
+        element = ELEMENT_TYPES[record.dtype]
+        if element.ml_dtypes is None:
+            return array
+        return self.jax.lax.bitcast_convert_type(array, getattr(numpy, element.ml_dtypes))
 
 
 class CuPy:

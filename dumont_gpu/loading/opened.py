@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -45,6 +45,10 @@ class OpenedSnapshot:
         """Raises DumontError if `close` was called."""
         if not self._open:
             raise DumontError(f"{self.location}: is closed")
+
+    def at_close(self, call: Callable[[], None]) -> None:
+        """Has something closed before the snapshot."""
+        self._held.callback(call)
 
     def close(self) -> None:
         if self._open:

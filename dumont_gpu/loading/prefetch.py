@@ -28,7 +28,7 @@ class Prefetch(Generic[P, M]):
 
     Args:
         loads: makes arrays.
-        loader: nobody else uses it meanwhile.
+        loader: nobody else uses it; closed by `close`.
         plan: name -> the tensor.
         finish: name, array -> what the caller gets.
         limit: bytes.
@@ -68,6 +68,7 @@ class Prefetch(Generic[P, M]):
             self._over = True
             self._changed.notify_all()
         self._thread.join()
+        self._loader.close()
         self._of_name.clear()
         self._of_want.clear()
 

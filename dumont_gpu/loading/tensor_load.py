@@ -51,6 +51,9 @@ class Loader(Protocol[P]):
     def run(self, chunks: Iterable[ChunkPieces[P]], done: Callable[[Want[P]], None]) -> None:
         """Loads chunks; tells `done` of each want that is complete. See `ChunkLoader`."""
 
+    def close(self) -> None:
+        """Gives its memory back."""
+
 
 class Located(NamedTuple):
     """A tensor and its file."""

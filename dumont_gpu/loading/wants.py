@@ -94,7 +94,7 @@ def cut(wants: Iterable[Want[P]]) -> list[ChunkPieces[P]]:
 def _overlapping(file: FileEntry, start: int, end: int) -> Iterator[Extent]:
     """Yields the extents of a file that have bytes from `start` up to `end`, in file order."""
     first = bisect_right(file.extents, start, key=lambda extent: extent.file_end)
-    for number in range(first, len(file.extents)):
+    for number in range(first, len(file.extents) if start < end else first):
         extent = file.extents[number]
         if extent.file_offset >= end:
             break

@@ -158,6 +158,12 @@ class EmulatedStream:
         self._add(lambda: native.copy(to, _memory(source, len(to))))
         self._device.clock.now += len(to) / self._device.rate
 
+    def copy(self, to: int, source: int, size: int) -> None:
+        self._device.step()
+        assert self._device.inside(to, size)
+        assert self._device.inside(source, size)
+        self._add(lambda: ctypes.memmove(to, source, size))
+
     def clear(self, address: int, size: int) -> None:
         self._device.step()
         assert self._device.inside(address, size)

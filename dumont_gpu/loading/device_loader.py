@@ -1,0 +1,301 @@
+"""Loads what is wanted of a snapshot's files into device memory: encoded bytes go up, and kernels decode them there."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from dumont_gpu.backends.decode_slot import DecodeSlot
+from dumont_gpu.backends.device import Device, DeviceMemoryError, DeviceRegion, Stream
+from dumont_gpu.backends.device_codecs import DEVICE_CODECS, DeviceCodec
+from dumont_gpu.backends.pinning import Pinning
+from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
+from dumont_gpu.codecs import Raw, codec_by_id
+from dumont_gpu.errors import DamagedError, DeviceError, DumontError
+from dumont_gpu.format.header import CHUNK_ALIGNMENT
+from dumont_gpu.jobs.options import ReadOptions
+from dumont_gpu.jobs.resources import ChunkRoom, thread_count
+from dumont_gpu.loading.content import check_extents
+from dumont_gpu.loading.wants import ChunkPieces, Want, cut
+from dumont_gpu.pipeline import Pipeline
+from dumont_gpu.sizes import KiB, MiB
+from dumont_gpu.snapshot.reader import Snapshot, parallel_reads
+
+SLOTS: Final = 4  # one chunk goes up, one is hashed, one is decoded, and one waits
+WORTH_THE_TRIP: Final = 64 * KiB  # smaller chunks are decoded by the CPU, and go up as raw bytes
+_RAW: Final = Raw().id
+_SHARE: Final = 0.5  # of the free device memory that slots may take
+
+DeviceWant = Want[DeviceRegion]
+DeviceChunk = ChunkPieces[DeviceRegion]
+
+
+class LoadSlot(DecodeSlot):
+    """A slot that may still hold the raw bytes of a chunk of which only a part was wanted."""
+
+    holds: int | None = None  # the chunk's number
+
+
+class DeviceLoader:
+    """Loads wants, one call at a time: chunks of DEVICE_CODECS by the device, all others by the CPU.
+
+    If the device finds a fault in a chunk, or another digest, the CPU checks and decodes the chunk again, as for a
+    restore: the CPU alone decides which chunks are damaged.
+
+    Args:
+        snapshot: has the files.
+        options: threads, memory for chunks, device memory for slots.
+        device: stays open as long as the loader.
+        verify: whether the content of files is compared with their digests, too, as far as their chunks are loaded.
+    """
+
+    def __init__(self, snapshot: Snapshot, options: ReadOptions, device: Device, *, verify: bool) -> None:
+        self._snapshot, self._device, self._verify, self._memory = snapshot, device, verify, options.gpu_memory
+        self._threads = thread_count(options.jobs) + SLOTS
+        largest = max((chunk.size_original for chunk in snapshot.chunks), default=1)
+        others = 2 if snapshot.source.remote else 1
+        self._most_buffers = ChunkRoom.of_machine(options.memory, largest, others=others).chunks(self._threads)
+        self._largest = largest
+        self._loading = threading.Lock()  # held while wants are loaded
+        self._counting = threading.Lock()  # held while the count of a want changes
+        self._pinning = Pinning(device)
+        self._slots: _Slots | None = None
+        self._streams: dict[int, Stream] = {}  # by thread: for chunks that the CPU decodes
+        self._make_pools()
+
+    def close(self) -> None:
+        """Gives all device memory back."""
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
+        self._pinning.close()
+
+    def load(self, wants: Sequence[DeviceWant]) -> None:
+        """Fills the places of the wants. Raises as `run`."""
+        chunks = cut(wants)
+        stream = self._device.new_stream()
+        for want in wants:
+            for start, end in want.holes():
+                stream.clear(_place(want).address + start, end - start)
+        stream.synchronize()
+        self.run(chunks, lambda want: None)
+
+    def run(self, chunks: Iterable[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
+        """Loads chunks as `ChunkLoader.run` does; when it returns, the device has finished.
+
+        Raises:
+            DamagedError: bytes do not match their digest. Places of wants that are not complete are worthless.
+            DeviceError: the device is lost, or has no memory for a chunk.
+            DumontError: the snapshot cannot be read.
+        """
+        with self._loading:
+            if self._slots is None:
+                self._slots = _Slots(self._device, self._pinning, self._largest, self._memory)
+            try:
+                self._run(chunks, done)
+            except BaseException:
+                self._make_pools()  # a pipeline that failed has closed them
+                raise
+
+    def _make_pools(self) -> None:
+        size = self._largest + CHUNK_ALIGNMENT
+        self._encoded = BufferPool(self._most_buffers, size, self._pinning.pin_later)
+        self._raw = BufferPool(self._threads, size, self._pinning.pin_later)
+
+    def _run(self, chunks: Iterable[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
+        def cancel() -> None:
+            if not isinstance(pipeline.error, DumontError):  # a signal: nobody waits for the network any more
+                self._snapshot.source.cancel()
+
+        self._streams.clear()  # of threads that have ended
+        pipeline = Pipeline(self._encoded, self._raw, cancel=cancel)
+        fetched = pipeline.stage(
+            "fetch",
+            lambda item: self._fetch(item, done),
+            with_buffers(chunks, self._encoded),
+            threads=parallel_reads(self._snapshot.source),
+        )
+        threads = min(self._threads, self._most_buffers)
+        pipeline.stage("decode", lambda item: self._decode(item, done), fetched, threads=threads)
+        pipeline.run()
+
+    def _fetch(
+        self, item: tuple[DeviceChunk, Buffer], done: Callable[[DeviceWant], None]
+    ) -> tuple[DeviceChunk, Buffer] | None:
+        """Fetches a chunk; None if a slot still held it, and its pieces are in their places."""
+        chunk, buffer = item
+        assert self._slots is not None
+        with self._slots.lease_of(chunk.number) as slot:
+            if slot is not None:
+                self._deliver(chunk, slot)
+        if slot is None:
+            self._snapshot.read_chunk(chunk.number, self._encoded_in(chunk, buffer))
+            return item
+        buffer.release()
+        self._count(chunk, done)
+        return None
+
+    def _decode(self, item: tuple[DeviceChunk, Buffer], done: Callable[[DeviceWant], None]) -> None:
+        chunk, buffer = item
+        encoded = self._encoded_in(chunk, buffer)
+        try:
+            if not self._decode_there(chunk, encoded):
+                self._decode_here(chunk, encoded)
+        except DamagedError as error:
+            raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
+        buffer.release()
+        self._count(chunk, done)
+
+    def _decode_there(self, chunk: DeviceChunk, encoded: memoryview) -> bool:
+        """Decodes a chunk on the device; returns whether that could be done."""
+        snapshot, record = self._snapshot, self._snapshot.chunks[chunk.number]
+        how = self._on_device(chunk)
+        if how is None:
+            return False
+        size = record.size_original
+        assert self._slots is not None
+        with self._pinning.in_use(encoded), self._slots.lease() as slot:
+            whole = chunk.fills_one_place(size)
+            out = _place(chunk.pieces[0].want).part(chunk.pieces[0].at, size) if whole else slot.raw(size)
+            if not (
+                slot.load(encoded, snapshot.manifest.chunk_digests[chunk.number]) and how.decode(slot, encoded, out)
+            ):
+                return False
+            if self._verify:
+                check_extents(chunk, lambda extent: slot.digest_of(out.part(extent.chunk_offset, extent.length)))
+            if not whole:
+                self._deliver(chunk, slot)
+        return True
+
+    def _decode_here(self, chunk: DeviceChunk, encoded: memoryview) -> None:
+        """Checks and decodes a chunk on the CPU, and copies its pieces to the device."""
+        snapshot, record = self._snapshot, self._snapshot.chunks[chunk.number]
+        snapshot.check_chunk(chunk.number, encoded)
+        spare: Buffer | None = None
+        content = encoded
+        if record.compressor_id != _RAW or len(encoded) != record.size_original:
+            spare = self._raw.acquire()
+            content = spare.view[: record.size_original]
+            codec_by_id(record.compressor_id).decode(encoded, content)
+        if self._verify:
+            check_extents(
+                chunk,
+                lambda extent: snapshot.digest(content[extent.chunk_offset : extent.chunk_offset + extent.length]),
+            )
+        with self._pinning.in_use(content):
+            stream = self._stream()
+            for piece in chunk.pieces:
+                place = _place(piece.want).part(piece.at, piece.size)
+                stream.copy_in(place.address, content[piece.begin : piece.begin + piece.size])
+            stream.synchronize()
+        if spare is not None:
+            spare.release()
+
+    def _deliver(self, chunk: DeviceChunk, slot: LoadSlot) -> None:
+        """Copies the pieces of a chunk that is in a slot into their places; the slot keeps the chunk."""
+        raw = slot.raw(self._snapshot.chunks[chunk.number].size_original)
+        for piece in chunk.pieces:
+            place = _place(piece.want).part(piece.at, piece.size)
+            slot.stream.copy(place.address, raw.address + piece.begin, piece.size)
+        slot.stream.synchronize()
+        slot.holds = chunk.number
+
+    def _count(self, chunk: DeviceChunk, done: Callable[[DeviceWant], None]) -> None:
+        for piece in chunk.pieces:
+            with self._counting:
+                piece.want.left -= 1
+                last = not piece.want.left
+            if last:
+                done(piece.want)
+
+    def _encoded_in(self, chunk: DeviceChunk, buffer: Buffer) -> memoryview:
+        return buffer.view[: self._snapshot.chunks[chunk.number].size_compressed]
+
+    def _on_device(self, chunk: DeviceChunk) -> DeviceCodec | None:
+        """Returns how the device decodes a chunk; None for a chunk that the CPU decodes."""
+        record = self._snapshot.chunks[chunk.number]
+        if record.size_original < WORTH_THE_TRIP or self._snapshot.header.digest != "blake3":
+            return None
+        how = DEVICE_CODECS.get(record.compressor_id)
+        return None if how is None or (how.needs_lz4 and not self._device.has_lz4) else how
+
+    def _stream(self) -> Stream:
+        thread = threading.get_ident()
+        if thread not in self._streams:
+            self._streams[thread] = self._device.new_stream()
+        return self._streams[thread]
+
+
+"""
+"""
+
+
+class _Slots:
+    """The slots of a loader. A slot goes to one thread at a time.
+
+    Raises:
+        DeviceMemoryError: not even one slot fits.
+    """
+
+    def __init__(self, device: Device, pinning: Pinning, chunk_size: int, memory: int | None) -> None:
+        limit = memory if memory is not None else int(device.free_memory() * _SHARE)
+        size = LoadSlot.size(chunk_size)
+        self._free: deque[LoadSlot] = deque()  # the one that was used last comes last
+        self._changed = threading.Condition()
+        try:
+            while len(self._free) < SLOTS and (len(self._free) + 1) * size <= limit:
+                self._free.append(LoadSlot(device, pinning, chunk_size))
+        except DeviceMemoryError:
+            pass  # there are as many slots as fit
+        except DeviceError:
+            self.close()
+            raise
+        if not self._free:
+            needed, allowed = size // MiB + 1, limit // MiB
+            raise DeviceMemoryError(f"a chunk needs {needed} MiB of device memory; {allowed} MiB may be used, or less")
+
+    @contextmanager
+    def lease(self) -> Iterator[LoadSlot]:
+        """Waits for a slot; what the slot held is gone."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free)
+            slot = self._free.popleft()
+        slot.holds = None
+        with self._given_back(slot):
+            yield slot
+
+    @contextmanager
+    def lease_of(self, number: int) -> Iterator[LoadSlot | None]:
+        """Gives the free slot that holds a chunk; None if there is none."""
+        with self._changed:
+            slot = next((slot for slot in self._free if slot.holds == number), None)
+            if slot is not None:
+                self._free.remove(slot)
+        if slot is None:
+            yield None
+        else:
+            with self._given_back(slot):
+                yield slot
+
+    @contextmanager
+    def _given_back(self, slot: LoadSlot) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free.append(slot)
+                self._changed.notify()
+
+    def close(self) -> None:
+        for slot in self._free:
+            with suppress(DeviceError):  # a lost device has nothing to give back
+                slot.close()
+        self._free.clear()
+
+
+def _place(want: DeviceWant) -> DeviceRegion:
+    assert want.place is not None
+    return want.place

@@ -1,0 +1,296 @@
+"""Tensors into device memory, on a device, emulated or real: the chunks for the device, and those for the CPU."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.devices import deferred, emulated_device
+from support.emulated_device import EmulatedDevice
+from support.snapshots import pack_tree
+
+from dumont_gpu.backends.decode_slot import DecodeSlot
+from dumont_gpu.backends.device import DeviceMemoryError, DeviceRegion
+from dumont_gpu.errors import DamagedError, DeviceError, UsageError
+from dumont_gpu.jobs.options import ReadOptions
+from dumont_gpu.loading import on_device
+from dumont_gpu.loading.calls import load
+from dumont_gpu.loading.chunk_loader import ChunkLoader
+from dumont_gpu.loading.device_loader import DeviceLoader
+from dumont_gpu.loading.frameworks import NumPy
+from dumont_gpu.loading.host_memory import check_target
+from dumont_gpu.loading.opened import OpenedSnapshot
+from dumont_gpu.loading.tensor_files import TensorFiles
+from dumont_gpu.loading.tensor_load import TensorLoads
+from dumont_gpu.sizes import KiB, MiB
+from dumont_gpu.tensors.record import TensorRecord
+
+rng = random.Random(19)
+FP32 = struct.pack("<300000f", *(rng.gauss(0, 0.02) for _ in range(300_000)))
+BF16 = b"".join(FP32[at + 2 : at + 4] for at in range(0, len(FP32), 4))
+FP8 = bytes(rng.choices(range(256), weights=[1.05 ** -abs(i - 60) for i in range(256)], k=500_000))
+TEXT = b"".join(b"%d," % rng.randrange(1000) for _ in range(100_000))
+# In this order in the file: large ones have chunks of their own, small ones share some, odd ones shift what follows.
+TENSORS = {
+    "bf16": ("BF16", (300, 1000), BF16),
+    "fp32": ("F32", (300_000,), FP32),
+    "odd": ("U8", (3,), b"odd"),
+    "fp8": ("F8_E4M3", (500, 1000), FP8),
+    "noise": ("U8", (400_000,), rng.randbytes(400_000)),
+    "text": ("U8", (len(TEXT),), TEXT),
+    **{f"small.{n}": ("BF16", (n, 37), BF16[n * 1000 : n * 1000 + 74 * n]) for n in range(1, 40)},
+    "zeros": ("F32", (100_000,), bytes(400_000)),
+    "empty": ("F32", (0, 4), b""),
+    "scalar": ("F32", (), FP32[:4]),
+}
+
+
+@dataclass
+class ArraysOnDevice:
+    """Device memory as NumPy's arrays, which only an emulated device allows.
+
+    Args:
+        shift: bytes from an address that is aligned to 256 to the first element of every tensor.
+    """
+
+    device: EmulatedDevice
+    shift: int = 0
+    held: list[int] = field(default_factory=list)
+
+    def allocate(self, size: int, lead: int, *, zeros: bool) -> Any:
+        address = self.device.allocate(size + lead + 512)
+        self.held.append(address)
+        start = address + lead + self.shift - lead % 256 + 256
+        memory = _bytes_at(start - lead if start - lead >= address else start, size)
+        if zeros:
+            memory[:] = 0
+        return memory
+
+    def place(self, memory: Any) -> DeviceRegion:
+        return DeviceRegion(memory.ctypes.data, memory.size)
+
+    def lead(self, memory: Any, size: int) -> bytes:
+        return bytes(memory[:size])
+
+    def take(self, memory: Any, start: int) -> Any:
+        return memory[start:]
+
+    def given(self, content: bytes) -> Any:
+        memory = self.allocate(len(content), 0, zeros=False)
+        memory[:] = bytearray(content)
+        return memory
+
+    def of_target(self, target: Any, record: TensorRecord) -> Any:
+        check_target(record, target.shape, record.dtype)
+        return target.reshape(-1).view(np.uint8)
+
+    def free(self) -> None:
+        for address in self.held:
+            self.device.free(address)
+
+
+def _bytes_at(address: int, size: int) -> Any:
+    import ctypes
+
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)) if size else np.empty(0, np.uint8)
+
+
+@pytest.fixture(params=["at once", "deferred"])
+def device(request: pytest.FixtureRequest) -> Iterator[EmulatedDevice]:
+    with deferred() if request.param == "deferred" else nullcontext():
+        yield emulated_device()
+
+
+def write_tensors(path: Path) -> None:
+    header, at = {}, 0
+    for name, (dtype, shape, content) in TENSORS.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(content)]}
+        at += len(content)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(content for _, _, content in TENSORS.values()))
+
+
+@pytest.fixture(params=["hybrid_v3", "hybrid_v2", "lz4", "none"])
+def packed(request: pytest.FixtureRequest, source: Path, snapshot: Path) -> Path:
+    write_tensors(source / "model.safetensors")
+    pack_tree(source, snapshot, method=request.param, chunk_size=1 * MiB, jobs=1)
+    return snapshot
+
+
+OpenOn = Callable[..., TensorFiles]
+
+
+@pytest.fixture
+def opened(device: EmulatedDevice) -> Iterator[OpenOn]:
+    """Opens the tensors of a snapshot on the device; gives everything back in the end."""
+    files: list[TensorFiles] = []
+    memories: list[ArraysOnDevice] = []
+
+    def open_on(snapshot: Path, *, shift: int = 0, verify: bool = False, **options: Any) -> TensorFiles:
+        found = OpenedSnapshot(str(snapshot), ReadOptions(jobs=2, **options))
+        memory = ArraysOnDevice(device, shift)
+        memories.append(memory)
+
+        def loader() -> DeviceLoader:
+            return DeviceLoader(found.snapshot, found.options, device, verify=verify)
+
+        own = loader()
+        found.at_close(own.close)
+        reader = ChunkLoader(found.snapshot, found.options, verify=verify)
+        files.append(TensorFiles(found, "model.safetensors", TensorLoads(own, memory, NumPy()), loader, reader))
+        return files[-1]
+
+    yield open_on
+    for each in files:
+        each.close()
+    for memory in memories:
+        memory.free()
+    device.close()
+
+
+def content_of(array: Any) -> bytes:
+    return bytes(np.ascontiguousarray(array).tobytes())
+
+
+def assert_all_right(files: TensorFiles) -> None:
+    arrays = files.get_tensors()
+    assert {name: content_of(array) for name, array in arrays.items()} == {
+        name: content for name, (_, _, content) in TENSORS.items()
+    }
+    assert {name: array.shape for name, array in arrays.items()} == {name: each[1] for name, each in TENSORS.items()}
+
+
+def test_tensors_are_what_was_packed(packed: Path, opened: OpenOn, device: EmulatedDevice) -> None:
+    assert_all_right(opened(packed))
+
+
+def test_the_device_decodes_into_the_final_place(
+    source: Path, snapshot: Path, opened: OpenOn, device: EmulatedDevice
+) -> None:
+    write_tensors(source / "model.safetensors")
+    pack_tree(source, snapshot, chunk_size=256 * KiB)
+    files = opened(snapshot)
+    assert content_of(files.get_tensor("bf16")) == BF16
+    assert "zipnn_decode" in device.launches
+
+
+@pytest.mark.parametrize("shift", [1, 2, 3, 7, 8, 15, 16, 100, 255])
+def test_memory_at_any_address(shift: int, source: Path, snapshot: Path, opened: OpenOn) -> None:
+    write_tensors(source / "model.safetensors")
+    pack_tree(source, snapshot, chunk_size=256 * KiB)
+    files = opened(snapshot, shift=shift)
+    for name in ("bf16", "fp32", "fp8", "text"):
+        load = files.get_tensor(name)
+        assert content_of(load) == TENSORS[name][2]
+
+
+def test_content_is_verified_on_the_device(packed: Path, opened: OpenOn) -> None:
+    assert_all_right(opened(packed, verify=True))
+
+
+def test_slices(packed: Path, opened: OpenOn) -> None:
+    rows = opened(packed).get_slice("bf16")
+    assert content_of(rows[17:219]) == BF16[17 * 2000 : 219 * 2000]
+    assert content_of(rows[3, 5:7]) == BF16[3 * 2000 + 10 : 3 * 2000 + 14]
+
+
+def test_prefetch_in_little_memory(packed: Path, opened: OpenOn) -> None:
+    with opened(packed).prefetch(limit=300_000) as ready:
+        found = {name: content_of(ready.take(name)) for name in ready.names()}
+    assert found == {name: content for name, (_, _, content) in TENSORS.items()}
+
+
+def test_load_into_memory_of_the_caller(packed: Path, opened: OpenOn, device: EmulatedDevice) -> None:
+    files = opened(packed)
+    memory = ArraysOnDevice(device)
+    targets = {}
+    for name, (_, shape, content) in TENSORS.items():
+        elements = memory.allocate(len(content), 0, zeros=False)
+        targets[name] = elements.view(f"u{len(content) // max(1, int(np.prod(shape)))}" if content else "f4").reshape(
+            shape
+        )
+    files.load_into(targets)
+    assert {name: content_of(array) for name, array in targets.items()} == {
+        name: content for name, (_, _, content) in TENSORS.items()
+    }
+    memory.free()
+
+
+def test_a_slot_keeps_a_chunk_that_tensors_share(
+    source: Path, snapshot: Path, opened: OpenOn, device: EmulatedDevice
+) -> None:
+    write_tensors(source / "model.safetensors")
+    pack_tree(source, snapshot, method="hybrid_v2")
+    files = opened(snapshot)
+    for number in range(1, 40):
+        assert content_of(files.get_tensor(f"small.{number}")) == TENSORS[f"small.{number}"][2]
+    assert device.launches.count("zipnn_decode") <= 2
+
+
+def test_a_flipped_bit_is_never_a_tensor(packed: Path, opened: OpenOn) -> None:
+    with OpenedSnapshot(str(packed), ReadOptions()) as found:
+        offsets = [(chunk.offset, chunk.size_compressed) for chunk in found.snapshot.chunks]
+        held = {extent.chunk for extent in found.file("model.safetensors").extents if extent.file_offset > 0}
+    offset, size = offsets[max(held)]
+    data = bytearray(packed.read_bytes())
+    data[offset + size // 2] ^= 4
+    packed.write_bytes(data)
+    files = opened(packed)
+    wrong, right = 0, 0
+    for name, (_, _, content) in TENSORS.items():
+        try:
+            assert content_of(files.get_tensor(name)) == content
+            right += 1
+        except DamagedError as error:
+            assert "chunk" in str(error)
+            wrong += 1
+    assert wrong and right
+
+
+def test_what_a_device_takes_for_a_fault_the_cpu_decides(
+    packed: Path, opened: OpenOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DecodeSlot, "load", lambda *arguments: False)
+    assert_all_right(opened(packed))
+
+
+def test_a_device_that_is_lost_is_an_error(packed: Path, opened: OpenOn, device: EmulatedDevice) -> None:
+    files = opened(packed)
+    device.lose_after = device.operations + 40
+    with pytest.raises(DeviceError, match="lost"):
+        for name in TENSORS:
+            files.get_tensor(name)
+    device.lose_after = None
+
+
+def test_too_little_device_memory_is_an_error(packed: Path, opened: OpenOn) -> None:
+    with pytest.raises(DeviceMemoryError, match="a chunk needs"):
+        opened(packed, gpu_memory=1000).get_tensors()
+
+
+@pytest.mark.parametrize("framework", ["np", "numpy"])
+def test_numpy_has_no_arrays_on_a_device(framework: str, snapshot: Path) -> None:
+    with pytest.raises(UsageError, match="framework pt, cupy or jax"):
+        load(snapshot, "x", framework=framework, device=0)
+
+
+@pytest.mark.parametrize(
+    ("framework", "device", "number"),
+    [("pt", None, None), ("cupy", None, 0), ("pt", "cuda", 0), ("pt", "cuda:3", 3), ("jax", 1, 1), ("np", "cpu", None)],
+)
+def test_names_of_devices(framework: str, device: object, number: int | None) -> None:
+    assert on_device.device_number(framework, device) == number
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", -1, "cuda:cuda:0", ""])
+def test_what_names_no_device(device: object) -> None:
+    with pytest.raises(UsageError, match="device must be"):
+        on_device.device_number("pt", device)
