@@ -3,7 +3,7 @@
     python bench/cpu.py [codecs|jobs|profile|all] [--workspace DIR] [--tree NAME=DIR] [--repeats N] [--results DIR]
                         [--scratch DIR] [--quick]
 
-Building trees needs `pip install '.[bench]'`. Installed peers take part, others are listed as absent. Package:
+Installed peers take part, others are listed as absent. Package:
 zipnn (`pip install --no-deps zipnn==0.5.4`); commands: zstd, lz4, restic, borg, mksquashfs, unsquashfs.
 Prints Markdown, and writes it to `cpu-MODEL.md` with the record, `cpu-MODEL.json`, beside it; parts that are not run
 keep their figures there. `--quick` only shows that everything works: it writes no results.
