@@ -8,7 +8,7 @@ from typing import Final
 from dumont_gpu.format.paths import shown
 from dumont_gpu.tensors.faults import RefusedError
 from dumont_gpu.tensors.record import SINGLE, TensorRecord, TensorRef, TensorTable, TorchDevice, TorchDtype
-from dumont_gpu.tensors.torch_objects import View
+from dumont_gpu.tensors.torch_objects import Storage, View
 
 MAX_DEPTH: Final = 100  # containers in containers: deeper than any checkpoint, and recursion is fine down to there
 _MAX_VALUES: Final = 4_000_000  # a container that is in several places counts in each
@@ -60,7 +60,8 @@ class _Names:
             return [self._inner(index, item) for index, item in enumerate(value)]
         if kind is tuple and isinstance(value, tuple):
             return tuple([self._inner(index, item) for index, item in enumerate(value)])
-        raise RefusedError(f"holds a {kind.__name__} by itself, which is not plain data")
+        what = "a storage without a tensor" if isinstance(value, Storage) else "a class or function as a value"
+        raise RefusedError(f"holds {what}, which is not plain data")
 
     def _inner(self, key: object, value: object) -> object:
         self._path.append(key)
@@ -82,7 +83,9 @@ class _Names:
         parts = []
         for key in self._path:
             if not isinstance(key, _NAMED_BY):
-                raise RefusedError(f"holds a tensor under a key that is neither text nor a number: {shown(type(key))}")
+                raise RefusedError(
+                    f"holds a tensor under a key that is neither text nor a number: {type(key).__name__}"
+                )
             parts.append(key if isinstance(key, str) else str(key))
             if sum(map(len, parts)) > _MAX_NAME:
                 raise RefusedError(f"holds a tensor whose name has more than {_MAX_NAME} characters")
