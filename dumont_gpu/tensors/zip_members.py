@@ -18,6 +18,7 @@ from dumont_gpu.tensors.record import Member, TensorRecord
 MAGICS: Final = (b"PK\3\4", b"PK\5\6")  # of a member; of the end of a zip that has none
 
 _MAX_DIRECTORY: Final = 16 * MiB  # some 150,000 members of a checkpoint; four seconds to read at worst
+NO_CRC: Final = 0  # what PyTorch writes after `torch.serialization.set_crc32_options(False)`
 _LOCAL: Final = struct.Struct("<4s2xH18xHH")  # magic, flags, sizes of name and extra field
 _UTF8_NAME: Final = 0x800
 _ENCRYPTED: Final = 0x1 | 0x40
@@ -116,7 +117,7 @@ def locate(file: BinaryIO, record: TensorRecord) -> TensorRecord:
 
 
 def inflate(file: BinaryIO, member: Member, size: int) -> bytes:
-    """Returns the first `size` bytes of a member; of a whole member the CRC is compared, too.
+    """Returns the first `size` bytes of a member; of a whole member the CRC is compared, too, if it has one.
 
     Memory and time are bounded by `size`, whatever the member would inflate to.
 
@@ -128,7 +129,7 @@ def inflate(file: BinaryIO, member: Member, size: int) -> bytes:
     data = FileBytes(file, member.header + member.room)
     start = data_start(file, member)
     content = _inflated(data, start, member, size) if member.deflated else data.read(start, size)
-    if size == member.size and zlib.crc32(content) != member.crc:
+    if size == member.size and member.crc not in (NO_CRC, zlib.crc32(content)):
         raise MalformedError(f"member {shown(member.name)} does not have the CRC that its zip says")
     return content
 

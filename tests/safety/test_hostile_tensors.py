@@ -625,7 +625,7 @@ def test_flipped_bits_are_survived(name: str) -> None:
     assert time.monotonic() - begin < 50
 
 
-@pytest.mark.parametrize("name", [name for name in VICTIMS if name.endswith(".pt")])
+@pytest.mark.parametrize("name", [name for name in VICTIMS if name.endswith(".pt") and name != "no-crc.pt"])
 def test_bent_pickles_are_survived(name: str) -> None:
     """The same for the pickle alone, in a zip whose checksum is right."""
     with zipfile.ZipFile(io.BytesIO(VICTIMS[name])) as archive:

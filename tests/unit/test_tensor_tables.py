@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import pickle
+import random
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -33,6 +35,8 @@ def table_of(data: bytes, name: str = "file") -> TensorTable:
 
 def words(record: TensorRecord) -> np.dtype[Any]:
     """The element type as NumPy can hold it."""
+    if record.dtype.startswith("["):
+        return np.lib.format.descr_to_dtype(ast.literal_eval(record.dtype))
     if is_numpy(record.dtype):
         return np.dtype(record.dtype)
     known = ELEMENT_TYPES[record.dtype]
@@ -122,6 +126,25 @@ def test_the_arrays_of_an_npz_file_are_its_members(save: Any) -> None:
     assert [member is not None for member in members] == [save is np.savez_compressed] * 3
 
 
+STRUCTURES = [
+    [("a", "<f4"), ("b", ">i2", (2, 3))],
+    [("a", "<f4"), ("within", [("x", "u1"), ("y", "S3")])],
+    np.dtype({"names": ["a", "b"], "formats": ["f4", "i8"], "offsets": [4, 16], "itemsize": 40}),
+    np.dtype([(("a title", "name"), "<U2"), ("ä", "?")]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(STRUCTURES)))
+def test_structures_are_described_as_numpy_does(number: int) -> None:
+    array = np.zeros((2, 3), STRUCTURES[number])
+    array[array.dtype.names[0]] = 7
+    (record,) = table_of(npy(array)).records
+    assert (record.item_size, record.dtype[:2]) == (array.dtype.itemsize, "[(")
+    read = content(npy(array), record)
+    assert read.dtype == np.load(io.BytesIO(npy(array))).dtype
+    assert np.array_equal(read, array)  # bytes between fields may be anything
+
+
 # --- safetensors ------------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +228,31 @@ def test_what_torch_saves_is_what_torch_loads(name: str, protocol: int) -> None:
     tensors, structure = expected(loaded(data, weights_only=protocol == 2 and name != "plain-data"))
     assert tensors == described(data)
     assert as_json(structure) == as_json(table_of(data).structure)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_views_of_all_kinds_are_read(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    source = random.Random(seed)
+    base = torch.arange(2 * 3 * 4 * 5, dtype=source.choice([torch.float64, torch.bfloat16, torch.int16, torch.uint8]))
+    view = base.reshape(source.choice([(2, 3, 4, 5), (6, 20), (5, 4, 6)]))
+    for _ in range(source.randrange(6)):
+        dimension = source.randrange(view.ndim) if view.ndim else 0
+        length = view.shape[dimension] if view.ndim else 0
+        choices = [view.unsqueeze(source.randint(0, view.ndim))]
+        if view.ndim:
+            choices += [
+                view.transpose(0, dimension),
+                view.narrow(dimension, source.randint(0, length), 0),
+                view[..., source.randint(0, view.shape[-1]) :],
+                view.expand(source.randint(1, 3), *view.shape),
+            ]
+            choices += (
+                [view.select(dimension, source.randrange(length)), view.unfold(dimension, 1, 2)] if length else []
+            )
+        view = source.choice(choices)
+    data = saved({"view": view, "base": base})
+    assert expected(loaded(data, weights_only=True))[0] == described(data)
 
 
 def test_a_checkpoint_has_the_name_of_its_file_within(tmp_path: Path) -> None:

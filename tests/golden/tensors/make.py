@@ -10,6 +10,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 from support.checkpoints import CHECKPOINTS, as_json, expected, loaded, saved
 
@@ -43,6 +44,8 @@ def main() -> None:
     for protocol in (3, 4, 5):
         keep(f"protocol-{protocol}.pt", saved(root, pickle_protocol=protocol), root)
     keep("deflated.pt", deflated(saved(CHECKPOINTS["views"]())), CHECKPOINTS["views"]())
+    torch.serialization.set_crc32_options(False)
+    keep("no-crc.pt", saved(CHECKPOINTS["bare"]()), CHECKPOINTS["bare"]())
     tensors = {name: tensor.clone() for name, tensor in CHECKPOINTS["element-types"]().items() if name != "complex128"}
     keep("every-type.safetensors", save(tensors, {"format": "pt"}), tensors)
 
