@@ -65,6 +65,8 @@ def members(data: FileBytes) -> dict[str, Member]:
         with zipfile.ZipFile(_BoundedReads(data)) as archive:
             listed, end = archive.infolist(), archive.start_dir
     except _ZIP_FAULTS as error:
+        if isinstance(error.__context__, OSError):  # zipfile takes a file that cannot be read for one that is no zip
+            raise error.__context__ from None
         raise MalformedError("a zip without a directory that can be read") from error
     found = {info.orig_filename: _member(info, end) for info in listed}
     if len(found) < len(listed):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from support.containers import zip_file
 
-from dumont_gpu.errors import DumontError, UnsupportedError
+from dumont_gpu.errors import DumontError, NetworkError, UnsupportedError
 from dumont_gpu.tensors.record import TensorTable
 from dumont_gpu.tensors.table import read_table
 from dumont_gpu.tensors.zip_members import inflate, locate
@@ -645,10 +645,26 @@ def test_bent_pickles_are_survived(name: str) -> None:
         survives(checkpoint(bytes(data), storages))
 
 
-def test_errors_of_the_file_itself_are_passed_on() -> None:
+@pytest.mark.parametrize("error", [TimeoutError, NetworkError])
+@pytest.mark.parametrize("name", ["every-type.safetensors", "bare.pt", "packed.npz", "array.npy"])
+def test_errors_of_the_file_itself_are_passed_on(name: str, error: type[Exception]) -> None:
     class Broken(io.BytesIO):
-        def read(self, count: int | None = -1, /) -> bytes:
-            raise TimeoutError("the link")
+        reads = 0
 
-    with pytest.raises(TimeoutError, match="the link"):
-        read_table(Broken(), 100, "file")
+        def read(self, count: int | None = -1, /) -> bytes:
+            self.reads -= 1
+            if self.reads < 0:
+                raise error("the link")
+            return super().read(count)
+
+    for reads in range(20):
+        file = Broken(VICTIMS[name])
+        file.reads = reads
+        try:
+            read_table(file, len(VICTIMS[name]), "file")
+        except error as caught:
+            assert str(caught) == "the link"
+        else:
+            assert reads > 1  # enough of them for the whole table
+            return
+    pytest.fail("a table takes more than 20 reads")
