@@ -28,7 +28,7 @@ _MAX_FIELDS_DEPTH: Final = 16  # structures within structures
 
 # What NumPy writes of a plain element type: the order of bytes, the kind, the size, the unit of a time.
 _UNIT: Final = r"\[(?:[1-9]\d{0,8})?(?:[YMWDhms]|[munpfa]s|μs)\]"
-_DESCRIPTION: Final = re.compile(rf"[<>|](?:([biufcSUV])(0|[1-9]\d{{0,9}})|[Mm](8)(?:{_UNIT})?)")
+_DESCRIPTION: Final = re.compile(rf"[<>|](?:([biufcSUV])(0|[1-9]\d{{0,9}})|[Mm](8)(?:{_UNIT})?)", re.ASCII)
 _SIZES: Final = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8, 16), "c": (8, 16, 32)}
 _MAX_ITEM: Final = (1 << 31) - 1  # bytes of an element: NumPy's limit
 _NAMES: Final = {"b1": "BOOL"} | {

@@ -2,7 +2,7 @@
 
 A name in a pickle ("collections.OrderedDict") is looked up in a closed table of what may stand there: data, or one of
 our own functions that make data of data. Any other name is refused as soon as it is read. So is every opcode that is
-not for data, and those of protocols 0 and 1, which nothing that writes tensors uses.
+not for data, and those for data as text, of protocols 0 and 1, which nothing that writes tensors uses.
 
 Time and memory are bounded by the pickle's size and by a number of steps: an opcode is a step, and what copies or
 compares more than one value pays for it. There is no recursion.

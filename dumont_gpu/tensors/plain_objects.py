@@ -42,8 +42,6 @@ def _counter(machine: Interpreter, counts: object = None) -> dict[object, object
 
 
 def _size(machine: Interpreter, lengths: object) -> tuple[int, ...]:
-    if isinstance(lengths, (list, tuple)):
-        machine.spend(len(lengths))
     return checked_shape(lengths, 1)
 
 

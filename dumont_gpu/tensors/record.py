@@ -24,7 +24,7 @@ class Member(NamedTuple):
         packed: bytes in the file.
         size: bytes after inflating; the same as `packed` if it is stored.
         deflated: whether it must be inflated; otherwise its bytes lie in the file as they are.
-        crc: CRC-32 of the `size` bytes.
+        crc: CRC-32 of the `size` bytes; 0 if nobody has computed it.
     """
 
     name: str

@@ -47,7 +47,7 @@ def table(data: FileBytes) -> TensorTable:
         raise MalformedError("a header of more than 100 MB")
     start = _SIZE + header_size
     header = parse(data.read(_SIZE, header_size))
-    metadata = _checked_metadata(header.pop(_METADATA, {}))
+    metadata = _checked_metadata(header.pop(_METADATA, None))
     listed = [_listed(name, entry) for name, entry in header.items()]
     _check_offsets(listed, data.size - start)
     records = [
@@ -92,6 +92,8 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _checked_metadata(metadata: object) -> dict[str, str]:
+    if metadata is None:
+        return {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise MalformedError(f"{_METADATA} that is not text by name")
     for text in (*metadata, *metadata.values()):

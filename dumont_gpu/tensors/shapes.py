@@ -23,10 +23,12 @@ def checked_shape(values: object, item_size: int) -> tuple[int, ...]:
         MalformedError: it is no list of lengths, or more than 64 dimensions or 2^63 bytes. A length of 0 does not
             excuse the others: NumPy multiplies them all.
     """
-    if not isinstance(values, (list, tuple)) or not all(map(is_count, values)):
+    if not isinstance(values, (list, tuple)):
         raise MalformedError("a shape that is no list of lengths")
-    if len(values) > _MAX_DIMENSIONS:
+    if len(values) > _MAX_DIMENSIONS:  # before they are looked at: one list may be the shape of many tensors
         raise MalformedError(f"a shape of more than {_MAX_DIMENSIONS} dimensions")
+    if not all(map(is_count, values)):
+        raise MalformedError("a shape that is no list of lengths")
     if math.prod(length for length in values if length) * max(item_size, 1) >= _TOO_LARGE:
         raise MalformedError("a shape of 2^63 bytes or more")
     return tuple(values)

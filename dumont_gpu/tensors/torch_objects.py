@@ -116,7 +116,7 @@ def _tensor_v2(
     hooks: object,
     metadata: object = None,
 ) -> View:
-    _check_metadata(metadata)
+    _check_metadata(machine, metadata)
     return _tensor(machine, storage, offset, shape, strides)
 
 
@@ -131,14 +131,16 @@ def _tensor_v3(
     dtype: object,
     metadata: object = None,
 ) -> View:
-    _check_metadata(metadata)
+    _check_metadata(machine, metadata)
     if not isinstance(dtype, TorchDtype):
         raise MalformedError("a pickle with a tensor without an element type")
     return _view(storage, BY_TORCH_NAME.get(dtype.name, dtype.name), offset, shape, strides)
 
 
-def _check_metadata(metadata: object) -> None:
+def _check_metadata(machine: Interpreter, metadata: object) -> None:
     """Refuses bits that change what a tensor's bytes mean: it is the negative or the conjugate of them."""
+    if isinstance(metadata, dict):
+        machine.spend(len(metadata))
     if metadata is not None and (not isinstance(metadata, dict) or any(metadata.values())):
         raise RefusedError("holds a tensor that is the negative or the conjugate of its bytes; save a clone of it")
 

@@ -27,10 +27,8 @@ _WIDE: Final = 0xFFFF_FFFF  # sizes and offsets from here on take a zip64 field
 
 def folder(members: Mapping[str, Member]) -> str | None:
     """Returns what the names of a checkpoint's members begin with, "archive/"; None if a zip is no checkpoint."""
-    found = [name for name in members if name.endswith(_PICKLE) and name.count("/") <= 1]
-    if len(found) != 1 or found[0].rpartition("/")[2] != _PICKLE:
-        return None
-    return found[0].removesuffix(_PICKLE)
+    found = [name for name in members if name.rpartition("/")[2] == _PICKLE and name.count("/") <= 1]
+    return found[0].removesuffix(_PICKLE) if len(found) == 1 else None
 
 
 def table(data: FileBytes, members: Mapping[str, Member], prefix: str) -> TensorTable:

@@ -18,6 +18,7 @@ from dumont_gpu.tensors.record import Member, TensorRecord
 MAGICS: Final = (b"PK\3\4", b"PK\5\6")  # of a member; of the end of a zip that has none
 
 _MAX_DIRECTORY: Final = 16 * MiB  # some 150,000 members of a checkpoint; four seconds to read at worst
+NO_CRC: Final = 0  # what PyTorch writes after `torch.serialization.set_crc32_options(False)`
 _LOCAL: Final = struct.Struct("<4s2xH18xHH")  # magic, flags, sizes of name and extra field
 _UTF8_NAME: Final = 0x800
 _ENCRYPTED: Final = 0x1 | 0x40
@@ -64,6 +65,8 @@ def members(data: FileBytes) -> dict[str, Member]:
         with zipfile.ZipFile(_BoundedReads(data)) as archive:
             listed, end = archive.infolist(), archive.start_dir
     except _ZIP_FAULTS as error:
+        if isinstance(error.__context__, OSError):  # zipfile takes a file that cannot be read for one that is no zip
+            raise error.__context__ from None
         raise MalformedError("a zip without a directory that can be read") from error
     found = {info.orig_filename: _member(info, end) for info in listed}
     if len(found) < len(listed):
@@ -130,7 +133,7 @@ def locate(file: BinaryIO, record: TensorRecord) -> TensorRecord:
 
 
 def inflate(file: BinaryIO, member: Member, size: int) -> bytes:
-    """Returns the first `size` bytes of a member; of a whole member the CRC is compared, too.
+    """Returns the first `size` bytes of a member; of a whole member the CRC is compared, too, if it has one.
 
     Memory and time are bounded by `size`, whatever the member would inflate to.
 
@@ -142,7 +145,7 @@ def inflate(file: BinaryIO, member: Member, size: int) -> bytes:
     data = FileBytes(file, member.header + member.room)
     start = data_start(file, member)
     content = _inflated(data, start, member, size) if member.deflated else data.read(start, size)
-    if size == member.size and zlib.crc32(content) != member.crc:
+    if size == member.size and member.crc not in (NO_CRC, zlib.crc32(content)):
         raise MalformedError(f"member {shown(member.name)} does not have the CRC that its zip says")
     return content
 
