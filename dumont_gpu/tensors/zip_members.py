@@ -99,7 +99,7 @@ def data_start(file: BinaryIO, member: Member) -> int:
     """
     data = FileBytes(file, member.header + member.room)
     _, _, name_size, _ = _LOCAL.unpack(data.read(member.header, _LOCAL.size))
-    return member.header + header_size(data.read(member.header, _LOCAL.size + name_size), member)
+    return member.header + header_size(data.head(member.header, _LOCAL.size + name_size), member)
 
 
 def header_size(head: bytes, member: Member) -> int:

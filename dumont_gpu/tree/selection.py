@@ -10,6 +10,7 @@ from dumont_gpu.columns.table import EntryTable, as_table, part_of, rows_at
 from dumont_gpu.columns.views import paths_of
 from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry, with_new_leaders
+from dumont_gpu.format.paths import printable
 from dumont_gpu.tree.globs import Patterns, chosen, roots_of
 
 
@@ -79,5 +80,5 @@ def _kept(
     unmatched = including.unmatched() + excluding.unmatched()
     if include and not any(kept):
         but = f" but not {', '.join(exclude)}" if exclude else ""
-        raise UsageError(f"nothing in the snapshot matches {', '.join(include)}{but}")
+        raise UsageError(f"nothing in the snapshot matches {', '.join(map(printable, include))}{but}")
     return kept, unmatched
