@@ -79,6 +79,6 @@ def _kept(
     kept = list(chosen(paths, including, excluding))
     unmatched = including.unmatched() + excluding.unmatched()
     if include and not any(kept):
-        but = f" but not {', '.join(exclude)}" if exclude else ""
+        but = f" but not {', '.join(map(printable, exclude))}" if exclude else ""
         raise UsageError(f"nothing in the snapshot matches {', '.join(map(printable, include))}{but}")
     return kept, unmatched
