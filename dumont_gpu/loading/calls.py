@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dumont_gpu.errors import UsageError
+from dumont_gpu.errors import DeviceError, UsageError
 from dumont_gpu.jobs import arguments as take
 from dumont_gpu.jobs.arguments import Duration, Size, StrPath
 from dumont_gpu.jobs.options import DEFAULT_PATIENCE, DEFAULT_READ_SIZE, ReadOptions
@@ -47,7 +47,7 @@ def open(  # noqa: A001
         snapshot_path: a path or an address, perhaps with `:path` of a directory in the snapshot.
         path: a file of tensors in the snapshot, a pattern (`shards/*.safetensors`), or several.
         framework: what tensors become: "np" (NumPy), "pt" (PyTorch), "jax" or "cupy"; imported only here.
-        device: where tensors are: "cpu", or "cuda:N", or the number of a CUDA device.
+        device: where tensors are: "cpu"; tensors on a device are not there yet.
         verify: also compare the content of files with its digests; the digests of chunks are compared in any case.
         expect: refuse any snapshot but the one with this id, "sha256:…".
         jobs: threads that decode; 0: one per core, or fewer where the machine's limits ask.
@@ -60,6 +60,7 @@ def open(  # noqa: A001
         SnapshotNotFoundError: nothing is at `snapshot_path`, or the snapshot holds no such file.
         UsageError: two of the files have a tensor of one name; or an argument makes no sense.
         UnsupportedError: a file holds no tensors that are known, or more than plain data.
+        DeviceError: the device cannot be used.
         DamagedError, DumontError: the snapshot, or a file's table of tensors, cannot be read.
     """
     options = checked(
@@ -72,18 +73,17 @@ def open(  # noqa: A001
         limit_rate=limit_rate,
     )
     verify = take.flag("verify", verify)
+    _check_device(device, framework)
     made = select_framework(framework)
     opened = OpenedSnapshot(take.path("snapshot_path", snapshot_path), options)
     try:
-        reader = ChunkLoader(opened.snapshot, options, verify=verify)
+
+        def new_loader() -> ChunkLoader:
+            return ChunkLoader(opened.snapshot, options, verify=verify, reading=opened.reading)
+
+        reader = new_loader()
         loads = TensorLoads(reader, HostMemory(), made)
-        return TensorFiles(
-            opened,
-            take.paths("path", path),
-            loads,
-            lambda: ChunkLoader(opened.snapshot, options, verify=verify),
-            reader,
-        )
+        return TensorFiles(opened, take.paths("path", path), loads, new_loader, reader)
     except BaseException:
         opened.close()
         raise
@@ -134,7 +134,8 @@ def load_checkpoint(snapshot_path: StrPath, path: StrPath, **options: Any) -> An
     >>> checkpoint = dumont_gpu.load_checkpoint("workspace.dumont", "runs/7/last.pt", framework="pt")
     >>> model.load_state_dict(checkpoint["model"])
 
-    Of a file that is a plain list of tensors, a dict of them.
+    Of a file that is a plain list of tensors, a dict of them. Element types and devices in the checkpoint are PyTorch's
+    where the tensors are, and names (`TorchDtype`, `TorchDevice`) in other frameworks.
 
     Args:
         snapshot_path, path: as for `open`; one file.
@@ -147,7 +148,9 @@ def load_checkpoint(snapshot_path: StrPath, path: StrPath, **options: Any) -> An
         if len(structures) != 1:
             raise UsageError(f"path names {len(structures)} files: a checkpoint is one")
         arrays = tensors.get_tensors()
-    return arrays if structures[0] is None else _filled(structures[0], arrays)
+    if structures[0] is None:
+        return arrays
+    return _filled(structures[0], arrays, select_framework(options.get("framework", "np")).plain)
 
 
 def read(
@@ -201,14 +204,22 @@ def open_files(
     return SnapshotFiles(take.path("snapshot_path", snapshot_path), options)
 
 
-def _filled(structure: Any, arrays: Mapping[str, Any]) -> Any:
+def _check_device(device: str | int, framework: str) -> None:
+    """Refuses what would otherwise end up in the host's memory without a word."""
+    if device != "cpu":
+        raise DeviceError(f"device {str(device)[:40]!r}: tensors are loaded into the memory of the host, device='cpu'")
+    if framework == "cupy":
+        raise DeviceError("framework 'cupy': its arrays are on a device, and tensors are loaded into the host's memory")
+
+
+def _filled(structure: Any, arrays: Mapping[str, Any], plain: Callable[[object], object]) -> Any:
     """Returns a checkpoint's structure with its tensors. Its depth is bounded by the reader of its pickle."""
     if isinstance(structure, TensorRef):
         return arrays[structure.name]
     if isinstance(structure, dict):
         filled = type(structure)()
-        filled.update((key, _filled(value, arrays)) for key, value in structure.items())
+        filled.update((key, _filled(value, arrays, plain)) for key, value in structure.items())
         return filled
     if isinstance(structure, (list, tuple)):
-        return type(structure)(_filled(value, arrays) for value in structure)
-    return structure
+        return type(structure)(_filled(value, arrays, plain) for value in structure)
+    return plain(structure)

@@ -34,8 +34,14 @@ def narrowed(record: TensorRecord, index: Any) -> tuple[TensorRecord, tuple[Any,
     return record, tuple(rest)
 
 
-def _is_number(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool) and not getattr(value, "shape", ())
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or getattr(value, "shape", None):
+        return False
+    try:
+        operator.index(value)
+    except TypeError:  # no number, or a bool of NumPy
+        return False
+    return True
 
 
 def _row(record: TensorRecord, number: int) -> TensorRecord:
