@@ -113,5 +113,6 @@ def _of_torch(target: Any, record: TensorRecord) -> Bytes | None:
         raise UsageError(f"{shown(record.name)}: the target is on {target.device}: name that device")
     flat: Bytes | None = None
     if target.is_contiguous() and not target.is_conj() and not target.is_neg():
-        flat = target.detach().reshape(-1).view(torch.uint8).numpy()
+        row = target.detach().as_strided((target.numel(),), (1,))  # a single element may have any stride
+        flat = row.view(torch.uint8).numpy()
     return flat

@@ -26,12 +26,20 @@ def narrowed(record: TensorRecord, index: Any) -> tuple[TensorRecord, tuple[Any,
     while rest and record.shape:
         first = rest[0]
         if isinstance(first, slice):
+            _check_slice(record, first)
             return _rows(record, first), (_stepped(record.shape[0], first), *rest[1:])
         if not _is_number(first):
             break
         record = _row(record, operator.index(first))
         del rest[0]
     return record, tuple(rest)
+
+
+def _check_slice(record: TensorRecord, rows: slice) -> None:
+    try:
+        rows.indices(record.shape[0])
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{shown(record.name)}: {error}") from None
 
 
 def _is_number(value: Any) -> bool:
