@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dumont_gpu.errors import UsageError
@@ -62,6 +62,7 @@ def open(  # noqa: A001
         SnapshotNotFoundError: nothing is at `snapshot_path`, or the snapshot holds no such file.
         UsageError: two of the files have a tensor of one name; or an argument makes no sense.
         UnsupportedError: a file holds no tensors that are known, or more than plain data.
+        DeviceError: the device cannot be used.
         DamagedError, DumontError: the snapshot, or a file's table of tensors, cannot be read.
     """
     options = checked(
@@ -88,7 +89,7 @@ def open(  # noqa: A001
 
 
 def _host_loader(opened: OpenedSnapshot, *, verify: bool) -> ChunkLoader:
-    return ChunkLoader(opened.snapshot, opened.options, verify=verify)
+    return ChunkLoader(opened.snapshot, opened.options, verify=verify, reading=opened.reading)
 
 
 def load(snapshot_path: StrPath, path: StrPath | Sequence[StrPath], **options: Any) -> dict[str, Any]:
@@ -136,7 +137,8 @@ def load_checkpoint(snapshot_path: StrPath, path: StrPath, **options: Any) -> An
     >>> checkpoint = dumont_gpu.load_checkpoint("workspace.dumont", "runs/7/last.pt", framework="pt")
     >>> model.load_state_dict(checkpoint["model"])
 
-    Of a file that is a plain list of tensors, a dict of them.
+    Of a file that is a plain list of tensors, a dict of them. Element types and devices in the checkpoint are PyTorch's
+    where the tensors are, and names (`TorchDtype`, `TorchDevice`) in other frameworks.
 
     Args:
         snapshot_path, path: as for `open`; one file.
@@ -149,7 +151,9 @@ def load_checkpoint(snapshot_path: StrPath, path: StrPath, **options: Any) -> An
         if len(structures) != 1:
             raise UsageError(f"path names {len(structures)} files: a checkpoint is one")
         arrays = tensors.get_tensors()
-    return arrays if structures[0] is None else _filled(structures[0], arrays)
+    if structures[0] is None:
+        return arrays
+    return _filled(structures[0], arrays, select_framework(options.get("framework", "np")).plain)
 
 
 def read(
@@ -203,14 +207,14 @@ def open_files(
     return SnapshotFiles(take.path("snapshot_path", snapshot_path), options)
 
 
-def _filled(structure: Any, arrays: Mapping[str, Any]) -> Any:
+def _filled(structure: Any, arrays: Mapping[str, Any], plain: Callable[[object], object]) -> Any:
     """Returns a checkpoint's structure with its tensors. Its depth is bounded by the reader of its pickle."""
     if isinstance(structure, TensorRef):
         return arrays[structure.name]
     if isinstance(structure, dict):
         filled = type(structure)()
-        filled.update((key, _filled(value, arrays)) for key, value in structure.items())
+        filled.update((key, _filled(value, arrays, plain)) for key, value in structure.items())
         return filled
     if isinstance(structure, (list, tuple)):
-        return type(structure)(_filled(value, arrays) for value in structure)
-    return structure
+        return type(structure)(_filled(value, arrays, plain) for value in structure)
+    return plain(structure)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dumont_gpu import native
@@ -48,15 +49,26 @@ class ChunkLoader:
         snapshot: has the files.
         options: threads, and memory for chunks.
         verify: whether the content of files is compared with their digests, too, as far as their chunks are loaded.
-        kept: how many decoded chunks stay, for the next call.
+        kept: how many decoded chunks stay, for the next call; fewer where the memory asks.
+        reading: entered while the snapshot is read.
     """
 
-    def __init__(self, snapshot: Snapshot, options: ReadOptions, *, verify: bool, kept: int = KEPT) -> None:
-        self._snapshot, self._verify, self._kept = snapshot, verify, kept
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        options: ReadOptions,
+        *,
+        verify: bool,
+        kept: int = KEPT,
+        reading: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._snapshot, self._verify, self._reading = snapshot, verify, reading
         self._threads = thread_count(options.jobs)
         largest = max((chunk.size_original for chunk in snapshot.chunks), default=1)
         others = 2 if snapshot.source.remote else 1
-        self._fetched = ChunkRoom.of_machine(options.memory, largest, others=others).chunks(self._threads)
+        room = ChunkRoom.of_machine(options.memory, largest, others=others)
+        self._kept = max(0, min(kept, room.memory // largest - room.buffers))
+        self._fetched = replace(room, memory=room.memory - self._kept * largest).chunks(self._threads)
         self._size = largest + CHUNK_ALIGNMENT
         self._loading = threading.Lock()  # held while wants are loaded
         self._changing = threading.Lock()  # held while `_decoded`, or the count of a want, changes
@@ -84,7 +96,7 @@ class ChunkLoader:
             DamagedError: bytes do not match their digest. Places of wants that are not complete are worthless.
             DumontError: the snapshot cannot be read.
         """
-        with self._loading:
+        with self._loading, self._reading():
             try:
                 if isinstance(chunks, Sequence) and len(chunks) <= 1:
                     self._run_here(chunks, done)  # threads would take longer than a small read

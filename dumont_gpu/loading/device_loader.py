@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Final
 
 from dumont_gpu.backends.decode_slot import DecodeSlot
@@ -52,8 +52,17 @@ class DeviceLoader:
         verify: whether the content of files is compared with their digests, too, as far as their chunks are loaded.
     """
 
-    def __init__(self, snapshot: Snapshot, options: ReadOptions, device: Device, *, verify: bool) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        options: ReadOptions,
+        device: Device,
+        *,
+        verify: bool,
+        reading: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._snapshot, self._device, self._verify, self._memory = snapshot, device, verify, options.gpu_memory
+        self._reading = reading
         self._threads = thread_count(options.jobs) + SLOTS
         largest = max((chunk.size_original for chunk in snapshot.chunks), default=1)
         others = 2 if snapshot.source.remote else 1
@@ -91,7 +100,7 @@ class DeviceLoader:
             DeviceError: the device is lost, or has no memory for a chunk.
             DumontError: the snapshot cannot be read.
         """
-        with self._loading:
+        with self._loading, self._reading():
             if self._slots is None:
                 self._slots = _Slots(self._device, self._pinning, self._largest, self._memory)
             try:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from dumont_gpu.backends.device import DeviceRegion
 from dumont_gpu.errors import DeviceError, UnsupportedError
 from dumont_gpu.format.paths import shown
+from dumont_gpu.loading.frameworks import CuPy, Torch
 from dumont_gpu.loading.host_memory import check_target
 from dumont_gpu.tensors.dtypes import BY_TORCH_NAME, ELEMENT_TYPES
 from dumont_gpu.tensors.record import TensorRecord
@@ -56,7 +57,12 @@ class TorchMemory:
         dtype = str(target.dtype).removeprefix("torch.")
         check_target(record, tuple(target.shape), BY_TORCH_NAME.get(dtype, dtype))
         torch.cuda.current_stream(self._device).synchronize()  # what the target's last user has queued
-        return target.detach().reshape(-1).view(torch.uint8) if target.is_contiguous() else None
+        if not target.is_contiguous() or target.is_conj() or target.is_neg():
+            return None
+        return target.detach().as_strided((target.numel(),), (1,)).view(torch.uint8)
+
+    def fill_target(self, target: Any, memory: Any, record: TensorRecord) -> None:
+        target.detach().copy_(Torch().array(memory, record))
 
 
 class CupyMemory:
@@ -99,6 +105,9 @@ class CupyMemory:
         with cupy.cuda.Device(self._number):
             cupy.cuda.get_current_stream().synchronize()
         return target.reshape(-1).view(cupy.uint8) if target.flags.c_contiguous else None
+
+    def fill_target(self, target: Any, memory: Any, record: TensorRecord) -> None:
+        target[...] = CuPy().array(memory, record).view(target.dtype)
 
 
 def _line(error: Exception) -> str:

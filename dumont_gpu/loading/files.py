@@ -22,7 +22,7 @@ class SnapshotFiles(OpenedSnapshot):
 
     def __init__(self, location: str, options: ReadOptions | None = None) -> None:
         super().__init__(location, options or ReadOptions())
-        self._loader = ChunkLoader(self.snapshot, self.options, verify=True, kept=_KEPT)
+        self._loader = ChunkLoader(self.snapshot, self.options, verify=True, kept=_KEPT, reading=self.reading)
 
     def open_raw(self, path: str) -> SnapshotFile:
         """Returns a file, unbuffered: for callers who read large pieces. Raises as `file`."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from dumont_gpu.errors import DumontError, UnsupportedError, UsageError
+from dumont_gpu.format.paths import shown
 from dumont_gpu.tensors.dtypes import ELEMENT_TYPES
-from dumont_gpu.tensors.record import TensorRecord
+from dumont_gpu.tensors.record import TensorRecord, TorchDevice, TorchDtype
 
 
 class Framework(Protocol):
@@ -26,12 +28,23 @@ class Framework(Protocol):
             UnsupportedError: the framework has no such element type.
         """
 
+    def plain(self, value: object) -> object:
+        """Returns plain data of a checkpoint as the framework has it: element types and devices of PyTorch."""
+
 
 class NumPy:
     """Arrays of NumPy. Element types that NumPy lacks are those of `ml_dtypes` if that is installed, else raw words."""
 
     def array(self, memory: Any, record: TensorRecord) -> Any:
-        return _shaped(memory.view(_numpy_dtype(record.dtype)), record)
+        dtype = numpy_dtype(record.dtype)
+        if not dtype.itemsize:  # text of no characters: NumPy cannot see it in bytes
+            import numpy as np
+
+            return np.zeros(record.shape, dtype)
+        return _shaped(memory.view(dtype), record)
+
+    def plain(self, value: object) -> object:
+        return value
 
 
 class Torch:
@@ -45,7 +58,9 @@ class Torch:
         element = ELEMENT_TYPES.get(record.dtype)
         dtype = getattr(torch, element.torch, None) if element is not None else None
         if dtype is None:
-            raise UnsupportedError(f"{record.name}: PyTorch has no element type {record.dtype}; NumPy's arrays may")
+            raise UnsupportedError(
+                f"{shown(record.name)}: PyTorch has no element type {record.dtype}; NumPy's arrays may"
+            )
         if not record.count:
             return torch.empty(record.shape, dtype=dtype, device=getattr(memory, "device", "cpu"))
         flat = memory if isinstance(memory, torch.Tensor) else torch.from_dlpack(memory)
@@ -53,6 +68,11 @@ class Torch:
         if record.strides is None:
             return elements.view(record.shape)
         return elements.as_strided(record.shape, record.strides)
+
+    def plain(self, value: object) -> object:
+        if isinstance(value, TorchDtype):
+            return getattr(self.torch, value.name, value)
+        return self.torch.device(value.name) if isinstance(value, TorchDevice) else value
 
 
 class Jax:
@@ -65,16 +85,19 @@ class Jax:
     def array(self, memory: Any, record: TensorRecord) -> Any:
         element = ELEMENT_TYPES.get(record.dtype)
         if element is None or element.size == 16:
-            raise UnsupportedError(f"{record.name}: JAX has no element type {record.dtype}; NumPy's arrays may")
+            raise UnsupportedError(f"{shown(record.name)}: JAX has no element type {record.dtype}; NumPy's arrays may")
         wide = element.size == 8 and record.dtype != "C64"
         if wide and not self.jax.config.jax_enable_x64:
-            raise UnsupportedError(f"{record.name}: JAX has no {record.dtype} before jax_enable_x64 is set")
+            raise UnsupportedError(f"{shown(record.name)}: JAX has no {record.dtype} before jax_enable_x64 is set")
         import numpy as np
 
         if not isinstance(memory, np.ndarray):
             return self._on_device(memory, record)
-        array = np.ascontiguousarray(self._numpy.array(memory, record))  # JAX has no strides
+        array = np.asarray(self._numpy.array(memory, record), order="C")  # JAX has no strides
         return self.jax.numpy.asarray(array)
+
+    def plain(self, value: object) -> object:
+        return value
 
     def _on_device(self, memory: Any, record: TensorRecord) -> Any:
         """Returns an array of CuPy's memory."""
@@ -96,8 +119,11 @@ class CuPy:
     def array(self, memory: Any, record: TensorRecord) -> Any:
         element = ELEMENT_TYPES.get(record.dtype)
         if element is None:
-            raise UnsupportedError(f"{record.name}: CuPy has no element type {record.dtype}; NumPy's arrays may")
+            raise UnsupportedError(f"{shown(record.name)}: CuPy has no element type {record.dtype}; NumPy's arrays may")
         return _shaped(memory.view(element.numpy or element.words), record, self.cupy)
+
+    def plain(self, value: object) -> object:
+        return value
 
 
 FRAMEWORKS: Final[dict[str, Callable[[], Framework]]] = {
@@ -117,7 +143,7 @@ def select_framework(name: str) -> Framework:
         UsageError: there is none of that name.
         DumontError: it is not installed.
     """
-    if name not in FRAMEWORKS:
+    if not isinstance(name, str) or name not in FRAMEWORKS:
         raise UsageError(f"framework must be np, pt, jax or cupy, not {str(name)[:40]!r}")
     return FRAMEWORKS[name]()
 
@@ -131,12 +157,14 @@ def _shaped(elements: Any, record: TensorRecord, numpy: Any = None) -> Any:
     return numpy.lib.stride_tricks.as_strided(elements, record.shape, strides)
 
 
-def _numpy_dtype(name: str) -> Any:
+def numpy_dtype(name: str) -> Any:
+    """Returns the element type, of the record's dtype `name`, that arrays of NumPy have."""
     import numpy as np
 
     element = ELEMENT_TYPES.get(name)
     if element is None:
-        return np.dtype(name)  # NumPy's own description of a type that only NumPy has
+        # NumPy's own description of a type that only NumPy has
+        return np.lib.format.descr_to_dtype(ast.literal_eval(name)) if name.startswith("[") else np.dtype(name)
     if element.numpy is not None:
         return np.dtype(element.numpy)
     if element.ml_dtypes is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dumont_gpu.errors import DumontError, UnsupportedError, UsageError
 from dumont_gpu.format.paths import shown
+from dumont_gpu.loading.frameworks import NumPy, Torch, numpy_dtype
 from dumont_gpu.tensors.dtypes import ELEMENT_TYPES
 from dumont_gpu.tensors.record import TensorRecord
 
@@ -72,6 +73,13 @@ class HostMemory:
             return _of_torch(target, record)
         raise UnsupportedError(f"{shown(record.name)}: cannot be loaded into a {shown(type(target).__name__)}")
 
+    def fill_target(self, target: Any, memory: Bytes, record: TensorRecord) -> None:
+        """Copies a tensor that is in `memory` into a caller's tensor, which `of_target` has seen."""
+        if hasattr(target, "untyped_storage"):
+            target.detach().copy_(Torch().array(memory, record))
+        else:
+            target[...] = NumPy().array(memory, record).view(target.dtype)  # raw words are no numbers to convert
+
 
 def check_target(record: TensorRecord, shape: tuple[int, ...], dtype: str) -> None:
     """Raises UsageError unless a caller's tensor has the shape and the element type of a record."""
@@ -84,13 +92,16 @@ def check_target(record: TensorRecord, shape: tuple[int, ...], dtype: str) -> No
 def _of_numpy(target: Any, record: TensorRecord) -> Bytes | None:
     import numpy as np
 
-    names = [name for name, known in ELEMENT_TYPES.items() if target.dtype.name in (known.numpy, known.ml_dtypes)]
-    words = ELEMENT_TYPES[record.dtype].words if record.dtype in ELEMENT_TYPES else record.dtype
-    same_words = target.dtype == words and (record.dtype not in ELEMENT_TYPES or not ELEMENT_TYPES[record.dtype].numpy)
-    check_target(record, target.shape, record.dtype if same_words else (names or [target.dtype.str])[0])
+    known = ELEMENT_TYPES.get(record.dtype)
+    same = target.dtype == numpy_dtype(record.dtype) or (
+        known is not None and known.numpy is None and target.dtype == known.words
+    )
+    check_target(record, target.shape, record.dtype if same else target.dtype.str)
     if not target.flags.writeable:
         raise UsageError(f"{shown(record.name)}: the target is read-only")
-    return target.reshape(-1).view(np.uint8) if target.flags.c_contiguous else None
+    if not target.flags.c_contiguous or not target.itemsize:
+        return None
+    return np.asarray(target).reshape(-1).view(np.uint8)  # of subclasses, such as masked arrays, the elements alone
 
 
 def _of_torch(target: Any, record: TensorRecord) -> Bytes | None:
@@ -101,6 +112,7 @@ def _of_torch(target: Any, record: TensorRecord) -> Bytes | None:
     if target.device.type != "cpu":
         raise UsageError(f"{shown(record.name)}: the target is on {target.device}: name that device")
     flat: Bytes | None = None
-    if target.is_contiguous():
-        flat = target.detach().reshape(-1).view(torch.uint8).numpy()
+    if target.is_contiguous() and not target.is_conj() and not target.is_neg():
+        row = target.detach().as_strided((target.numel(),), (1,))  # a single element may have any stride
+        flat = row.view(torch.uint8).numpy()
     return flat

@@ -60,7 +60,7 @@ def open_on_device(
     opened.at_close(device.close)
 
     def loader() -> DeviceLoader:
-        return DeviceLoader(opened.snapshot, opened.options, device, verify=verify)
+        return DeviceLoader(opened.snapshot, opened.options, device, verify=verify, reading=opened.reading)
 
     own = loader()
     opened.at_close(own.close)

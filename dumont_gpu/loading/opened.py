@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import Final
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Final, NoReturn
 
 from dumont_gpu.columns.table import EntryTable, as_table
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.options import ReadOptions
+from dumont_gpu.pipeline import wait_until
 from dumont_gpu.snapshot.inside import entry_at_path, normal_path, opened_snapshot
 from dumont_gpu.snapshot.reader import Snapshot
 from dumont_gpu.tree.globs import Patterns
@@ -35,6 +38,9 @@ class OpenedSnapshot:
             self.table: EntryTable = as_table(self.snapshot.manifest.entries)
             self._held = held.pop_all()
         self._open = True
+        self._process = os.getpid()
+        self._changed = threading.Condition()
+        self._readers = 0
 
     @property
     def location(self) -> str:
@@ -50,10 +56,38 @@ class OpenedSnapshot:
         """Has something closed before the snapshot."""
         self._held.callback(call)
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keeps the snapshot open while a block reads it.
+
+        Raises:
+            DumontError: it is closed; or it was opened before a fork, and its connections are those of the parent.
+        """
+        with self._changed:
+            self.check_open()
+            if self.snapshot.source.remote and os.getpid() != self._process:
+                raise DumontError(f"{self.location}: was opened by another process: open it in each process that reads")
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._readers -= 1
+                self._changed.notify_all()
+
     def close(self) -> None:
-        if self._open:
+        """Closes the snapshot, once nobody reads any more: reads that wait for a network fail soon."""
+        with self._changed:
+            if not self._open:
+                return
             self._open = False
-            self._held.close()
+            if self._readers:
+                self.snapshot.source.cancel()
+                wait_until(self._changed, lambda: not self._readers)
+        self._held.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self.location}: an open snapshot cannot be pickled: open it in each process that reads")
 
     def __enter__(self) -> OpenedSnapshot:
         return self

@@ -26,6 +26,7 @@ def narrowed(record: TensorRecord, index: Any) -> tuple[TensorRecord, tuple[Any,
     while rest and record.shape:
         first = rest[0]
         if isinstance(first, slice):
+            _check_slice(record, first)
             return _rows(record, first), (_stepped(record.shape[0], first), *rest[1:])
         if not _is_number(first):
             break
@@ -34,8 +35,21 @@ def narrowed(record: TensorRecord, index: Any) -> tuple[TensorRecord, tuple[Any,
     return record, tuple(rest)
 
 
-def _is_number(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool) and not getattr(value, "shape", ())
+def _check_slice(record: TensorRecord, rows: slice) -> None:
+    try:
+        rows.indices(record.shape[0])
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{shown(record.name)}: {error}") from None
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or getattr(value, "shape", None):
+        return False
+    try:
+        operator.index(value)
+    except TypeError:  # no number, or a bool of NumPy
+        return False
+    return True
 
 
 def _row(record: TensorRecord, number: int) -> TensorRecord:

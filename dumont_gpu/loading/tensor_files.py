@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +14,7 @@ from dumont_gpu.loading.opened import OpenedSnapshot
 from dumont_gpu.loading.prefetch import Prefetch
 from dumont_gpu.loading.slices import narrowed
 from dumont_gpu.loading.tensor_load import Loader, Located, TensorLoads
-from dumont_gpu.sizes import MiB
+from dumont_gpu.sizes import MiB, one_line
 from dumont_gpu.tensors.record import TensorTable
 from dumont_gpu.tensors.table import read_table
 
@@ -58,6 +59,7 @@ class TensorFiles:
         reader: ChunkLoader,
     ) -> None:
         self._opened, self._loads, self._new_loader = opened, loads, new_loader
+        self._prefetches: weakref.WeakSet[Prefetch[Any, Any]] = weakref.WeakSet()
         self._tables: dict[str, TensorTable] = {}
         self._tensors: dict[str, Located] = {}
         for file in opened.files(paths):
@@ -79,7 +81,9 @@ class TensorFiles:
         self.close()
 
     def close(self) -> None:
-        """Closes the snapshot; arrays that were loaded stay."""
+        """Closes the snapshot, and what prefetches it; arrays that were loaded stay."""
+        for prefetch in list(self._prefetches):
+            prefetch.close()
         self._opened.close()
 
     def keys(self) -> list[str]:
@@ -149,9 +153,11 @@ class TensorFiles:
             tensor = self._located(name)
             record, rests[name] = (tensor.record, ()) if index is None else narrowed(tensor.record, index)
             tensors[name] = tensor._replace(record=record)
-        return Prefetch(
-            self._loads, self._new_loader(), tensors, lambda name, array: applied(array, rests[name]), limit
+        prefetch = Prefetch(
+            self._loads, self._new_loader(), tensors, lambda name, array: applied(name, array, rests[name]), limit
         )
+        self._prefetches.add(prefetch)
+        return prefetch
 
     def load_into(self, targets: Mapping[str, Any], *, strict: bool = True) -> Unmatched:
         """Loads tensors into a caller's tensors of the same names, shapes and element types: no second copy is made.
@@ -210,14 +216,21 @@ class TensorSlice:
         self._opened.check_open()
         record, rest = narrowed(self._tensor.record, index)
         (array,) = self._loads.arrays([self._tensor._replace(record=record)])
-        return applied(array, rest)
+        return applied(record.name, array, rest)
 
 
-def applied(array: Any, index: tuple[Any, ...]) -> Any:
-    """Returns the part of an array, in memory of its own."""
+def applied(name: str, array: Any, index: tuple[Any, ...]) -> Any:
+    """Returns the part of an array, in memory of its own.
+
+    Raises:
+        UsageError: the array does not take the index.
+    """
     if all(isinstance(each, slice) and each == slice(None, None, 1) for each in index):
         return array
-    part = array[index]
+    try:
+        part = array[index]
+    except (IndexError, TypeError, ValueError) as error:  # of PyTorch, where a step is negative
+        raise UsageError(f"{shown(name)}: {one_line(str(error))}") from None
     copy: Callable[[], Any] | None = getattr(part, "clone", None) or getattr(part, "copy", None)
     return part if copy is None or _is_immutable(part) else copy()
 

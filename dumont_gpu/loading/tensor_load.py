@@ -35,6 +35,9 @@ class Memory(Protocol[P_co, M]):
     def of_target(self, target: Any, record: TensorRecord) -> M | None:
         """Returns the memory of a caller's tensor; None if its elements do not lie in a row."""
 
+    def fill_target(self, target: Any, memory: M, record: TensorRecord) -> None:
+        """Copies a tensor that is in `memory` into a caller's tensor, which `of_target` has seen."""
+
     def take(self, memory: M, start: int) -> M:
         """Returns the memory from the byte `start` on."""
 
@@ -87,6 +90,11 @@ class TensorLoads(Generic[P, M]):
 
     def arrays(self, tensors: Sequence[Located]) -> Iterator[Any]:
         """Yields the tensors as arrays, in their order, once all are loaded. Raises as the loader and `span_of`."""
+        for tensor, memory in zip(tensors, self._memories(tensors), strict=True):
+            yield self._framework.array(memory, tensor.record)
+
+    def _memories(self, tensors: Sequence[Located]) -> Iterator[M]:
+        """Yields the memory that holds each tensor, once all are loaded."""
         loads: dict[Span, TensorLoad[P, M]] = {}
         spans = []
         for tensor in tensors:
@@ -98,7 +106,7 @@ class TensorLoads(Generic[P, M]):
             self.provide(load)
         self._loader.run(cut(load.want for load in loads.values()), lambda want: None)
         for tensor, span in zip(tensors, spans, strict=True):
-            yield self.array(tensor, loads[span] if span is not None else None)
+            yield self._loaded(tensor, loads[span] if span is not None else None)
 
     def span_of(self, tensor: Located) -> Span | None:
         """Returns the bytes that a tensor takes; None if its zip's member must be inflated.
@@ -129,8 +137,8 @@ class TensorLoads(Generic[P, M]):
             elif span.size:
                 wants.append(Want(span.file, span.start, span.size, self._memory.place(memory)))
         self._loader.load(wants)
-        for name, array in zip(copied, self.arrays(list(copied.values())), strict=True):
-            targets[name][...] = array
+        for (name, tensor), memory in zip(copied.items(), self._memories(list(copied.values())), strict=True):
+            self._memory.fill_target(targets[name], memory, tensor.record)
 
     def _certain_span(self, tensor: Located) -> Span | None:
         if _is_deflated(tensor.record):
@@ -154,8 +162,10 @@ class TensorLoads(Generic[P, M]):
         Args:
             load: None for a tensor of a member that must be inflated.
         """
-        memory = self._inflated(tensor) if load is None else self._certain(tensor, load)
-        return self._framework.array(memory, tensor.record)
+        return self._framework.array(self._loaded(tensor, load), tensor.record)
+
+    def _loaded(self, tensor: Located, load: TensorLoad[P, M] | None) -> M:
+        return self._inflated(tensor) if load is None else self._certain(tensor, load)
 
     def _certain(self, tensor: Located, load: TensorLoad[P, M]) -> M:
         assert load.memory is not None

@@ -93,6 +93,8 @@ def cut(wants: Iterable[Want[P]]) -> list[ChunkPieces[P]]:
 
 def _overlapping(file: FileEntry, start: int, end: int) -> Iterator[Extent]:
     """Yields the extents of a file that have bytes from `start` up to `end`, in file order."""
+    if start >= end:
+        return
     first = bisect_right(file.extents, start, key=lambda extent: extent.file_end)
     for number in range(first, len(file.extents) if start < end else first):
         extent = file.extents[number]

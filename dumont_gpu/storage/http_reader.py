@@ -43,7 +43,7 @@ class HttpReader:
         read = Read(start, out)
         with self._changed:
             if self._stopped:
-                raise NetworkError("the read was cancelled")
+                raise NetworkError("reading was cancelled before: open it again")
             self._waiting.extend(read.ranges)
             try:
                 self._start_threads()
@@ -73,7 +73,8 @@ class HttpReader:
     def _start_threads(self) -> None:
         wanted = min(self._count.current, len(self._waiting) + len(self._active))
         while len(self._threads) < wanted:
-            thread = threading.Thread(target=self._work, name=f"dumont-fetch-{len(self._threads)}")
+            # A program that never closes a source must end all the same.
+            thread = threading.Thread(target=self._work, name=f"dumont-fetch-{len(self._threads)}", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the machine allows no more: those that run fetch everything

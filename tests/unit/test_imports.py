@@ -23,6 +23,7 @@ LAYERS = [
     ["backends", "storage", "tree"],
     ["snapshot", "plan"],
     ["jobs"],
+    ["loading"],
     ["snapshot_queries"],
     ["snapshot_service", "bench"],
     ["cli"],
