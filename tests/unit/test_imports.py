@@ -23,8 +23,9 @@ LAYERS = [
     ["backends", "storage", "tree"],
     ["snapshot", "plan"],
     ["jobs"],
+    ["loading"],
     ["snapshot_queries"],
-    ["snapshot_service", "bench"],
+    ["snapshot_service", "bench", "vllm"],
     ["cli"],
     ["__main__"],
 ]
