@@ -10,7 +10,7 @@ from dumont_gpu.errors import UsageError
 from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.loading.chunk_loader import ChunkLoader
 from dumont_gpu.loading.opened import OpenedSnapshot
-from dumont_gpu.loading.wants import Want
+from dumont_gpu.loading.wants import Want, size_before_next_chunk
 from dumont_gpu.sizes import KiB
 
 if TYPE_CHECKING:
@@ -58,17 +58,23 @@ class SnapshotFile(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: WriteableBuffer) -> int:
+        """Reads once, as raw files do: a short read ends where the file's next chunk begins."""
         out = memoryview(buffer).cast("B")
         self._check_open()
         size = max(0, min(len(out), self.size - self._at))
+        if size <= _BUFFER:  # as of a reader ahead; a chunk for bytes that nobody may want would be dear
+            size = size_before_next_chunk(self._file, self._at, size)
         if size:
             self.read_at(self._at, out[:size])
             self._at += size
         return size
 
     def readall(self) -> bytes:
+        self._check_open()
         content = bytearray(max(0, self.size - self._at))
-        self.readinto(content)
+        if content:
+            self.read_at(self._at, memoryview(content))
+            self._at += len(content)
         return bytes(content)
 
     def read_at(self, offset: int, out: memoryview) -> None:

@@ -91,6 +91,16 @@ def cut(wants: Iterable[Want[P]]) -> list[ChunkPieces[P]]:
     return [chunks[number] for number in sorted(chunks)]
 
 
+def size_before_next_chunk(file: FileEntry, start: int, size: int) -> int:
+    """Returns how many of `size` bytes from `start` on lie in holes and in the first chunk that has any of them."""
+    first: int | None = None
+    for extent in _overlapping(file, start, start + size):
+        if first is not None and extent.chunk != first:
+            return extent.file_offset - start
+        first = extent.chunk
+    return size
+
+
 def _overlapping(file: FileEntry, start: int, end: int) -> Iterator[Extent]:
     """Yields the extents of a file that have bytes from `start` up to `end`, in file order."""
     if start >= end:

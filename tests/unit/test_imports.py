@@ -25,7 +25,7 @@ LAYERS = [
     ["jobs"],
     ["loading"],
     ["snapshot_queries"],
-    ["snapshot_service", "bench"],
+    ["snapshot_service", "bench", "vllm"],
     ["cli"],
     ["__main__"],
 ]
