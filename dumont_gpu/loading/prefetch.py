@@ -45,12 +45,19 @@ class Prefetch(Generic[P, M]):
     def __enter__(self) -> Prefetch[P, M]:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, Exception):
+            self.close()
+        else:
+            self.end()  # who interrupts a program does not wait for a network
+
+    def end(self) -> None:
+        """Ends the loading soon; does not wait for the chunks on their way."""
+        self._ahead.end()
 
     def close(self) -> None:
         """Ends the loading; what was not taken is given up."""
-        self._ahead.end()
+        self.end()
         self._thread.join()
 
     def names(self) -> Iterator[str]:

@@ -82,9 +82,12 @@ class TensorFiles:
 
     def close(self) -> None:
         """Closes the snapshot, and what prefetches it; arrays that were loaded stay."""
-        for prefetch in list(self._prefetches):
-            prefetch.close()
+        prefetches = list(self._prefetches)
+        for prefetch in prefetches:
+            prefetch.end()
         self._opened.close()
+        for prefetch in prefetches:
+            prefetch.close()
 
     def keys(self) -> list[str]:
         """Returns the names of the tensors, in the order of the files' tables. Nested names are joined by dots."""
