@@ -24,6 +24,7 @@ LAYERS = [
     ["snapshot", "plan"],
     ["jobs"],
     ["loading"],
+    ["filesystem", "mounting"],
     ["snapshot_queries"],
     ["snapshot_service", "bench", "vllm"],
     ["cli"],
