@@ -26,6 +26,7 @@ from dumont_gpu.errors import DeviceError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.jobs.resources import ChunkRoom, default_threads
 from dumont_gpu.limits import core_limits, memory_limits, open_files
+from dumont_gpu.mounting import DEVICE, missing_for_mount
 from dumont_gpu.sizes import format_size
 
 _TIMEX: Final = 512  # bytes; more than struct timex has
@@ -70,7 +71,17 @@ def _clock() -> Finding:
 
 def _extras() -> list[Finding]:
     """Returns the optional parts that are not about devices."""
-    return [_extra("s3", ("obstore", "botocore"), "s3://, gs:// and az://"), _extra("bench", ("numpy",), "bench")]
+    return [
+        _extra("s3", ("obstore", "botocore"), "s3://, gs:// and az://"),
+        _extra("bench", ("numpy",), "bench"),
+        _extra("fs", ("fsspec",), "dumont:// in pandas and others"),
+        _mount(),
+    ]
+
+
+def _mount() -> Finding:
+    missing = missing_for_mount()
+    return Finding("Extra mount", not missing, missing or f"mfusepy {importlib.metadata.version('mfusepy')}, {DEVICE}")
 
 
 def _extra(name: str, packages: tuple[str, ...], purpose: str) -> Finding:

@@ -40,6 +40,10 @@ COMMANDS: Final = {
     "cat": Command(
         "cat", "cat", "Print files of a snapshot: their bytes, verified before they are written.", takes_addresses=True
     ),
+    "mount": Command(
+        "mount", "mount", "Mount a snapshot read-only: its files are there at once, and read as they are used.",
+        takes_addresses=True,
+    ),
     "diff": Command(
         "diff", "diff", "Compare two snapshots, or a snapshot and a folder: what was added, removed, modified.",
         takes_addresses=True,

@@ -17,8 +17,8 @@ _read_entry: Final = native.ENTRY.unpack_from
 PieceKey = tuple[int, int, int, bytes]  # chunk, offset in the chunk, length, digest
 
 
-def entry_at(columns: native.Columns, index: int) -> FileEntry:
-    """Returns an entry as an object."""
+def entry_at(columns: native.Columns, index: int, *, extents: bool = True) -> FileEntry:
+    """Returns an entry as an object; without its extents, of which some files have thousands, if nobody wants them."""
     mtime_ns, size, path, first, count, mode, number, flags = _read_entry(columns.entries, index * native.ENTRY.size)
     return FileEntry(  # by position: by name, a tuple takes twice the time
         os.fsdecode(_bytes_at(columns, path)),
@@ -26,7 +26,7 @@ def entry_at(columns: native.Columns, index: int) -> FileEntry:
         mode,
         mtime_ns,
         size,
-        _extents(columns, first, count) if count else (),
+        _extents(columns, first, count) if count and extents else (),
         os.fsdecode(_bytes_at(columns, first)) if number == native.SYMLINK or number == native.HARDLINK else "",
         None if columns.owners is None else _owner(columns.owners, index),
         flags & native.CHANGED_FLAG != 0,
@@ -36,6 +36,11 @@ def entry_at(columns: native.Columns, index: int) -> FileEntry:
 def path_at(columns: native.Columns, index: int) -> bytes:
     """Returns the path of an entry as it is on disk."""
     return _bytes_at(columns, native.ENTRY.unpack_from(columns.entries, index * native.ENTRY.size)[2])
+
+
+def target_at(columns: native.Columns, index: int) -> bytes:
+    """Returns the target of a link."""
+    return _bytes_at(columns, native.ENTRY.unpack_from(columns.entries, index * native.ENTRY.size)[3])
 
 
 def size_at(columns: native.Columns, index: int) -> int:

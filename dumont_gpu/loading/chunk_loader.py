@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dumont_gpu import native
-from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
+from dumont_gpu.buffers import Buffer, BufferPool, ClosedError, with_buffers
 from dumont_gpu.codecs import Raw, codec_by_id
 from dumont_gpu.errors import DamagedError, DumontError
+from dumont_gpu.forks import tell_in_children
 from dumont_gpu.format.entries import Extent
 from dumont_gpu.format.header import CHUNK_ALIGNMENT
 from dumont_gpu.format.paths import printable
@@ -20,9 +21,11 @@ from dumont_gpu.jobs.options import ReadOptions
 from dumont_gpu.jobs.resources import ChunkRoom, thread_count
 from dumont_gpu.loading.wants import ChunkPieces, Want, cut
 from dumont_gpu.pipeline import Pipeline
+from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.reader import Snapshot, parallel_reads
 
 KEPT: Final = 2  # tensors that follow each other share chunks: one of floats, one of the rest
+_SMALL: Final = 1 * MiB  # what a program or the kernel reads at once; it may lie across two chunks
 _RAW: Final = Raw().id
 
 HostWant = Want[memoryview]
@@ -43,7 +46,7 @@ class _Decoded:
 
 
 class ChunkLoader:
-    """Loads wants, one call at a time, by the CPU.
+    """Loads wants by the CPU: small reads beside each other, large ones one at a time; after a fork in the child, too.
 
     Args:
         snapshot: has the files.
@@ -67,12 +70,17 @@ class ChunkLoader:
         largest = max((chunk.size_original for chunk in snapshot.chunks), default=1)
         others = 2 if snapshot.source.remote else 1
         room = ChunkRoom.of_machine(options.memory, largest, others=others)
-        self._kept = max(0, min(kept, room.memory // largest - room.buffers))
-        self._fetched = replace(room, memory=room.memory - self._kept * largest).chunks(self._threads)
+        self.kept = max(0, min(kept, room.memory // largest - room.buffers))
+        self._fetched = replace(room, memory=room.memory - self.kept * largest).chunks(self._threads)
         self._size = largest + CHUNK_ALIGNMENT
-        self._loading = threading.Lock()  # held while wants are loaded
-        self._changing = threading.Lock()  # held while `_decoded`, or the count of a want, changes
-        self._decoded: OrderedDict[int, _Decoded] = OrderedDict()  # the last one last
+        self.forked()
+        tell_in_children(self)
+
+    def forked(self) -> None:
+        """Makes locks and pools for this process."""
+        self._loading = threading.Lock()  # held while threads of the loader load wants
+        self._changing = threading.Condition()  # held while `_decoded`, `_busy`, or the count of a want, changes
+        self._busy: set[int] = set()  # chunks of small reads that run now: others wait, and need not decode them
         self._make_pools()
 
     def close(self) -> None:
@@ -96,25 +104,50 @@ class ChunkLoader:
             DamagedError: bytes do not match their digest. Places of wants that are not complete are worthless.
             DumontError: the snapshot cannot be read.
         """
-        with self._loading, self._reading():
-            try:
-                if isinstance(chunks, Sequence) and len(chunks) <= 1:
-                    self._run_here(chunks, done)  # threads would take longer than a small read
-                else:
+        with self._reading():
+            if isinstance(chunks, Sequence) and _is_small(chunks):
+                for chunk in chunks:
+                    self._run_here(chunk, done)
+            else:
+                with self._loading:
                     self._run_in_threads(chunks, done)
-            except BaseException:
-                self._decoded.clear()
-                self._make_pools()  # a pipeline that failed has closed them
-                raise
 
     def _make_pools(self) -> None:
+        """Begins with no chunk; whoever still works with a buffer gives it back to where it is from."""
+        self._decoded: OrderedDict[int, _Decoded] = OrderedDict()  # the last one last
         self._encoded = BufferPool(self._fetched, self._size)
-        self._raw = BufferPool(self._threads + self._kept, self._size)
+        self._raw = BufferPool(self._threads + self.kept, self._size)
 
-    def _run_here(self, chunks: Sequence[HostChunk], done: Callable[[HostWant], None]) -> None:
-        for item in with_buffers(chunks, self._encoded):
-            if self._fetch(item, done) is not None:
-                self._decode(item, done)
+    def _run_here(self, chunk: HostChunk, done: Callable[[HostWant], None]) -> None:
+        """Loads a chunk in the caller's thread: others would take longer to start than a small read takes."""
+        with self._changing:
+            self._changing.wait_for(lambda: chunk.number not in self._busy)
+            self._busy.add(chunk.number)
+        try:
+            while not self._loaded_here(chunk, done):
+                pass
+        finally:
+            with self._changing:
+                self._busy.remove(chunk.number)
+                self._changing.notify_all()
+
+    def _loaded_here(self, chunk: HostChunk, done: Callable[[HostWant], None]) -> bool:
+        """Loads a chunk; False if another read failed meanwhile and closed the pools."""
+        try:
+            buffer = self._encoded.acquire()
+            try:
+                if self._fetch((chunk, buffer), done) is not None:
+                    self._decode((chunk, buffer), done)
+            except Exception:
+                buffer.release()
+                raise
+            except BaseException:  # a signal, at any point: nobody knows which buffers were given back
+                self._make_pools()
+                raise
+        except ClosedError:
+            with self._loading:  # until that read is over, and there are new ones
+                return False
+        return True
 
     def _run_in_threads(self, chunks: Iterable[HostChunk], done: Callable[[HostWant], None]) -> None:
         def cancel() -> None:
@@ -129,7 +162,11 @@ class ChunkLoader:
             threads=parallel_reads(self._snapshot.source),
         )
         pipeline.stage("decode", lambda item: self._decode(item, done), fetched, threads=self._threads)
-        pipeline.run()
+        try:
+            pipeline.run()
+        except BaseException:
+            self._make_pools()  # the pipeline has closed them
+            raise
 
     def _fetch(
         self, item: tuple[HostChunk, Buffer], done: Callable[[HostWant], None]
@@ -139,56 +176,32 @@ class ChunkLoader:
         with self._changing:
             kept = self._decoded.pop(chunk.number, None)
         if kept is None:
-            self._snapshot.read_chunk(chunk.number, self._encoded_place(chunk, buffer))
+            self._snapshot.read_chunk(chunk.number, _encoded_place(self._snapshot, chunk, buffer))
             return item
-        buffer.release()
         self._deliver(chunk, kept, done)
+        buffer.release()
         return None
 
     def _decode(self, item: tuple[HostChunk, Buffer], done: Callable[[HostWant], None]) -> None:
         chunk, buffer = item
-        encoded, final = self._encoded_place(chunk, buffer), self._final_place(chunk)
+        encoded, final = _encoded_place(self._snapshot, chunk, buffer), _final_place(self._snapshot, chunk)
         if final is not None:
-            self._check_and_decode(chunk, encoded, final)
+            _check_and_decode(self._snapshot, chunk.number, encoded, final)
             self._check_content(chunk, final, set())
             self._count(chunk, done)
         else:
             spare = self._raw.acquire()
             decoded = _Decoded(spare, spare.view[: self._snapshot.chunks[chunk.number].size_original])
-            self._check_and_decode(chunk, encoded, decoded.content)
+            with _given_back_after_errors(spare):
+                _check_and_decode(self._snapshot, chunk.number, encoded, decoded.content)
             self._deliver(chunk, decoded, done)
         buffer.release()
-
-    def _final_place(self, chunk: HostChunk) -> memoryview | None:
-        """Returns where a chunk belongs, if all of it belongs into one place."""
-        size = self._snapshot.chunks[chunk.number].size_original
-        if not chunk.fills_one_place(size):
-            return None
-        (piece,) = chunk.pieces
-        return _place(piece.want)[piece.at : piece.at + size]
-
-    def _encoded_place(self, chunk: HostChunk, buffer: Buffer) -> memoryview:
-        """Returns where a chunk is fetched to: into its final place, if it needs no decoding."""
-        record = self._snapshot.chunks[chunk.number]
-        if record.compressor_id == _RAW and record.size_compressed == record.size_original:
-            final = self._final_place(chunk)
-            if final is not None:
-                return final
-        return buffer.view[: record.size_compressed]
-
-    def _check_and_decode(self, chunk: HostChunk, encoded: memoryview, content: memoryview) -> None:
-        snapshot, number = self._snapshot, chunk.number
-        try:
-            snapshot.check_chunk(number, encoded)
-            if native.address_of(encoded) != native.address_of(content):
-                codec_by_id(snapshot.chunks[number].compressor_id).decode(encoded, content)
-        except DamagedError as error:
-            raise DamagedError(f"{snapshot.source.location}: chunk {number}: {error}") from None
 
     def _deliver(self, chunk: HostChunk, decoded: _Decoded, done: Callable[[HostWant], None]) -> None:
         """Copies the pieces of a decoded chunk into their places; keeps the chunk."""
         content = decoded.content
-        self._check_content(chunk, content, decoded.checked)
+        with _given_back_after_errors(decoded.buffer):
+            self._check_content(chunk, content, decoded.checked)
         for piece in chunk.pieces:
             native.copy(
                 _place(piece.want)[piece.at : piece.at + piece.size], content[piece.begin : piece.begin + piece.size]
@@ -220,10 +233,56 @@ class ChunkLoader:
 
     def _keep(self, number: int, decoded: _Decoded) -> None:
         with self._changing:
+            spare = self._decoded.pop(number, None)  # a small read and a large one may decode the same chunk
             self._decoded[number] = decoded
-            oldest = self._decoded.popitem(last=False)[1] if len(self._decoded) > self._kept else None
-        if oldest is not None:
-            oldest.buffer.release()
+            if len(self._decoded) > self.kept:
+                spare = self._decoded.popitem(last=False)[1]
+        if spare is not None:
+            spare.buffer.release()
+
+
+def _final_place(snapshot: Snapshot, chunk: HostChunk) -> memoryview | None:
+    """Returns where a chunk belongs, if all of it belongs into one place."""
+    size = snapshot.chunks[chunk.number].size_original
+    if not chunk.fills_one_place(size):
+        return None
+    (piece,) = chunk.pieces
+    return _place(piece.want)[piece.at : piece.at + size]
+
+
+def _encoded_place(snapshot: Snapshot, chunk: HostChunk, buffer: Buffer) -> memoryview:
+    """Returns where a chunk is fetched to: into its final place, if it needs no decoding."""
+    record = snapshot.chunks[chunk.number]
+    if record.compressor_id == _RAW and record.size_compressed == record.size_original:
+        final = _final_place(snapshot, chunk)
+        if final is not None:
+            return final
+    return buffer.view[: record.size_compressed]
+
+
+def _check_and_decode(snapshot: Snapshot, number: int, encoded: memoryview, content: memoryview) -> None:
+    try:
+        snapshot.check_chunk(number, encoded)
+        if native.address_of(encoded) != native.address_of(content):
+            codec_by_id(snapshot.chunks[number].compressor_id).decode(encoded, content)
+    except DamagedError as error:
+        raise DamagedError(f"{snapshot.source.location}: chunk {number}: {error}") from None
+
+
+@contextmanager
+def _given_back_after_errors(buffer: Buffer) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        buffer.release()
+        raise
+
+
+def _is_small(chunks: Sequence[HostChunk]) -> bool:
+    """Whether a read takes a chunk, or little of two: threads would take longer to start."""
+    return len(chunks) <= 1 or (
+        len(chunks) == 2 and sum(piece.size for chunk in chunks for piece in chunk.pieces) <= _SMALL
+    )
 
 
 def clear_holes(want: HostWant) -> None:

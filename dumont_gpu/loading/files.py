@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from typing import Final
 
+from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.jobs.options import ReadOptions
-from dumont_gpu.loading.chunk_loader import ChunkLoader
+from dumont_gpu.jobs.resources import memory_share, thread_count
+from dumont_gpu.loading.chunk_loader import ChunkLoader, HostWant
 from dumont_gpu.loading.file_object import SnapshotFile
 from dumont_gpu.loading.opened import OpenedSnapshot
+from dumont_gpu.loading.tree import SnapshotTree
 
-_KEPT = 4  # decoded chunks: readers of several files take turns
+_FEWEST: Final = 2
+_MOST: Final = 16  # decoded chunks that are kept: readers of several files take turns, and some come back
 
 
 class SnapshotFiles(OpenedSnapshot):
@@ -22,12 +28,37 @@ class SnapshotFiles(OpenedSnapshot):
 
     def __init__(self, location: str, options: ReadOptions | None = None) -> None:
         super().__init__(location, options or ReadOptions())
-        self._loader = ChunkLoader(self.snapshot, self.options, verify=True, kept=_KEPT, reading=self.reading)
+        kept = _kept_chunks(self.options, self.snapshot.header.chunk_size)
+        self._loader = ChunkLoader(self.snapshot, self.options, verify=True, kept=kept, reading=self.reading)
+        self.tree = SnapshotTree(self.snapshot, self.table)
+
+    def __enter__(self) -> SnapshotFiles:
+        return self
+
+    @property
+    def kept(self) -> int:
+        """How many decoded chunks stay."""
+        return self._loader.kept
 
     def open_raw(self, path: str) -> SnapshotFile:
         """Returns a file, unbuffered: for callers who read large pieces. Raises as `file`."""
-        return SnapshotFile(self.file(path), self, self._loader)
+        return self.open_entry(self.file(path))
+
+    def open_entry(self, file: FileEntry) -> SnapshotFile:
+        """Returns a file, unbuffered."""
+        return SnapshotFile(file, self, self._loader)
+
+    def load(self, wants: Sequence[HostWant]) -> None:
+        """Fills the places of the wants, each chunk decoded once. Raises as `ChunkLoader.run`."""
+        self.check_open()
+        self._loader.load(wants)
 
     def open_file(self, path: str) -> io.BufferedReader:
         """Returns a file as a binary, seekable file object. Raises as `file`."""
         return self.open_raw(path).buffered()
+
+
+def _kept_chunks(options: ReadOptions, chunk_size: int) -> int:
+    """Returns how many decoded chunks fit beside those that threads work on, each of which takes two buffers."""
+    room = (options.memory or memory_share()) // chunk_size - 2 * thread_count(options.jobs)
+    return max(_FEWEST, min(_MOST, room))

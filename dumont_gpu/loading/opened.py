@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import Final, NoReturn
 
 from dumont_gpu.columns.table import EntryTable, as_table
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
+from dumont_gpu.forks import tell_in_children
 from dumont_gpu.format.entries import EntryType, FileEntry
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.options import ReadOptions
@@ -38,9 +38,8 @@ class OpenedSnapshot:
             self.table: EntryTable = as_table(self.snapshot.manifest.entries)
             self._held = held.pop_all()
         self._open = True
-        self._process = os.getpid()
-        self._changed = threading.Condition()
-        self._readers = 0
+        self.forked()
+        tell_in_children(self)
 
     @property
     def location(self) -> str:
@@ -58,15 +57,9 @@ class OpenedSnapshot:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Keeps the snapshot open while a block reads it.
-
-        Raises:
-            DumontError: it is closed; or it was opened before a fork, and its connections are those of the parent.
-        """
+        """Keeps the snapshot open while a block reads it. Raises DumontError if it is closed."""
         with self._changed:
             self.check_open()
-            if self.snapshot.source.remote and os.getpid() != self._process:
-                raise DumontError(f"{self.location}: was opened by another process: open it in each process that reads")
             self._readers += 1
         try:
             yield
@@ -74,6 +67,11 @@ class OpenedSnapshot:
             with self._changed:
                 self._readers -= 1
                 self._changed.notify_all()
+
+    def forked(self) -> None:
+        """Begins with no reader: those of a parent are not in the child."""
+        self._changed = threading.Condition()
+        self._readers = 0
 
     def close(self) -> None:
         """Closes the snapshot, once nobody reads any more: reads that wait for a network fail soon."""
@@ -110,8 +108,8 @@ class OpenedSnapshot:
         self.check_open()
         if not path and self.snapshot.inside and self.snapshot.manifest.root is None:
             path = self.table.path(0)  # the part that the location names is a file
-        entry = self._followed(normal_path(path))
-        if entry.type is not EntryType.FILE:
+        entry = self.followed(path)
+        if entry is None or entry.type is not EntryType.FILE:
             raise UsageError(f"{printable(path) or 'the root'}: is a directory of the snapshot: name a file")
         return entry
 
@@ -143,10 +141,19 @@ class OpenedSnapshot:
             raise SnapshotNotFoundError(f"{self.location}: holds no file {printable(pattern)}")
         return files
 
-    def _followed(self, path: str) -> FileEntry:
-        """Returns the file or directory at a path; every link on the way is followed within the snapshot."""
+    def followed(self, path: str) -> FileEntry | None:
+        """Returns the file or directory that a path leads to, through links that stay within the snapshot.
+
+        Returns:
+            The entry, of a hard link the file; None: the root.
+
+        Raises:
+            SnapshotNotFoundError: there is none, or a link leads to nothing.
+            UsageError: a link leads out of the snapshot, or in a circle.
+        """
+        self.check_open()
         names: list[str] = []
-        rest, links = path.split("/"), 0
+        rest, links = normal_path(path).split("/"), 0
         while rest:
             name = rest.pop(0)
             if name in ("", "."):
@@ -169,6 +176,6 @@ class OpenedSnapshot:
                 *rest,
             ]
         if not names:
-            raise UsageError(f"{printable(path) or 'the root'}: is a directory of the snapshot: name a file")
+            return None
         entry = entry_at_path(self.snapshot, self.table, "/".join(names))
         return entry_at_path(self.snapshot, self.table, entry.target) if entry.type is EntryType.HARDLINK else entry

@@ -37,7 +37,7 @@ class Want(Generic[P]):
     def holes(self) -> Iterator[tuple[int, int]]:
         """Yields start and end, within the place, of bytes that no chunk holds: they are zero."""
         at = self.start
-        for extent in _overlapping(self.file, self.start, self.end):
+        for extent in extents_between(self.file, self.start, self.end):
             if extent.file_offset > at:
                 yield at - self.start, extent.file_offset - self.start
             at = extent.file_end
@@ -78,7 +78,7 @@ def cut(wants: Iterable[Want[P]]) -> list[ChunkPieces[P]]:
     """Returns the chunks that hold bytes of the wants, in the snapshot's order; counts the pieces of each want."""
     chunks: dict[int, ChunkPieces[P]] = {}
     for want in wants:
-        for extent in _overlapping(want.file, want.start, want.end):
+        for extent in extents_between(want.file, want.start, want.end):
             chunk = chunks.setdefault(extent.chunk, ChunkPieces(extent.chunk))
             first, end = max(extent.file_offset, want.start), min(extent.file_end, want.end)
             begin = extent.chunk_offset + first - extent.file_offset
@@ -94,14 +94,14 @@ def cut(wants: Iterable[Want[P]]) -> list[ChunkPieces[P]]:
 def size_before_next_chunk(file: FileEntry, start: int, size: int) -> int:
     """Returns how many of `size` bytes from `start` on lie in holes and in the first chunk that has any of them."""
     first: int | None = None
-    for extent in _overlapping(file, start, start + size):
+    for extent in extents_between(file, start, start + size):
         if first is not None and extent.chunk != first:
             return extent.file_offset - start
         first = extent.chunk
     return size
 
 
-def _overlapping(file: FileEntry, start: int, end: int) -> Iterator[Extent]:
+def extents_between(file: FileEntry, start: int, end: int) -> Iterator[Extent]:
     """Yields the extents of a file that have bytes from `start` up to `end`, in file order."""
     if start >= end:
         return

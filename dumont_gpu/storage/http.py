@@ -13,9 +13,11 @@ The rules that need no connection are in `addresses`, `answers`, `retry` and `pa
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from dumont_gpu.errors import DamagedError
+from dumont_gpu.forks import tell_in_children
 from dumont_gpu.sizes import MiB
 from dumont_gpu.storage.addresses import Address, parse_address
 from dumont_gpu.storage.base import Source
@@ -34,7 +36,10 @@ def open_source(location: str, options: NetworkOptions) -> Source:
 
 
 class HttpSource:
-    """A snapshot behind http(s) addresses; takes the arguments of `HttpObject`."""
+    """A snapshot behind http(s) addresses; takes the arguments of `HttpObject`.
+
+    A child that was forked reads on, over connections of its own.
+    """
 
     remote = True
 
@@ -45,13 +50,21 @@ class HttpSource:
         options: NetworkOptions,
         renew: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.location = location
-        source = HttpObject(location, locate, options, renew)
-        first = source.first_answer()
-        self.size, self._head = first.revision.size, first.head
-        count = _connection_count(options, first.latency)
-        self._fetcher = RangeFetcher(source, first.revision, count, options)
-        self._reader = HttpReader(self._fetcher, count, options.clock)
+        self.location, self._options = location, options
+        self._object: Callable[[], HttpObject] = lambda: HttpObject(location, locate, options, renew)
+        source = self._object()
+        self._first = source.first_answer()
+        self.size, self._head = self._first.revision.size, self._first.head
+        self._begin(source)
+        self._starting = threading.Lock()
+        tell_in_children(self)
+
+    def _begin(self, source: HttpObject) -> None:
+        """Makes what holds the threads and connections of this process."""
+        self._inherited = False
+        count = _connection_count(self._options, self._first.latency)
+        self._fetcher = RangeFetcher(source, self._first.revision, count, self._options)
+        self._reader = HttpReader(self._fetcher, count, self._options.clock)
 
     def read_into(self, offset: int, out: memoryview) -> None:
         end = offset + len(out)
@@ -61,6 +74,9 @@ class HttpSource:
             out[:] = self._head[offset:end]
             self._fetcher.came(len(out))
         elif len(out):
+            with self._starting:
+                if self._inherited:
+                    self._begin(self._object())
             with naming(self.location):
                 self._reader.read(offset, out)
 
@@ -71,7 +87,11 @@ class HttpSource:
         self._reader.stop()
 
     def close(self) -> None:
-        self._reader.close()
+        if not self._inherited:
+            self._reader.close()
+
+    def forked(self) -> None:
+        self._starting, self._inherited = threading.Lock(), True
 
 
 def _connection_count(options: NetworkOptions, latency: float) -> ConnectionCount:

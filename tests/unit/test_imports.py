@@ -13,7 +13,7 @@ PACKAGE = Path(dumont_gpu.__file__).parent
 # A line's rooms may import the rooms on the lines above, and their own folder. DESIGN.md draws this order, top line last.
 LAYERS = [
     ["errors", "reader"],
-    ["shortages", "sizes"],
+    ["forks", "shortages", "sizes"],
     ["limits", "progress", "buffers"],
     ["channel"],
     ["pipeline"],
@@ -24,6 +24,7 @@ LAYERS = [
     ["snapshot", "plan"],
     ["jobs"],
     ["loading"],
+    ["filesystem", "mounting"],
     ["snapshot_queries"],
     ["snapshot_service", "bench", "vllm"],
     ["cli"],

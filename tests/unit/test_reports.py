@@ -163,6 +163,8 @@ def test_doctor_knows_the_clock_and_the_extras(monkeypatch: pytest.MonkeyPatch) 
     found = {finding.what: finding for finding in examination.examine()}
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d [+-]\d{4}", found["Clock"].detail)
     assert found["Extra s3"].detail.startswith("obstore ")
+    assert found["Extra fs"].detail.startswith("fsspec ")
+    assert found["Extra mount"].found or re.match("no .*: ", found["Extra mount"].detail)
     missing = examination._extra("s3", ("obstore", "no-such-package"), "s3://")
     assert (missing.found, missing.detail) == (False, 'no no-such-package, for s3://: pip install "dumont-gpu[s3]"')
 
