@@ -119,11 +119,12 @@ class DeviceLoader:
     def load(self, wants: Sequence[DeviceWant]) -> None:
         """Fills the places of the wants. Raises as `run`."""
         chunks = cut(wants)
-        stream = self._device.new_stream()
-        for want in wants:
-            for start, end in want.holes():
-                stream.clear(_place(want).address + start, end - start)
-        stream.synchronize()
+        holes = [_place(want).part(start, end - start) for want in wants for start, end in want.holes()]
+        if holes:
+            stream = self._device.new_stream()
+            for hole in holes:
+                stream.clear(hole.address, hole.size)
+            stream.synchronize()
         self.run(chunks, lambda want: None)
 
     def run(self, chunks: Iterable[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
@@ -137,8 +138,12 @@ class DeviceLoader:
         with self._loading:
             if self._slots is None:
                 self._slots = _Slots(self._device, self._pinning, self._largest, self._memory)
+            self._streams.clear()  # of threads that have ended
             try:
-                self._run(chunks, done)
+                if isinstance(chunks, Sequence) and len(chunks) <= 1:
+                    self._run_here(chunks, done)  # threads would take longer than a small tensor
+                else:
+                    self._run_in_threads(chunks, done)
             except BaseException:
                 self._start_afresh()
                 raise
@@ -157,20 +162,25 @@ class DeviceLoader:
         self._encoded = BufferPool(self._most_buffers, encoded, self._pinning.pin_later)
         self._raw = BufferPool(self._threads, raw, self._pinning.pin_later)
 
-    def _run(self, chunks: Iterable[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
+    def _run_here(self, chunks: Sequence[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
+        for item in with_buffers(chunks, self._encoded):
+            if self._fetch(item, done) is not None:
+                self._decode(item, done)
+
+    def _run_in_threads(self, chunks: Iterable[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
         def cancel() -> None:
             if not isinstance(pipeline.error, DumontError):  # a signal: nobody waits for the network any more
                 self._snapshot.source.cancel()
 
-        self._streams.clear()  # of threads that have ended
+        most = len(chunks) if isinstance(chunks, Sequence) else self._threads
         pipeline = Pipeline(self._encoded, self._raw, cancel=cancel)
         fetched = pipeline.stage(
             "fetch",
             lambda item: self._fetch(item, done),
             with_buffers(chunks, self._encoded),
-            threads=self._readers,
+            threads=min(self._readers, most),
         )
-        threads = min(self._threads, self._most_buffers)
+        threads = min(self._threads, self._most_buffers, most)
         pipeline.stage("decode", lambda item: self._decode(item, done), fetched, threads=threads)
         pipeline.run()
 

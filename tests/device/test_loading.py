@@ -336,6 +336,17 @@ def test_a_loader_says_what_the_device_decoded(packed: Path, opened: OpenOn, mon
     assert bool(files.loader.tally.repeated) >= coded
 
 
+def test_a_tensor_in_one_chunk_needs_no_threads(
+    source: Path, snapshot: Path, opened: OpenOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tensors(source / "model.safetensors")
+    pack_tree(source, snapshot, method="hybrid_v2")
+    files = opened(snapshot)
+    monkeypatch.setattr(device_loader, "Pipeline", None)
+    for name in ("bf16", "fp32", "noise", "small.7"):
+        assert content_of(files.get_tensor(name)) == TENSORS[name][2]
+
+
 @pytest.mark.parametrize(("threads", "readers"), [(1, 1), (2, 1), (16, 8), (64, 8)])
 def test_several_threads_fetch_from_a_local_file(threads: int, readers: int) -> None:
     assert device_loader.local_readers(threads) == readers
