@@ -5,18 +5,18 @@ set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(dirname "$here")
 python=${PYTHON:-python3}
-all_steps=smoke,self_test,tests,sanitizer,kernels,variants,encode,copies,jobs,packs
+all_steps=smoke,self_test,tests,sanitizer,kernels,variants,encode,copies,jobs,packs,loads
 skipped=77     # exit code of a step that cannot run here, as report/steps.py knows it
 no_device=7    # of this script, as of dumont-gpu
 for_report=20  # seconds of a budget that are kept for the end
 
 # Seconds that a step may take; all of them, and with --short.
 declare -A limits=([install]=900 [smoke]=90 [self_test]=180 [tests]=240 [sanitizer]=420 [kernels]=300 [variants]=90
-    [encode]=120 [copies]=40 [jobs]=270 [packs]=270)
-declare -A short_limits=([install]=45 [smoke]=30 [self_test]=60 [tests]=60 [sanitizer]=95 [kernels]=45 [variants]=30
-    [encode]=35 [copies]=15 [jobs]=75 [packs]=75)
+    [encode]=120 [copies]=40 [jobs]=270 [packs]=270 [loads]=180)
+declare -A short_limits=([install]=45 [smoke]=35 [self_test]=60 [tests]=40 [sanitizer]=95 [kernels]=45 [variants]=30
+    [encode]=35 [copies]=15 [jobs]=65 [packs]=60 [loads]=45)
 short_budget=320
-declare -A short_steps=([1]=smoke,sanitizer,kernels,variants,encode,copies [2]=kernels,jobs,packs,tests)
+declare -A short_steps=([1]=smoke,sanitizer,kernels,variants,encode,copies [2]=kernels,loads,jobs,packs,tests)
 declare -A short_profile=([1]=--quick [2]=--short)
 declare -A short_size=([1]= [2]=$((2 << 30)))
 
@@ -27,8 +27,8 @@ bench/gpu_check.sh --collect-wheels DIR [...]    on a machine with a network: ga
 
   --wheels DIR       install from these wheels, without a network; of dumont-gpu too, if it is among them
   --env DIR          keep the installation there, and use it again if it is there
-  --steps A,B,...    of smoke,self_test,tests,sanitizer,kernels,variants,encode,copies,jobs,packs, in this order;
-                     default: all
+  --steps A,B,...    of smoke,self_test,tests,sanitizer,kernels,variants,encode,copies,jobs,packs,loads, in this
+                     order; default: all
   --short 1, 2       the first or second of two commands of at most 320 s that do what matters most: the first shows that
                      everything works, the second measures; other options change what they differ in
   --budget SECONDS   be done by then: steps share what is left, and are cut short, so that there is a report
@@ -37,9 +37,9 @@ bench/gpu_check.sh --collect-wheels DIR [...]    on a machine with a network: ga
   --device N         as nvidia-smi numbers them; default: the first
   --results DIR      where the report goes; figures of other steps that are there already stay. Default: bench/results
   --log FILE         everything that the steps said, too; the report has the last lines of those that failed
-  --disk DIR         the disk that jobs and packs write to; default: the temporary folder
-  --size BYTES       of the file that they restore and pack; default: 4 GiB, or what fits
-  --tree DIR         another input for them, such as the one of bench/workspace.py
+  --disk DIR         the disk that jobs, packs and loads write to; default: the temporary folder
+  --size BYTES       of the file that they restore, pack and load; default: 4 GiB, or what fits
+  --tree DIR         another input for jobs and packs, such as the one of bench/workspace.py
   --without-gpu      go on where there is none, to try the script: what needs one fails
 
   --collect-wheels DIR   download wheels, and build dumont-gpu's

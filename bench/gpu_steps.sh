@@ -12,7 +12,8 @@ step_copies() { "$run" -m $measure.copies "$work/copies.json" $profile; }
 step_encode() { "$run" -m $measure.encode "$work/encode.json" $profile; }
 step_jobs() { whole_jobs restores "$work/jobs.json"; }
 step_packs() { whole_jobs packs "$work/packs.json"; }
-whole_jobs() {  # restores or packs
+step_loads() { whole_jobs loads "$work/loads.json"; }
+whole_jobs() {  # restores, packs or loads
     "$run" -m "$measure.$1" "$2" --disk "$disk" --prefix "$leftovers" ${size:+--size "$size"} ${tree:+--tree "$tree"} $profile
 }
 

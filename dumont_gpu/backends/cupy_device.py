@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ class CupyDevice:
 
     def __init__(self, number: int) -> None:
         self._cupy, self._number = import_cupy(), number
-        self._current = threading.local()  # CUDA's current device belongs to a thread
+        self._bound = threading.local()  # CUDA's current device, and its context, belong to a thread
         self._loading = threading.Lock()
         self._loaded: dict[str, Any] = {}
         self._lz4 = load_nvcomp()
@@ -133,19 +133,28 @@ class CupyDevice:
 
     @contextmanager
     def _errors(self) -> Iterator[Any]:
-        """Makes the device current in this thread, yields CuPy's runtime, and turns its errors into ours."""
+        """Makes the device current, yields CuPy's runtime, and turns its errors into ours.
+
+        The thread may be a caller's, who chose another device before, and finds it again.
+        """
+        before = None
         try:
-            cuda = self._cupy.cuda
-            if not getattr(self._current, "set", False):
-                cuda.runtime.setDevice(self._number)
-                self._current.set = True
-            yield cuda.runtime
+            runtime = self._cupy.cuda.runtime
+            before = runtime.getDevice()
+            if before != self._number or not getattr(self._bound, "done", False):
+                runtime.setDevice(self._number)  # the first time in a thread, this also gives it the device's context
+                self._bound.done = True
+            yield runtime
         except DeviceError:
             raise
         except Exception as error:  # of CUDA, or of CuPy, which may miss NVRTC, a function or a header at first use
             if getattr(error, "status", None) == _OUT_OF_MEMORY:
                 raise DeviceMemoryError(f"{self.name}: too little free device memory") from error
             raise DeviceError(f"{self.name}: {' '.join(str(error).split())[:300]}") from error
+        finally:
+            if before not in (None, self._number):
+                with suppress(Exception):  # of a lost device, which has been reported
+                    self._cupy.cuda.runtime.setDevice(before)
 
 
 class CupyStream:

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from dumont_gpu.backends.decode_slot import DecodeSlot
@@ -25,6 +26,7 @@ from dumont_gpu.sizes import KiB, MiB
 from dumont_gpu.snapshot.reader import Snapshot, parallel_reads
 
 SLOTS: Final = 4  # one chunk goes up, one is hashed, one is decoded, and one waits
+LOCAL_READS: Final = 8  # copies out of the page cache at 5 to 10 GB/s each: together about what PCIe carries
 WORTH_THE_TRIP: Final = 64 * KiB  # smaller chunks are decoded by the CPU, and go up as raw bytes
 _RAW: Final = Raw().id
 _SHARE: Final = 0.5  # of the free device memory that slots may take
@@ -37,6 +39,26 @@ class LoadSlot(DecodeSlot):
     """A slot that may still hold the raw bytes of a chunk of which only a part was wanted."""
 
     holds: int | None = None  # the chunk's number
+
+
+@dataclass(slots=True)
+class LoadTally:
+    """What a loader has decoded where.
+
+    Args:
+        on_device: raw bytes of chunks that the device decoded.
+        on_cpu: raw bytes of chunks that the CPU decoded, or that were stored as they are.
+        repeated: chunks of `on_cpu` in which the device had found a fault; damaged chunks are not counted.
+    """
+
+    on_device: int = 0
+    on_cpu: int = 0
+    repeated: int = 0
+
+
+def local_readers(threads: int) -> int:
+    """Returns how many threads read a local file for a device while `threads` decode: one could not keep PCIe busy."""
+    return max(1, min(LOCAL_READS, threads // 2))
 
 
 class DeviceLoader:
@@ -64,10 +86,14 @@ class DeviceLoader:
         self._snapshot, self._device, self._verify, self._memory = snapshot, device, verify, options.gpu_memory
         self._reading = reading
         self._threads = thread_count(options.jobs) + SLOTS
+        source = snapshot.source
+        self._readers = parallel_reads(source) if source.remote else local_readers(thread_count(options.jobs))
         largest = max((chunk.size_original for chunk in snapshot.chunks), default=1)
-        others = 2 if snapshot.source.remote else 1
-        self._most_buffers = ChunkRoom.of_machine(options.memory, largest, others=others).chunks(self._threads)
+        room = ChunkRoom.of_machine(options.memory, largest, others=self._readers)
+        self._most_buffers = room.chunks(self._threads)
         self._largest = largest
+        self._largest_encoded = max((chunk.size_compressed for chunk in snapshot.chunks), default=1)
+        self.tally = LoadTally()
         self._loading = threading.Lock()  # held while wants are loaded
         self._counting = threading.Lock()  # held while the count of a want changes
         self._pinning = Pinning(device)
@@ -76,7 +102,24 @@ class DeviceLoader:
         self._make_pools()
 
     def close(self) -> None:
-        """Gives all device memory back."""
+        """Gives all device memory back, once a call that is loading has ended."""
+        with self._loading:
+            self._give_back()
+
+    @property
+    def refusal(self) -> str:
+        """Why host memory is not pinned, which makes copies slow; empty if it is."""
+        return self._pinning.refusal
+
+    def wait_for_pinning(self) -> None:
+        """Waits until the host memory that was taken so far is pinned: measurements begin afterwards."""
+        self._pinning.wait()
+
+    def _give_back(self) -> None:
+        """Ends what the device still does, then frees the memory that it does it with."""
+        for stream in self._streams.values():
+            with suppress(DeviceError):  # a lost device does nothing more
+                stream.synchronize()
         if self._slots is not None:
             self._slots.close()
             self._slots = None
@@ -85,11 +128,12 @@ class DeviceLoader:
     def load(self, wants: Sequence[DeviceWant]) -> None:
         """Fills the places of the wants. Raises as `run`."""
         chunks = cut(wants)
-        stream = self._device.new_stream()
-        for want in wants:
-            for start, end in want.holes():
-                stream.clear(_place(want).address + start, end - start)
-        stream.synchronize()
+        holes = [_place(want).part(start, end - start) for want in wants for start, end in want.holes()]
+        if holes:
+            stream = self._device.new_stream()
+            for hole in holes:
+                stream.clear(hole.address, hole.size)
+            stream.synchronize()
         self.run(chunks, lambda want: None)
 
     def run(self, chunks: Iterable[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
@@ -103,31 +147,49 @@ class DeviceLoader:
         with self._loading, self._reading():
             if self._slots is None:
                 self._slots = _Slots(self._device, self._pinning, self._largest, self._memory)
+            self._streams.clear()  # of threads that have ended
             try:
-                self._run(chunks, done)
+                if isinstance(chunks, Sequence) and len(chunks) <= 1:
+                    self._run_here(chunks, done)  # threads would take longer than a small tensor
+                else:
+                    self._run_in_threads(chunks, done)
             except BaseException:
-                self._make_pools()  # a pipeline that failed has closed them
+                self._start_afresh()
                 raise
 
-    def _make_pools(self) -> None:
-        size = self._largest + CHUNK_ALIGNMENT
-        self._encoded = BufferPool(self._most_buffers, size, self._pinning.pin_later)
-        self._raw = BufferPool(self._threads, size, self._pinning.pin_later)
+    def _start_afresh(self) -> None:
+        """After a failure: the pipeline has closed its pools, and what is queued on the device is nobody's any more.
 
-    def _run(self, chunks: Iterable[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
+        When `run` returns, its caller may free the places: work that waits in a stream must not write there later.
+        """
+        self._give_back()
+        self._pinning = Pinning(self._device)  # otherwise buffers of the old pools would stay, pinned, until `close`
+        self._make_pools()
+
+    def _make_pools(self) -> None:
+        encoded, raw = self._largest_encoded + CHUNK_ALIGNMENT, self._largest + CHUNK_ALIGNMENT
+        self._encoded = BufferPool(self._most_buffers, encoded, self._pinning.pin_later)
+        self._raw = BufferPool(self._threads, raw, self._pinning.pin_later)
+
+    def _run_here(self, chunks: Sequence[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
+        for item in with_buffers(chunks, self._encoded):
+            if self._fetch(item, done) is not None:
+                self._decode(item, done)
+
+    def _run_in_threads(self, chunks: Iterable[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
         def cancel() -> None:
             if not isinstance(pipeline.error, DumontError):  # a signal: nobody waits for the network any more
                 self._snapshot.source.cancel()
 
-        self._streams.clear()  # of threads that have ended
+        most = len(chunks) if isinstance(chunks, Sequence) else self._threads
         pipeline = Pipeline(self._encoded, self._raw, cancel=cancel)
         fetched = pipeline.stage(
             "fetch",
             lambda item: self._fetch(item, done),
             with_buffers(chunks, self._encoded),
-            threads=parallel_reads(self._snapshot.source),
+            threads=min(self._readers, most),
         )
-        threads = min(self._threads, self._most_buffers)
+        threads = min(self._threads, self._most_buffers, most)
         pipeline.stage("decode", lambda item: self._decode(item, done), fetched, threads=threads)
         pipeline.run()
 
@@ -137,8 +199,9 @@ class DeviceLoader:
         """Fetches a chunk; None if a slot still held it, and its pieces are in their places."""
         chunk, buffer = item
         assert self._slots is not None
-        with self._slots.lease_of(chunk.number) as slot:
+        with self._naming(chunk), self._slots.lease_of(chunk.number) as slot:
             if slot is not None:
+                self._check_content(chunk, slot, slot.raw(self._snapshot.chunks[chunk.number].size_original))
                 self._deliver(chunk, slot)
         if slot is None:
             self._snapshot.read_chunk(chunk.number, self._encoded_in(chunk, buffer))
@@ -150,34 +213,50 @@ class DeviceLoader:
     def _decode(self, item: tuple[DeviceChunk, Buffer], done: Callable[[DeviceWant], None]) -> None:
         chunk, buffer = item
         encoded = self._encoded_in(chunk, buffer)
-        try:
-            if not self._decode_there(chunk, encoded):
+        with self._naming(chunk):
+            there = self._decode_there(chunk, encoded)
+            if not there:
                 self._decode_here(chunk, encoded)
-        except DamagedError as error:
-            raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
         buffer.release()
+        with self._counting:
+            size = self._snapshot.chunks[chunk.number].size_original
+            self.tally.on_device += size if there else 0
+            self.tally.on_cpu += 0 if there else size
+            self.tally.repeated += there is False
         self._count(chunk, done)
 
-    def _decode_there(self, chunk: DeviceChunk, encoded: memoryview) -> bool:
-        """Decodes a chunk on the device; returns whether that could be done."""
+    @contextmanager
+    def _naming(self, chunk: DeviceChunk) -> Iterator[None]:
+        """Puts the snapshot and the chunk before the message of an error."""
+        try:
+            yield
+        except DamagedError as error:
+            raise DamagedError(f"{self._snapshot.source.location}: chunk {chunk.number}: {error}") from None
+
+    def _decode_there(self, chunk: DeviceChunk, encoded: memoryview) -> bool | None:
+        """Decodes a chunk on the device; returns whether that could be done, None for a chunk that the CPU decodes."""
         snapshot, record = self._snapshot, self._snapshot.chunks[chunk.number]
         how = self._on_device(chunk)
         if how is None:
-            return False
+            return None
         size = record.size_original
         assert self._slots is not None
         with self._pinning.in_use(encoded), self._slots.lease() as slot:
             whole = chunk.fills_one_place(size)
             out = _place(chunk.pieces[0].want).part(chunk.pieces[0].at, size) if whole else slot.raw(size)
-            if not (
-                slot.load(encoded, snapshot.manifest.chunk_digests[chunk.number]) and how.decode(slot, encoded, out)
-            ):
+            if not slot.load(encoded, snapshot.manifest.chunk_digests[chunk.number]):
                 return False
-            if self._verify:
-                check_extents(chunk, lambda extent: slot.digest_of(out.part(extent.chunk_offset, extent.length)))
+            if not (done := how.decode(slot, encoded, out)):
+                return done
+            self._check_content(chunk, slot, out)
             if not whole:
                 self._deliver(chunk, slot)
         return True
+
+    def _check_content(self, chunk: DeviceChunk, slot: LoadSlot, content: DeviceRegion) -> None:
+        """Compares the content of files with its digests, if the loader is to verify it."""
+        if self._verify:
+            check_extents(chunk, lambda extent: slot.digest_of(content.part(extent.chunk_offset, extent.length)))
 
     def _decode_here(self, chunk: DeviceChunk, encoded: memoryview) -> None:
         """Checks and decodes a chunk on the CPU, and copies its pieces to the device."""
@@ -238,10 +317,6 @@ class DeviceLoader:
         return self._streams[thread]
 
 
-"""
-"""
-
-
 class _Slots:
     """The slots of a loader. A slot goes to one thread at a time.
 
@@ -300,7 +375,9 @@ class _Slots:
 
     def close(self) -> None:
         for slot in self._free:
-            with suppress(DeviceError):  # a lost device has nothing to give back
+            with suppress(DeviceError):  # a lost device does nothing more
+                slot.stream.synchronize()
+            with suppress(DeviceError):  # and has nothing to give back
                 slot.close()
         self._free.clear()
 

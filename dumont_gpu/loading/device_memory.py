@@ -19,7 +19,8 @@ class TorchMemory:
     """Flat tensors of bytes of PyTorch on one CUDA device.
 
     PyTorch gives memory out whose last use may still be queued on its current stream: so that stream is waited for
-    before a loader's own streams write.
+    before a loader's own streams write. On the way to a caller, whose current stream may be another, a tensor is noted
+    as used there: PyTorch then gives its memory out again only after that use.
     """
 
     def __init__(self, torch: Any, number: int) -> None:
@@ -42,6 +43,7 @@ class TorchMemory:
         return bytes(memory[:size].cpu().numpy())
 
     def take(self, memory: Any, start: int) -> Any:
+        memory.record_stream(self._torch.cuda.current_stream(self._device))
         return memory[start:]
 
     def given(self, content: bytes) -> Any:
@@ -56,7 +58,7 @@ class TorchMemory:
             raise UnsupportedError(f"{shown(record.name)}: the target is no tensor on {self._device}")
         dtype = str(target.dtype).removeprefix("torch.")
         check_target(record, tuple(target.shape), BY_TORCH_NAME.get(dtype, dtype))
-        torch.cuda.current_stream(self._device).synchronize()  # what the target's last user has queued
+        torch.cuda.synchronize(self._device)  # what users of the target have queued, on whatever stream
         if not target.is_contiguous() or target.is_conj() or target.is_neg():
             return None
         return target.detach().as_strided((target.numel(),), (1,)).view(torch.uint8)
@@ -66,7 +68,11 @@ class TorchMemory:
 
 
 class CupyMemory:
-    """Flat arrays of bytes of CuPy on one CUDA device; JAX takes them, too."""
+    """Flat arrays of bytes of CuPy on one CUDA device; JAX takes them, too.
+
+    Memory that CuPy gives out may still be in use on any stream: a prefetch allocates in a thread of its own, and what
+    it allocated is used on a caller's. So the whole device is waited for before a loader's own streams write.
+    """
 
     def __init__(self, cupy: Any, number: int) -> None:
         self._cupy, self._number = cupy, number
@@ -78,7 +84,7 @@ class CupyMemory:
                 block = (cupy.zeros if zeros else cupy.empty)(size + _ALIGNMENT, cupy.uint8)
             except cupy.cuda.memory.OutOfMemoryError as error:
                 raise DeviceError(f"cuda:{self._number}: no memory for {size:,} bytes: {_line(error)}") from None
-            cupy.cuda.get_current_stream().synchronize()
+            cupy.cuda.runtime.deviceSynchronize()
         shift = -(block.data.ptr + lead) % _ALIGNMENT
         return block[shift : shift + size]
 
@@ -103,7 +109,7 @@ class CupyMemory:
         wanted = (known.numpy or known.words) if known is not None else record.dtype
         check_target(record, target.shape, record.dtype if target.dtype == wanted else target.dtype.name)
         with cupy.cuda.Device(self._number):
-            cupy.cuda.get_current_stream().synchronize()
+            cupy.cuda.runtime.deviceSynchronize()  # what users of the target have queued, on whatever stream
         return target.reshape(-1).view(cupy.uint8) if target.flags.c_contiguous else None
 
     def fill_target(self, target: Any, memory: Any, record: TensorRecord) -> None:

@@ -89,6 +89,11 @@ class TensorFiles:
         for prefetch in prefetches:
             prefetch.close()
 
+    @property
+    def loader(self) -> Any:
+        """What loads the tensors: a benchmark asks it where chunks were decoded."""
+        return self._loads.loader
+
     def keys(self) -> list[str]:
         """Returns the names of the tensors, in the order of the files' tables. Nested names are joined by dots."""
         return list(self._tensors)

@@ -88,6 +88,11 @@ class TensorLoads(Generic[P, M]):
         self._loader, self._memory, self._framework = loader, memory, framework
         self._reading = threading.Lock()  # held while the content of a file is read, which has one position
 
+    @property
+    def loader(self) -> Loader[P]:
+        """What loads the tensors: a benchmark asks it where chunks were decoded."""
+        return self._loader
+
     def arrays(self, tensors: Sequence[Located]) -> Iterator[Any]:
         """Yields the tensors as arrays, in their order, once all are loaded. Raises as the loader and `span_of`."""
         for tensor, memory in zip(tensors, self._memories(tensors), strict=True):

@@ -109,7 +109,11 @@ class Module:
 
 def cupy_with(nvrtc: Nvrtc, architecture: str, runtime: dict[str, Any]) -> Any:
     attributes = {75: int(architecture[:-1]), 76: int(architecture[-1]), 97: 100 * 1024}
-    calls = {"setDevice": lambda number: None, "deviceGetAttribute": lambda which, number: attributes[which]} | runtime
+    calls = {
+        "getDevice": lambda: 0,
+        "setDevice": lambda number: None,
+        "deviceGetAttribute": lambda which, number: attributes[which],
+    } | runtime
     return SimpleNamespace(
         __version__="14.0.1",
         RawModule=Module,
@@ -212,6 +216,28 @@ def test_memory_that_runs_short_has_an_error_of_its_own(open_with: Callable[...,
     with pytest.raises(DeviceError) as caught:
         device.allocate(1)
     assert not isinstance(caught.value, DeviceMemoryError)
+
+
+def test_a_caller_finds_the_device_that_it_chose_again(open_with: Callable[..., CupyDevice]) -> None:
+    current = [3]
+    malloc_on: list[int] = []
+
+    def malloc(size: int) -> int:
+        malloc_on.append(current[0])
+        if size > 1000:
+            raise CudaError(2)
+        return 256
+
+    device = open_with(
+        getDevice=lambda: current[0], setDevice=lambda number: current.__setitem__(0, number), malloc=malloc
+    )
+    device.allocate(1)
+    assert current == [3]
+    current[0] = 5  # the caller goes to another device between two calls
+    device.allocate(1)
+    with pytest.raises(DeviceMemoryError):
+        device.allocate(2000)
+    assert (current, malloc_on) == ([5], [0, 0, 0])
 
 
 @pytest.mark.parametrize("is_there", [False, True])

@@ -5,26 +5,32 @@ from __future__ import annotations
 import json
 import random
 import struct
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from support.cupy_double import ArrayOnDevice, cupy_on
 from support.devices import deferred, emulated_device
 from support.emulated_device import EmulatedDevice
 from support.snapshots import pack_tree
 
 from dumont_gpu.backends.decode_slot import DecodeSlot
 from dumont_gpu.backends.device import DeviceMemoryError, DeviceRegion
+from dumont_gpu.codecs import ZipNN
 from dumont_gpu.errors import DamagedError, DeviceError, UsageError
 from dumont_gpu.jobs.options import ReadOptions
-from dumont_gpu.loading import on_device
+from dumont_gpu.loading import device_loader, on_device
 from dumont_gpu.loading.calls import load
 from dumont_gpu.loading.chunk_loader import ChunkLoader
 from dumont_gpu.loading.device_loader import DeviceLoader
+from dumont_gpu.loading.device_memory import CupyMemory, TorchMemory
 from dumont_gpu.loading.frameworks import NumPy
 from dumont_gpu.loading.host_memory import check_target
 from dumont_gpu.loading.opened import OpenedSnapshot
@@ -134,7 +140,9 @@ def opened(device: EmulatedDevice) -> Iterator[OpenOn]:
     files: list[TensorFiles] = []
     memories: list[ArraysOnDevice] = []
 
-    def open_on(snapshot: Path, *, shift: int = 0, verify: bool = False, **options: Any) -> TensorFiles:
+    def open_on(
+        snapshot: Path, *, shift: int = 0, verify: bool = False, paths: Any = "model.safetensors", **options: Any
+    ) -> TensorFiles:
         found = OpenedSnapshot(str(snapshot), ReadOptions(jobs=2, **options))
         memory = ArraysOnDevice(device, shift)
         memories.append(memory)
@@ -145,7 +153,7 @@ def opened(device: EmulatedDevice) -> Iterator[OpenOn]:
         own = loader()
         found.at_close(own.close)
         reader = ChunkLoader(found.snapshot, found.options, verify=verify)
-        files.append(TensorFiles(found, "model.safetensors", TensorLoads(own, memory, NumPy()), loader, reader))
+        files.append(TensorFiles(found, paths, TensorLoads(own, memory, NumPy()), loader, reader))
         return files[-1]
 
     yield open_on
@@ -269,6 +277,148 @@ def test_a_device_that_is_lost_is_an_error(packed: Path, opened: OpenOn, device:
         for name in TENSORS:
             files.get_tensor(name)
     device.lose_after = None
+
+
+def test_nothing_is_queued_or_pinned_after_a_failure(
+    source: Path, snapshot: Path, opened: OpenOn, device: EmulatedDevice
+) -> None:
+    """The caller frees the places then: what waits in a stream must not write there later."""
+    write_tensors(source / "model.safetensors")
+    pack_tree(source, snapshot, chunk_size=256 * KiB)
+    files = opened(snapshot)
+    files.get_tensor("bf16")
+    free = device.free_memory()
+    device.short_at = frozenset(range(len(device.launches) + 1, len(device.launches) + 100))
+    with pytest.raises(DeviceMemoryError):
+        files.get_tensors()
+    assert device.pending == 0
+    assert device.pinned == {}
+    assert device.free_memory() > free - 8 * MiB  # places of tensors; the slots were given back
+    device.short_at = frozenset()
+    assert_all_right(files)
+
+
+def test_content_in_a_slot_is_verified_for_every_file_that_asks(
+    source: Path, snapshot: Path, opened: OpenOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+    monkeypatch.setattr(
+        device_loader, "check_extents", lambda chunk, digest_of: checked.extend(path for _, path in chunk.extents)
+    )
+    write_tensors(source / "model.safetensors")
+    content = b"".join(content for _, _, content in TENSORS.values())[:200_000]
+    header = json.dumps({"other": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}).encode()
+    (source / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + content)
+    (source / "b.safetensors").write_bytes(
+        struct.pack("<Q", len(header)) + header.replace(b"other", b"third") + content[::-1]
+    )
+    pack_tree(source, snapshot, method="hybrid_v2", jobs=1)
+    files = opened(snapshot, paths=["model.safetensors", "b.safetensors"], verify=True)
+    for name in ("other", "third"):
+        files.get_tensor(name)
+    assert set(checked) == {"model.safetensors", "b.safetensors"}
+
+
+def test_a_loader_says_what_the_device_decoded(packed: Path, opened: OpenOn, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = opened(packed)
+    files.get_tensors()
+    tally = files.loader.tally
+    with OpenedSnapshot(str(packed), ReadOptions()) as found:
+        total = sum(chunk.size_original for chunk in found.snapshot.chunks)
+        coded = any(chunk.compressor_id == ZipNN().id for chunk in found.snapshot.chunks)
+    assert tally.repeated == 0
+    assert tally.on_device + tally.on_cpu <= total
+    assert bool(tally.on_device) >= coded
+    monkeypatch.setattr(DecodeSlot, "load", lambda *arguments: False)
+    files = opened(packed)
+    files.get_tensors()
+    assert files.loader.tally.on_device == 0
+    assert bool(files.loader.tally.repeated) >= coded
+
+
+def test_a_tensor_in_one_chunk_needs_no_threads(
+    source: Path, snapshot: Path, opened: OpenOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tensors(source / "model.safetensors")
+    pack_tree(source, snapshot, method="hybrid_v2")
+    files = opened(snapshot)
+    monkeypatch.setattr(device_loader, "Pipeline", None)
+    for name in ("bf16", "fp32", "noise", "small.7"):
+        assert content_of(files.get_tensor(name)) == TENSORS[name][2]
+
+
+@pytest.mark.parametrize(("threads", "readers"), [(1, 1), (2, 1), (16, 8), (64, 8)])
+def test_several_threads_fetch_from_a_local_file(threads: int, readers: int) -> None:
+    assert device_loader.local_readers(threads) == readers
+
+
+def test_files_close_after_the_call_that_is_loading(source: Path, snapshot: Path, opened: OpenOn) -> None:
+    write_tensors(source / "model.safetensors")
+    pack_tree(source, snapshot, chunk_size=256 * KiB)
+    files = opened(snapshot)
+    begun, go_on = threading.Event(), threading.Event()
+    fetch = files.loader._fetch
+
+    def slow(item: Any, done: Any) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return fetch(item, done)
+
+    files.loader._fetch = slow
+    arrays: dict[str, Any] = {}
+    loading = threading.Thread(target=lambda: arrays.update(files.get_tensors(["bf16"])))
+    loading.start()
+    assert begun.wait(30)
+    closing = threading.Thread(target=files.loader.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    go_on.set()
+    loading.join()
+    closing.join()
+    assert content_of(arrays["bf16"]) == BF16
+
+
+def test_cupy_waits_for_the_whole_device_before_memory_is_written(device: EmulatedDevice) -> None:
+    """What the memory was before may still be read on any stream of the caller's."""
+    waited: list[str] = []
+    cupy = cupy_on(device)
+    cupy.cuda.runtime.deviceSynchronize = lambda: waited.append("device")
+    memory = CupyMemory(cupy, 0)
+    array = memory.allocate(1000, 10, zeros=True)
+    assert waited == ["device"]
+    assert (memory.place(array).address + 10) % 256 == 0
+    assert memory.lead(array, 10) == bytes(10)
+    memory.of_target(array, TensorRecord("x", "U8", 1, (1000,), 0))
+    assert waited == ["device", "device"]
+    del array
+    device.close()
+
+
+def test_pytorch_is_told_which_stream_uses_a_tensor() -> None:
+    noted: list[object] = []
+    torch = SimpleNamespace(
+        device=lambda kind, number: f"{kind}:{number}",
+        cuda=SimpleNamespace(current_stream=lambda device: f"the caller's on {device}"),
+    )
+    tensor: Any = type("Tensor", (bytes,), {"record_stream": lambda tensor, stream: noted.append(stream)})(b"abc")
+    assert TorchMemory(torch, 2).take(tensor, 1) == b"bc"
+    assert noted == ["the caller's on cuda:2"]
+
+
+def test_load_makes_arrays_of_cupy_on_the_device(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole call, with a stand-in for CuPy."""
+    device = emulated_device()
+    close, device.close = device.close, lambda: None  # type: ignore[method-assign]  # arrays outlive the call
+    monkeypatch.setattr(on_device, "open_device", lambda number, **needs: device)
+    monkeypatch.setitem(sys.modules, "cupy", cupy_on(device))
+    arrays = load(str(packed), "model.safetensors", framework="cupy")
+    assert all(isinstance(array, ArrayOnDevice) for array in arrays.values())
+    assert {name: content_of(array) for name, array in arrays.items()} == {
+        name: content for name, (_, _, content) in TENSORS.items()
+    }
+    arrays.clear()
+    close()
 
 
 def test_too_little_device_memory_is_an_error(packed: Path, opened: OpenOn) -> None:

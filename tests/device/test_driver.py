@@ -154,7 +154,7 @@ def test_a_driver_that_hangs_is_not_waited_for(
         ("raise ValueError('numpy.dtype size changed')", "CuPy does not load: numpy.dtype size changed"),
         ("1 / 0", "CuPy does not load: division by zero"),
         ("import warnings; warnings.warn('two CuPys')", "has no attribute 'cuda'"),
-        ("class cuda:\n    class runtime:\n        pass", "has no attribute 'setDevice'"),
+        ("class cuda:\n    class runtime:\n        pass", "has no attribute 'getDevice'"),
     ],
 )
 def test_a_cupy_that_fails_is_no_gpu_and_why_is_said(code: str, said: str, tmp_path: Path) -> None:

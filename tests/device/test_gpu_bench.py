@@ -8,7 +8,7 @@ import sys
 import time
 import zlib
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.cupy_double import cupy_on, loading_device
 from support.devices import emulated_device
 from support.hostile import float_bytes
 from support.snapshots import GOLDEN, ROOT
@@ -30,6 +31,9 @@ from dumont_gpu.bench.measure.gpu import (
     encode,
     job_session,
     kernels,
+    load_check,
+    load_peers,
+    loads,
     nvcomp,
     packs,
     peers,
@@ -48,7 +52,9 @@ from dumont_gpu.bench.report.record import merge
 from dumont_gpu.bench.report.targets import verdicts
 from dumont_gpu.bench.report.text import markdown
 from dumont_gpu.codecs import ZipNN
+from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.digests import digest_function
+from dumont_gpu.loading import device_loader, on_device
 from dumont_gpu.native import Dtype
 
 MiB = 1 << 20
@@ -292,8 +298,20 @@ def test_the_binding_names_types_as_its_version_knows_them() -> None:
 # --- the first request to a device ----------------------------------------------------------------------------------
 
 
-def smoke_of(monkeypatch: pytest.MonkeyPatch, device: Any) -> int:
+RIGHT = load_check.LoadCheck("hybrid_v3", "cupy", "whole", 9, "", 1)
+
+
+def smoke_of(
+    monkeypatch: pytest.MonkeyPatch, device: Any, loads: Sequence[load_check.LoadCheck | Exception] = (RIGHT,)
+) -> int:
+    def check_loads(folder: Path, number: int) -> Iterator[load_check.LoadCheck]:
+        for each in loads:
+            if isinstance(each, Exception):
+                raise each
+            yield each
+
     monkeypatch.setattr(smoke, "open_device", lambda number: device)
+    monkeypatch.setattr(smoke, "check_loads", check_loads)
     monkeypatch.setattr("sys.argv", ["smoke.py", "--size", str(2 * MiB)])
     return smoke.main()
 
@@ -310,9 +328,25 @@ def test_smoke_takes_every_type_and_a_frame_both_ways(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[:-1]] == [
         "zipnn fp32", "zipnn fp16", "zipnn bf16", "zipnn fp8_e4m3", "zipnn fp8_e5m2", "lz4",
+        "loading, hybrid_v3, cupy, whole",
     ]  # fmt: skip
-    assert all(": right, decoded in " in line for line in lines[:-1])
-    assert lines[-1] == "cuda:0: 6 of 6 chunks of 2 MiB are right"
+    assert all(": right, decoded in " in line for line in lines[:-2])
+    assert lines[-2:] == [
+        "loading, hybrid_v3, cupy, whole: right",
+        "cuda:0: 6 of 6 chunks of 2 MiB are right, 1 of 1 ways of loading tensors",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(replace(RIGHT, problem="x differs"), "x differs"), (DamagedError("no"), "no")]
+)
+def test_smoke_names_loads_that_are_wrong(
+    fault: Any, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert smoke_of(monkeypatch, emulated_device(), [RIGHT, fault]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].endswith(f": WRONG: {said}")
+    assert lines[-1].endswith("6 of 6 chunks of 2 MiB are right, 1 of 2 ways of loading tensors")
 
 
 @pytest.mark.parametrize("way", ["decode", "encode"])
@@ -330,7 +364,7 @@ def test_smoke_names_what_is_wrong(
     monkeypatch.setattr(smoke.CudaBackend, way, wrong)
     assert smoke_of(monkeypatch, emulated_device()) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [": WRONG: " in line for line in lines[:-1]] == 5 * [True] + [False]
+    assert [": WRONG: " in line for line in lines[:-1]] == 5 * [True] + 2 * [False]
     assert lines[-1].startswith("cuda:0: 1 of 6 chunks")
 
 
@@ -375,7 +409,7 @@ def job_bench(module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> A
     monkeypatch.setattr(timer, "device_seconds", by_the_clock)
     monkeypatch.setattr(timer, "side_by_side", lambda stream, others: nullcontext())
     monkeypatch.setattr(module, "dumont", on_cpu)
-    for each in (job_session, restores, packs):
+    for each in (job_session, restores, packs, loads):
         monkeypatch.setattr(each, "PIECE", MiB)
     folders = {name: tmp_path / name for name in ("disk", "memory")}
     for folder in folders.values():
@@ -453,6 +487,97 @@ def test_packs_are_compared_with_the_cpus_and_their_stages_measured(
     assert stages == ["read", "digests", "write", "copy in", "encode", "copy out"]
 
 
+# --- loads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads of small tensors to an emulated device of their own, with a stand-in for CuPy's arrays."""
+    emulated_device()  # or the test is skipped
+    device = loading_device()
+    monkeypatch.setattr(on_device, "open_device", lambda number, **needs: device)
+    monkeypatch.setitem(sys.modules, "cupy", cupy_on(device))
+    monkeypatch.setattr(load_check, "LARGE_TENSOR", 128 << 10)
+    monkeypatch.setattr(load_check, "CHECK_CHUNK", 256 << 10)
+    monkeypatch.setattr(load_check, "METHODS", ("hybrid_v2",))
+    monkeypatch.setattr(load_peers, "READ_PIECE", 300_000)  # none of the file's pieces ends with a chunk
+
+
+WAYS = ["whole", "whole, verified", "slices", "prefetch", "load_into", "a flipped bit"]
+
+
+def test_loads_are_compared_with_the_file_and_with_copies_of_the_raw_bytes(
+    loading: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = job_bench(loads, monkeypatch, tmp_path).run()
+    assert results["problems"] == []
+    assert [row["way"] for row in results["checks"]] == WAYS
+    everyone = ["dumont-gpu, cupy", "dumont-gpu, cupy, opened before", "pinned memory, plain copy",
+                "raw file, through pinned buffers"]  # fmt: skip
+    assert [(row["place"], row["who"], row["verified"]) for row in results["loads"]] == [
+        (place, who, True if who.startswith("dumont") else None) for place in ("memory", "disk") for who in everyone
+    ]
+    assert all(len(row["seconds"]) == 1 and row["size"] == 2 * MiB for row in results["loads"])
+    stages = [row["stage"] for row in results["stages"] if row["place"] == "disk"]
+    assert stages == ["fetch", "host hash", "copy in", "hash", "decode"]
+    said = capsys.readouterr().err
+    assert "PyTorch is not installed, or not for CUDA" in said
+    assert "wanted 90% of the slower stage of the device (decode" in said
+    assert "load against a plain pinned copy of the raw bytes, memory: 0." in said
+
+
+@pytest.mark.parametrize("at", [0, 200_000])
+def test_a_wrong_byte_on_the_device_is_found(
+    at: int, loading: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content_of = load_check.content_of
+
+    def changed(array: Any) -> bytes:
+        found = bytearray(content_of(array))
+        if len(found) > at:
+            found[at] ^= 1
+        return bytes(found)
+
+    monkeypatch.setattr(load_check, "LARGE_TENSOR", 256 << 10)
+    monkeypatch.setattr(load_check, "content_of", changed)
+    whole = next(load_check.check_loads(tmp_path, 0))
+    assert whole.way == "whole"
+    assert f"differs from byte {at} of " in whole.problem
+
+
+def test_chunks_that_the_device_leaves_to_the_cpu_are_a_problem(
+    loading: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    load = device_loader.LoadSlot.load
+    monkeypatch.setattr(device_loader.LoadSlot, "load", lambda *arguments: False)
+    assert "the device called" in next(load_check.check_loads(tmp_path, 0)).problem
+    monkeypatch.setattr(device_loader.LoadSlot, "load", load)
+    monkeypatch.setattr(device_loader, "WORTH_THE_TRIP", 1 << 40)
+    (tmp_path / "2").mkdir()
+    assert "the device decoded nothing" in next(load_check.check_loads(tmp_path / "2", 0)).problem
+
+
+def test_copies_that_loads_are_compared_with_are_whole(loading: None, tmp_path: Path) -> None:
+    device = emulated_device()
+    content = bytes(float_bytes(MiB // 4)) * 2
+    (tmp_path / "raw").write_bytes(b"header" + content)
+    there = device.allocate(len(content))
+    for threads in (1, 3):
+        copy = load_peers.FileCopy(device, there, tmp_path / "raw", 6, len(content), threads)
+        copy.run()
+        out = memoryview(bytearray(len(content)))
+        stream = device.new_stream()
+        stream.copy_out(out, there)
+        stream.synchronize()
+        assert out == content
+        copy.close()
+    plain = load_peers.PlainCopy(device, there, len(content), 300_000)
+    plain.run()
+    plain.close()
+    device.free(there)
+    device.close()
+
+
 def test_sizes_that_differ_from_the_cpus_are_a_problem() -> None:
     def row(device: str, zipnn: int, lz4: int) -> dict[str, Any]:
         return {"job": "tree", "place": "disk", "label": f"--device {device}", "device": device,
@@ -480,7 +605,7 @@ def kernel_row(kind: str, rate: float, **fields: Any) -> dict[str, Any]:
 
 def made_up(
     zipnn: float = 1300e9, ans: float = 600e9, restore_seconds: float = 1.05, encode: float = 700e9,
-    pack_seconds: float = 1.05,
+    pack_seconds: float = 1.05, load_seconds: float = 0.5,
 ) -> dict[str, Any]:  # fmt: skip
     """Possible results of a check of an H200; rates in bytes per second."""
     kernels = {
@@ -524,6 +649,17 @@ def made_up(
                   for device, used, paranoid, seconds in (("0", "cuda:0", True, 2 * pack_seconds),
                                                           ("0", "cuda:0", False, pack_seconds), ("cpu", "cpu", False, 3.0))],
     }  # fmt: skip
+    loaded = {
+        "repeats": 2, "places": jobs["places"], "problems": [], "frameworks": ["cupy"], "stored": 0.66,
+        "stages": [*jobs["stages"], *({"place": place, "stage": "decode", "size": 4e9, "seconds": [0.1]} for place in jobs["places"])],
+        "checks": [{"method": "hybrid_v3", "framework": "cupy", "way": way, "tensors": 9, "problem": problem, "on_device": size}
+                   for way, problem, size in (("whole", "", 3 * MiB), ("slices", "x differs", None))],
+        "loads": [{"place": place, "who": who, "size": 4e9, "verified": verified, "seconds": [seconds] * 2}
+                  for place in ("disk", "memory")
+                  for who, verified, seconds in (("dumont-gpu, cupy", True, load_seconds),
+                                                 ("dumont-gpu, cupy, opened before", True, load_seconds / 2),
+                                                 ("pinned memory, plain copy", None, 0.7))],
+    }  # fmt: skip
     copies = {"copies": [{"name": "copy in, pinned", "size": 50e9, "seconds": [1.0]}]}
     machine = {"date": "2026-01-01", "commit": "0123456789ab"}
 
@@ -532,7 +668,7 @@ def made_up(
 
     steps = {"self_test": step(code=77, log=["there is no nvcc"]), "tests": step(code=1, log=["1 failed"]),
              "sanitizer": step(code=124), "kernels": step(kernels), "copies": step(copies), "jobs": step(jobs),
-             "encode": step(encoded), "packs": step(packs)}  # fmt: skip
+             "encode": step(encoded), "packs": step(packs), "loads": step(loaded)}  # fmt: skip
     return {
         "schema": 2,
         "made_by": "bench/gpu_check.sh",
@@ -546,8 +682,8 @@ def met(results: dict[str, Any]) -> dict[str, bool | None]:
 
 
 def test_targets_are_met_by_figures_above_them_only() -> None:
-    assert list(met(made_up()).values()) == [True] * 12
-    assert met(made_up(1190e9, 600e9, 1.5, 599e9, 1.4)) == {
+    assert list(met(made_up()).values()) == [True] * 16
+    assert met(made_up(1190e9, 600e9, 1.5, 599e9, 1.4, 0.6)) == {
         "ZipNN decode of bf16, on the device": False,
         "ZipNN decode of fp32, on the device": False,
         "ZipNN decode of fp16, on the device": True,
@@ -560,6 +696,10 @@ def test_targets_are_met_by_figures_above_them_only() -> None:
         "restore of a bf16 file, memory": False,
         "pack of a bf16 file, disk": False,
         "pack of a bf16 file, memory": False,
+        "load of a bf16 file to the device, disk": False,
+        "load against a plain pinned copy of the raw bytes, disk": False,
+        "load of a bf16 file to the device, memory": False,
+        "load against a plain pinned copy of the raw bytes, memory": False,
     }
 
 
@@ -578,6 +718,8 @@ def test_a_target_without_figures_is_not_measured() -> None:
     results["steps"]["jobs"]["data"]["jobs"][0]["used"] = "cpu"
     results["steps"]["jobs"]["data"]["jobs"][2]["identical"] = False
     del results["steps"]["packs"]
+    for row in results["steps"]["loads"]["data"]["loads"]:
+        row["verified"] = False
     assert set(met(results).values()) == {None}
     other = met(made_up() | {"device": {"name": "cuda", "detail": "NVIDIA GeForce RTX 4090"}})
     asked_of_an_h200 = [what for what, answer in other.items() if answer is None]
@@ -603,6 +745,8 @@ def test_report_shows_figures_failures_and_what_was_skipped() -> None:
         "FAILED (1)", "past its limit of 60 s", "copy in, pinned | 50.00", "2.17x", "zipnn_decode, 32 threads",
         "bf16 file, disk (ext4), --device 0", "13.33 (13.33)", "## Encoding on the device", "bf16, zipnn_layout | 2100.00",
         "7.00x", "at an odd address | 400.00", "bf16 file, memory (tmpfs), --device 0 --paranoid", "| 95% |", "| +100% |", "text, all | 0.6600 | 0.5000",
+        "## Loads", "hybrid_v3, cupy, slices | 9 |  | WRONG: x differs", "disk (ext4), dumont-gpu, cupy | 4000 | 8.00 (8.00) | 0.500 | 100% | 1.40x | right",
+        "PyTorch was not installed", "## Loads: each stage alone",
     ):  # fmt: skip
         assert expected in shown, expected
 

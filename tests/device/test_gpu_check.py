@@ -38,6 +38,7 @@ EVERYTHING = [
     "copies",
     "jobs",
     "packs",
+    "loads",
 ]
 
 INTERPRETER = """#!/bin/bash
@@ -448,7 +449,7 @@ def test_last_step_may_have_all_the_time_that_is_left(machine: Machine) -> None:
     ("number", "steps", "words"),
     [
         ("1", ["smoke", "sanitizer", "kernels", "variants", "encode", "copies"], ["--quick"]),
-        ("2", ["kernels", "jobs", "packs", "tests"], ["--short", "--size 2147483648"]),
+        ("2", ["kernels", "loads", "jobs", "packs", "tests"], ["--short", "--size 2147483648"]),
     ],
 )
 def test_short_calls(number: str, steps: list[str], words: list[str], machine: Machine) -> None:
@@ -509,12 +510,12 @@ def test_every_step_of_a_short_call_runs_on_the_double(number: str, machine: Mac
     }, done.stderr
     assert machine.steps() == {name: int(name in CUPYS) for name in steps}, done.stderr
     if number == "1":
-        assert steps["smoke"]["log"][-1].endswith("6 of 6 chunks of 1 MiB are right")
+        assert steps["smoke"]["log"][-1].endswith("6 of 6 chunks of 1 MiB are right, 12 of 12 ways of loading tensors")
         assert steps["sanitizer"]["log"][-1] == "racecheck ok; memcheck ok; synccheck ok; initcheck ok"
     report = (machine.results / "gpu-unknown.md").read_text(encoding="utf-8")
     titles = {
         "1": ["Decoding on the device: ZipNN", "Decoding on the device: variants of the kernel", "Encoding on the device: ZipNN", "Copies"],
-        "2": ["Decoding on the device: ZipNN", "Restores", "Packs"],
+        "2": ["Decoding on the device: ZipNN", "Restores", "Packs", "Loads: tensors of every kind", "Loads", "Loads: each stage alone"],
     }  # fmt: skip
     assert [title for title in titles[number] if f"## {title}\n" not in report] == []
     assert "WRONG" not in report

@@ -256,10 +256,10 @@ def test_refused_pin_is_not_taken_for_a_full_device() -> None:
         raise OutOfMemoryError("cudaErrorMemoryAllocation: out of memory")
 
     device = CupyDevice.__new__(CupyDevice)
-    runtime = SimpleNamespace(hostRegister=refuse, setDevice=lambda number: None)
+    runtime = SimpleNamespace(hostRegister=refuse, getDevice=lambda: 0, setDevice=lambda number: None)
     compiler = SimpleNamespace(CompileException=type("CompileException", (Exception,), {}))
     device._cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, compiler=compiler))
-    device._number, device._current = 0, SimpleNamespace()
+    device._number, device._bound = 0, SimpleNamespace()
     with pytest.raises(DeviceError, match="no more host memory can be pinned") as caught:
         device.pin(memoryview(bytearray(16)))
     assert not isinstance(caught.value, DeviceMemoryError)

@@ -63,6 +63,7 @@ class EmulatedDevice:
 
     def __post_init__(self) -> None:
         self._blocks: dict[int, mmap.mmap] = {}
+        self._streams: list[EmulatedStream] = []
         self._lock = threading.Lock()
 
     def lz4_encode_scratch(self, blocks: int, block_size: int) -> int:
@@ -111,7 +112,15 @@ class EmulatedDevice:
         library().machine_set_strict(1)  # kernels touch this memory only
 
     def new_stream(self) -> EmulatedStream:
-        return EmulatedStream(self)
+        stream = EmulatedStream(self)
+        with self._lock:
+            self._streams.append(stream)
+        return stream
+
+    @property
+    def pending(self) -> int:
+        """Operations that nobody has waited for: only of a `deferred` device."""
+        return sum(len(stream._queue) for stream in self._streams)
 
     def close(self) -> None:
         assert not self.closed

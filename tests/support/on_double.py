@@ -2,7 +2,8 @@
 
     python tests/support/on_double.py dumont_gpu.bench.measure.gpu.kernels OUTPUT.json --short
 
-What only CuPy can do fails, and is a problem in the step's results. Whole jobs for the device run on the CPU.
+What only CuPy can do fails, and is a problem in the step's results. Whole jobs for the device run on the CPU. Loads
+into device memory run as they are, with a stand-in for CuPy's arrays; PyTorch has none, and is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dumont_gpu.backends as backends
 from dumont_gpu.bench.measure import processes
-from dumont_gpu.bench.measure.gpu import job_session, sanitize, session, smoke, timer, variants
+from dumont_gpu.bench.measure.gpu import job_session, load_check, load_peers, sanitize, session, smoke, timer, variants
+from dumont_gpu.loading import on_device
+from support.cupy_double import cupy_on, loading_device
 from support.emulated_device import EmulatedDevice
 
 MiB = 1 << 20
@@ -30,6 +33,10 @@ SMALL = {  # constants of modules, and what they are here
     "DAMAGES": 1,
     "LARGEST": 100_000,
     "PIECE": MiB,
+    "READ_PIECE": 256 << 10,  # of load_peers
+    "LARGE_TENSOR": 384 << 10,  # and so on of load_check
+    "CHECK_CHUNK": 256 << 10,
+    "PREFETCH_LIMIT": 256 << 10,
     "SIZES": dict.fromkeys(job_session.SIZES, 2 * MiB),
     "REPEATS": dict.fromkeys(job_session.REPEATS, 1),
     "SETTLE": dict.fromkeys(job_session.SETTLE, 0.0),
@@ -83,7 +90,11 @@ def main(name: str, arguments: list[str]) -> int:
         "dumont": dumont,
         **SMALL,
     }
-    for each in (backends, job_session, sanitize, session, smoke, timer, variants, module):
+    if name.endswith((".smoke", ".loads")):
+        device_of_loads = loading_device()
+        on_device.open_device = lambda number, **needs: device_of_loads  # type: ignore[assignment]
+        sys.modules["cupy"] = cupy_on(device_of_loads)
+    for each in (backends, job_session, load_check, load_peers, sanitize, session, smoke, timer, variants, module):
         for attribute, value in replaced.items():
             if hasattr(each, attribute):
                 setattr(each, attribute, value)

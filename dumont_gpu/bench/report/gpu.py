@@ -1,4 +1,4 @@
-"""Tables of a GPU check: targets, steps, kernels both ways, copies, restores and packs."""
+"""Tables of a GPU check: targets, steps, kernels both ways, copies, restores, packs and loads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from statistics import median
 from typing import Final
 
 from dumont_gpu.bench.report.gpu_kernels import hashing, variants
+from dumont_gpu.bench.report.gpu_loads import loads
+from dumont_gpu.bench.report.gpu_stages import stages_alone
 from dumont_gpu.bench.report.gpu_steps import steps_table
 from dumont_gpu.bench.report.tables import MB, Json, Table, rate
 from dumont_gpu.bench.report.targets import ans_rows, best, slowest_stage, speed, verdicts, whole_encodings
@@ -71,6 +73,7 @@ def gpu_tables(record: Json) -> list[Table]:
         "copies": _copies,
         "jobs": _restores,
         "packs": _packs,
+        "loads": loads,
     }
     for step, section in sections.items():
         if step in steps and steps[step]["data"]:
@@ -210,7 +213,7 @@ def _restores(data: Json) -> Iterator[Table]:
     header = ("restore", "MB", "GB/s", "seconds", "process", "ran on", "tree")
     busy = _busy(data["jobs"], lambda row: f"--device {row['device']}")
     yield Table("Restores", f"{notes}\n{busy}", header, tuple(lines))
-    yield _stages_alone("Restores", data)
+    yield stages_alone("Restores", data)
 
 
 def _packs(data: Json) -> Iterator[Table]:
@@ -226,21 +229,11 @@ def _packs(data: Json) -> Iterator[Table]:
               "ran on", "content")  # fmt: skip
     notes = f"{_PACKS.format(repeats=data['repeats'])}\n{_busy(data['packs'], lambda row: str(row['label']))}"
     yield Table("Packs", notes, header, tuple(lines))
-    yield _stages_alone("Packs", data)
+    yield stages_alone("Packs", data)
 
 
 def _times(row: Json) -> tuple[str, str, str]:
     return rate(row["size"], row["seconds"]), f"{median(row['seconds']):.2f}", f"{median(row['wall']):.2f}"
-
-
-def _stages_alone(title: str, data: Json) -> Table:
-    stages = list(dict.fromkeys(row["stage"] for row in data["stages"]))
-    lines = []
-    for place in dict.fromkeys(row["place"] for row in data["stages"]):
-        of_place = {row["stage"]: row for row in data["stages"] if row["place"] == place}
-        cells = (rate(of_place[s]["size"], of_place[s]["seconds"]) if s in of_place else "-" for s in stages)
-        lines.append((place, *cells))
-    return Table(f"{title}: each stage alone", "GB/s of original bytes.", ("place", *stages), tuple(lines))
 
 
 def _cost(row: Json, rows: list[Json]) -> str:

@@ -15,7 +15,7 @@ from dumont_gpu.bench.report.tables import Json
 from dumont_gpu.bench.report.whole_file import write_whole
 
 STEPS = ("install", "smoke", "self_test", "tests", "sanitizer", "kernels", "variants", "encode", "copies", "jobs",
-         "packs")  # fmt: skip
+         "packs", "loads")  # fmt: skip
 LOG_LINES = 15
 MACHINE = "machine.json"
 TIMED_OUT = (124, 137)

@@ -16,6 +16,11 @@ AGAINST_ANS = 2.0
 OF_NVCOMP_LZ4 = 0.9
 OF_SLOWEST_STAGE = 0.9  # of a job on a disk
 OF_COPIES = 0.6  # of a job in memory, where copies to and from the device should be what limits it
+OF_LIMIT = 0.9  # of a load into device memory: by the slower of the copy of encoded bytes and the decoding
+AGAINST_PLAIN_COPY = 1.3  # times as fast as raw bytes that already are in pinned memory
+OURS, OPENED = "dumont-gpu, {}", "dumont-gpu, {}, opened before"  # contenders of a load; of a framework
+PLAIN_COPY, FILE_COPY = "pinned memory, plain copy", "raw file, through pinned buffers"
+SAFETENSORS = "safetensors, load_file"
 WRITTEN_BLOCK_LOG2 = 17  # as the package writes
 
 
@@ -30,7 +35,8 @@ class Verdict:
 def verdicts(results: Json) -> list[Verdict]:
     kernels, encode, jobs, packs = (_data(results, step) for step in ("kernels", "encode", "jobs", "packs"))
     device = results["device"]["detail"]
-    return [*_zipnn(kernels, device), *_lz4(kernels), *_encode(encode, device), *_restores(jobs), *_packs(packs)]
+    found = [*_zipnn(kernels, device), *_lz4(kernels), *_encode(encode, device), *_restores(jobs), *_packs(packs)]
+    return [*found, *load_verdicts(_data(results, "loads"))]
 
 
 def best(rows: Iterable[Json]) -> Json:
@@ -107,6 +113,48 @@ def _packs(packs: Json) -> Iterator[Verdict]:
         plain = (row for row in packed if not row["paranoid"] and not row["memory"])  # the default of the command
         ours = next((row for row in plain if row["used"].startswith("cuda") and row["verified"]), None)
         yield _job(f"pack of a bf16 file, {place}", ours, packs, place)
+
+
+def load_verdicts(loads: Json) -> list[Verdict]:
+    """Verdicts on loads of a bf16 file by CuPy: a whole call each, which opens the snapshot and pins its buffers."""
+    found = []
+    for place in ("disk", "memory"):
+        ours = load_row(loads, place, OURS.format("cupy"))
+        limit, plain = load_limit(loads, place), load_row(loads, place, PLAIN_COPY)
+        what = f"{limit['stage']}, {speed(limit) / 1e9:.0f} GB/s" if limit else "copy in or decode"
+        share = speed(ours) / speed(limit) if ours and limit else None
+        wanted = f"{OF_LIMIT:.0%} of the slower stage of the device ({what})"
+        found.append(
+            Verdict(f"load of a bf16 file to the device, {place}", wanted, _percent(share), _at_least(share, OF_LIMIT))
+        )
+        ratio = faster(ours, plain)
+        found.append(
+            Verdict(
+                f"load against a plain pinned copy of the raw bytes, {place}", f"{AGAINST_PLAIN_COPY}x", _times(ratio),
+                _at_least(ratio, AGAINST_PLAIN_COPY),
+            )
+        )  # fmt: skip
+    return found
+
+
+def load_row(loads: Json, place: str, who: str) -> Json:
+    """The row of a contender; empty if it has no figures, or its tensors are wrong."""
+    rows = (row for row in loads.get("loads", []) if (row["place"], row["who"]) == (place, who))
+    return next((row for row in rows if row["seconds"] and row["verified"] is not False), {})
+
+
+def load_limit(loads: Json, place: str) -> Json:
+    """The slower of what the device must do: to take the encoded bytes, and to decode them; empty unless both
+    were measured."""
+    stages = [slowest_stage(loads, place, of) for of in ("copy in", "decode")]
+    return min(stages, key=speed) if all(stages) else {}
+
+
+def faster(ours: Json, theirs: Json) -> float | None:
+    """Their seconds over ours, by the median of turns: a disturbance hits both contenders of a turn."""
+    if not ours or not theirs:
+        return None
+    return float(median(their / our for our, their in zip(ours["seconds"], theirs["seconds"], strict=False)))
 
 
 def slowest_stage(data: Json, place: str, of: str = "") -> Json:

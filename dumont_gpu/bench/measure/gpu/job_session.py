@@ -1,4 +1,4 @@
-"""A session of whole jobs on a CUDA device: input, places, commands; restores and packs share it."""
+"""A session of whole jobs on a CUDA device: input, places, commands; restores, packs and loads share it."""
 
 from __future__ import annotations
 

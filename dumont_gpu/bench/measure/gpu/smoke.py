@@ -1,4 +1,4 @@
-"""The first question to a new device: a chunk of every element type and an LZ4 frame, both ways.
+"""The first question to a new device: a chunk of every element type and an LZ4 frame, both ways; tensors, loaded there.
 
     python -m dumont_gpu.bench.measure.gpu.smoke [--size BYTES] [--device N]
 
@@ -11,11 +11,14 @@ import argparse
 import random
 import struct
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 from dumont_gpu.backends import open_device
 from dumont_gpu.backends.cuda import CudaBackend
 from dumont_gpu.bench.measure.gpu.frames import text
+from dumont_gpu.bench.measure.gpu.load_check import check_loads
 from dumont_gpu.bench.measure.memory import anonymous
 from dumont_gpu.codecs import Codec, Lz4, ZipNN
 from dumont_gpu.errors import DumontError
@@ -102,9 +105,28 @@ def main() -> int:
         except (DumontError, WrongError) as error:
             wrong += 1
             print(f"{label(codec)}: WRONG: {error}")
-    print(f"{backend.name}: {len(CHUNKS) - wrong} of {len(CHUNKS)} chunks of {options.size // MiB} MiB are right")
+    loads = loaded(options.device)
+    print(
+        f"{backend.name}: {len(CHUNKS) - wrong} of {len(CHUNKS)} chunks of {options.size // MiB} MiB are right, "
+        f"{loads.count(True)} of {len(loads)} ways of loading tensors"
+    )
     backend.close()
-    return 1 if wrong else 0
+    return 1 if wrong or not all(loads) else 0
+
+
+def loaded(number: int) -> list[bool]:
+    """Loads tensors of every kind into the device's memory; returns for each way whether they were right."""
+    found = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="dumont-smoke-") as folder:
+            for check in check_loads(Path(folder), number):
+                outcome = f"WRONG: {check.problem}" if check.problem else "right"
+                print(f"loading, {check.method}, {check.framework}, {check.way}: {outcome}")
+                found.append(not check.problem)
+    except (DumontError, OSError) as error:
+        print(f"loading tensors: WRONG: {error}")
+        found.append(False)
+    return found
 
 
 if __name__ == "__main__":
