@@ -15,7 +15,7 @@ collect_wheels() {
     local version=${target_python:-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')}
     for n in $(seq 5 39); do platforms+=(--platform "manylinux_2_${n}_x86_64"); done  # pip takes each as it is spelled
     platforms+=(--platform manylinux1_x86_64 --platform manylinux2010_x86_64 --platform manylinux2014_x86_64)
-    what=$(requirements run check bench "cuda$cuda" ${lean:+--lean}) || return
+    what=$(requirements run check "cuda$cuda" ${lean:+--lean}) || return
     mkdir -p "$folder" && fresh=$(mktemp -d "$folder/.new-XXXXXX") || return
     trap "rm -rf '$fresh'" EXIT
     "$python" -m pip wheel -q --no-deps --wheel-dir "$fresh" "$repo" || return
@@ -33,7 +33,7 @@ collect_wheels() {
 }
 
 check_wheels() {
-    requirements run check bench "cuda$cuda" ${lean:+--lean} --wheels "$1" && return
+    requirements run check "cuda$cuda" ${lean:+--lean} --wheels "$1" && return
     echo "THESE WHEELS ARE NOT WHAT pyproject.toml ASKS FOR: --collect-wheels gathers them anew"
     return 1
 }

@@ -531,7 +531,7 @@ def required(*groups: str) -> list[str]:
 
 def test_requirements_are_those_of_the_project() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    found = required("run", "check", "bench", "cuda13")
+    found = required("run", "check", "cuda13")
     assert all(f'"{each}"' in text for each in found)
     names = [each.partition(">")[0] for each in found]
     assert names == ["blake3", "lz4", "pathspec", "rich", "typer", "zstandard", "hypothesis", "pytest", "pytest-timeout", "numpy",
@@ -539,7 +539,7 @@ def test_requirements_are_those_of_the_project() -> None:
     assert [each.partition(">")[0] for each in required("cuda12", "--lean")] == ["nvidia-nvcomp-cu12"]
 
 
-WANTED = required("run", "check", "bench", "cuda13", "--lean")
+WANTED = required("run", "check", "cuda13", "--lean")
 
 
 def wheels_for(folder: Path, **changed: str) -> Path:
@@ -560,7 +560,7 @@ def wheels_for(folder: Path, **changed: str) -> Path:
 def test_wheels_that_are_not_what_the_project_asks_for_are_named(
     changed: dict[str, str], problem: str, tmp_path: Path
 ) -> None:
-    line = [sys.executable, str(BENCH / "requirements.py"), "run", "check", "bench", "cuda13", "--lean", "--wheels"]
+    line = [sys.executable, str(BENCH / "requirements.py"), "run", "check", "cuda13", "--lean", "--wheels"]
     done = subprocess.run([*line, wheels_for(tmp_path, **changed)], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == (f"{problem}\n" if problem else "", 1 if problem else 0)
 
@@ -582,7 +582,7 @@ def test_wrong_wheels_are_said_and_tried_all_the_same(machine: Machine, tmp_path
 
 
 def test_no_script_types_a_requirement_again() -> None:
-    names = [each.partition(">")[0] for each in required("run", "check", "bench", "cuda12", "cuda13")]
+    names = [each.partition(">")[0] for each in required("run", "check", "cuda12", "cuda13")]
     for script in BENCH.glob("*.sh"):
         text = script.read_text(encoding="utf-8")
         assert [name for name in names if any(f"{name}{sign}" in text for sign in "<>=!~")] == []

@@ -160,7 +160,8 @@ with dumont_gpu.open({location!r}, "m.safetensors", jobs=1) as files:
             assert "memory" in str(error), error
         else:
             raise AssertionError("a tebibyte")
-assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 600 << 10
+(peak,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]  # ru_maxrss counts a parent's, too
+assert int(peak.split()[1]) < 600 << 10, peak
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=55)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -364,8 +365,6 @@ for number in range(3):
         try:
             found = files.get_tensors()
             code = 0 if all(numpy.array_equal(expected[name], found[name]) for name in expected) else 1
-        except dumont_gpu.DumontError as error:
-            code = 7 if "open it in each process" in str(error) else 2
         except BaseException:
             code = 3
         os._exit(code)
@@ -377,17 +376,15 @@ files.close()
 """
 
 
-@pytest.mark.parametrize(("place", "code"), [("local", 0), ("http", 7)])
+@pytest.mark.parametrize("place", ["local", "http"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_fork_loads_from_a_file_and_not_over_its_parents_connections(
-    place: str, code: int, location: str, fault_server: FaultServer
-) -> None:
+def test_a_fork_loads_beside_its_parent(place: str, location: str, fault_server: FaultServer) -> None:
     fault_server.data = Path(location).read_bytes()
     where = location if place == "local" else fault_server.url
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKED, where], capture_output=True, text=True, timeout=55
     )
-    assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", f"{[code] * 3}\n")
+    assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", "[0, 0, 0]\n")
 
 
 WORKERS = """
