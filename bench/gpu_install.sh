@@ -92,9 +92,9 @@ install_environment() {
     what=$(requirements check) || return
     mapfile -t what <<<"$what"
     if [ -z "$wheels" ]; then
-        "${pip[@]}" "$repo[bench,cuda$cuda]" "${what[@]}"
+        "${pip[@]}" "$repo[cuda$cuda]" "${what[@]}"
     else
         check_wheels "$wheels"
-        "${pip[@]}" --no-index --find-links "$wheels" "dumont-gpu[bench,cuda$cuda]" "${what[@]}"
+        "${pip[@]}" --no-index --find-links "$wheels" "dumont-gpu[cuda$cuda]" "${what[@]}"
     fi
 }

@@ -73,7 +73,6 @@ def _extras() -> list[Finding]:
     """Returns the optional parts that are not about devices."""
     return [
         _extra("s3", ("obstore", "botocore"), "s3://, gs:// and az://"),
-        _extra("bench", ("numpy",), "bench"),
         _extra("fs", ("fsspec",), "dumont:// in pandas and others"),
         _mount(),
     ]

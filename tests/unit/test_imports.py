@@ -112,6 +112,17 @@ def test_local_snapshots_load_nothing_of_the_network() -> None:
     assert not loaded & {"http.client", "ssl", "urllib.request", "obstore", "botocore"}
 
 
+def test_loading_arrays_of_numpy_loads_no_other_framework(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/m.safetensors").write_bytes(
+        (58).to_bytes(8, "little") + b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}    ' + bytes(8)
+    )
+    dumont_gpu.SnapshotService().create_snapshot(tmp_path / "source", tmp_path / "x.dumont")
+    loaded = loaded_by(f"import dumont_gpu; dumont_gpu.load({str(tmp_path / 'x.dumont')!r}, 'm.safetensors')")
+    assert {"numpy", "dumont_gpu.loading.tensor_files"} <= loaded
+    assert not loaded & {"torch", "jax", "cupy", "ml_dtypes", "obstore", "http.client"}
+
+
 def test_modules_and_classes_stay_small() -> None:
     """DESIGN.md lists the exceptions and says why."""
     listed = (PACKAGE / "DESIGN.md").read_text(encoding="utf-8").split("**Exceptions.**")[1]

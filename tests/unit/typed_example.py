@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dumont_gpu
 from dumont_gpu import (
     DiffResult,
     DumontError,
@@ -11,8 +12,10 @@ from dumont_gpu import (
     Progress,
     RestorePlan,
     RestoreResult,
+    SnapshotFiles,
     SnapshotInfo,
     SnapshotService,
+    TensorFiles,
 )
 
 if TYPE_CHECKING:
@@ -61,3 +64,24 @@ def look_before_you_leap(workspace: Path, snapshot: Path, target: Path) -> list[
     said += [f"would write {path}" for path in plan.new]
     said += [f"is newer, and would be written over: {path}" for path in plan.newer]
     return said
+
+
+def tensors_by_name(snapshot: Path, targets: dict[str, object]) -> list[str]:
+    with dumont_gpu.open(snapshot, ["m.safetensors", Path("n.safetensors")], framework="np", memory="1GiB") as tensors:
+        meta = tensors.get_tensor_meta("w")
+        with tensors.prefetch({"w": None, "v": slice(0, 4)}, limit=1 << 30) as ready:
+            found = {name: ready.take(name) for name in ready.names()}
+        left = tensors.load_into(targets, strict=False)
+        if TYPE_CHECKING:
+            assert_type(tensors, TensorFiles)
+            assert_type(tensors.keys(), list[str])
+            assert_type(meta.shape, tuple[int, ...])
+            assert_type(meta.dtype, str)
+            assert_type(left.missing, list[str])
+    if TYPE_CHECKING:
+        assert_type(dumont_gpu.read(snapshot, "config.json", max_size="1MiB"), bytes)
+        assert_type(dumont_gpu.open_files(snapshot), SnapshotFiles)
+        assert_type(dumont_gpu.open_files(snapshot).open_file("m.safetensors").read(4), bytes)
+        assert_type(sorted(dumont_gpu.load(snapshot, "m.safetensors", framework="pt")), list[str])
+    dumont_gpu.open(snapshot, 7)  # type: ignore[arg-type]
+    return sorted(found)
