@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,19 +26,21 @@ from dumont_gpu.bench.measure.profile import measure_profile
 from dumont_gpu.bench.measure.rows import ROW_LIMIT, measure_rows
 from dumont_gpu.bench.report.machine import cores, file_system, memory_folder
 from dumont_gpu.bench.report.record import Record, new_record
-from dumont_gpu.errors import DeviceError, UsageError
+from dumont_gpu.errors import DeviceError, DumontError, UsageError
 from dumont_gpu.format.header import DEFAULT_CHUNK_SIZE
 from dumont_gpu.native import Dtype
 from dumont_gpu.sizes import GiB, MiB
 
 DEFAULT_PARTS: Final = ("rows", "chunks", "jobs", "links")
-PARTS: Final = (*DEFAULT_PARTS, "codecs", "profile")
+PARTS: Final = (*DEFAULT_PARTS, "codecs", "profile", "load")
 _MINOR_SECONDS: Final = 4.0  # a slow peer runs no more once its runs add up to this
 _ENOUGH: Final = 30.0  # packs, or restores, are repeated no more once they took so long, slow peers not counted
 _SETTLE: Final = 0.15  # seconds between a sync and a timed command, on a disk
 _JOB_RUNS: Final = 1.6  # times the repeats of other parts: of a job's runs, the quickest counts
 _ROOM: Final = 2 * GiB  # that all parts take, of the benchmark's own corpora
+_LOAD_ROOM: Final = 10  # times the size of a file to load: three files and their snapshots, copies, a restored one
 _ROOM_FACTOR: Final = 10  # times a user's own tree: archives, and the leavings of each restore until the end
+LOAD_RATES: Final = (1e9, 100e6)
 Say = Callable[[str], None]
 
 
@@ -53,6 +56,8 @@ class BenchOptions:
     cache: Path | None = None  # of wheels and the corpus that is made of them; None: the user's
     limit: int = ROW_LIMIT  # original bytes of a row
     seed_scale: int = 24 * MiB  # bytes of each repeated text
+    load_size: int = 256 * MiB  # bytes of each file of tensors that is loaded
+    load_rates: tuple[float, ...] = LOAD_RATES  # of links, bits per second
 
 
 def run_bench(options: BenchOptions, say: Say = lambda text: None) -> Record:
@@ -83,24 +88,29 @@ class _Run:
 
     def measure(self) -> None:
         with self._part("corpora"):
-            real = self._real()
-            needs_seed = {"rows", "chunks"} & set(self._options.parts)
-            seed = [seed_corpus(self._scratch / "seed", self._options.seed_scale)] if needs_seed else []
-            corpora = [*seed, real]
+            corpora = self._corpora()
             self._record["corpora"] = {corpus.name: corpus.origin for corpus in corpora}
         # Parts that start processes come first: a large parent makes its children start slowly.
         parts: tuple[tuple[str, Callable[[], None]], ...] = (
-            ("jobs", lambda: self._jobs(real)),
-            ("profile", lambda: self._profile(real)),
-            ("links", lambda: self._links(real)),
+            ("jobs", lambda: self._jobs(corpora[-1])),
+            ("profile", lambda: self._profile(corpora[-1])),
+            ("links", lambda: self._links(corpora[-1])),
             ("rows", lambda: self._rows(corpora)),
-            ("codecs", lambda: self._codecs(self._kinds(real), thorough=True)),
+            ("codecs", lambda: self._codecs(self._kinds(corpora[-1]), thorough=True)),
             ("chunks", lambda: self._chunks(corpora)),
+            ("load", self._load),
         )
         for name, measure in parts:
             if name in self._options.parts:
                 with self._part(name):
                     measure()
+
+    def _corpora(self) -> list[Corpus]:
+        """Returns what the parts need, real files last."""
+        parts = set(self._options.parts)
+        real = [self._real()] if parts - {"load"} else []  # first: a user's tree may hold the scratch directory
+        seed = [seed_corpus(self._scratch / "seed", self._options.seed_scale)] if {"rows", "chunks"} & parts else []
+        return [*seed, *real]
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
@@ -137,6 +147,19 @@ class _Run:
         device = "cpu" if self._device is None else self._device.name
         figures = measure_links(corpus, self._scratch, device=device, say=self._titled("links"))
         self._record["links"] = [asdict(each) for each in figures]
+
+    def _load(self) -> None:
+        if importlib.util.find_spec("numpy") is None:
+            raise DumontError("the part load needs NumPy: pip install 'dumont-gpu[bench]'")
+        from dumont_gpu.bench.measure.loads import LoadOptions, measure_loads
+
+        options = LoadOptions(
+            self._options.load_size,
+            self._options.repeats,
+            self._options.load_rates,
+            None if self._device is None else self._device.name,
+        )
+        self._record["load"] = measure_loads(self._scratch, options, self._record["failures"], self._titled("load"))
 
     def _rows(self, corpora: list[Corpus]) -> None:
         rows = self._record["rows"] = []
@@ -189,6 +212,7 @@ def _scratch(options: BenchOptions) -> Path:
     if options.scratch is not None:
         return options.scratch
     room = _ROOM if options.corpus is None else _ROOM_FACTOR * tree_size(options.corpus)["size"]
+    room += _LOAD_ROOM * options.load_size if "load" in options.parts else 0
     return memory_folder(room) or Path(tempfile.gettempdir())
 
 

@@ -10,7 +10,7 @@ import typer
 from dumont_gpu.cli.options import Only, Output
 from dumont_gpu.errors import DumontError, UsageError
 from dumont_gpu.jobs.options import RunOptions
-from dumont_gpu.sizes import LOCAL, parse_rate
+from dumont_gpu.sizes import LOCAL, parse_rate, parse_size
 
 
 def bench(
@@ -39,8 +39,12 @@ def bench(
         ),
     ] = False,
     parts: Annotated[
-        str, typer.Option(metavar="PARTS", help="The parts to measure: some of rows,chunks,jobs,links,codecs,profile.")
+        str,
+        typer.Option(metavar="PARTS", help="The parts to measure: some of rows,chunks,jobs,links,codecs,profile,load."),
     ] = "rows,chunks,jobs,links",
+    size: Annotated[
+        str, typer.Option(metavar="SIZE", help="For the part load: bytes of each file of tensors.")
+    ] = "256MiB",
     repeats: Annotated[
         int | None, typer.Option(metavar="N", help="Timed runs of each measurement: 5, with --path 3, if not given.")
     ] = None,
@@ -64,6 +68,7 @@ def bench(
     dumont-gpu bench
     dumont-gpu bench --download --plot bench.html
     dumont-gpu bench --corpus /workspace --parts rows,jobs --json
+    dumont-gpu bench --parts load --size 1GiB
     """
     from dumont_gpu.bench.command import BenchOptions, run_bench
     from dumont_gpu.bench.own import DEFAULT_RATES, OwnOptions, bench_own
@@ -85,6 +90,7 @@ def bench(
                 jobs=running.jobs,
                 repeats=5 if repeats is None else repeats,
                 scratch=folder,
+                load_size=parse_size(size),
             )
             record = run_bench(options, say)
     if not output.quiet:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from dumont_gpu import __version__
@@ -35,7 +35,9 @@ class SnapshotServer(ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 128  # connections that wait to be accepted: a restore opens up to 64 at once
 
-    def __init__(self, path: str, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+    def __init__(
+        self, path: str, host: str = "127.0.0.1", port: int = DEFAULT_PORT, answers: type[Answers] | None = None
+    ) -> None:
         self.file = Path(path)
         os.close(open_snapshot(self.file))
         self.target = "/" + quote(self.file.name)
@@ -44,7 +46,7 @@ class SnapshotServer(ThreadingHTTPServer):
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         try:
-            super().__init__((host, port), _Answers)
+            super().__init__((host, port), answers or Answers)
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no such port"
             raise DumontError(f"{host}:{port}: cannot be listened on: {reason}") from None
@@ -113,7 +115,9 @@ def select(header: str | None, size: int) -> Selected:
     return Selected(206, start, end) if start < end else Selected(416, 0, 0)
 
 
-class _Answers(BaseHTTPRequestHandler):
+class Answers(BaseHTTPRequestHandler):
+    """Answers the requests of a connection."""
+
     server: SnapshotServer
     protocol_version = "HTTP/1.1"
     server_version = f"dumont-gpu/{__version__}"
@@ -160,8 +164,13 @@ class _Answers(BaseHTTPRequestHandler):
             about["Content-Range"] = f"bytes {selected.start}-{selected.end - 1}/{status.st_size}"
         self._answer(selected.status, about, selected.end - selected.start)
         if self.command == "GET" and selected.end > selected.start:
-            sent = self.connection.sendfile(file, selected.start, selected.end - selected.start)
+            sent = self.send_content(file, selected.start, selected.end - selected.start)
             self.close_connection |= sent < selected.end - selected.start
+
+    def send_content(self, file: BinaryIO, start: int, size: int) -> int:
+        """Sends `size` bytes of the file; returns how many of them it had."""
+        sent: int = self.connection.sendfile(file, start, size)
+        return sent
 
     def _answer(self, status: int, headers: dict[str, str], length: int = 0) -> None:
         self.send_response(status)

@@ -352,7 +352,8 @@ def test_the_thorough_run_keeps_what_it_measured(tmp_path: Path, monkeypatch: py
 
 def test_every_module_is_imported_without_gpu_packages() -> None:
     modules = [module.name for module in pkgutil.walk_packages(bench.__path__, "dumont_gpu.bench.")]
-    needs_numpy = {"prose", "small_files", "tensors", "workspace"}
+    needs_numpy = {"models", "prose", "small_files", "tensors", "workspace", "originals"}
+    needs_numpy |= {"loads", "load_contenders", "load_device", "load_links", "load_turns"}
     chosen = [name for name in modules if name.rpartition(".")[2] not in needs_numpy]
     assert "dumont_gpu.bench.measure.gpu.kernels" in chosen
     code = f"""if True:

@@ -13,7 +13,7 @@ import random
 import struct
 import zipfile
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Final
 
@@ -135,16 +135,23 @@ def safetensors(
     tensors: Sequence[tuple[str, str, Sequence[int], bytes]], metadata: Mapping[str, str] | None = None
 ) -> Iterator[bytes]:
     """Yields the pieces of a safetensors file of (name, dtype, shape, content)."""
-    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
-    offset = 0
-    for name, dtype, shape, content in tensors:
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(content)]}
-        offset += len(content)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text)) + text
+    yield safetensors_header(((name, dtype, shape, len(content)) for name, dtype, shape, content in tensors), metadata)
     for _, _, _, content in tensors:
         yield content
+
+
+def safetensors_header(
+    tensors: Iterable[tuple[str, str, Sequence[int], int]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Returns what a safetensors file begins with, for (name, dtype, shape, size in bytes)."""
+    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    offset = 0
+    for name, dtype, shape, size in tensors:
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def fp32_tensors(data: bytes) -> Iterator[tuple[str, list[int], bytes]]:

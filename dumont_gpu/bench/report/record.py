@@ -23,7 +23,7 @@ from typing import Any, Final
 from dumont_gpu.bench.report.machine import describe
 
 SCHEMA: Final = 2
-PARTS: Final = ("rows", "codecs", "chunks", "projections", "jobs", "links", "network", "profile")
+PARTS: Final = ("rows", "codecs", "chunks", "projections", "jobs", "links", "network", "load", "profile")
 Json = dict[str, Any]
 Record = dict[str, Any]  # ready for JSON
 

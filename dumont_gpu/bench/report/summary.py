@@ -8,6 +8,7 @@ from dumont_gpu.bench.report.by_type import chunk_table, contention, projection_
 from dumont_gpu.bench.report.codecs import codec_tables
 from dumont_gpu.bench.report.gpu import gpu_tables
 from dumont_gpu.bench.report.jobs import job_tables, link_table, network_table, profile_tables
+from dumont_gpu.bench.report.loads import load_tables
 from dumont_gpu.bench.report.tables import Json, Table
 
 
@@ -26,6 +27,8 @@ def tables(record: Json) -> list[Table]:
         found.append(link_table(record))
     if "network" in record:
         found.append(network_table(record))
+    if "load" in record:
+        found += load_tables(record["load"])
     if "profile" in record:
         found += profile_tables(record)
     return found + gpu_tables(record)
