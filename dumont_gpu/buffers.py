@@ -73,6 +73,16 @@ class BufferPool:
             self._closed = True
             self._changed.notify_all()
 
+    def empty(self) -> None:
+        """Gives the memory of free buffers back; the pool makes new ones when somebody asks.
+
+        Pool and buffer know each other, and pipelines know pools: without this, the memory, a few hundred MB, would
+        stay until Python looks for cycles, which it does by counting objects, not bytes.
+        """
+        with self._changed:
+            self._unallocated += len(self._free)
+            self._free.clear()
+
     def _put(self, buffer: Buffer) -> None:
         with self._changed:
             self._free.append(buffer)

@@ -84,7 +84,14 @@ class ChunkLoader:
         self._make_pools()
 
     def close(self) -> None:
-        """Has nothing that memory management does not take."""
+        """Gives the memory for chunks back; whoever loads after that takes new memory."""
+        with self._changing:
+            kept = list(self._decoded.values())
+            self._decoded.clear()
+        for decoded in kept:
+            decoded.buffer.release()
+        self._encoded.empty()
+        self._raw.empty()
 
     def load(self, wants: Sequence[HostWant]) -> None:
         """Fills the places of the wants. Raises as `run`."""
@@ -165,6 +172,7 @@ class ChunkLoader:
         try:
             pipeline.run()
         except BaseException:
+            self.close()
             self._make_pools()  # the pipeline has closed them
             raise
 

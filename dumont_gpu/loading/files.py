@@ -40,6 +40,10 @@ class SnapshotFiles(OpenedSnapshot):
         """How many decoded chunks stay."""
         return self._loader.kept
 
+    def close(self) -> None:
+        super().close()
+        self._loader.close()  # once nobody reads any more
+
     def open_raw(self, path: str) -> SnapshotFile:
         """Returns a file, unbuffered: for callers who read large pieces. Raises as `file`."""
         return self.open_entry(self.file(path))

@@ -58,7 +58,7 @@ class TensorFiles:
         new_loader: Callable[[], Loader[Any]],
         reader: ChunkLoader,
     ) -> None:
-        self._opened, self._loads, self._new_loader = opened, loads, new_loader
+        self._opened, self._loads, self._new_loader, self._reader = opened, loads, new_loader, reader
         self._prefetches: weakref.WeakSet[Prefetch[Any, Any]] = weakref.WeakSet()
         self._tables: dict[str, TensorTable] = {}
         self._tensors: dict[str, Located] = {}
@@ -86,6 +86,7 @@ class TensorFiles:
         for prefetch in prefetches:
             prefetch.end()
         self._opened.close()
+<<<<<<< HEAD
         for prefetch in prefetches:
             prefetch.close()
 
@@ -93,6 +94,9 @@ class TensorFiles:
     def loader(self) -> Any:
         """What loads the tensors: a benchmark asks it where chunks were decoded."""
         return self._loads.loader
+=======
+        self._reader.close()  # once nobody reads any more
+>>>>>>> e3466b5 (What is closed gives its memory for chunks back at once)
 
     def keys(self) -> list[str]:
         """Returns the names of the tensors, in the order of the files' tables. Nested names are joined by dots."""

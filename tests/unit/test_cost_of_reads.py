@@ -1,15 +1,18 @@
-"""Reading ahead in a file of a snapshot: a few bytes cost no chunk that nobody asked for."""
+"""What reads of a snapshot cost: a few bytes no chunk that nobody asked for, and no memory once they are over."""
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import dumont_gpu
+from dumont_gpu.buffers import Buffer
 from dumont_gpu.jobs.options import PackOptions
 from dumont_gpu.jobs.pack import pack
 from dumont_gpu.sizes import KiB, MiB
@@ -78,3 +81,28 @@ def test_a_raw_read_that_is_short_goes_on_where_it_ended(snapshot: str, content:
         while piece := raw.read(64 * KiB):
             pieces.append(piece)
     assert b"".join(pieces) == content
+
+
+@pytest.fixture
+def without_cycles() -> Iterator[None]:
+    """Python does not look for cycles of objects."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def buffers() -> int:
+    return sum(type(each) is Buffer for each in gc.get_objects())
+
+
+def test_what_is_closed_gives_its_memory_for_chunks_back_at_once(snapshot: str, without_cycles: None) -> None:
+    pytest.importorskip("numpy")
+    before = buffers()
+    dumont_gpu.load(snapshot, "model.safetensors")
+    with dumont_gpu.open(snapshot, "model.safetensors") as tensors, tensors.prefetch() as ready:
+        ready.take("second")
+        assert buffers() > before
+    with dumont_gpu.open_files(snapshot) as files:
+        files.open_file("model.safetensors").read()
+    assert buffers() == before
