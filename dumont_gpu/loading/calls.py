@@ -11,7 +11,7 @@ from dumont_gpu.jobs.arguments import Duration, Size, StrPath
 from dumont_gpu.jobs.options import DEFAULT_PATIENCE, DEFAULT_READ_SIZE, ReadOptions
 from dumont_gpu.jobs.parameters import checked
 from dumont_gpu.jobs.read_file import read_bytes
-from dumont_gpu.loading.chunk_loader import ChunkLoader
+from dumont_gpu.loading.chunk_loader import KEPT, ChunkLoader
 from dumont_gpu.loading.files import SnapshotFiles
 from dumont_gpu.loading.frameworks import select_framework
 from dumont_gpu.loading.host_memory import HostMemory
@@ -82,14 +82,15 @@ def open(  # noqa: A001
         if number is not None:
             return open_on_device(opened, paths, made, number, reader, verify=verify)
         loads = TensorLoads(reader, HostMemory(), made)
-        return TensorFiles(opened, paths, loads, lambda: _host_loader(opened, verify=verify), reader)
+        return TensorFiles(opened, paths, loads, lambda: _host_loader(opened, verify=verify, kept=0), reader)
     except BaseException:
         opened.close()
         raise
 
 
-def _host_loader(opened: OpenedSnapshot, *, verify: bool) -> ChunkLoader:
-    return ChunkLoader(opened.snapshot, opened.options, verify=verify, reading=opened.reading)
+def _host_loader(opened: OpenedSnapshot, *, verify: bool, kept: int = KEPT) -> ChunkLoader:
+    """Returns a loader; for a prefetch, which asks for each chunk once, with `kept` 0."""
+    return ChunkLoader(opened.snapshot, opened.options, verify=verify, kept=kept, reading=opened.reading)
 
 
 def load(snapshot_path: StrPath, path: StrPath | Sequence[StrPath], **options: Any) -> dict[str, Any]:
