@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from dumont_gpu import native
@@ -19,6 +18,7 @@ from dumont_gpu.format.header import CHUNK_ALIGNMENT
 from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.options import ReadOptions
 from dumont_gpu.jobs.resources import ChunkRoom, thread_count
+from dumont_gpu.loading.kept_chunks import DecodedChunk, KeptChunks
 from dumont_gpu.loading.wants import ChunkPieces, Want, cut
 from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.sizes import MiB
@@ -34,15 +34,6 @@ HostChunk = ChunkPieces[memoryview]
 
 def nobody_waits(want: HostWant) -> None:
     """For callers that go on once all wants are complete."""
-
-
-@dataclass(slots=True)
-class _Decoded:
-    """A decoded chunk in memory of the loader."""
-
-    buffer: Buffer
-    content: memoryview
-    checked: set[Extent] = field(default_factory=set)  # extents whose content was compared with their digests
 
 
 class ChunkLoader:
@@ -79,17 +70,13 @@ class ChunkLoader:
     def forked(self) -> None:
         """Makes locks and pools for this process."""
         self._loading = threading.Lock()  # held while threads of the loader load wants
-        self._changing = threading.Condition()  # held while `_decoded`, `_busy`, or the count of a want, changes
+        self._changing = threading.Condition()  # held while `_busy`, or the count of a want, changes
         self._busy: set[int] = set()  # chunks of small reads that run now: others wait, and need not decode them
         self._make_pools()
 
     def close(self) -> None:
         """Gives the memory for chunks back; whoever loads after that takes new memory."""
-        with self._changing:
-            kept = list(self._decoded.values())
-            self._decoded.clear()
-        for decoded in kept:
-            decoded.buffer.release()
+        self._decoded.give_back()
         self._encoded.empty()
         self._raw.empty()
 
@@ -121,7 +108,7 @@ class ChunkLoader:
 
     def _make_pools(self) -> None:
         """Begins with no chunk; whoever still works with a buffer gives it back to where it is from."""
-        self._decoded: OrderedDict[int, _Decoded] = OrderedDict()  # the last one last
+        self._decoded = KeptChunks(self.kept)
         self._encoded = BufferPool(self._fetched, self._size)
         self._raw = BufferPool(self._threads + self.kept, self._size)
 
@@ -181,8 +168,7 @@ class ChunkLoader:
     ) -> tuple[HostChunk, Buffer] | None:
         """Fetches a chunk; None if it was still there, and its pieces are in their places."""
         chunk, buffer = item
-        with self._changing:
-            kept = self._decoded.pop(chunk.number, None)
+        kept = self._decoded.take(chunk.number)
         if kept is None:
             self._snapshot.read_chunk(chunk.number, _encoded_place(self._snapshot, chunk, buffer))
             return item
@@ -199,13 +185,13 @@ class ChunkLoader:
             self._count(chunk, done)
         else:
             spare = self._raw.acquire()
-            decoded = _Decoded(spare, spare.view[: self._snapshot.chunks[chunk.number].size_original])
+            decoded = DecodedChunk(spare, spare.view[: self._snapshot.chunks[chunk.number].size_original])
             with _given_back_after_errors(spare):
                 _check_and_decode(self._snapshot, chunk.number, encoded, decoded.content)
             self._deliver(chunk, decoded, done)
         buffer.release()
 
-    def _deliver(self, chunk: HostChunk, decoded: _Decoded, done: Callable[[HostWant], None]) -> None:
+    def _deliver(self, chunk: HostChunk, decoded: DecodedChunk, done: Callable[[HostWant], None]) -> None:
         """Copies the pieces of a decoded chunk into their places; keeps the chunk."""
         content = decoded.content
         with _given_back_after_errors(decoded.buffer):
@@ -214,7 +200,7 @@ class ChunkLoader:
             native.copy(
                 _place(piece.want)[piece.at : piece.at + piece.size], content[piece.begin : piece.begin + piece.size]
             )
-        self._keep(chunk.number, decoded)
+        self._decoded.keep(chunk.number, decoded)
         self._count(chunk, done)
 
     def _check_content(self, chunk: HostChunk, content: memoryview, checked: set[Extent]) -> None:
@@ -238,15 +224,6 @@ class ChunkLoader:
                 last = not piece.want.left
             if last:
                 done(piece.want)
-
-    def _keep(self, number: int, decoded: _Decoded) -> None:
-        with self._changing:
-            spare = self._decoded.pop(number, None)  # a small read and a large one may decode the same chunk
-            self._decoded[number] = decoded
-            if len(self._decoded) > self.kept:
-                spare = self._decoded.popitem(last=False)[1]
-        if spare is not None:
-            spare.buffer.release()
 
 
 def _final_place(snapshot: Snapshot, chunk: HostChunk) -> memoryview | None:
