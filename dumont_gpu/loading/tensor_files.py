@@ -86,17 +86,14 @@ class TensorFiles:
         for prefetch in prefetches:
             prefetch.end()
         self._opened.close()
-<<<<<<< HEAD
         for prefetch in prefetches:
             prefetch.close()
+        self._reader.close()  # once nobody reads any more
 
     @property
     def loader(self) -> Any:
         """What loads the tensors: a benchmark asks it where chunks were decoded."""
         return self._loads.loader
-=======
-        self._reader.close()  # once nobody reads any more
->>>>>>> e3466b5 (What is closed gives its memory for chunks back at once)
 
     def keys(self) -> list[str]:
         """Returns the names of the tensors, in the order of the files' tables. Nested names are joined by dots."""
