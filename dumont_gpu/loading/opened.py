@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, NoReturn
@@ -37,6 +38,8 @@ class OpenedSnapshot:
             self.snapshot: Snapshot = held.enter_context(opened_snapshot(location, options.network, options.expect))
             self.table: EntryTable = as_table(self.snapshot.manifest.entries)
             self._held = held.pop_all()
+        self._close_held = weakref.finalize(self, self._held.close)  # also for who forgets to close it
+        self._close_held.atexit = False
         self._open = True
         self.forked()
         tell_in_children(self)
@@ -82,7 +85,7 @@ class OpenedSnapshot:
             if self._readers:
                 self.snapshot.source.cancel()
                 wait_until(self._changed, lambda: not self._readers)
-        self._held.close()
+        self._close_held()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self.location}: an open snapshot cannot be pickled: open it in each process that reads")

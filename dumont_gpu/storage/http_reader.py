@@ -86,16 +86,27 @@ class HttpReader:
     def _work(self) -> None:
         connection = self._fetcher.connect()
         try:
-            while (item := self._next(connection)) is not None:
-                error: BaseException | None = None
-                try:
-                    self._fetcher.fetch(connection, item)
-                except BaseException as raised:
-                    error = raised
-                    connection.close()
-                self._finish(item, error)
+            while self._fetch_next(connection):
+                pass
         finally:
             connection.close()
+
+    def _fetch_next(self, connection: RangeConnection) -> bool:
+        """Fetches the next range; returns whether there was one.
+
+        In a frame of its own: while the thread waits, it keeps no error, and nothing that its traceback refers to.
+        """
+        item = self._next(connection)
+        if item is None:
+            return False
+        error: BaseException | None = None
+        try:
+            self._fetcher.fetch(connection, item)
+        except BaseException as raised:
+            error = raised
+            connection.close()
+        self._finish(item, error)
+        return True
 
     def _next(self, connection: RangeConnection) -> Range | None:
         with self._changed:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.hostile import clear_error
-from support.tensors import PLACES, counted_reads, floats, model, packed, placed, rng, safetensors_bytes, words
+from support.servers import FaultServer
+from support.tensors import (
+    PLACES,
+    counted_reads,
+    floats,
+    model,
+    packed,
+    placed,
+    rng,
+    safetensors_bytes,
+    words,
+)
 
 import dumont_gpu
 from dumont_gpu.errors import DumontError, SnapshotNotFoundError, UsageError
@@ -378,3 +391,19 @@ def test_a_small_memory_is_enough(source: Path, snapshot: Path) -> None:
     model(source / "m.safetensors", **arrays)
     location = packed(source, snapshot)
     assert_same(arrays, dumont_gpu.load(location, "m.safetensors", memory=2 * MiB + 64 * KiB, jobs=8))
+
+
+def test_what_nobody_closes_is_closed_with_its_last_user(
+    source: Path, snapshot: Path, fault_server: FaultServer
+) -> None:
+    (source / "noise").write_bytes(rng().bytes(3 * MiB))
+    fault_server.data = Path(packed(source, snapshot)).read_bytes()
+    gc.collect()  # what other tests have left
+    before = set(threading.enumerate())
+    files = dumont_gpu.open_files(fault_server.url)
+    content = files.open_file("noise").read()
+    own = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("dumont")]
+    del files
+    gc.collect()
+    assert (content == (source / "noise").read_bytes(), own != []) == (True, True)
+    assert [thread for thread in own if thread.is_alive()] == []
