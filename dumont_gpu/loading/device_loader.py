@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from typing import Final
 
-from dumont_gpu.backends.decode_slot import DecodeSlot
-from dumont_gpu.backends.device import Device, DeviceMemoryError, DeviceRegion, Stream
+from dumont_gpu.backends.device import Device, DeviceRegion, Stream
 from dumont_gpu.backends.device_codecs import DEVICE_CODECS, DeviceCodec
 from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
@@ -20,40 +17,19 @@ from dumont_gpu.format.header import CHUNK_ALIGNMENT
 from dumont_gpu.jobs.options import ReadOptions
 from dumont_gpu.jobs.resources import ChunkRoom, thread_count
 from dumont_gpu.loading.content import check_extents
+from dumont_gpu.loading.load_slots import SLOTS, LoadSlot, LoadSlots
+from dumont_gpu.loading.load_tally import LoadTally
 from dumont_gpu.loading.wants import ChunkPieces, Want, cut
 from dumont_gpu.pipeline import Pipeline
-from dumont_gpu.sizes import KiB, MiB
+from dumont_gpu.sizes import KiB
 from dumont_gpu.snapshot.reader import Snapshot, parallel_reads
 
-SLOTS: Final = 4  # one chunk goes up, one is hashed, one is decoded, and one waits
 LOCAL_READS: Final = 8  # copies out of the page cache at 5 to 10 GB/s each: together about what PCIe carries
 WORTH_THE_TRIP: Final = 64 * KiB  # smaller chunks are decoded by the CPU, and go up as raw bytes
 _RAW: Final = Raw().id
-_SHARE: Final = 0.5  # of the free device memory that slots may take
 
 DeviceWant = Want[DeviceRegion]
 DeviceChunk = ChunkPieces[DeviceRegion]
-
-
-class LoadSlot(DecodeSlot):
-    """A slot that may still hold the raw bytes of a chunk of which only a part was wanted."""
-
-    holds: int | None = None  # the chunk's number
-
-
-@dataclass(slots=True)
-class LoadTally:
-    """What a loader has decoded where.
-
-    Args:
-        on_device: raw bytes of chunks that the device decoded.
-        on_cpu: raw bytes of chunks that the CPU decoded, or that were stored as they are.
-        repeated: chunks of `on_cpu` in which the device had found a fault; damaged chunks are not counted.
-    """
-
-    on_device: int = 0
-    on_cpu: int = 0
-    repeated: int = 0
 
 
 def local_readers(threads: int) -> int:
@@ -97,7 +73,7 @@ class DeviceLoader:
         self._loading = threading.Lock()  # held while wants are loaded
         self._counting = threading.Lock()  # held while the count of a want changes
         self._pinning = Pinning(device)
-        self._slots: _Slots | None = None
+        self._slots: LoadSlots | None = None
         self._streams: dict[int, Stream] = {}  # by thread: for chunks that the CPU decodes
         self._make_pools()
 
@@ -146,7 +122,7 @@ class DeviceLoader:
         """
         with self._loading, self._reading():
             if self._slots is None:
-                self._slots = _Slots(self._device, self._pinning, self._largest, self._memory)
+                self._slots = LoadSlots(self._device, self._pinning, self._largest, self._memory)
             self._streams.clear()  # of threads that have ended
             try:
                 if isinstance(chunks, Sequence) and len(chunks) <= 1:
@@ -315,71 +291,6 @@ class DeviceLoader:
         if thread not in self._streams:
             self._streams[thread] = self._device.new_stream()
         return self._streams[thread]
-
-
-class _Slots:
-    """The slots of a loader. A slot goes to one thread at a time.
-
-    Raises:
-        DeviceMemoryError: not even one slot fits.
-    """
-
-    def __init__(self, device: Device, pinning: Pinning, chunk_size: int, memory: int | None) -> None:
-        limit = memory if memory is not None else int(device.free_memory() * _SHARE)
-        size = LoadSlot.size(chunk_size)
-        self._free: deque[LoadSlot] = deque()  # the one that was used last comes last
-        self._changed = threading.Condition()
-        try:
-            while len(self._free) < SLOTS and (len(self._free) + 1) * size <= limit:
-                self._free.append(LoadSlot(device, pinning, chunk_size))
-        except DeviceMemoryError:
-            pass  # there are as many slots as fit
-        except DeviceError:
-            self.close()
-            raise
-        if not self._free:
-            needed, allowed = size // MiB + 1, limit // MiB
-            raise DeviceMemoryError(f"a chunk needs {needed} MiB of device memory; {allowed} MiB may be used, or less")
-
-    @contextmanager
-    def lease(self) -> Iterator[LoadSlot]:
-        """Waits for a slot; what the slot held is gone."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._free)
-            slot = self._free.popleft()
-        slot.holds = None
-        with self._given_back(slot):
-            yield slot
-
-    @contextmanager
-    def lease_of(self, number: int) -> Iterator[LoadSlot | None]:
-        """Gives the free slot that holds a chunk; None if there is none."""
-        with self._changed:
-            slot = next((slot for slot in self._free if slot.holds == number), None)
-            if slot is not None:
-                self._free.remove(slot)
-        if slot is None:
-            yield None
-        else:
-            with self._given_back(slot):
-                yield slot
-
-    @contextmanager
-    def _given_back(self, slot: LoadSlot) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free.append(slot)
-                self._changed.notify()
-
-    def close(self) -> None:
-        for slot in self._free:
-            with suppress(DeviceError):  # a lost device does nothing more
-                slot.stream.synchronize()
-            with suppress(DeviceError):  # and has nothing to give back
-                slot.close()
-        self._free.clear()
 
 
 def _place(want: DeviceWant) -> DeviceRegion:

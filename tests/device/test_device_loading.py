@@ -392,6 +392,7 @@ def test_cupy_waits_for_the_whole_device_before_memory_is_written(device: Emulat
     memory.of_target(array, TensorRecord("x", "U8", 1, (1000,), 0))
     assert waited == ["device", "device"]
     del array
+    cupy.get_default_memory_pool().free_all_blocks()
     device.close()
 
 
@@ -411,13 +412,15 @@ def test_load_makes_arrays_of_cupy_on_the_device(packed: Path, monkeypatch: pyte
     device = emulated_device()
     close, device.close = device.close, lambda: None  # type: ignore[method-assign]  # arrays outlive the call
     monkeypatch.setattr(on_device, "open_device", lambda number, **needs: device)
-    monkeypatch.setitem(sys.modules, "cupy", cupy_on(device))
+    cupy = cupy_on(device)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
     arrays = load(str(packed), "model.safetensors", framework="cupy")
     assert all(isinstance(array, ArrayOnDevice) for array in arrays.values())
     assert {name: content_of(array) for name, array in arrays.items()} == {
         name: content for name, (_, _, content) in TENSORS.items()
     }
     arrays.clear()
+    cupy.get_default_memory_pool().free_all_blocks()
     close()
 
 

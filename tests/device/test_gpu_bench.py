@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -491,16 +492,22 @@ def test_packs_are_compared_with_the_cpus_and_their_stages_measured(
 
 
 @pytest.fixture
-def loading(monkeypatch: pytest.MonkeyPatch) -> None:
+def loading(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Loads of small tensors to an emulated device of their own, with a stand-in for CuPy's arrays."""
     emulated_device()  # or the test is skipped
     device = loading_device()
+    cupy = cupy_on(device)
     monkeypatch.setattr(on_device, "open_device", lambda number, **needs: device)
-    monkeypatch.setitem(sys.modules, "cupy", cupy_on(device))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(load_check, "LARGE_TENSOR", 128 << 10)
     monkeypatch.setattr(load_check, "CHECK_CHUNK", 256 << 10)
     monkeypatch.setattr(load_check, "METHODS", ("hybrid_v2",))
     monkeypatch.setattr(load_peers, "READ_PIECE", 300_000)  # none of the file's pieces ends with a chunk
+    yield
+    gc.collect()  # of arrays in the traces of errors
+    cupy.get_default_memory_pool().free_all_blocks()
+    assert device.free_memory() == device.memory
+    assert device.pinned == {}
 
 
 WAYS = ["whole", "whole, verified", "slices", "prefetch", "load_into", "a flipped bit"]

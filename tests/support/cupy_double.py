@@ -14,7 +14,7 @@ from support.emulated_device import EmulatedDevice
 
 
 class ArrayOnDevice(np.ndarray):  # type: ignore[type-arg]
-    """A NumPy array with what CuPy's have in other ways. Views of it keep the device memory, which is freed after them."""
+    """A NumPy array with what CuPy's have in other ways. Views of it keep the device memory."""
 
     device = SimpleNamespace(id=0)
     data = property(lambda array: SimpleNamespace(ptr=array.ctypes.data))  # type: ignore[assignment]
@@ -35,12 +35,18 @@ class OutOfMemoryError(Exception):
 
 
 def cupy_on(device: EmulatedDevice) -> Any:
-    """Returns a module `cupy` whose arrays are on `device`."""
+    """Returns a module `cupy` whose arrays are on `device`. Like CuPy's, its pool keeps memory that arrays had."""
+    kept: list[int] = []  # arrays may end in the midst of anything, even where the device's lock is held
+
+    def free_all_blocks() -> None:
+        while kept:
+            device.free(kept.pop())
 
     def empty(size: int, dtype: Any) -> Any:
+        free_all_blocks()
         address = device.allocate(-(-max(1, size) // 4096) * 4096)
         block = (ctypes.c_uint8 * size).from_address(address)
-        weakref.finalize(block, device.free, address)
+        weakref.finalize(block, kept.append, address)
         return np.ctypeslib.as_array(block).view(ArrayOnDevice)
 
     def zeros(size: int, dtype: Any) -> Any:
@@ -61,5 +67,5 @@ def cupy_on(device: EmulatedDevice) -> Any:
     )
     return SimpleNamespace(
         uint8=np.uint8, ndarray=ArrayOnDevice, lib=np.lib, empty=empty, zeros=zeros, frombuffer=frombuffer, cuda=cuda,
-        get_default_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: None),
+        get_default_memory_pool=lambda: SimpleNamespace(free_all_blocks=free_all_blocks),
     )  # fmt: skip

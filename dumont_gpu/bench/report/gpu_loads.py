@@ -49,6 +49,8 @@ def loads(data: Json) -> Iterator[Table]:
     notes = _LOADS.format(repeats=data["repeats"], stored=f"{stored:.4f}" if stored else "-")
     if "pt" not in data["frameworks"]:
         notes += " PyTorch was not installed, or not for CUDA: it is left out, and safetensors with it."
+    if data.get("unpinned"):
+        notes += f" OUR BUFFERS WERE NOT PINNED: {data['unpinned']}."
     yield Table("Loads", notes, header, tuple(lines))
     alone = stages_alone("Loads", data)
     yield Table(alone.title, f"{alone.notes} {_STAGES}", alone.header, alone.rows)

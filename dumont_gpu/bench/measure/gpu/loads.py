@@ -125,6 +125,7 @@ class Bench(JobSession):
                 files = held.enter_context(dumont_gpu.open(str(snapshot), NAME, **options))
                 files.get_tensors()
                 files.loader.wait_for_pinning()
+                self.results["unpinned"] = files.loader.refusal
                 found[who] = files.get_tensors
 
             self.guarded(f"{OPENED.format(framework)}, {place}", opened)
