@@ -18,3 +18,15 @@ class LoadTally:
     on_device: int = 0
     on_cpu: int = 0
     repeated: int = 0
+
+    def add(self, size: int, *, there: bool | None) -> None:
+        """Counts a chunk of `size` raw bytes.
+
+        Args:
+            there: whether the device decoded it; None: it was for the CPU from the start.
+        """
+        if there:
+            self.on_device += size
+        else:
+            self.on_cpu += size
+        self.repeated += there is False

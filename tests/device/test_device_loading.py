@@ -26,7 +26,7 @@ from dumont_gpu.backends.device import DeviceMemoryError, DeviceRegion
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.errors import DamagedError, DeviceError, UsageError
 from dumont_gpu.jobs.options import ReadOptions
-from dumont_gpu.loading import device_loader, on_device
+from dumont_gpu.loading import device_decoder, device_loader, on_device
 from dumont_gpu.loading.calls import load
 from dumont_gpu.loading.chunk_loader import ChunkLoader
 from dumont_gpu.loading.device_loader import DeviceLoader
@@ -303,7 +303,7 @@ def test_content_in_a_slot_is_verified_for_every_file_that_asks(
 ) -> None:
     checked: list[str] = []
     monkeypatch.setattr(
-        device_loader, "check_extents", lambda chunk, digest_of: checked.extend(path for _, path in chunk.extents)
+        device_decoder, "check_extents", lambda chunk, digest_of: checked.extend(path for _, path in chunk.extents)
     )
     write_tensors(source / "model.safetensors")
     content = b"".join(content for _, _, content in TENSORS.values())[:200_000]
@@ -359,10 +359,10 @@ def test_files_close_after_the_call_that_is_loading(source: Path, snapshot: Path
     begun, go_on = threading.Event(), threading.Event()
     fetch = files.loader._fetch
 
-    def slow(item: Any, done: Any) -> Any:
+    def slow(*arguments: Any) -> Any:
         begun.set()
         assert go_on.wait(30)
-        return fetch(item, done)
+        return fetch(*arguments)
 
     files.loader._fetch = slow
     arrays: dict[str, Any] = {}

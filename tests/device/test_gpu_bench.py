@@ -55,7 +55,7 @@ from dumont_gpu.bench.report.text import markdown
 from dumont_gpu.codecs import ZipNN
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.format.digests import digest_function
-from dumont_gpu.loading import device_loader, on_device
+from dumont_gpu.loading import device_decoder, load_slots, on_device
 from dumont_gpu.native import Dtype
 
 MiB = 1 << 20
@@ -555,11 +555,11 @@ def test_a_wrong_byte_on_the_device_is_found(
 def test_chunks_that_the_device_leaves_to_the_cpu_are_a_problem(
     loading: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    load = device_loader.LoadSlot.load
-    monkeypatch.setattr(device_loader.LoadSlot, "load", lambda *arguments: False)
+    load = load_slots.LoadSlot.load
+    monkeypatch.setattr(load_slots.LoadSlot, "load", lambda *arguments: False)
     assert "the device called" in next(load_check.check_loads(tmp_path, 0)).problem
-    monkeypatch.setattr(device_loader.LoadSlot, "load", load)
-    monkeypatch.setattr(device_loader, "WORTH_THE_TRIP", 1 << 40)
+    monkeypatch.setattr(load_slots.LoadSlot, "load", load)
+    monkeypatch.setattr(device_decoder, "WORTH_THE_TRIP", 1 << 40)
     (tmp_path / "2").mkdir()
     assert "the device decoded nothing" in next(load_check.check_loads(tmp_path / "2", 0)).problem
 
