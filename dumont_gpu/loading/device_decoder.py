@@ -13,6 +13,7 @@ from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.buffers import BufferPool
 from dumont_gpu.codecs import Raw, codec_by_id
 from dumont_gpu.errors import DamagedError, DeviceError
+from dumont_gpu.format.header import ChunkRecord
 from dumont_gpu.loading.content import check_extents
 from dumont_gpu.loading.load_slots import LoadSlot, LoadSlots
 from dumont_gpu.loading.load_tally import LoadTally
@@ -162,17 +163,30 @@ class DeviceDecoder:
 
     def _on_device(self, chunk: DeviceChunk) -> DeviceCodec | None:
         """Returns how the device decodes a chunk; None for a chunk that the CPU decodes."""
-        record = self._snapshot.chunks[chunk.number]
-        if record.size_original < WORTH_THE_TRIP or self._snapshot.header.digest != "blake3":
-            return None
-        how = DEVICE_CODECS.get(record.compressor_id)
-        return None if how is None or (how.needs_lz4 and not self._device.has_lz4) else how
+        return codec_on_device(self._snapshot, self._snapshot.chunks[chunk.number], self._device)
 
     def _stream(self) -> Stream:
         thread = threading.get_ident()
         if thread not in self._streams:
             self._streams[thread] = self._device.new_stream()
         return self._streams[thread]
+
+
+def codec_on_device(snapshot: Snapshot, record: ChunkRecord, device: Device) -> DeviceCodec | None:
+    """Returns how a device decodes a chunk; None for a chunk that the CPU decodes."""
+    if record.size_original < WORTH_THE_TRIP or snapshot.header.digest != "blake3":
+        return None
+    how = DEVICE_CODECS.get(record.compressor_id)
+    return None if how is None or (how.needs_lz4 and not device.has_lz4) else how
+
+
+def share_for_cpu(snapshot: Snapshot, device: Device) -> float:
+    """Returns which part of a snapshot's raw bytes, from 0 to 1, the CPU decodes for a device."""
+    size = sum(record.size_original for record in snapshot.chunks)
+    there = sum(
+        record.size_original for record in snapshot.chunks if codec_on_device(snapshot, record, device) is not None
+    )
+    return 1 - there / size if size else 0.0
 
 
 def place_of(want: DeviceWant) -> DeviceRegion:

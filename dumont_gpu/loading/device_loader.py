@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +15,7 @@ from dumont_gpu.errors import DumontError
 from dumont_gpu.format.header import CHUNK_ALIGNMENT
 from dumont_gpu.jobs.options import ReadOptions
 from dumont_gpu.jobs.resources import ChunkRoom, thread_count
-from dumont_gpu.loading.device_decoder import DeviceChunk, DeviceDecoder, DeviceWant, place_of
+from dumont_gpu.loading.device_decoder import DeviceChunk, DeviceDecoder, DeviceWant, place_of, share_for_cpu
 from dumont_gpu.loading.load_slots import SLOTS
 from dumont_gpu.loading.load_tally import LoadTally
 from dumont_gpu.loading.wants import cut
@@ -50,7 +51,7 @@ class DeviceLoader:
     ) -> None:
         self._snapshot, self._device, self._verify, self._memory = snapshot, device, verify, options.gpu_memory
         self._reading = reading
-        self._threads = thread_count(options.jobs) + SLOTS
+        self._threads = SLOTS + math.ceil(thread_count(options.jobs) * share_for_cpu(snapshot, device))
         source = snapshot.source
         self._readers = parallel_reads(source) if source.remote else local_readers(thread_count(options.jobs))
         largest = max((chunk.size_original for chunk in snapshot.chunks), default=1)

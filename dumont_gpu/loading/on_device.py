@@ -58,6 +58,7 @@ def open_on_device(
     """
     device = open_device(number, needs_lz4=False)
     opened.at_close(device.close)
+    device.load_kernels()  # before tensors take the device's memory
 
     def loader() -> DeviceLoader:
         return DeviceLoader(opened.snapshot, opened.options, device, verify=verify, reading=opened.reading)
