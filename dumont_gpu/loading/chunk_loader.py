@@ -19,7 +19,7 @@ from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.options import ReadOptions
 from dumont_gpu.jobs.resources import ChunkRoom, thread_count
 from dumont_gpu.loading.kept_chunks import DecodedChunk, KeptChunks
-from dumont_gpu.loading.wants import ChunkPieces, Want, cut
+from dumont_gpu.loading.wants import ChunkPieces, Want, count_pieces, cut
 from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.reader import Snapshot, parallel_reads
@@ -182,7 +182,7 @@ class ChunkLoader:
         if final is not None:
             _check_and_decode(self._snapshot, chunk.number, encoded, final)
             self._check_content(chunk, final, set())
-            self._count(chunk, done)
+            count_pieces(chunk, self._changing, done)
         else:
             spare = self._raw.acquire()
             decoded = DecodedChunk(spare, spare.view[: self._snapshot.chunks[chunk.number].size_original])
@@ -201,7 +201,7 @@ class ChunkLoader:
                 _place(piece.want)[piece.at : piece.at + piece.size], content[piece.begin : piece.begin + piece.size]
             )
         self._decoded.keep(chunk.number, decoded)
-        self._count(chunk, done)
+        count_pieces(chunk, self._changing, done)
 
     def _check_content(self, chunk: HostChunk, content: memoryview, checked: set[Extent]) -> None:
         """Compares the content of files with its digests, if the loader is to verify it; adds extents to `checked`."""
@@ -215,15 +215,6 @@ class ChunkLoader:
                     "match its digest"
                 )
             checked.add(extent)
-
-    def _count(self, chunk: HostChunk, done: Callable[[HostWant], None]) -> None:
-        """Counts the pieces of a chunk, which are in their places."""
-        for piece in chunk.pieces:
-            with self._changing:
-                piece.want.left -= 1
-                last = not piece.want.left
-            if last:
-                done(piece.want)
 
 
 def _final_place(snapshot: Snapshot, chunk: HostChunk) -> memoryview | None:

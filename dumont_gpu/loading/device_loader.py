@@ -18,7 +18,7 @@ from dumont_gpu.jobs.resources import ChunkRoom, thread_count
 from dumont_gpu.loading.device_decoder import DeviceChunk, DeviceDecoder, DeviceWant, place_of, share_for_cpu
 from dumont_gpu.loading.load_slots import SLOTS
 from dumont_gpu.loading.load_tally import LoadTally
-from dumont_gpu.loading.wants import cut
+from dumont_gpu.loading.wants import count_pieces, cut
 from dumont_gpu.pipeline import Pipeline
 from dumont_gpu.snapshot.reader import Snapshot, parallel_reads
 
@@ -169,7 +169,7 @@ class DeviceLoader:
             self._snapshot.read_chunk(chunk.number, _encoded_in(self._snapshot, chunk, buffer))
             return item
         buffer.release()
-        self._count(chunk, done)
+        count_pieces(chunk, self._counting, done)
         return None
 
     def _decode(
@@ -178,15 +178,7 @@ class DeviceLoader:
         chunk, buffer = item
         decoder.decode(chunk, _encoded_in(self._snapshot, chunk, buffer), self._raw)
         buffer.release()
-        self._count(chunk, done)
-
-    def _count(self, chunk: DeviceChunk, done: Callable[[DeviceWant], None]) -> None:
-        for piece in chunk.pieces:
-            with self._counting:
-                piece.want.left -= 1
-                last = not piece.want.left
-            if last:
-                done(piece.want)
+        count_pieces(chunk, self._counting, done)
 
 
 def _encoded_in(snapshot: Snapshot, chunk: DeviceChunk, buffer: Buffer) -> memoryview:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -128,3 +129,18 @@ def _joined(pieces: list[Piece[P]]) -> list[Piece[P]]:
         else:
             joined.append(piece)
     return joined
+
+
+def count_pieces(chunk: ChunkPieces[P], lock: AbstractContextManager[object], done: Callable[[Want[P]], None]) -> None:
+    """Counts the pieces of a chunk, which are in their places.
+
+    Args:
+        lock: held while the count of a want changes.
+        done: told of each want that is complete.
+    """
+    for piece in chunk.pieces:
+        with lock:
+            piece.want.left -= 1
+            last = not piece.want.left
+        if last:
+            done(piece.want)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hypothesis import strategies as st
+
+from support.hostile import float_bytes
 
 # Names as Linux has them: any bytes but "/" and NUL.
 NAMES = st.one_of(
@@ -109,3 +112,17 @@ def _make(tree: Dir, path: bytes, files: list[bytes]) -> None:
             files.append(child)
     os.chmod(path, tree.mode)
     os.utime(path, ns=(tree.mtime, tree.mtime))
+
+
+def write_files(root: Path, names: Iterable[str], end: str = "\n") -> None:
+    """Writes files that say their names; one without bytes, one of floats, one with holes; and `same`, a hard link."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"content of {name}{end}", errors="surrogateescape", encoding="utf-8")
+    (root / "empty").write_bytes(b"")
+    (root / "large").write_bytes(float_bytes(300_000))
+    with (root / "holes").open("wb") as file:
+        file.truncate(3 << 20)
+        file.seek(1 << 20)
+        file.write(b"data" * 5000)
+    os.link(root / "readme", root / "same")

@@ -10,6 +10,7 @@ import pytest
 from support.hostile import ZIPNN, Archive, clear_error, float_bytes
 from support.program import program
 from support.snapshots import pack_tree
+from support.trees import write_files
 
 from dumont_gpu.errors import DamagedError
 from dumont_gpu.jobs.read_file import read_files
@@ -20,16 +21,7 @@ ODD = os.fsdecode(b"not utf-8 \xff")
 
 @pytest.fixture
 def packed(source: Path, snapshot: Path) -> Path:
-    for name in ("readme", "a b/c:d", f"{ODD}/x", "-n"):
-        (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_text(f"content of {name}\r\n", errors="surrogateescape")
-    (source / "empty").write_bytes(b"")
-    (source / "large").write_bytes(float_bytes(300_000))
-    with (source / "holes").open("wb") as file:
-        file.truncate(3 << 20)
-        file.seek(1 << 20)
-        file.write(b"data" * 5000)
-    os.link(source / "readme", source / "same")
+    write_files(source, ("readme", "a b/c:d", f"{ODD}/x", "-n"), "\r\n")
     (source / "link").symlink_to("readme")
     pack_tree(source, snapshot, chunk_size=1 << 16)
     return snapshot

@@ -18,6 +18,7 @@ import pytest
 from support.hostile import ZIPNN, Archive, float_bytes
 from support.servers import FaultServer, flipped, served, status
 from support.snapshots import pack_tree
+from support.trees import write_files
 
 from dumont_gpu.errors import DamagedError, DumontError, UsageError
 from dumont_gpu.storage.local import LocalSource
@@ -41,17 +42,8 @@ def _nothing_cached() -> Iterator[None]:
 
 @pytest.fixture
 def packed(source: Path, snapshot: Path) -> Path:
-    for name in ("readme", "a b/c:d", f"{ODD}/x", "data/ünïcode.csv", "data/deep/er/x.csv"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(f"content of {name}\n", errors="surrogateescape", encoding="utf-8")
-    (source / "empty").write_bytes(b"")
+    write_files(source, ("readme", "a b/c:d", f"{ODD}/x", "data/ünïcode.csv", "data/deep/er/x.csv"))
     (source / "hollow").mkdir()
-    (source / "large").write_bytes(float_bytes(300_000))
-    with (source / "holes").open("wb") as file:
-        file.truncate(3 << 20)
-        file.seek(1 << 20)
-        file.write(b"data" * 5000)
-    os.link(source / "readme", source / "same")
     (source / "readme").chmod(0o640)
     os.utime(source / "readme", ns=(0, TIME * 10**9 + 5 * 10**8))
     for name, target in LINKS.items():

@@ -19,6 +19,7 @@ from support.hostile import ZIPNN, Archive, float_bytes
 from support.program import program
 from support.servers import FaultServer
 from support.snapshots import pack_tree
+from support.trees import write_files
 
 from dumont_gpu import mounting
 
@@ -90,18 +91,9 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Mounted]]:
 
 @pytest.fixture
 def packed(source: Path, snapshot: Path) -> Path:
-    for name in ("readme", "a b/c:d", f"{ODD}/x", "data/ünïcode", "data.x", "data/deep/er/x"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(f"content of {name}\n", errors="surrogateescape", encoding="utf-8")
-    (source / "empty").write_bytes(b"")
+    write_files(source, ("readme", "a b/c:d", f"{ODD}/x", "data/ünïcode", "data.x", "data/deep/er/x"))
     (source / "hollow").mkdir()
-    (source / "large").write_bytes(float_bytes(400_000))
-    with (source / "holes").open("wb") as file:
-        file.truncate(3 << 20)
-        file.seek(1 << 20)
-        file.write(b"data" * 5000)
     os.link(source / "readme", source / "data/same")
-    os.link(source / "readme", source / "same")
     for name, target in {"link": "data/same", "absolute": "/etc/hostname", "dangling": "no", "folder": "data"}.items():
         (source / name).symlink_to(target)
     (source / "readme").chmod(0o4751)
