@@ -64,6 +64,9 @@ def load() -> ctypes.CDLL:
     paths = [Path(folder) / "libdumont_cpu.so" for folder in dumont_gpu.__path__]
     path = next((path for path in paths if path.exists()), None)
     if path is None:
+        if (paths[0].parent.parent / "kernels" / "cpu").is_dir():  # Python looks in the current folder first
+            folder = paths[0].parent
+            raise DumontError(f"{folder} is a checkout, without compiled kernels: start Python in another folder")
         raise DumontError("the compiled CPU kernels are missing: install dumont-gpu with `pip install .`")
     try:
         library = ctypes.CDLL(str(path))

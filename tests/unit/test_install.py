@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,14 @@ def test_without_a_compiler_one_line_says_which_package_to_install(tmp_path: Pat
     assert ran.returncode != 0
     line = "dumont-gpu needs a C++ compiler: apt install g++ (dnf: gcc-c++, apk: g++, conda: gxx)"
     assert [line in text for text in ran.stderr.splitlines()].count(True) == 1
+
+
+def test_a_checkout_without_kernels_says_why_it_was_taken() -> None:
+    """Python looks in the current folder before it looks where the package is installed."""
+    if any((ROOT / "dumont_gpu").glob("*.so")):
+        pytest.skip("this checkout has its kernels")
+    code = "import dumont_gpu.native as native; native.layout('DeviceBlock')"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (
+        f"{ROOT / 'dumont_gpu'} is a checkout, without compiled kernels: start Python in another folder" in ran.stderr
+    )
