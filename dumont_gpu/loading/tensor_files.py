@@ -175,7 +175,8 @@ class TensorFiles:
 
         Args:
             targets: name -> a NumPy array or a PyTorch tensor.
-            strict: whether every target must have a tensor in the files, and every tensor of the files a target.
+            strict: whether every target must have a tensor in the files, and every tensor of the files a target. Of
+                targets that are one memory, such as tied weights, one tensor is enough.
 
         Returns the names that only one side has.
 
@@ -186,7 +187,8 @@ class TensorFiles:
         """
         self._opened.check_open()
         found = {name: self._tensors[name] for name in targets if name in self._tensors}
-        missing = [name for name in targets if name not in self._tensors]
+        filled = {memory_of(targets[name]) for name in found}
+        missing = [name for name in targets if name not in self._tensors and memory_of(targets[name]) not in filled]
         unexpected = [name for name in self._tensors if name not in targets]
         if strict and (missing or unexpected):
             raise UsageError(
@@ -226,6 +228,17 @@ class TensorSlice:
         record, rest = narrowed(self._tensor.record, index)
         (array,) = self._loads.arrays([self._tensor._replace(record=record)])
         return applied(record.name, array, rest)
+
+
+def memory_of(target: Any) -> object:
+    """Returns the same for targets that are one memory, and nothing that others have."""
+    if hasattr(target, "data_ptr"):  # of PyTorch
+        place = str(target.device), target.data_ptr(), tuple(target.shape), tuple(target.stride())
+        return place if target.numel() else id(target)
+    interface = getattr(target, "__array_interface__", None) or getattr(target, "__cuda_array_interface__", None)
+    if interface is None or 0 in interface["shape"]:
+        return id(target)
+    return interface["data"][0], interface["shape"], interface.get("strides")
 
 
 def applied(name: str, array: Any, index: tuple[Any, ...]) -> Any:

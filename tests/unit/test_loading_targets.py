@@ -159,3 +159,17 @@ def test_arrays_of_jax_are_no_targets(location: str) -> None:
         dumont_gpu.errors.UnsupportedError,
     )
     assert "cannot be loaded into" in message
+
+
+def test_tied_targets_need_one_tensor(source: Path, snapshot: Path) -> None:
+    """As Hugging Face saves models: of weights that are one memory, the file has one name."""
+    weight = floats(50, 4)
+    model(source / "m.safetensors", embed=weight, head=floats(4))
+    location = packed(source, snapshot)
+    shared = np.zeros_like(weight)
+    targets = {"embed": shared, "lm_head": shared[:], "head": np.zeros(4, np.float32)}
+    assert dumont_gpu.load_into(targets, location, "m.safetensors") == ([], [])
+    assert np.array_equal(weight, targets["lm_head"])
+    for other in (shared.T, shared[1:], np.zeros_like(weight), np.zeros((0, 4), np.float32)):
+        with pytest.raises(UsageError, match="no tensor for lm_head"):
+            dumont_gpu.load_into({**targets, "lm_head": other}, location, "m.safetensors")
