@@ -21,7 +21,8 @@ class Buffer:
     def __init__(self, size: int, pool: BufferPool) -> None:
         # Private and anonymous: fresh pages are zeroed one fault at a time (2 GB/s), so huge pages and reuse pay.
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._memory.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
         self._pool = pool
         self.view = memoryview(self._memory)
 
@@ -53,8 +54,14 @@ class BufferPool:
             if self._free:
                 return self._free.pop()
             self._unallocated -= 1
-        buffer = Buffer(self.size, self)
-        self._on_new(buffer.view)
+        try:
+            buffer = Buffer(self.size, self)
+            self._on_new(buffer.view)
+        except BaseException:
+            with self._changed:
+                self._unallocated += 1  # the next caller may have more luck
+                self._changed.notify()
+            raise
         return buffer
 
     def grow(self, more: int) -> None:
@@ -63,6 +70,10 @@ class BufferPool:
             self.count += more
             self._unallocated += more
             self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     @property
     def free_count(self) -> int:

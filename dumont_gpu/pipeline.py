@@ -124,8 +124,9 @@ class Pipeline:
                         self._trace(name, started, ended)
                     if result is not None:
                         results.put(result)
-            except ClosedError:
-                pass  # another stage failed, and says why
+            except ClosedError as error:
+                if self._error is None:  # else another stage failed, and says why
+                    self.fail(error)  # somebody else has closed a pool: that is no good end
             except BaseException as error:
                 self.fail(error)
             finally:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from dumont_gpu.errors import DumontError, UsageError
+from dumont_gpu.forks import tell_in_children
 from dumont_gpu.format.paths import shown
 from dumont_gpu.loading.tensor_load import Loader, Located, TensorLoad, TensorLoads
 from dumont_gpu.loading.wants import ChunkPieces, Want, cut
@@ -34,6 +35,7 @@ class LoadingAhead(Generic[P, M]):
     def __init__(self, loads: TensorLoads[P, M], loader: Loader[P], plan: Mapping[str, Located], limit: int) -> None:
         self._loads, self._loader, self._limit = loads, loader, limit
         self._changed = threading.Condition()
+        tell_in_children(self)
         self._load_of: dict[str, TensorLoad[P, M] | None] = {}  # None: is inflated when it is taken
         self._names: dict[Want[P], list[str]] = {}  # several where tensors share their bytes
         self._load_of_want: dict[Want[P], TensorLoad[P, M]] = {}
@@ -46,6 +48,11 @@ class LoadingAhead(Generic[P, M]):
         self._over = False
         self._error: BaseException | None = None
         self._begin(plan)
+
+    def forked(self) -> None:
+        """A child has no thread that loads: nothing more can be taken there."""
+        self._changed = threading.Condition()
+        self._over = True
 
     # --- for the caller -----------------------------------------------------------------------------------------------
 

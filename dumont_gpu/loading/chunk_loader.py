@@ -21,6 +21,7 @@ from dumont_gpu.jobs.resources import ChunkRoom, thread_count
 from dumont_gpu.loading.kept_chunks import DecodedChunk, KeptChunks
 from dumont_gpu.loading.wants import ChunkPieces, Want, count_pieces, cut
 from dumont_gpu.pipeline import Pipeline
+from dumont_gpu.shortages import explain_shortages
 from dumont_gpu.sizes import MiB
 from dumont_gpu.snapshot.reader import Snapshot, parallel_reads
 
@@ -64,6 +65,7 @@ class ChunkLoader:
         self.kept = max(0, min(kept, room.memory // largest - room.buffers))
         self._fetched = replace(room, memory=room.memory - self.kept * largest).chunks(self._threads)
         self._size = largest + CHUNK_ALIGNMENT
+        self.cancelled = False  # by a signal: the source gives nothing more
         self.forked()
         tell_in_children(self)
 
@@ -87,6 +89,7 @@ class ChunkLoader:
             clear_holes(want)
         self.run(chunks, nobody_waits)
 
+    @explain_shortages()
     def run(self, chunks: Iterable[HostChunk], done: Callable[[HostWant], None]) -> None:
         """Loads chunks, nearly in their order; tells `done` of each want that is complete, from any thread.
 
@@ -105,6 +108,19 @@ class ChunkLoader:
             else:
                 with self._loading:
                     self._run_in_threads(chunks, done)
+
+    def _replace_pools(self) -> None:
+        """After a failure: first makes new pools, for a signal may come at any point, then ends the old ones.
+
+        Whoever waits for a buffer of the old ones tries again with the new ones.
+        """
+        decoded, encoded, raw = self._decoded, self._encoded, self._raw
+        self._make_pools()
+        for pool in (encoded, raw):
+            pool.close()
+        decoded.give_back()
+        for pool in (encoded, raw):
+            pool.empty()
 
     def _make_pools(self) -> None:
         """Begins with no chunk; whoever still works with a buffer gives it back to where it is from."""
@@ -136,17 +152,23 @@ class ChunkLoader:
                 buffer.release()
                 raise
             except BaseException:  # a signal, at any point: nobody knows which buffers were given back
-                self._make_pools()
+                self._replace_pools()
                 raise
         except ClosedError:
             with self._loading:  # until that read is over, and there are new ones
+                if self._encoded.closed or self._raw.closed:  # a second signal came while the first was dealt with
+                    self._make_pools()
                 return False
         return True
 
     def _run_in_threads(self, chunks: Iterable[HostChunk], done: Callable[[HostWant], None]) -> None:
         def cancel() -> None:
-            if not isinstance(pipeline.error, DumontError):  # a signal: nobody waits for the network any more
+            if not isinstance(pipeline.error, Exception):  # a signal: nobody waits for the network any more
+                self.cancelled = True
                 self._snapshot.source.cancel()
+
+        if self._encoded.closed or self._raw.closed:  # a second signal came while the first was dealt with
+            self._make_pools()
 
         pipeline = Pipeline(self._encoded, self._raw, cancel=cancel)
         fetched = pipeline.stage(
@@ -158,9 +180,11 @@ class ChunkLoader:
         pipeline.stage("decode", lambda item: self._decode(item, done), fetched, threads=self._threads)
         try:
             pipeline.run()
+        except ClosedError:
+            self._replace_pools()
+            raise DumontError(f"{self._snapshot.source.location}: another read was interrupted: read again") from None
         except BaseException:
-            self.close()
-            self._make_pools()  # the pipeline has closed them
+            self._replace_pools()  # the pipeline has closed them
             raise
 
     def _fetch(

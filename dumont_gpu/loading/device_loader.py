@@ -11,7 +11,6 @@ from typing import Final
 from dumont_gpu.backends.device import Device
 from dumont_gpu.backends.pinning import Pinning
 from dumont_gpu.buffers import Buffer, BufferPool, with_buffers
-from dumont_gpu.errors import DumontError
 from dumont_gpu.format.header import CHUNK_ALIGNMENT
 from dumont_gpu.jobs.options import ReadOptions
 from dumont_gpu.jobs.resources import ChunkRoom, thread_count
@@ -20,6 +19,7 @@ from dumont_gpu.loading.load_slots import SLOTS
 from dumont_gpu.loading.load_tally import LoadTally
 from dumont_gpu.loading.wants import count_pieces, cut
 from dumont_gpu.pipeline import Pipeline
+from dumont_gpu.shortages import explain_shortages
 from dumont_gpu.snapshot.reader import Snapshot, parallel_reads
 
 LOCAL_READS: Final = 8  # copies out of the page cache at 5 to 10 GB/s each: together about what PCIe carries
@@ -97,6 +97,7 @@ class DeviceLoader:
             stream.synchronize()
         self.run(chunks, lambda want: None)
 
+    @explain_shortages()
     def run(self, chunks: Iterable[DeviceChunk], done: Callable[[DeviceWant], None]) -> None:
         """Loads chunks as `ChunkLoader.run` does; when it returns, the device has finished.
 
@@ -125,9 +126,12 @@ class DeviceLoader:
 
         When `run` returns, its caller may free the places: work that waits in a stream must not write there later.
         """
-        self._give_back()
-        self._pinning = Pinning(self._device)  # otherwise buffers of the old pools would stay, pinned, until `close`
-        self._make_pools()
+        decoder, pinning = self._decoder, self._pinning
+        self._decoder, self._pinning = None, Pinning(self._device)
+        self._make_pools()  # first: a signal may come at any point, and must not leave closed ones
+        if decoder is not None:
+            decoder.close()
+        pinning.close()
 
     def _make_pools(self) -> None:
         encoded, raw = self._largest_encoded + CHUNK_ALIGNMENT, self._largest + CHUNK_ALIGNMENT
@@ -145,7 +149,7 @@ class DeviceLoader:
         self, decoder: DeviceDecoder, chunks: Iterable[DeviceChunk], done: Callable[[DeviceWant], None]
     ) -> None:
         def cancel() -> None:
-            if not isinstance(pipeline.error, DumontError):  # a signal: nobody waits for the network any more
+            if not isinstance(pipeline.error, Exception):  # a signal: nobody waits for the network any more
                 self._snapshot.source.cancel()
 
         most = len(chunks) if isinstance(chunks, Sequence) else self._threads
@@ -158,7 +162,11 @@ class DeviceLoader:
         )
         threads = min(self._threads, self._most_buffers, most)
         pipeline.stage("decode", lambda item: self._decode(decoder, item, done), fetched, threads=threads)
-        pipeline.run()
+        try:
+            pipeline.run()
+        except BaseException:
+            _join(pipeline)
+            raise
 
     def _fetch(
         self, decoder: DeviceDecoder, item: tuple[DeviceChunk, Buffer], done: Callable[[DeviceWant], None]
@@ -179,6 +187,15 @@ class DeviceLoader:
         decoder.decode(chunk, _encoded_in(self._snapshot, chunk, buffer), self._raw)
         buffer.release()
         count_pieces(chunk, self._counting, done)
+
+
+def _join(pipeline: Pipeline) -> None:
+    """Waits until no thread of a pipeline that failed writes to the caller's memory any more, whatever signals come."""
+    while True:
+        try:
+            return pipeline.join()
+        except BaseException:  # a second signal: the threads were told to end by the first
+            continue
 
 
 def _encoded_in(snapshot: Snapshot, chunk: DeviceChunk, buffer: Buffer) -> memoryview:

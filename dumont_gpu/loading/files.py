@@ -36,6 +36,11 @@ class SnapshotFiles(OpenedSnapshot):
         return self
 
     @property
+    def cancelled(self) -> bool:
+        """Whether a signal has ended a read from a network: then nothing more can be read here."""
+        return self._loader.cancelled and self.snapshot.source.remote
+
+    @property
     def kept(self) -> int:
         """How many decoded chunks stay."""
         return self._loader.kept

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dumont_gpu.backends import open_device
@@ -60,8 +62,15 @@ def open_on_device(
     opened.at_close(device.close)
     device.load_kernels()  # before tensors take the device's memory
 
+    # Weakly: what is closed with the snapshot must not keep it alive, where nobody closes it.
+    weak = weakref.WeakMethod(opened.reading)
+
+    def reading() -> AbstractContextManager[None]:
+        method = weak()
+        return nullcontext() if method is None else method()
+
     def loader() -> DeviceLoader:
-        return DeviceLoader(opened.snapshot, opened.options, device, verify=verify, reading=opened.reading)
+        return DeviceLoader(opened.snapshot, opened.options, device, verify=verify, reading=reading)
 
     own = loader()
     opened.at_close(own.close)

@@ -39,7 +39,7 @@ class SharedSnapshot:
             SnapshotNotFoundError, DamagedError, UnsupportedError, UsageError, DumontError: as `SnapshotFiles`.
         """
         identity, files = self._identity_now(), self._files
-        if files is None or identity != self._identity:
+        if files is None or files.cancelled or identity != self._identity:
             files = _shared(self._location, self._options, identity)
             self._files, self._identity = files, identity
         return files
@@ -64,6 +64,9 @@ def _shared(location: str, options: ReadOptions, identity: Identity) -> Snapshot
     """Two threads at once may open a snapshot twice; then one of both goes on alone."""
     key = location, options, identity
     files = _opened.get(key)
+    if files is not None and files.cancelled:
+        _opened.pop(key, None)
+        files = None
     if files is None:
         files = _opened.setdefault(key, SnapshotFiles(location, options))
     return files

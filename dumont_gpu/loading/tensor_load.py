@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Generic, NamedTuple, Protocol, TypeVar
 
+from dumont_gpu.forks import tell_in_children
 from dumont_gpu.format.entries import FileEntry
 from dumont_gpu.loading.frameworks import Framework
 from dumont_gpu.loading.spans import Span, certain_span, holds, likely_span
@@ -86,6 +87,10 @@ class TensorLoads(Generic[P, M]):
 
     def __init__(self, loader: Loader[P], memory: Memory[P, M], framework: Framework) -> None:
         self._loader, self._memory, self._framework = loader, memory, framework
+        self.forked()
+        tell_in_children(self)
+
+    def forked(self) -> None:
         self._reading = threading.Lock()  # held while the content of a file is read, which has one position
 
     @property

@@ -17,6 +17,7 @@ from dumont_gpu.tensors.shapes import checked_shape, is_count
 MAX_HEADER: Final = 100_000_000  # bytes; the library's own limit
 _SIZE: Final = 8  # bytes of the header's size, in front of it
 _METADATA: Final = "__metadata__"
+_MAX_VALUES: Final = 4_000_000  # each takes some 50 bytes of memory once it is parsed; a tensor has about ten
 _LONGEST_NUMBER: Final = 20  # digits; int() takes quadratic time
 _DTYPE: Final = re.compile("[A-Z][A-Z0-9_]{0,30}")
 # Elements that share bytes, in bits: listed, with their size checked as the library does, but not loaded.
@@ -69,6 +70,8 @@ def parse(header: bytes) -> dict[str, object]:
     Raises:
         MalformedError: it is no such object.
     """
+    if sum(map(header.count, (b"[", b"{", b","))) > _MAX_VALUES:
+        raise MalformedError(f"a header of more than {_MAX_VALUES} values")
     try:
         parsed = json.loads(header.decode("utf-8"), object_pairs_hook=_unique, parse_int=_short_number)
     except (ValueError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import struct
@@ -422,6 +423,19 @@ def test_load_makes_arrays_of_cupy_on_the_device(packed: Path, monkeypatch: pyte
     arrays.clear()
     cupy.get_default_memory_pool().free_all_blocks()
     close()
+
+
+def test_what_nobody_closes_is_closed_with_its_last_user(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = emulated_device()
+    monkeypatch.setattr(on_device, "open_device", lambda number, **needs: device)
+    monkeypatch.setattr(on_device, "device_memory", lambda framework, number: ArraysOnDevice(device))
+    opened = OpenedSnapshot(str(packed), ReadOptions())
+    reader = ChunkLoader(opened.snapshot, opened.options, verify=False)
+    files = on_device.open_on_device(opened, ["model.safetensors"], NumPy(), 0, reader, verify=False)
+    assert len(files) == len(TENSORS)
+    del opened, reader, files
+    gc.collect()
+    assert device.closed
 
 
 def test_too_little_device_memory_is_an_error(packed: Path, opened: OpenOn) -> None:

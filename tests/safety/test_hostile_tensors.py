@@ -20,6 +20,7 @@ from support.containers import zip_file
 
 from dumont_gpu.errors import DumontError, NetworkError, UnsupportedError
 from dumont_gpu.tensors.record import TensorTable
+from dumont_gpu.tensors.safetensors import parse
 from dumont_gpu.tensors.table import read_table
 from dumont_gpu.tensors.zip_members import inflate, locate
 
@@ -668,3 +669,8 @@ def test_errors_of_the_file_itself_are_passed_on(name: str, error: type[Exceptio
             assert reads > 1  # enough of them for the whole table
             return
     pytest.fail("a table takes more than 20 reads")
+
+
+def test_a_safetensors_header_of_very_many_values_is_not_parsed() -> None:
+    with pytest.raises(DumontError, match="more than 4000000 values"):
+        parse(b'{"a":[' + b"[]," * 2_000_001 + b"[]]}")

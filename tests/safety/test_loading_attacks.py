@@ -391,6 +391,34 @@ def test_a_fork_loads_beside_its_parent(place: str, location: str, fault_server:
     assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", "[0, 0, 0]\n")
 
 
+HELD = """
+import os, sys, threading
+import dumont_gpu
+files = dumont_gpu.open(sys.argv[1], "m.safetensors", jobs=2)
+held, go_on = threading.Event(), threading.Event()
+def hold():
+    with files._loads._reading:
+        held.set()
+        go_on.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if not child:
+    os._exit(0 if len(files.get_tensors()) else 1)
+go_on.set()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+thread.join()
+"""
+
+
+def test_a_child_does_not_wait_for_a_thread_of_its_parent(location: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", HELD, location], capture_output=True, text=True, timeout=55
+    )
+    assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", "0\n")
+
+
 WORKERS = """
 import sys
 from torch.utils.data import DataLoader, Dataset

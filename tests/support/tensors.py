@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -97,6 +98,7 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, i
 
 def loading_threads() -> list[str]:
     """The threads that loading has started and that still run."""
+    gc.collect()  # what other tests have left open
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("dumont")]
 
 

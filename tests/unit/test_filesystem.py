@@ -588,3 +588,14 @@ class TestGet(AbstractFixtures, AbstractGetTests):  # type: ignore[misc]
     @pytest.fixture
     def fs_10_files_with_hashed_names(self) -> str:
         return "hashed/source"
+
+
+def test_a_read_that_a_signal_has_ended_ends_no_other(remote: DumontFileSystem, source: Path) -> None:
+    files = remote._files()
+    files._loader.cancelled = True  # as after Ctrl-C in a large read
+    files.snapshot.source.cancel()
+    expected = (source / "large").read_bytes()
+    assert remote.cat_file("large") == expected
+    assert (
+        DumontFileSystem(remote._snapshot._location, patience=1, skip_instance_cache=True).cat_file("large") == expected
+    )

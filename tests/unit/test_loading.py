@@ -407,3 +407,15 @@ def test_what_nobody_closes_is_closed_with_its_last_user(
     gc.collect()
     assert (content == (source / "noise").read_bytes(), own != []) == (True, True)
     assert [thread for thread in own if thread.is_alive()] == []
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_a_loader_goes_on_after_signals_at_any_point(small: bool, source: Path, snapshot: Path) -> None:
+    """A second signal may have left closed pools: what is loaded next is right all the same."""
+    arrays = {f"w{number}": floats(300_000, seed=number) for number in range(6)}
+    model(source / "m.safetensors", **arrays)
+    with dumont_gpu.open(packed(source, snapshot, chunk_size=1 * MiB), "m.safetensors", jobs=2) as files:
+        for pool in (files.loader._encoded, files.loader._raw):
+            pool.close()
+            found = files.get_slice("w3")[:10] if small else files.get_tensors()["w3"]
+            assert np.array_equal(arrays["w3"][: len(found)], found)

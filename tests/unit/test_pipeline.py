@@ -318,3 +318,25 @@ def test_a_pool_and_a_window_grow_under_those_who_wait() -> None:
         waiter.join(60)
     assert not any(waiter.is_alive() for waiter in waiters)
     assert (pool.count, pool.free_count) == (3, 1)
+
+
+def test_a_pool_that_somebody_else_has_closed_is_no_good_end() -> None:
+    pool = BufferPool(1, 4096)
+    pool.close()
+    pipeline = Pipeline(pool)
+    pipeline.stage("work", lambda item: None, with_buffers(range(3), pool))
+    with pytest.raises(ClosedError):
+        pipeline.run()
+
+
+def test_a_buffer_that_could_not_be_had_can_be_asked_for_again() -> None:
+    failures = iter([OSError(12, "Cannot allocate memory")])
+
+    def on_new(memory: memoryview) -> None:
+        for failure in failures:
+            raise failure
+
+    pool = BufferPool(1, 4096, on_new)
+    with pytest.raises(OSError, match="memory"):
+        pool.acquire()
+    assert len(pool.acquire().view) == 4096
