@@ -15,9 +15,9 @@ from dumont_gpu.errors import DamagedError, DumontError
 from dumont_gpu.forks import tell_in_children
 from dumont_gpu.format.entries import Extent
 from dumont_gpu.format.header import CHUNK_ALIGNMENT
-from dumont_gpu.format.paths import printable
 from dumont_gpu.jobs.options import ReadOptions
 from dumont_gpu.jobs.resources import ChunkRoom, thread_count
+from dumont_gpu.loading.content import check_extents
 from dumont_gpu.loading.kept_chunks import DecodedChunk, KeptChunks
 from dumont_gpu.loading.wants import ChunkPieces, Want, count_pieces, cut
 from dumont_gpu.pipeline import Pipeline
@@ -229,16 +229,17 @@ class ChunkLoader:
 
     def _check_content(self, chunk: HostChunk, content: memoryview, checked: set[Extent]) -> None:
         """Compares the content of files with its digests, if the loader is to verify it; adds extents to `checked`."""
-        for extent, path in chunk.extents if self._verify else ():
-            if extent in checked:
-                continue
-            found = self._snapshot.digest(content[extent.chunk_offset : extent.chunk_offset + extent.length])
-            if found != extent.digest:
-                raise DamagedError(
-                    f"{self._snapshot.source.location}: chunk {chunk.number}: {printable(path)}: its content does not "
-                    "match its digest"
-                )
-            checked.add(extent)
+        if not self._verify:
+            return
+        snapshot = self._snapshot
+
+        def digest_of(extent: Extent) -> bytes:
+            return snapshot.digest(content[extent.chunk_offset : extent.chunk_offset + extent.length])
+
+        try:
+            check_extents(chunk, digest_of, checked)
+        except DamagedError as error:
+            raise DamagedError(f"{snapshot.source.location}: chunk {chunk.number}: {error}") from None
 
 
 def _final_place(snapshot: Snapshot, chunk: HostChunk) -> memoryview | None:

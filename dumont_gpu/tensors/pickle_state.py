@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -33,14 +34,14 @@ class Builder:
     build: Callable[..., object]
 
 
-class Stateful:
+class Stateful(ABC):
     """Data that takes a state after it is made."""
 
     __slots__ = ()
 
+    @abstractmethod
     def set_state(self, state: object) -> None:
         """Takes the state. Raises MalformedError or RefusedError for a state that it does not take."""
-        raise NotImplementedError
 
 
 class Interpreter:

@@ -396,3 +396,14 @@ def _run_and_exit(work: Callable[[Callable[[], None]], object]) -> NoReturn:
         code = 0
     finally:
         os._exit(code)
+
+
+def damaged_archive(path: Path) -> Path:
+    """Writes a snapshot of `sound` and `weights`, with a wrong byte in the chunk of the latter."""
+    archive = Archive()
+    archive.file("sound", b"s" * 5000)
+    archive.file("weights", float_bytes(9000), ZIPNN)
+    data = bytearray(archive.to_bytes())
+    data[data.index(archive.chunks[1].stored) + 900] ^= 1
+    path.write_bytes(data)
+    return path

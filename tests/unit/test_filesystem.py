@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.hostile import ZIPNN, Archive, float_bytes
+from support.hostile import Archive, damaged_archive
 from support.servers import FaultServer, flipped, served, status
 from support.snapshots import pack_tree
 from support.trees import write_files
@@ -251,14 +251,7 @@ def test_a_directory_is_no_file(name: str, fs: DumontFileSystem) -> None:
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
-    archive = Archive()
-    archive.file("sound", b"s" * 5000)
-    archive.file("weights", float_bytes(9000), ZIPNN)
-    data = bytearray(archive.to_bytes())
-    data[data.index(archive.chunks[1].stored) + 900] ^= 1
-    path = tmp_path / "damaged.dumont"
-    path.write_bytes(data)
-    return path
+    return damaged_archive(tmp_path / "damaged.dumont")
 
 
 def test_a_flipped_bit_reaches_the_reader_as_an_error(damaged: Path) -> None:

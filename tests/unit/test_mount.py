@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import cli
-from support.hostile import ZIPNN, Archive, float_bytes
+from support.hostile import damaged_archive
 from support.program import program
 from support.servers import FaultServer
 from support.snapshots import pack_tree
@@ -225,13 +225,7 @@ def test_parallel_readers(packed: Path, source: Path, mount: Callable[..., Mount
 
 @needs_fuse
 def test_damage_is_an_error_of_the_file_alone(tmp_path: Path, mount: Callable[..., Mounted]) -> None:
-    archive = Archive()
-    archive.file("sound", b"s" * 5000)
-    archive.file("weights", float_bytes(9000), ZIPNN)
-    data = bytearray(archive.to_bytes())
-    data[data.index(archive.chunks[1].stored) + 900] ^= 1
-    path = tmp_path / "damaged.dumont"
-    path.write_bytes(data)
+    path = damaged_archive(tmp_path / "damaged.dumont")
     mounted = mount(path)
     for _ in range(3):
         with pytest.raises(OSError) as failed:
